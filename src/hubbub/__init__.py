@@ -1,0 +1,52 @@
+"""hubbub: the real-time layer for FastAPI."""
+
+from .__about__ import __version__
+from .brokers import Broker
+from .close import CloseCode
+from .connection import Connection
+from .envelope import Recorded
+from .errors import (
+    BrokerUnavailable,
+    HubbubError,
+    InvalidArgument,
+    NotInstalled,
+    NotRunning,
+    ThreadTimeout,
+    WrongLoop,
+    WrongThread,
+)
+from .manager import ConnectionManager
+from .middleware import HubbubMiddleware
+from .names import EVERYONE
+from .options import History, Limits, Overflow, RoomOptions
+from .positions import Joined, Position, Resume
+from .presence import Member
+from .stats import Stats
+
+__all__ = [
+    "EVERYONE",
+    "Broker",
+    "BrokerUnavailable",
+    "CloseCode",
+    "Connection",
+    "ConnectionManager",
+    "History",
+    "HubbubError",
+    "HubbubMiddleware",
+    "InvalidArgument",
+    "Joined",
+    "Limits",
+    "Member",
+    "NotInstalled",
+    "NotRunning",
+    "Overflow",
+    "Position",
+    "Recorded",
+    "Resume",
+    "RoomOptions",
+    "Stats",
+    "ThreadTimeout",
+    "WrongLoop",
+    "WrongThread",
+    "__version__",
+]

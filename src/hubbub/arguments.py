@@ -1,0 +1,73 @@
+"""Checks of what `ConnectionManager.connect` is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+
+from .codec import dumps
+from .errors import InvalidArgument, shown
+from .names import room_name
+from .positions import Position, since_for
+from .presence import Info
+
+
+def room_names(room: str | None, rooms: Iterable[str]) -> list[str]:
+    """The rooms to join, each once, in order."""
+    if isinstance(rooms, (str, bytes)):
+        raise InvalidArgument("rooms", f"got {shown(rooms)}", "several room names; one alone is room=")
+    try:
+        several = list(rooms)
+    except TypeError:
+        raise InvalidArgument("rooms", f"got {shown(rooms)}", "an iterable of room names") from None
+    names = [] if room is None else [room_name(room)]
+    names += [room_name(each, f"rooms[{index}]") for index, each in enumerate(several)]
+    return list(dict.fromkeys(names))
+
+
+def places(since: object, names: list[str]) -> dict[str, Position]:
+    """The position to come back from, by room."""
+    if since is None:
+        return {}
+    if isinstance(since, Mapping) and not isinstance(since, tuple):
+        found = {str(room): since_for(since, room) for room in since}
+        return {room: place for room, place in found.items() if place is not None}
+    place = since_for(since, "")
+    if len(names) != 1:
+        problem = f"one position, and {len(names)} rooms to join"
+        raise InvalidArgument("since", problem, "a mapping of room to Position where there is not exactly one room")
+    return {} if place is None else {names[0]: place}
+
+
+def check_info(info: Info) -> None:
+    """What is said of a user has to go to JSON."""
+    if info is None:
+        return
+    if not isinstance(info, Mapping):
+        raise InvalidArgument("info", f"got {shown(info)}", "a mapping that goes to JSON, or None")
+    try:
+        dumps(info)
+    except InvalidArgument as error:
+        raise InvalidArgument("info", error.problem, "a mapping that goes to JSON, or None") from None
+
+
+def timestamp(expires_at: datetime | float | None) -> float | None:
+    """Seconds since the epoch. A naive datetime is taken as UTC."""
+    if expires_at is None:
+        return None
+    if isinstance(expires_at, datetime):
+        return (expires_at if expires_at.tzinfo else expires_at.replace(tzinfo=UTC)).timestamp()
+    if isinstance(expires_at, bool) or not isinstance(expires_at, (int, float)) or expires_at != expires_at:
+        raise InvalidArgument("expires_at", f"got {shown(expires_at)}", "a datetime, or seconds since the epoch")
+    return float(expires_at)
+
+
+def close_code(code: int) -> int:
+    """A code that an application may send (RFC 6455 section 7.4)."""
+    allowed = isinstance(code, int) and not isinstance(code, bool)
+    if not allowed or not (code in _CLOSE_CODES or 3000 <= code <= 4999):
+        raise InvalidArgument("code", f"got {shown(code)}", "a close code of RFC 6455, or one from 3000 to 4999")
+    return code
+
+
+_CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))

@@ -1,0 +1,27 @@
+"""Brokers: how messages get from one process to the others. The URL's scheme chooses."""
+
+from __future__ import annotations
+
+from ..errors import InvalidArgument, shown
+from .base import Broker
+from .memory import MemoryBroker
+
+__all__ = ["Broker", "MemoryBroker", "broker_from"]
+
+
+def broker_from(broker: str | Broker) -> Broker:
+    """Makes the broker that a URL names, or takes one as it is.
+
+    Raises:
+        InvalidArgument: The scheme is unknown.
+    """
+    if isinstance(broker, Broker):
+        return broker
+    accepted = "'memory://', or an instance of hubbub.brokers.Broker"
+    if not isinstance(broker, str):
+        raise InvalidArgument("broker", f"got {shown(broker)}", accepted)
+    scheme, separator, _ = broker.partition("://")
+    if separator and scheme == "memory":
+        return MemoryBroker()
+    # Only the scheme is shown: the rest of a broker's URL may hold a password.
+    raise InvalidArgument("broker", f"a URL of the scheme {shown(scheme if separator else '')}", accepted)

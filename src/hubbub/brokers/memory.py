@@ -1,0 +1,125 @@
+"""The embedded broker: one process, no server.
+
+A publish delivers before it returns, so that on one worker what a handler publishes comes before what it sends later.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from ..envelope import Envelope, Kick, Page
+from ..history import RoomLog
+from ..positions import Position
+from ..presence import Change, Info, Member, PresenceTable
+from .base import Broker, Deliver, OptionsOf
+
+_IDLE_TTL_S = 300.0
+_SWEEP_EVERY = 256
+
+
+class MemoryBroker(Broker):
+    """Keeps everything in this process; it is gone when the process is.
+
+    Args:
+        clock: Gives the time in seconds, never going back; for tests.
+    """
+
+    name = "memory"
+    distributed = False
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._deliver: Deliver | None = None
+        self._options_of: OptionsOf | None = None
+        self._subscribed: set[str] = set()
+        self._logs: dict[str, RoomLog] = {}
+        self._presence = PresenceTable()
+        self._until_sweep = _SWEEP_EVERY
+
+    async def start(self, deliver: Deliver, options_of: OptionsOf) -> None:
+        self._deliver, self._options_of = deliver, options_of
+
+    async def close(self) -> None:
+        self._deliver = None
+        self._subscribed.clear()
+        self._logs.clear()
+        self._presence.clear()
+
+    async def subscribe(self, channel: str) -> Position | None:
+        self._subscribed.add(channel)
+        return await self.position(channel)
+
+    async def unsubscribe(self, channel: str) -> None:
+        self._subscribed.discard(channel)
+
+    async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
+        if keep:
+            log = self._log(channel)
+            if log is not None:
+                envelope = log.append(envelope, self._clock(), datetime.now(UTC))
+        if self._deliver is not None and channel in self._subscribed:
+            self._deliver(channel, envelope)
+        return envelope.position
+
+    async def order(self, channel: str, kick: Kick) -> None:
+        if self._deliver is not None and channel in self._subscribed:
+            self._deliver(channel, kick)
+
+    async def history(self, channel: str, after: Position | None = None, limit: int | None = None) -> Page:
+        log = self._log(channel)
+        return Page([], None, whole=False) if log is None else log.read(after, limit, self._clock())
+
+    async def position(self, channel: str) -> Position | None:
+        log = self._log(channel)
+        return None if log is None else log.head
+
+    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> Change:
+        return self._presence.enter(channel, user, connection_id, info, datetime.now(UTC))
+
+    async def linger(self, channel: str, user: str, connection_id: str) -> None:
+        self._presence.linger(channel, user, connection_id)
+
+    async def exit(self, channel: str, user: str, connection_id: str) -> Change:
+        return self._presence.exit(channel, user, connection_id)
+
+    async def members(self, channel: str) -> list[Member]:
+        return self._presence.members(channel)
+
+    async def count(self, channel: str) -> int:
+        return self._presence.count(channel)
+
+    async def connected(self, channel: str) -> bool:
+        return channel in self._subscribed
+
+    async def present(self, channel: str, user: str) -> bool:
+        return self._presence.has(channel, user)
+
+    async def healthy(self) -> bool:
+        return self._deliver is not None
+
+    def _log(self, channel: str) -> RoomLog | None:
+        """A room's log, made when it is first asked for, so that a position can be handed out before any message."""
+        log = self._logs.get(channel)
+        now = self._clock()
+        if log is None:
+            assert self._options_of is not None, "the broker is used before start()"
+            options = self._options_of(channel)
+            if not options.numbered:
+                return None
+            self._sweep(now)
+            log = self._logs[channel] = RoomLog(options.kept, now)
+        log.used_at = now
+        return log
+
+    def _sweep(self, now: float) -> None:
+        """Forgets the logs that outlived their room, a few hundred new ones apart."""
+        self._until_sweep -= 1
+        if self._until_sweep > 0:
+            return
+        self._until_sweep = max(_SWEEP_EVERY, len(self._logs) // 2)
+        for channel, log in list(self._logs.items()):
+            ttl_s = log.kept.ttl_s if log.kept else _IDLE_TTL_S
+            if channel not in self._subscribed and log.expired(now, ttl_s):
+                del self._logs[channel]

@@ -1,0 +1,41 @@
+"""The close codes that hubbub uses: what each means, and whether the client should come back.
+
+Codes are those of RFC 6455 section 7.4.1 and the IANA registry. A browser sees the code and the reason, so
+that several causes share a code and differ in the reason.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class CloseCode(Enum):
+    """Why a connection is closed.
+
+    Attributes:
+        code: The number in the Close frame.
+        reason: The text in the Close frame, at most 123 bytes.
+        retry: Whether the client should connect again (with backoff), or stop.
+    """
+
+    NORMAL = 1000, "", False
+    GOING_AWAY = 1001, "", True
+    INVALID_DATA = 1007, "too many invalid messages", False
+    UNAUTHORIZED = 1008, "unauthorized", False
+    TOKEN_EXPIRED = 1008, "token expired", True
+    KICKED = 1008, "disconnected by the server", False
+    RATE_LIMITED = 1008, "too many messages", False
+    TOO_MANY_USER_CONNECTIONS = 1008, "too many connections of this user", False
+    TOO_MANY_ADDRESS_CONNECTIONS = 1008, "too many connections from this address", False
+    TOO_MANY_ROOMS = 1008, "too many rooms", False
+    ROOM_FULL = 1008, "the room is full", False
+    MESSAGE_TOO_BIG = 1009, "message too big", False
+    INTERNAL_ERROR = 1011, "", True
+    SERVICE_RESTART = 1012, "", True
+    SLOW_CONSUMER = 1013, "slow consumer", True
+    TOO_MANY_CONNECTIONS = 1013, "too many connections", True
+
+    def __init__(self, code: int, reason: str, retry: bool) -> None:
+        self.code = code
+        self.reason = reason
+        self.retry = retry

@@ -1,0 +1,49 @@
+"""What ``manager.connect(...)`` gives: awaitable, and an async context manager."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator
+from types import TracebackType
+from typing import Any
+
+from starlette.exceptions import WebSocketException
+from starlette.websockets import WebSocketDisconnect
+
+from .close import CloseCode
+from .connection import Connection
+
+
+class Connecting:
+    """A connection to be: ``await`` it, or enter it with ``async with``."""
+
+    __slots__ = ("_connect", "_connection")
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
+        self._connect = connect
+        self._connection: Connection | None = None
+
+    def __await__(self) -> Generator[Any, None, Connection]:
+        return self._connect().__await__()
+
+    async def __aenter__(self) -> Connection:
+        self._connection = await self._connect()
+        return self._connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        assert self._connection is not None
+        await self._connection.close(*close_for(error))
+        return isinstance(error, WebSocketDisconnect)
+
+
+def close_for(error: BaseException | None) -> tuple[int, str]:
+    """The close code and reason for how a handler ended."""
+    if error is None or isinstance(error, WebSocketDisconnect):
+        return CloseCode.NORMAL.code, CloseCode.NORMAL.reason
+    if isinstance(error, WebSocketException):
+        return error.code, error.reason
+    if isinstance(error, asyncio.CancelledError):
+        return CloseCode.SERVICE_RESTART.code, CloseCode.SERVICE_RESTART.reason
+    return CloseCode.INTERNAL_ERROR.code, CloseCode.INTERNAL_ERROR.reason

@@ -1,0 +1,299 @@
+"""One socket's life: from accept to gone."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+import orjson
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from .codec import Kind, Message, Payload, dumps, encode
+from .errors import InvalidArgument, shown
+from .guard import Complaint
+from .positions import Joined, Position, Resume
+from .presence import Info
+
+if TYPE_CHECKING:
+    from .fanout import Fanout
+    from .room import Room
+    from .timers import Timer
+    from .wire import Wire
+
+
+class Home(Protocol):
+    """What a connection needs of its manager."""
+
+    fanout: Fanout
+
+    async def join(self, connection: Connection, room: str, since: object) -> Joined: ...
+    async def leave(self, connection: Connection, room: str) -> None: ...
+    def forget(self, connection: Connection, *, grace: bool) -> None: ...
+
+
+class Connection:
+    """A client, for as long as its socket is open. `ConnectionManager.connect` makes it.
+
+    All ``send*`` methods give True once the message is written or queued, and False when the peer is gone or the
+    message was dropped. They never wait for a slow client and never raise for a closed socket.
+
+    Attributes:
+        id: A random name of this connection, for logs and ``exclude``; 22 characters.
+        user_id: Whose it is, as a str; None where it is nobody's.
+        info: What the app said of the user.
+        websocket: Starlette's object.
+        joined: What each join gave, by room.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_home",
+        "_open",
+        "excluded_as",
+        "expiry",
+        "gone_event",
+        "id",
+        "info",
+        "joined",
+        "memberships",
+        "presences",
+        "user_id",
+        "websocket",
+        "wire",
+    )
+
+    def __init__(
+        self, home: Home, wire: Wire, websocket: WebSocket, user_id: str | None, info: Info, since: object = None
+    ) -> None:
+        self.id = secrets.token_urlsafe(16)
+        self.user_id = user_id
+        self.info = info
+        self.websocket = websocket
+        self.joined: dict[str, Joined] = {}
+        self.wire = wire
+        self.memberships: dict[str, Room] = {}
+        self.presences: dict[str, float] = {}
+        self.excluded_as = frozenset((self.id, *since.connection_ids) if isinstance(since, Resume) else (self.id,))
+        self.expiry: Timer | None = None
+        self.gone_event: asyncio.Event | None = None
+        self._home = home
+        self._open = True
+
+    def __repr__(self) -> str:
+        state = "open" if self._open else "closed"
+        return f"<Connection {self.id} user_id={self.user_id!r} {state}>"
+
+    @property
+    def rooms(self) -> frozenset[str]:
+        """The rooms it is in, by name."""
+        return frozenset(name for name in self.memberships if name[0] != "$")
+
+    @property
+    def address(self) -> str | None:
+        """The client's address, as the server has it."""
+        return self.wire.address
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is registered: from accept until its socket is gone, closed, or given to `disconnect`."""
+        return self._open
+
+    async def wait_gone(self) -> None:
+        """Waits until it is no longer registered: for handlers that push and do not receive."""
+        if self._open:
+            if self.gone_event is None:
+                self.gone_event = asyncio.Event()
+            await self.gone_event.wait()
+
+    # Receiving
+
+    async def receive_text(self) -> str:
+        """Receives a text message. A binary one is answered with an error frame, and skipped.
+
+        Raises:
+            WebSocketDisconnect: The client is gone.
+        """
+        while True:
+            event = await self._receive()
+            text: str | None = event.get("text")
+            if text is not None:
+                return text
+            self.wire.complain(Complaint("text_expected", "a binary frame where text is expected"))
+
+    async def receive_bytes(self) -> bytes:
+        """Receives a binary message. A text one is answered with an error frame, and skipped.
+
+        Raises:
+            WebSocketDisconnect: The client is gone.
+        """
+        while True:
+            event = await self._receive()
+            data: bytes | None = event.get("bytes")
+            if data is not None:
+                return data
+            self.wire.complain(Complaint("binary_expected", "a text frame where binary is expected"))
+
+    async def receive_json(self, mode: str = "text") -> Any:
+        """Receives a message of JSON. What is not JSON is answered with an error frame, and skipped.
+
+        Args:
+            mode: ``"text"`` or ``"binary"``: which frames carry the JSON.
+
+        Raises:
+            WebSocketDisconnect: The client is gone.
+        """
+        if mode not in {"text", "binary"}:
+            raise InvalidArgument("mode", f"got {shown(mode)}", "'text' or 'binary'")
+        while True:
+            data = await (self.receive_text() if mode == "text" else self.receive_bytes())
+            try:
+                return orjson.loads(data)
+            except ValueError as error:
+                self.wire.complain(Complaint("invalid_json", f"the message is not JSON: {error}"))
+
+    async def receive(self) -> str | bytes:
+        """Receives a message as it came.
+
+        Raises:
+            WebSocketDisconnect: The client is gone.
+        """
+        event = await self._receive()
+        text: str | None = event.get("text")
+        if text is not None:
+            return text
+        data: bytes = event.get("bytes") or b""
+        return data
+
+    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        try:
+            while True:
+                yield await self.receive()
+        except WebSocketDisconnect:
+            return
+
+    async def iter_text(self) -> AsyncIterator[str]:
+        """Iterates over text messages until the client is gone."""
+        try:
+            while True:
+                yield await self.receive_text()
+        except WebSocketDisconnect:
+            return
+
+    async def iter_bytes(self) -> AsyncIterator[bytes]:
+        """Iterates over binary messages until the client is gone."""
+        try:
+            while True:
+                yield await self.receive_bytes()
+        except WebSocketDisconnect:
+            return
+
+    async def iter_json(self, mode: str = "text") -> AsyncIterator[Any]:
+        """Iterates over messages of JSON until the client is gone."""
+        try:
+            while True:
+                yield await self.receive_json(mode)
+        except WebSocketDisconnect:
+            return
+
+    async def _receive(self) -> Mapping[str, Any]:
+        if self.wire.told:
+            self._disconnected()
+        event = await self.wire.receive()
+        if event["type"] == "websocket.disconnect":
+            self.websocket.client_state = WebSocketState.DISCONNECTED
+            self._disconnected()
+        return event
+
+    def _disconnected(self) -> NoReturn:
+        raise WebSocketDisconnect(*(self.wire.closed or (1006, "")))
+
+    # Sending
+
+    async def send(self, message: Message) -> bool:
+        """Sends a message: str as text, bytes as binary, anything else as JSON.
+
+        *Order*: after what was published before to the rooms it is in, on one worker.
+
+        Raises:
+            InvalidArgument: The message can't be encoded.
+        """
+        return self.send_nowait(message)
+
+    def send_nowait(self, message: Message) -> bool:
+        """`send`, for code that does not await."""
+        return self.send_payload(encode(message))
+
+    async def send_text(self, data: str) -> bool:
+        """Sends a text message."""
+        if not isinstance(data, str):
+            raise InvalidArgument("data", f"got {shown(data)}", "str")
+        return self.send_nowait(data)
+
+    async def send_bytes(self, data: bytes) -> bool:
+        """Sends a binary message."""
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise InvalidArgument("data", f"got {shown(data)}", "bytes")
+        return self.send_nowait(data)
+
+    async def send_json(self, data: Any, mode: str = "text") -> bool:
+        """Sends a value as JSON; a str too, which `send` would send as it is."""
+        if mode not in {"text", "binary"}:
+            raise InvalidArgument("mode", f"got {shown(mode)}", "'text' or 'binary'")
+        return self.send_payload(Payload(Kind.JSON if mode == "text" else Kind.BINARY, dumps(data)))
+
+    def send_payload(self, payload: Payload) -> bool:
+        """`send`, of what is encoded."""
+        self.flush()
+        return self._open and self.wire.write(payload.frame())
+
+    async def close(self, code: int = 1000, reason: str | None = None) -> None:
+        """Closes with a Close frame, behind what is queued. Idempotent, and does nothing when the peer is gone."""
+        await self.wire.close(code, reason or "")
+
+    # Rooms
+
+    async def join(self, room: str, since: Position | Mapping[str, Position] | None = None) -> Joined:
+        """Joins a room. Idempotent: a second join gives what the first gave.
+
+        *Delivery*: what is published after this. With ``since``, and where the room's history reaches back, first
+        exactly what was published after that position.
+
+        Args:
+            room: The room's name.
+            since: The position that the client presents, or a mapping of room to `Position`.
+
+        Raises:
+            InvalidArgument: The name or the position is not acceptable.
+            WebSocketDisconnect: The room is full, or there are too many; the connection is closed (1008).
+        """
+        return await self._home.join(self, room, since)
+
+    async def leave(self, room: str) -> None:
+        """Leaves a room: nothing more comes from it, and its presence there ends without grace. Idempotent."""
+        await self._home.leave(self, room)
+
+    # For the wire and the manager
+
+    def flush(self) -> None:
+        """Writes what is pending in its rooms."""
+        self._home.fanout.flush_of(self.memberships.values())
+
+    def gone(self, *, grace: bool) -> None:
+        """Its socket is gone or going: takes it out of everything."""
+        self._home.forget(self, grace=grace)
+
+    def mark_gone(self) -> bool:
+        """Ends its registered life. False where it had ended."""
+        if not self._open:
+            return False
+        self._open = False
+        if self.expiry is not None:
+            self.expiry.cancel()
+            self.expiry = None
+        if self in self.wire.connections:
+            self.wire.connections.remove(self)
+        if self.gone_event is not None:
+            self.gone_event.set()
+        return True

@@ -1,0 +1,83 @@
+"""What travels between workers: a message that is encoded once, and whom it is for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from .codec import Payload, decode
+from .positions import Position
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A message on a channel.
+
+    Attributes:
+        payload: The encoded message.
+        exclude: Ids of the connections that are not to get it.
+        key: What ``overflow="latest"`` replaces by.
+        position: Its place in the room's stream; None in a room without positions, and for announcements.
+    """
+
+    payload: Payload
+    exclude: frozenset[str] = frozenset()
+    key: str | None = None
+    position: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kick:
+    """An order, on a user's channel: close the user's connections, on every worker."""
+
+    code: int
+    reason: str
+
+
+class Recorded(NamedTuple):
+    """A message of a room's history.
+
+    Attributes:
+        position: Its place in the room's stream.
+        message: The message as it was sent: str, bytes, or what its JSON says.
+        sent_at: When it was published (UTC).
+    """
+
+    position: Position
+    message: Any
+    sent_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An envelope that is kept, and when it was published."""
+
+    envelope: Envelope
+    sent_at: datetime
+
+    def recorded(self) -> Recorded:
+        assert self.envelope.position is not None
+        return Recorded(self.envelope.position, decode(self.envelope.payload), self.sent_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a room's history.
+
+    Attributes:
+        entries: Kept messages, oldest first.
+        head: The room's position when this was read; None in a room without positions.
+        whole: Whether nothing is missing between the position asked for and the first entry.
+    """
+
+    entries: list[Entry]
+    head: Position | None
+    whole: bool
+
+    @property
+    def last(self) -> bool:
+        """Whether there is nothing after this page."""
+        if not self.entries:
+            return True
+        return self.entries[-1].envelope.position == self.head

@@ -1,0 +1,53 @@
+"""What hubbub raises: every error says what was wrong, where, and what would be right."""
+
+from __future__ import annotations
+
+
+class HubbubError(Exception):
+    """Base of every error that hubbub raises."""
+
+
+class InvalidArgument(HubbubError, ValueError):
+    """An argument is not acceptable.
+
+    Attributes:
+        argument: The name of the argument (or option) as the caller wrote it.
+        problem: What was wrong with the value.
+        accepted: What would have been accepted.
+    """
+
+    def __init__(self, argument: str, problem: str, accepted: str) -> None:
+        super().__init__(f"{argument}: {problem}; accepted: {accepted}")
+        self.argument = argument
+        self.problem = problem
+        self.accepted = accepted
+
+
+class NotInstalled(HubbubError, RuntimeError):
+    """The manager is not installed on the app that got the request."""
+
+
+class NotRunning(HubbubError, RuntimeError):
+    """The manager is used before the app's lifespan started it, or after it stopped."""
+
+
+class WrongLoop(HubbubError, RuntimeError):
+    """The manager runs on another event loop than the caller's."""
+
+
+class WrongThread(HubbubError, RuntimeError):
+    """``from_thread`` is called in a thread that runs an event loop, which would block it."""
+
+
+class ThreadTimeout(HubbubError, TimeoutError):
+    """A ``from_thread`` call did not finish in time."""
+
+
+class BrokerUnavailable(HubbubError, ConnectionError):
+    """The broker can't be reached, and the message went nowhere."""
+
+
+def shown(value: object, *, limit: int = 80) -> str:
+    """Gives a short ``repr`` for messages and log lines: one line, bounded, control characters escaped."""
+    text = ascii(value)
+    return text if len(text) <= limit else f"{text[:limit]}…"

@@ -1,0 +1,102 @@
+"""A tick's frames to writes: one write per connection, room and pass of the event loop.
+
+Theory of operation. A publish puts one frame into its room's ``pending`` and marks the room as dirty. At the end of the
+pass (a callback of the loop, or `flush_interval_s` later) each dirty room's frames are joined once, and the same bytes
+go to every member. Under load the batches grow by themselves.
+
+What keeps order: a membership change, and anything that is written to one connection directly, first flushes the rooms
+concerned. Members are a snapshot of the flush, which is one synchronous step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from .room import Outgoing, Room
+
+FLUSH_BYTES = 64 * 1024
+"""Pending bytes of a room past which a publish flushes and yields: a burst of the app is not slowness of a client."""
+
+_PACE_S = 0.001
+
+
+class Fanout:
+    """Writes what rooms have pending. Bound to the running loop from `start` to `stop`.
+
+    Args:
+        flush_interval_s: How long a message may wait for others to share a write with. 0 is the end of the pass.
+    """
+
+    def __init__(self, flush_interval_s: float = 0.0) -> None:
+        self._flush_interval_s = flush_interval_s
+        self._dirty: dict[Room, None] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._handle: asyncio.Handle | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def stop(self) -> None:
+        """Writes what is pending, and ends."""
+        self.flush_all()
+        self._loop = None
+
+    def add(self, room: Room, outgoing: Outgoing) -> None:
+        """Gives a frame to a room's members at the end of the pass."""
+        room.pending.append(outgoing)
+        room.pending_bytes += len(outgoing.data)
+        self._dirty[room] = None
+        if self._handle is None and self._loop is not None:
+            if self._flush_interval_s:
+                self._handle = self._loop.call_later(self._flush_interval_s, self.flush_all)
+            else:
+                self._handle = self._loop.call_soon(self.flush_all)
+
+    def flush_all(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        while self._dirty:
+            self.flush(next(iter(self._dirty)))
+
+    def flush_of(self, rooms: Iterable[Room]) -> None:
+        """Writes what is pending in some rooms, before something else is written."""
+        if self._dirty:
+            for room in rooms:
+                self.flush(room)
+
+    def flush(self, room: Room) -> None:
+        """Writes what is pending in a room."""
+        self._dirty.pop(room, None)
+        batch, room.pending, room.pending_bytes = room.pending, [], 0
+        if not batch:
+            return
+        members = tuple(room.members.values())
+        if any(outgoing.exclude for outgoing in batch):
+            for member in members:
+                for outgoing in batch:
+                    frame = outgoing.frame_for(member)
+                    if frame is not None:
+                        member.wire.write(frame, room, outgoing.key)
+            return
+        data = batch[0].data if len(batch) == 1 else b"".join([outgoing.data for outgoing in batch])
+        for member in members:
+            wire = member.wire
+            if wire.write_now(data):
+                continue
+            if room.overflow == "close":
+                wire.write(data, room)
+            else:
+                # Message by message: what may be dropped, is dropped and counted as such.
+                for outgoing in batch:
+                    wire.write(outgoing.data, room, outgoing.key)
+
+    async def pace(self, room: Room) -> None:
+        """Lets the loop turn when a publisher has filled a room's pending bytes.
+
+        A fixed pause, whoever is slow: it gives the sockets of a burst the time to be read, and waits for none.
+        """
+        if room.pending_bytes >= FLUSH_BYTES:
+            self.flush(room)
+            await asyncio.sleep(_PACE_S)

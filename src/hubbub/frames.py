@@ -1,0 +1,43 @@
+"""RFC 6455 server frames (section 5.2): complete, unfragmented, unmasked, without extensions.
+
+A frame with RSV1=0 is legal on a connection that negotiated permessage-deflate (RFC 7692 section 6), so that one
+frame can go to every connection whatever it negotiated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import IntEnum
+
+
+class Opcode(IntEnum):
+    """The opcodes of the data frames that an application sends."""
+
+    TEXT = 0x1
+    BINARY = 0x2
+
+
+def frame(opcode: Opcode, payload: bytes) -> bytes:
+    """Makes one frame of a whole message."""
+    size = len(payload)
+    first = 0x80 | opcode
+    if size < 126:
+        return bytes((first, size)) + payload
+    if size < 65536:
+        return b"%c\x7e%b%b" % (first, size.to_bytes(2, "big"), payload)
+    return b"%c\x7f%b%b" % (first, size.to_bytes(8, "big"), payload)
+
+
+def split(data: bytes) -> Iterator[tuple[Opcode, bytes]]:
+    """Gives back the messages of frames that `frame` made, one after another in ``data``."""
+    at = 0
+    while at < len(data):
+        opcode = Opcode(data[at] & 0x0F)
+        size = data[at + 1]
+        at += 2
+        if size >= 126:
+            width = 2 if size == 126 else 8
+            size = int.from_bytes(data[at : at + width], "big")
+            at += width
+        yield opcode, data[at : at + size]
+        at += size

@@ -1,0 +1,553 @@
+"""The `ConnectionManager`: who is connected, in which rooms and as which user, and how messages get to them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from . import arguments
+from .brokers import Broker, broker_from
+from .close import CloseCode
+from .codec import Message, encode
+from .connecting import Connecting
+from .connection import Connection
+from .envelope import Envelope, Kick, Recorded
+from .errors import InvalidArgument, NotInstalled, NotRunning, WrongLoop, shown
+from .fanout import Fanout
+from .install import install
+from .membership import Memberships
+from .names import EVERYONE, EVERYONE_NAME, Everyone, UserId, is_user_room, label, room_name, user_name, user_room
+from .options import Limits, RoomOptions, RoomPatterns
+from .origin import OriginPolicy
+from .positions import Joined, Position, since_for
+from .presence import Info, Member
+from .registrar import Registrar
+from .registry import Registry
+from .stats import Counters, Stats
+from .tasks import Tasks
+from .threads import FromThread
+from .timers import Timers
+from .wire import Wire
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+logger = logging.getLogger("hubbub")
+
+_DEFAULT_ROOM = RoomOptions()
+_DEFAULT_LIMITS = Limits()
+
+Exclude = Connection | WebSocket | str | Iterable[Connection | WebSocket | str] | None
+"""Whom a broadcast leaves out: connections, WebSockets or connection ids, one or several."""
+
+
+class ConnectionManager:
+    """The connections of this process, and the rooms and users they belong to.
+
+    Keep one per app, at module level; it binds to no event loop until the app's lifespan starts it.
+
+    Args:
+        broker: Where rooms live: ``"memory://"`` (this process only), or a `Broker`.
+        rooms: Options of rooms by name or pattern (``"ticker:*"``); the first that fits. Others have the defaults.
+        everyone: Options of the room that everybody is in.
+        users: Options of the rooms that each user's connections are.
+        limits: Bounds on what clients may use.
+        allowed_origins: Origins of web pages that may connect besides the app's own host: ``"https://app.example"``,
+            ``"https://*.example.com"``, or ``"*"`` for all.
+        app_ping: Answer ``{"type": "ping"}`` with ``{"type": "pong"}``, for browsers, which can't send real pings.
+        flush_interval_s: How long a message to a room may wait for others to share a write with. 0 is the end of the
+            current pass of the event loop.
+        thread_timeout_s: How long a `from_thread` call may take.
+
+    Raises:
+        InvalidArgument: An argument is not acceptable.
+    """
+
+    def __init__(
+        self,
+        broker: str | Broker = "memory://",
+        *,
+        rooms: Mapping[str, RoomOptions] | None = None,
+        everyone: RoomOptions = _DEFAULT_ROOM,
+        users: RoomOptions = _DEFAULT_ROOM,
+        limits: Limits = _DEFAULT_LIMITS,
+        allowed_origins: Sequence[str] = (),
+        app_ping: bool = False,
+        flush_interval_s: float = 0.0,
+        thread_timeout_s: float = 10.0,
+    ) -> None:
+        for argument, options in (("everyone", everyone), ("users", users)):
+            if not isinstance(options, RoomOptions):
+                raise InvalidArgument(argument, f"got {shown(options)}", "RoomOptions(...)")
+        if not isinstance(limits, Limits):
+            raise InvalidArgument("limits", f"got {shown(limits)}", "Limits(...)")
+        for argument, seconds in (("flush_interval_s", flush_interval_s), ("thread_timeout_s", thread_timeout_s)):
+            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
+                raise InvalidArgument(argument, f"got {shown(seconds)}", "seconds, 0 or more")
+        self.broker = broker_from(broker)
+        self.limits = limits
+        self.origins = OriginPolicy(allowed_origins)
+        self.app_ping = app_ping
+        self.counters = Counters()
+        self.tasks = Tasks()
+        self.fanout = Fanout(flush_interval_s)
+        self.from_thread = FromThread(self, thread_timeout_s)
+        self.installed = False
+        self._patterns = RoomPatterns(rooms or {})
+        self._everyone = everyone
+        self._users = users
+        self._timers = Timers()
+        self._registrar = Registrar(self, self._timers)
+        self._registry = self._registrar.registry
+        self._memberships = Memberships(self.broker, self.fanout, self.tasks, self._timers, self.options_of)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining = False
+
+    # The app
+
+    def install(self, app: Starlette) -> None:
+        """Joins an app: its lifespan, the origin check, the limits, the writer of each socket. Idempotent.
+
+        The manager starts before what the app's lifespan does, and stops after it, so that lifespan tasks may publish.
+
+        Args:
+            app: FastAPI or Starlette, not started yet.
+
+        Raises:
+            NotInstalled: The app has started; says what to do instead.
+        """
+        install(self, app)
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """Runs the manager. For those who compose by hand: ``FastAPI(lifespan=manager.lifespan)``, with the middleware.
+
+        Args:
+            app: Ignored; what Starlette passes to a lifespan.
+        """
+        await self._start()
+        try:
+            yield
+        finally:
+            await self._stop()
+
+    async def _start(self) -> None:
+        if self._loop is not None:
+            raise WrongLoop(
+                "this manager runs already: two apps, or two `with TestClient(app)` at once, would share one event "
+                "loop's sockets; use one client, or a manager for each app"
+            )
+        loop = asyncio.get_running_loop()
+        self.counters = Counters()
+        self.fanout.start(loop)
+        self._timers.start(loop)
+        await self.broker.start(self._memberships.deliver, self.options_of)
+        self._loop = loop
+        self._draining = False
+        self._registrar.start()
+        logger.debug("the manager runs on %s://", self.broker.name)
+
+    async def _stop(self) -> None:
+        self._draining = True
+        for wire in tuple(self._registrar.wires):
+            wire.close_soon(CloseCode.SERVICE_RESTART, grace=False)
+        await self.tasks.close(self.limits.close_timeout_s + 1.0)
+        self.fanout.stop()
+        self._timers.stop()
+        await self.broker.close()
+        self._memberships.clear()
+        self._registrar.wires.clear()
+        self._loop = None
+
+    def options_of(self, name: str) -> RoomOptions:
+        """The options of a room, by the name of its channel."""
+        if name == EVERYONE_NAME:
+            return self._everyone
+        return self._users if is_user_room(name) else self._patterns.match(name)
+
+    def check_running(self, websocket: WebSocket | None = None) -> asyncio.AbstractEventLoop:
+        """The loop that the manager runs on.
+
+        Raises:
+            NotInstalled: Neither `install` nor `lifespan` was used; says which line to add.
+            NotRunning: The app's lifespan did not start it.
+        """
+        if self._loop is not None:
+            return self._loop
+        if not self.installed:
+            raise NotInstalled(
+                "this ConnectionManager is not installed: add `manager.install(app)` after `app = FastAPI()`. "
+                "If you did, are there two instances? The one that is used must be the one that is installed"
+            )
+        mounted = websocket is not None and websocket.scope.get("root_path")
+        raise NotRunning(
+            "this ConnectionManager is not running, because the app's lifespan has not started it. "
+            + (
+                "The app is mounted below another one, and the lifespan of a mounted app does not run: "
+                "`manager.install(app)` on the outermost app. "
+                if mounted
+                else "In tests, use the client as a context manager: `with TestClient(app) as client:`. "
+                "A mounted app's lifespan does not run: install on the outermost app. "
+            )
+            + "Is the instance that is used the one that is installed?"
+        )
+
+    def _check_loop(self, websocket: WebSocket | None = None) -> None:
+        loop = self.check_running(websocket)
+        if asyncio.get_running_loop() is not loop:
+            raise WrongLoop(
+                "this ConnectionManager runs on another event loop. In tests, use one client for all sockets: "
+                "`with TestClient(app) as client:`; from a thread, use `manager.from_thread`"
+            )
+
+    # Connecting
+
+    def connect(
+        self,
+        websocket: WebSocket,
+        user_id: UserId | None = None,
+        *,
+        room: str | None = None,
+        rooms: Iterable[str] = (),
+        info: Info = None,
+        since: Position | Mapping[str, Position] | None = None,
+        subprotocol: str | None = None,
+        headers: Iterable[tuple[bytes, bytes]] | None = None,
+        expires_at: datetime | float | None = None,
+    ) -> Connecting:
+        """Accepts a socket, unless the handler did, and registers it.
+
+        Awaitable, and an async context manager; both give a `Connection`. Leaving the block unregisters, closes and
+        announces, whatever happened inside: with 1000; an exception's own code (WebSocketException), else 1011; 1012
+        when cancelled. WebSocketDisconnect is swallowed.
+
+        Args:
+            websocket: What the handler was given.
+            user_id: Whose it is; None for nobody: it is in rooms, but not in user counts, presence or announcements.
+            room: A room to join.
+            rooms: More rooms to join.
+            info: What to say of the user in presence and announcements; goes to JSON.
+            since: The position that the client comes back from, or a mapping of room to `Position` (`Resume`).
+            subprotocol: What to answer; by default what the auth dependency learnt.
+            headers: Of the accept response.
+            expires_at: When to close it (1008, "token expired"): aware or UTC datetime, or seconds since the epoch. By
+                default when the auth dependency's token expires.
+
+        Raises:
+            InvalidArgument: An argument is not acceptable; the socket is not accepted yet.
+            NotInstalled: The manager is not installed on this app.
+            NotRunning: The app's lifespan has not started the manager.
+            WrongLoop: The manager runs on another event loop.
+            WebSocketDisconnect: The client is gone, or a limit refused it (and the socket is closed).
+        """
+
+        async def connected() -> Connection:
+            self._check_loop(websocket)
+            wire = self._wire(websocket)
+            user = None if user_id is None else user_name(user_id)
+            names = arguments.room_names(room, rooms)
+            places = arguments.places(since, names)
+            arguments.check_info(info)
+            expiry = arguments.timestamp(expires_at)
+            if wire.closed is not None:
+                raise WebSocketDisconnect(*wire.closed)
+            known = self._registrar.connection_of(wire)
+            if known is None:
+                if websocket.application_state is WebSocketState.CONNECTING:
+                    await websocket.accept(subprotocol, headers)
+                await self._registrar.check_limits(wire, user, names)
+                known = self._registrar.register(wire, websocket, user, info, since, expiry)
+                own = [] if user is None else [user_room(user)]
+                names = [EVERYONE_NAME, *own, *names]
+            elif user != known.user_id:
+                raise InvalidArgument("user_id", "this socket is connected as another user", "one user for a socket")
+            try:
+                for name in names:
+                    await self.join(known, name, places.get(label(name)))
+            except BaseException:
+                self.forget(known, grace=False)
+                raise
+            return known
+
+        return Connecting(connected)
+
+    def _wire(self, websocket: WebSocket) -> Wire:
+        wire = websocket.scope.get("hubbub")
+        if not isinstance(wire, Wire) or self not in wire.owners:
+            raise NotInstalled(
+                "this ConnectionManager is not installed on the app that serves this socket: add "
+                "`manager.install(app)`. If you did, are there two instances? The one that is used must be the one "
+                "that is installed"
+            )
+        return wire
+
+    async def join(self, connection: Connection, room: str, since: object) -> Joined:
+        """What `Connection.join` does."""
+        name = (
+            room
+            if room[:1] == "$" and room in (EVERYONE_NAME, user_room(connection.user_id or ""))
+            else room_name(room)
+        )
+        place = since_for(since, label(name))
+        own = connection.rooms
+        limit = self.limits.max_rooms_per_connection
+        if limit is not None and name not in connection.memberships and name[0] != "$" and len(own) >= limit:
+            await self._registrar.refuse(connection.wire, CloseCode.TOO_MANY_ROOMS)
+        return await self._memberships.join(connection, name, place)
+
+    async def leave(self, connection: Connection, room: str) -> None:
+        """What `Connection.leave` does."""
+        await self._memberships.leave(connection, room_name(room))
+
+    def forget(self, connection: Connection, *, grace: bool) -> None:
+        """Takes a connection out of everything. Idempotent."""
+        if self._registrar.unregister(connection):
+            self._memberships.forget(connection, grace=grace)
+
+    def release(self, wire: Wire) -> None:
+        """The handler of a socket ended."""
+        self._registrar.release(wire)
+
+    def disconnect(self, websocket: WebSocket | Connection, user_id: UserId | None = None) -> None:
+        """Unregisters a connection and drops what is queued for it. Idempotent, never raises.
+
+        Does not close: the middleware closes when the handler ends.
+
+        Args:
+            websocket: The WebSocket, or its `Connection`.
+            user_id: Ignored; hand-written managers have it.
+        """
+        connection = self._registrar.find(websocket)
+        if connection is not None:
+            connection.flush()
+            self.forget(connection, grace=True)
+
+    # Sending
+
+    async def broadcast(
+        self,
+        message: Message,
+        *,
+        room: str | Everyone = EVERYONE,
+        exclude: Exclude = None,
+        key: str | None = None,
+    ) -> Position | None:
+        """Publishes a message to everyone, or to a room.
+
+        *Delivery*: at most once, to whoever is a member now. *Order*: per room that of the calls.
+
+        Args:
+            message: str, bytes, or what goes to JSON.
+            room: The room; an explicit None raises, since a missing room must not reach everybody.
+            exclude: Connections, WebSockets or connection ids that are not to get it.
+            key: What ``overflow="latest"`` replaces by.
+
+        Returns:
+            Its position, where the room has positions.
+
+        Raises:
+            InvalidArgument: The message can't be encoded, or another argument is not acceptable.
+            NotInstalled: The manager is not installed.
+            NotRunning: The manager is not running.
+            BrokerUnavailable: The broker can't be reached.
+        """
+        name = EVERYONE_NAME if isinstance(room, Everyone) else room_name(room)
+        if key is not None and not isinstance(key, str):
+            raise InvalidArgument("key", f"got {shown(key)}", "a str, or None")
+        return await self._publish(name, Envelope(encode(message), self._excluded(exclude), key))
+
+    async def broadcast_to_room(self, room: str, message: Message, *, exclude: Exclude = None) -> Position | None:
+        """`broadcast` to a room, in the order that people know."""
+        return await self.broadcast(message, room=room, exclude=exclude)
+
+    async def send_to_user(self, user_id: UserId, message: Message) -> bool:
+        """Sends a message to every connection of a user, on every worker.
+
+        Returns:
+            Whether there is one anywhere. Where there is none the message is lost, unless ``users`` keeps history.
+        """
+        name = user_room(user_name(user_id))
+        await self._publish(name, Envelope(encode(message)))
+        return await self._has_members(name)
+
+    async def send_personal(self, message: Message, websocket: WebSocket | Connection) -> bool:
+        """Sends a message to one connection. The two arguments may come in either order.
+
+        Returns:
+            False when it is gone.
+        """
+        if isinstance(message, (WebSocket, Connection)):
+            message, websocket = websocket, message
+        if not isinstance(websocket, (WebSocket, Connection)):
+            raise InvalidArgument("websocket", f"got {shown(websocket)}", "a WebSocket or a Connection")
+        payload = encode(message)
+        self._check_loop()
+        connection = self._registrar.find(websocket)
+        return connection is not None and connection.send_payload(payload)
+
+    send_personal_message = send_personal
+    """The name that FastAPI's tutorial has for `send_personal`."""
+
+    async def disconnect_user(
+        self, user_id: UserId, code: int = CloseCode.KICKED.code, reason: str = CloseCode.KICKED.reason
+    ) -> bool:
+        """Closes all connections of a user, on every worker. Their presence ends at once.
+
+        Returns:
+            Whether there was one anywhere.
+        """
+        name = user_room(user_name(user_id))
+        kick = Kick(arguments.close_code(code), reason)
+        self._check_loop()
+        had = await self._has_members(name)
+        await self.broker.order(name, kick)
+        return had
+
+    async def _publish(self, name: str, envelope: Envelope) -> Position | None:
+        self._check_loop()
+        self.counters.published += 1
+        position = await self.broker.publish(name, envelope)
+        room = self._memberships.rooms.get(name)
+        if room is not None:
+            await self.fanout.pace(room)
+        return position
+
+    async def _has_members(self, name: str) -> bool:
+        room = self._memberships.rooms.get(name)
+        if room is not None and room.size:
+            return True
+        return self.broker.distributed and await self.broker.connected(name)
+
+    def _excluded(self, exclude: Exclude) -> frozenset[str]:
+        if exclude is None:
+            return frozenset()
+        each = (exclude,) if isinstance(exclude, (str, Connection, WebSocket)) else exclude
+        ids: set[str] = set()
+        try:
+            for item in each:
+                if isinstance(item, WebSocket):
+                    found = self._registrar.find(item)
+                    ids.update(() if found is None else (found.id,))
+                elif isinstance(item, Connection):
+                    ids.add(item.id)
+                elif isinstance(item, str):
+                    ids.add(item)
+                else:
+                    raise TypeError
+        except TypeError:
+            accepted = "a Connection, a WebSocket, a connection's id, or several of them"
+            raise InvalidArgument("exclude", f"got {shown(exclude)}", accepted) from None
+        return frozenset(ids)
+
+    # Who is here
+
+    @property
+    def active_connections(self) -> Collection[Connection]:
+        """The open connections of this process; ``in`` takes a WebSocket too."""
+        return _Active(self._registry, self._registrar.find)
+
+    @property
+    def active_user_count(self) -> int:
+        """Distinct users with an open connection of this process."""
+        return self._registry.user_count
+
+    @property
+    def rooms(self) -> frozenset[str]:
+        """The rooms that have members on this process."""
+        return frozenset(name for name, room in self._memberships.rooms.items() if room.size and name[0] != "$")
+
+    async def presence(self, room: str | Everyone = EVERYONE) -> list[Member]:
+        """The users in a room, on all workers, connected or in grace."""
+        name = EVERYONE_NAME if isinstance(room, Everyone) else room_name(room)
+        self._check_loop()
+        return await self.broker.members(name)
+
+    async def count_users(self, *, room: str | Everyone = EVERYONE) -> int:
+        """Distinct users, in a room or anywhere, on all workers, connected or in grace."""
+        name = EVERYONE_NAME if isinstance(room, Everyone) else room_name(room)
+        self._check_loop()
+        return await self.broker.count(name)
+
+    async def is_online(self, user_id: UserId) -> bool:
+        """Whether a user is connected anywhere, or in grace."""
+        user = user_name(user_id)
+        self._check_loop()
+        return await self.broker.present(EVERYONE_NAME, user)
+
+    async def history(
+        self, room: str | Everyone, since: Position | None = None, limit: int | None = None
+    ) -> list[Recorded]:
+        """A room's recent messages, oldest first.
+
+        Args:
+            room: The room.
+            since: Only what came after this position. Where the history doesn't reach back to it: what is kept.
+            limit: At most so many: the newest, or with ``since`` the oldest after it.
+        """
+        name = EVERYONE_NAME if isinstance(room, Everyone) else room_name(room)
+        place = since_for(since, label(name))
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+            raise InvalidArgument("limit", f"got {shown(limit)}", "a whole number from 1, or None")
+        self._check_loop()
+        page = await self.broker.history(name, place, limit)
+        return [entry.recorded() for entry in page.entries]
+
+    def stats(self) -> Stats:
+        """A snapshot of what this process holds and has counted since it started."""
+        counters = self.counters
+        wires = self._registrar.wires
+        fast = sum(wire.fallback_reason is None for wire in wires)
+        return Stats(
+            connections=len(self._registry),
+            users=self._registry.user_count,
+            rooms=len(self.rooms),
+            queued_bytes=sum(wire.queued_bytes for wire in wires),
+            published=counters.published,
+            received=counters.received,
+            dropped=counters.dropped,
+            slow=counters.slow,
+            stalled=counters.stalled,
+            errors=counters.frozen_errors(),
+            refused=counters.frozen_refused(),
+            fast_path=fast / len(wires) if wires else 1.0,
+        )
+
+    @property
+    def running(self) -> bool:
+        """Whether it is between start and stop."""
+        return self._loop is not None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is started and not draining. The broker's state is not part of it."""
+        return self._loop is not None and not self._draining
+
+    async def broker_healthy(self) -> bool:
+        """Whether the broker answers. Not a reason to take a worker out of service: its clients are well."""
+        return await self.broker.healthy()
+
+
+class _Active(Collection[Connection]):
+    """A live view of the registry."""
+
+    def __init__(self, registry: Registry[Connection], find: Callable[[object], Connection | None]) -> None:
+        self._registry = registry
+        self._find = find
+
+    def __len__(self) -> int:
+        return len(self._registry)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(self._registry)
+
+    def __contains__(self, item: object) -> bool:
+        return self._find(item) is not None
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} active connections>"

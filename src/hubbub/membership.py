@@ -1,0 +1,300 @@
+"""Who is in which room: joining, leaving, being replayed what was missed, and the presence that follows from it.
+
+Theory of operation. A room exists here while it has local members, and is subscribed at the broker exactly then. To
+join is to subscribe (the first here), to flush what was published before, and then either to go live, or, with a
+position to come back from, to *catch up*: the member is given the room's history page by page, as its socket drains,
+and goes live at the message where the history ends. What is published meanwhile is in the history, so that nothing
+needs to be held back and nothing is sent twice.
+
+Presence is the broker's. Here is only when to say what: enter at the join, linger when the socket is lost, exit when
+the grace is over, or at once on a leave, a kick or an expired token.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from starlette.websockets import WebSocketDisconnect
+
+from .brokers.base import Broker, Delivery
+from .close import CloseCode
+from .codec import Kind, Payload, dumps
+from .connection import Connection
+from .envelope import Entry, Envelope, Kick
+from .fanout import Fanout
+from .frames import Opcode, frame
+from .names import label
+from .options import RoomOptions
+from .positions import Joined, Position
+from .presence import Change
+from .room import CatchUp, Room
+from .tasks import Tasks
+from .timers import Timers
+from .wire import Closed
+
+logger = logging.getLogger("hubbub")
+
+_PAGE_MESSAGES = 128
+
+
+class Memberships:
+    """The rooms of this process.
+
+    Args:
+        broker: Where rooms live.
+        fanout: Who writes.
+        tasks: Who owns what goes on in the background.
+        timers: When graces end.
+        options_of: Gives the options of a room.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        fanout: Fanout,
+        tasks: Tasks,
+        timers: Timers,
+        options_of: Callable[[str], RoomOptions],
+    ) -> None:
+        self._broker = broker
+        self._fanout = fanout
+        self._tasks = tasks
+        self._timers = timers
+        self._options_of = options_of
+        self._rooms: dict[str, Room] = {}
+
+    @property
+    def rooms(self) -> dict[str, Room]:
+        """The rooms that have members here, are about to, or had them a moment ago."""
+        return self._rooms
+
+    def clear(self) -> None:
+        self._rooms.clear()
+
+    # What comes from the broker
+
+    def deliver(self, channel: str, delivery: Delivery) -> None:
+        """Takes a message from the broker; the fan-out writes it at the end of the pass."""
+        room = self._rooms.get(channel)
+        if room is None:
+            return
+        if isinstance(delivery, Kick):
+            self._kick(room, delivery)
+            return
+        if delivery.position is not None:
+            if room.catching_up:
+                self._fanout.flush(room)
+                room.advance(delivery.position)
+            room.head = delivery.position
+        elif room.catching_up:
+            # Not in the history, so that a replay would not bring it.
+            for catch_up in room.catching_up.values():
+                data = room.outgoing(delivery).frame_for(catch_up.member)
+                if data is not None:
+                    catch_up.member.wire.write(data, room, delivery.key)
+        if room.members:
+            self._fanout.add(room, room.outgoing(delivery))
+
+    def _kick(self, room: Room, kick: Kick) -> None:
+        self._fanout.flush(room)
+        for member in (*room.members.values(), *(each.member for each in room.catching_up.values())):
+            assert isinstance(member, Connection)
+            member.wire.close_soon(Closed(kick.code, kick.reason), grace=False)
+
+    # Joining
+
+    async def join(self, connection: Connection, name: str, since: Position | None) -> Joined:
+        """Puts a connection into a room. Idempotent."""
+        before = connection.joined.get(name)
+        if before is not None:
+            return before
+        room = self._rooms.get(name)
+        if room is None:
+            room = self._rooms[name] = Room(name, self._options_of(name))
+        room.joining += 1
+        try:
+            await self._subscribe(room)
+            limit = room.options.max_members
+            if limit is not None and room.size >= limit:
+                connection.wire.count_refused(CloseCode.ROOM_FULL.name.lower())
+                await connection.wire.close(CloseCode.ROOM_FULL.code, CloseCode.ROOM_FULL.reason)
+            if not connection.is_open:
+                raise WebSocketDisconnect(*(connection.wire.closed or (1006, "")))
+            joined = await self._begin(connection, room, since)
+        finally:
+            room.joining -= 1
+            self._release_soon(room)
+        await self._enter(connection, room)
+        return joined
+
+    async def _subscribe(self, room: Room) -> None:
+        if room.subscribed:
+            return
+        async with room.lock:
+            if not room.subscribed:
+                room.head = await self._broker.subscribe(room.name)
+                room.subscribed = True
+                self._rooms[room.name] = room
+
+    async def _begin(self, connection: Connection, room: Room, since: Position | None) -> Joined:
+        """Makes a connection a member, live or catching up."""
+        if since is None or not room.options.numbered:
+            self._fanout.flush(room)
+            joined = connection.joined[room.name] = Joined(room.head, recovered=False)
+            connection.memberships[room.name] = room
+            self._say_sync(connection, room, joined)
+            room.members[connection.id] = connection
+            return joined
+        catch_up = CatchUp(connection, since.offset)
+        room.catching_up[connection.id] = catch_up
+        connection.memberships[room.name] = room
+        page = await self._broker.history(room.name, since, _PAGE_MESSAGES)
+        if not connection.is_open:
+            raise WebSocketDisconnect(*(connection.wire.closed or (1006, "")))
+        joined = connection.joined[room.name] = Joined(page.head, page.whole)
+        self._say_sync(connection, room, joined)
+        if not page.whole:
+            catch_up.cursor = page.head.offset if page.head is not None else 0
+            room.caught_up(catch_up, page.head)
+        elif not self._replay(connection, room, catch_up, page.entries) or not page.last:
+            self._tasks.spawn(self._catch_up(connection, room, catch_up, page.head), "catch up")
+        else:
+            room.caught_up(catch_up, page.head)
+        return joined
+
+    def _replay(self, connection: Connection, room: Room, catch_up: CatchUp, entries: list[Entry]) -> bool:
+        """Writes a page of history. False where the socket did not take all of it: the cursor tells how far it got."""
+        for envelope in (entry.envelope for entry in entries):
+            if connection.wire.congested:
+                return False
+            data = room.outgoing(envelope).frame_for(connection)
+            if data is not None:
+                connection.wire.write(data, room)
+            assert envelope.position is not None
+            catch_up.cursor = envelope.position.offset
+        return True
+
+    async def _catch_up(self, connection: Connection, room: Room, catch_up: CatchUp, head: Position | None) -> None:
+        """Goes on with a replay, as the socket drains."""
+        assert head is not None
+        epoch = head.epoch
+        while connection.id in room.catching_up:
+            await connection.wire.drained()
+            page = await self._broker.history(room.name, Position(epoch, catch_up.cursor), _PAGE_MESSAGES)
+            if connection.id not in room.catching_up:
+                return
+            if not page.whole:
+                logger.info("the history of %s was trimmed under a replay", room.name)
+                catch_up.cursor = page.head.offset if page.head is not None else 0
+                self._say_sync(connection, room, Joined(page.head, recovered=False))
+                room.caught_up(catch_up, page.head)
+                return
+            if self._replay(connection, room, catch_up, page.entries) and page.last:
+                room.caught_up(catch_up, page.head)
+                return
+
+    def _say_sync(self, connection: Connection, room: Room, joined: Joined) -> None:
+        if room.options.positions and joined.position is not None:
+            fields = {
+                "type": "sync",
+                "room": room.label,
+                "epoch": joined.position.epoch,
+                "offset": joined.position.offset,
+                "recovered": joined.recovered,
+                "connection_id": connection.id,
+            }
+            connection.wire.write(frame(Opcode.TEXT, dumps(fields)))
+
+    # Leaving
+
+    async def leave(self, connection: Connection, name: str) -> None:
+        """Takes a connection out of a room, without grace. Idempotent."""
+        room = self._take_out(connection, name)
+        if room is not None and connection.presences.pop(name, None) is not None:
+            await self._exit(connection, [name])
+
+    def forget(self, connection: Connection, *, grace: bool) -> None:
+        """Takes a connection out of all its rooms: its socket is gone."""
+        for name in tuple(connection.memberships):
+            self._take_out(connection, name)
+        if connection.presences:
+            presences, connection.presences = connection.presences, {}
+            self._tasks.spawn(self._depart(connection, presences, grace=grace), "depart")
+
+    def _take_out(self, connection: Connection, name: str) -> Room | None:
+        room = connection.memberships.get(name)
+        if room is None:
+            return None
+        self._fanout.flush(room)
+        connection.memberships.pop(name, None)
+        connection.joined.pop(name, None)
+        room.remove(connection)
+        self._release_soon(room)
+        return room
+
+    def _release_soon(self, room: Room) -> None:
+        if room.vacant and self._rooms.get(room.name) is room:
+            self._tasks.spawn(self._release(room), "release")
+
+    async def _release(self, room: Room) -> None:
+        """Unsubscribes a room that nobody here is in any more."""
+        async with room.lock:
+            if room.vacant and self._rooms.get(room.name) is room:
+                if room.subscribed:
+                    room.subscribed = False
+                    await self._broker.unsubscribe(room.name)
+                if room.vacant:
+                    self._rooms.pop(room.name, None)
+
+    # Presence
+
+    async def _enter(self, connection: Connection, room: Room) -> None:
+        user = connection.user_id
+        if user is None or room.label == "$user":
+            return
+        connection.presences[room.name] = room.options.grace_s
+        change = await self._broker.enter(room.name, user, connection.id, connection.info)
+        if change.turned and room.options.announce:
+            await self._announce("user_joined", room.name, user, change)
+        if room.name not in connection.presences:
+            # It left while the broker was told that it came: what said that it goes may have been too early.
+            await self._exit(connection, [room.name])
+
+    async def _depart(self, connection: Connection, presences: dict[str, float], *, grace: bool) -> None:
+        user = connection.user_id
+        assert user is not None
+        by_grace: dict[float, list[str]] = {}
+        for name, grace_s in presences.items():
+            by_grace.setdefault(grace_s if grace else 0.0, []).append(name)
+        for grace_s, names in by_grace.items():
+            if not grace_s:
+                await self._exit(connection, names)
+                continue
+            for name in names:
+                await self._broker.linger(name, user, connection.id)
+
+            def over(names: list[str] = names) -> None:
+                self._tasks.spawn(self._exit(connection, names), "grace")
+
+            self._timers.call_later(grace_s, over)
+
+    async def _exit(self, connection: Connection, names: list[str]) -> None:
+        user = connection.user_id
+        assert user is not None
+        for name in names:
+            change = await self._broker.exit(name, user, connection.id)
+            if change.turned and self._options_of(name).announce:
+                await self._announce("user_left", name, user, change)
+
+    async def _announce(self, kind: str, name: str, user: str, change: Change) -> None:
+        fields = {
+            "type": kind,
+            "room": label(name),
+            "user_id": user,
+            "info": change.info,
+            "count": change.users,
+            "timestamp": datetime.now(UTC),
+        }
+        await self._broker.publish(name, Envelope(Payload(Kind.JSON, dumps(fields))), keep=False)

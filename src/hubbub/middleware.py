@@ -1,0 +1,128 @@
+"""The ASGI middleware: what stands between the server and the app for every WebSocket.
+
+It owns the ``send`` and ``receive`` that the app gets (`hubbub.wire`), checks the origin before anything else, keeps
+tokens out of the server's log, and sees to it that a socket ends with a Close frame however its handler ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from starlette.websockets import WebSocketDisconnect
+
+from .connecting import close_for
+from .errors import shown
+from .transports import ServerSend
+from .wire import Receive, Wire
+
+if TYPE_CHECKING:
+    from .manager import ConnectionManager
+
+logger = logging.getLogger("hubbub")
+
+Scope: TypeAlias = Any
+App: TypeAlias = Callable[[Scope, Receive, ServerSend], Awaitable[None]]
+
+
+class HubbubMiddleware:
+    """ASGI middleware that managers need. `ConnectionManager.install` adds it; by hand it goes outermost.
+
+    Args:
+        app: The ASGI app.
+        managers: The managers that the app uses; several share one writer and one outbox per socket.
+    """
+
+    def __init__(self, app: App, managers: Sequence[ConnectionManager]) -> None:
+        self.app = app
+        self.managers = managers
+        self._fallbacks: set[str] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: ServerSend) -> None:
+        """Serves a request; only WebSockets are touched."""
+        if scope["type"] != "websocket":
+            await self.app(scope, receive, send)
+            return
+        outer = scope.get("hubbub")
+        if isinstance(outer, Wire):  # a mounted app with managers of its own, below one with others
+            outer.owners.extend(manager for manager in self.managers if manager not in outer.owners)
+            await self.app(scope, receive, send)
+            return
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            logger.warning("refused a WebSocket on %s: %s", shown(scope["path"]), refusal)
+            for manager in self.managers:
+                manager.counters.refused["origin"] += 1
+            await receive()
+            redact(scope)
+            await send({"type": "websocket.close", "code": 1008, "reason": "origin"})
+            return
+        await self._serve(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> str | None:
+        """Why the origin is refused: by all managers, since only the handler knows which of them it uses."""
+        refusals = [manager.origins.refusal(scope["headers"]) for manager in self.managers]
+        return None if None in refusals else next(iter(refusals), None)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: ServerSend) -> None:
+        client = scope.get("client")
+        wire = Wire(
+            list(self.managers),
+            receive,
+            send,
+            address=client[0] if client else None,
+            where=shown(scope["path"]),
+            offered=scope.get("subprotocols") or [],
+        )
+        self._say_fallback(wire.fallback_reason)
+        inner = redact(scope)
+        inner["hubbub"] = wire
+        ended: BaseException | None = None
+        try:
+            await self.app(inner, wire.receive, wire.send)
+        except WebSocketDisconnect as error:
+            ended = error
+        except asyncio.CancelledError as error:
+            ended = error
+            if not wire.cancelled:
+                raise
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+        except BaseException as error:
+            ended = error
+            raise
+        finally:
+            await self._end(wire, ended)
+
+    async def _end(self, wire: Wire, ended: BaseException | None) -> None:
+        for connection in tuple(wire.connections):
+            connection.flush()
+            connection.gone(grace=True)
+        if wire.accepted:
+            await wire.close(*close_for(ended))
+        for manager in self.managers:
+            manager.release(wire)
+        wire.task = None
+
+    def _say_fallback(self, reason: str | None) -> None:
+        if reason is not None and reason not in self._fallbacks:
+            self._fallbacks.add(reason)
+            logger.info("writing through the server's ASGI send, the slower way: %s", reason)
+
+
+def redact(scope: Scope) -> Scope:
+    """Hides the values of a handshake's query from the server's log lines, which print it whole.
+
+    Returns:
+        The scope for the app, which keeps the original.
+    """
+    query: bytes = scope.get("query_string") or b""
+    if not query:
+        return scope
+    inner = dict(scope)
+    names = (part.partition(b"=")[0] for part in query.split(b"&"))
+    scope["query_string"] = b"&".join(name + b"=***" for name in names)
+    return inner

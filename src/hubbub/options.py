@@ -1,0 +1,177 @@
+"""What can be set: per room (`RoomOptions`), and per connection and process (`Limits`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
+from typing import Literal, NamedTuple, get_args
+
+from .errors import InvalidArgument, shown
+
+Overflow = Literal["close", "drop_oldest", "drop_newest", "latest"]
+"""What happens when a slow connection's outbox is full: see `RoomOptions.overflow`."""
+
+OVERFLOWS: tuple[str, ...] = get_args(Overflow)
+
+
+class History(NamedTuple):
+    """How much of a room is kept for those who come back.
+
+    Attributes:
+        size: Messages, at most.
+        ttl_s: Seconds that a message is kept, and that the room's position outlives its last use.
+    """
+
+    size: int
+    ttl_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomOptions:
+    """How the rooms of one name pattern behave.
+
+    Args:
+        history: Messages to keep: `History`, a ``(size, ttl_s)`` pair, or a size (with 300 s). None keeps none.
+        announce: Tell the room when a user's first connection comes and last one goes.
+        grace_s: Seconds that a user whose last connection was lost still counts as present (a page reload).
+        overflow: What a connection's full outbox does with the room's messages. ``"close"``: close the
+            connection (1013); it reconnects and recovers. ``"drop_oldest"`` and ``"drop_newest"`` lose a message.
+            ``"latest"`` keeps one message per room and key. The three that lose messages can't go with
+            ``history``, which promises that nothing is missing.
+        positions: Send each message with its position, so that a plain browser client can come back.
+        max_members: Connections in the room on this process, at most. None is unbounded.
+
+    Raises:
+        InvalidArgument: An option is out of range, or two contradict each other.
+    """
+
+    history: History | tuple[int, float] | int | None = None
+    announce: bool = False
+    grace_s: float = 5.0
+    overflow: Overflow = "close"
+    positions: bool = False
+    max_members: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "history", _history(self.history))
+        if self.overflow not in OVERFLOWS:
+            raise InvalidArgument("overflow", f"got {shown(self.overflow)}", f"one of {', '.join(OVERFLOWS)}")
+        if self.history is not None and self.overflow != "close":
+            raise InvalidArgument(
+                "overflow",
+                f"{self.overflow!r} loses messages, and history promises that none is missing",
+                "overflow='close' together with history, or no history",
+            )
+        if not _is_number(self.grace_s) or self.grace_s < 0:
+            raise InvalidArgument("grace_s", f"got {shown(self.grace_s)}", "seconds, 0 or more")
+        if self.max_members is not None and (not _is_int(self.max_members) or self.max_members < 1):
+            raise InvalidArgument("max_members", f"got {shown(self.max_members)}", "a whole number from 1, or None")
+
+    @property
+    def kept(self) -> History | None:
+        """`history`, normalised."""
+        assert self.history is None or isinstance(self.history, History)
+        return self.history
+
+    @property
+    def numbered(self) -> bool:
+        """Whether messages of the room have positions at all."""
+        return self.positions or self.history is not None
+
+
+class RoomPatterns:
+    """Finds a room's options by its name: an exact name first, then the patterns in the order given.
+
+    Patterns are those of the shell (`fnmatch`): ``*``, ``?`` and ``[...]``; case matters.
+    """
+
+    def __init__(self, patterns: Mapping[str, RoomOptions]) -> None:
+        for pattern, options in patterns.items():
+            if not isinstance(pattern, str) or not pattern:
+                raise InvalidArgument(
+                    "rooms", f"the pattern {shown(pattern)}", "a room name or a pattern like 'ticker:*'"
+                )
+            if not isinstance(options, RoomOptions):
+                raise InvalidArgument(f"rooms[{pattern!r}]", f"got {shown(options)}", "RoomOptions(...)")
+        self._patterns = dict(patterns)
+        self._default = RoomOptions()
+
+    def match(self, name: str) -> RoomOptions:
+        exact = self._patterns.get(name)
+        if exact is not None:
+            return exact
+        for pattern, options in self._patterns.items():
+            if fnmatchcase(name, pattern):
+                return options
+        return self._default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds on what one client, one user and one process may use. None switches a bound off.
+
+    Args:
+        max_message_bytes: A message from a client (1 MiB). Over it: an error frame, in the end 1009.
+        max_messages_per_s: Messages a second from one connection (1,000), of which five seconds' worth can be
+            saved up for a burst. Over it: an error frame, in the end 1008.
+        max_errors: Bad messages (not JSON, wrong kind, too big, too many) before a connection is closed (10).
+        max_connections: Connections of this process (50,000). Over it: 1013.
+        max_connections_per_user: Connections of one user on this process (100). Over it: 1008.
+        max_connections_per_address: Connections from one address on this process. Off by default: behind a proxy
+            that does not say whom it speaks for, all clients share one address. Over it: 1008.
+        max_rooms_per_connection: Rooms that one connection is in (256). Over it: 1008.
+        max_outbox_bytes: What may wait for a slow connection, the server's own write buffer counted in (1 MiB).
+        stall_timeout_s: Seconds that an outbox may stand still before its connection is aborted (20).
+        close_timeout_s: Seconds that a closing connection has to take what is written to it (5).
+        handler_timeout_s: Seconds that a handler goes on whose client is gone and which does not receive, so that it
+            was never told; then it is cancelled (3).
+
+    Raises:
+        InvalidArgument: A bound is not a positive number.
+    """
+
+    max_message_bytes: int | None = 1024 * 1024
+    max_messages_per_s: float | None = 1000.0
+    max_errors: int | None = 10
+    max_connections: int | None = 50_000
+    max_connections_per_user: int | None = 100
+    max_connections_per_address: int | None = None
+    max_rooms_per_connection: int | None = 256
+    max_outbox_bytes: int = 1024 * 1024
+    stall_timeout_s: float = 20.0
+    close_timeout_s: float = 5.0
+    handler_timeout_s: float | None = 3.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            optional = "None" in str(field.type)
+            if value is None and optional:
+                continue
+            whole = "int" in str(field.type)
+            if not (_is_int(value) if whole else _is_number(value)) or value <= 0:
+                kind = "a whole number from 1" if whole else "a number over 0"
+                raise InvalidArgument(field.name, f"got {shown(value)}", f"{kind}, or None" if optional else kind)
+
+
+def _history(value: object) -> History | None:
+    accepted = "History(size, ttl_s), (size, ttl_s), a size, or None"
+    if value is None:
+        return None
+    if _is_int(value):
+        value = (value,)
+    if not isinstance(value, tuple) or not 1 <= len(value) <= 2:
+        raise InvalidArgument("history", f"got {shown(value)}", accepted)
+    history = History(*value)
+    if not _is_int(history.size) or history.size < 1 or not _is_number(history.ttl_s) or history.ttl_s <= 0:
+        raise InvalidArgument("history", f"got {shown(value)}", f"{accepted}; a size from 1 and a ttl_s over 0")
+    return history
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value

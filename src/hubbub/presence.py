@@ -1,0 +1,119 @@
+"""Who is present in which room: users, each with one or more connections, some of them in grace.
+
+Theory of operation. A user is present in a room from the first `enter` to the `exit` of the last connection. A
+connection that was lost does not exit at once: it *lingers* for the room's grace (a page reload), still holding its
+user in the room but no longer counted as a connection. If the user enters again meanwhile, the new connection takes
+over and the lingering ones are forgotten, so that nobody hears of it.
+
+Pure: no clock (the caller decides when grace is over), no loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+Info = Mapping[str, Any] | None
+"""What the app says of a user when it connects; it goes to JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A user in a room.
+
+    Attributes:
+        user_id: The user, as a str.
+        info: What the app said of the user, as the latest connection has it.
+        connections: Live connections in this room, over all processes. 0 while the user is in grace.
+        since: When the user's first connection came (UTC).
+    """
+
+    user_id: str
+    info: Info
+    connections: int
+    since: datetime
+
+
+class Change(NamedTuple):
+    """What entering or leaving did.
+
+    Attributes:
+        turned: Whether the user's presence began or ended by it.
+        users: Distinct users in the room afterwards.
+        info: The user's info.
+    """
+
+    turned: bool
+    users: int
+    info: Info
+
+
+@dataclass(slots=True)
+class _User:
+    since: datetime
+    info: Info
+    live: set[str] = field(default_factory=set)
+    lingering: set[str] = field(default_factory=set)
+
+
+class PresenceTable:
+    """Presence in any number of rooms."""
+
+    def __init__(self) -> None:
+        self._rooms: dict[str, dict[str, _User]] = {}
+
+    def enter(self, room: str, user: str, connection_id: str, info: Info, now: datetime) -> Change:
+        """A connection of a user comes into a room."""
+        users = self._rooms.setdefault(room, {})
+        entry = users.get(user)
+        first = entry is None
+        if entry is None:
+            entry = users[user] = _User(since=now, info=info)
+        entry.info = info
+        entry.live.add(connection_id)
+        entry.lingering.clear()
+        return Change(first, len(users), info)
+
+    def linger(self, room: str, user: str, connection_id: str) -> None:
+        """A connection was lost; its user stays until `exit`. Without effect where it is not in the room."""
+        entry = self._rooms.get(room, {}).get(user)
+        if entry is not None and connection_id in entry.live:
+            entry.live.discard(connection_id)
+            entry.lingering.add(connection_id)
+
+    def exit(self, room: str, user: str, connection_id: str) -> Change:
+        """A connection leaves for good, at once or when its grace is over. Idempotent."""
+        users = self._rooms.get(room, {})
+        entry = users.get(user)
+        if entry is None:
+            return Change(False, len(users), None)
+        entry.live.discard(connection_id)
+        entry.lingering.discard(connection_id)
+        if entry.live or entry.lingering:
+            return Change(False, len(users), entry.info)
+        del users[user]
+        if not users:
+            del self._rooms[room]
+        return Change(True, len(users), entry.info)
+
+    def members(self, room: str) -> list[Member]:
+        """The users in a room, in the order they came."""
+        return [
+            Member(user, entry.info, len(entry.live), entry.since) for user, entry in self._rooms.get(room, {}).items()
+        ]
+
+    def count(self, room: str) -> int:
+        """Distinct users in a room, connected or in grace."""
+        return len(self._rooms.get(room, ()))
+
+    def has(self, room: str, user: str) -> bool:
+        """Whether a user is in a room, connected or in grace."""
+        return user in self._rooms.get(room, ())
+
+    def clear(self) -> None:
+        self._rooms.clear()
+
+    def __len__(self) -> int:
+        return len(self._rooms)

@@ -1,0 +1,135 @@
+"""Who is let in, and who is gone: the registry with its limits, its expiries and its housekeeping."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from .close import CloseCode
+from .connection import Connection
+from .registry import Registry
+from .wire import Wire
+
+if TYPE_CHECKING:
+    from .manager import ConnectionManager
+    from .presence import Info
+    from .timers import Timers
+
+logger = logging.getLogger("hubbub")
+
+_SWEEP_S = 1.0
+
+
+class Registrar:
+    """The connections of one manager, and the sockets below them until their handlers end."""
+
+    def __init__(self, manager: ConnectionManager, timers: Timers) -> None:
+        self.registry: Registry[Connection] = Registry()
+        self.wires: dict[Wire, None] = {}
+        self._manager = manager
+        self._timers = timers
+
+    def start(self) -> None:
+        """Begins the housekeeping."""
+        self._timers.call_later(_SWEEP_S, self._sweep)
+
+    def find(self, websocket: object) -> Connection | None:
+        """The connection of a WebSocket, or one as it is, if it is registered here."""
+        if isinstance(websocket, Connection):
+            return websocket if websocket in self.registry else None
+        wire = websocket.scope.get("hubbub") if isinstance(websocket, WebSocket) else None
+        return self.connection_of(wire) if isinstance(wire, Wire) else None
+
+    def connection_of(self, wire: Wire) -> Connection | None:
+        """The connection that a socket has here."""
+        for each in wire.connections:
+            if isinstance(each, Connection) and each in self.registry:
+                return each
+        return None
+
+    async def check_limits(self, wire: Wire, user: str | None, rooms: Sequence[str]) -> None:
+        """Refuses who would be one too many.
+
+        Raises:
+            WebSocketDisconnect: It was refused, and is closed.
+        """
+        limits, registry = self._manager.limits, self.registry
+        if _over(limits.max_connections, len(registry)):
+            await self.refuse(wire, CloseCode.TOO_MANY_CONNECTIONS)
+        if user is not None and _over(limits.max_connections_per_user, registry.count_of_user(user)):
+            await self.refuse(wire, CloseCode.TOO_MANY_USER_CONNECTIONS)
+        if wire.address is not None and _over(
+            limits.max_connections_per_address, registry.count_of_address(wire.address)
+        ):
+            await self.refuse(wire, CloseCode.TOO_MANY_ADDRESS_CONNECTIONS)
+        if _over(limits.max_rooms_per_connection, len(rooms) - 1):
+            await self.refuse(wire, CloseCode.TOO_MANY_ROOMS)
+        if wire.expires_at is not None and wire.expires_at <= time.time():
+            await self.refuse(wire, CloseCode.TOKEN_EXPIRED)
+
+    async def refuse(self, wire: Wire, cause: CloseCode) -> None:
+        """Closes a socket that a limit refuses, counted and with a word.
+
+        Raises:
+            WebSocketDisconnect: Always, for the handler to end.
+        """
+        self._manager.counters.refused[cause.name.lower()] += 1
+        logger.info("refused a connection on %s: %s", wire.where, cause.reason)
+        await wire.close(cause.code, cause.reason)
+        raise WebSocketDisconnect(cause.code, cause.reason)
+
+    def register(
+        self,
+        wire: Wire,
+        websocket: WebSocket,
+        user: str | None,
+        info: Info,
+        since: object,
+        expires_at: float | None,
+    ) -> Connection:
+        """Makes the connection of an accepted socket.
+
+        Raises:
+            WebSocketDisconnect: The client is gone.
+        """
+        if wire.closed is not None:
+            raise WebSocketDisconnect(*wire.closed)
+        wire.adopt(self._manager)
+        connection = Connection(self._manager, wire, websocket, user, info, since)
+        wire.connections.append(connection)
+        self.registry.add(connection)
+        self.wires[wire] = None
+        ends_at = min((at for at in (expires_at, wire.expires_at) if at is not None), default=None)
+        if ends_at is not None:
+            connection.expiry = self._timers.call_later(max(0.0, ends_at - time.time()), lambda: self._expire(wire))
+        return connection
+
+    def _expire(self, wire: Wire) -> None:
+        self._manager.counters.refused[CloseCode.TOKEN_EXPIRED.name.lower()] += 1
+        wire.close_soon(CloseCode.TOKEN_EXPIRED, grace=False)
+
+    def unregister(self, connection: Connection) -> bool:
+        """Takes a connection out. False where it was not in."""
+        return connection.mark_gone() and self.registry.remove(connection)
+
+    def release(self, wire: Wire) -> None:
+        """The handler of a socket ended. Sees to it that a peer that does not read can't hold the socket open."""
+        self.wires.pop(wire, None)
+        if wire.transport.buffered and self._manager.running:
+            self._timers.call_later(self._manager.limits.close_timeout_s, wire.transport.abort)
+
+    def _sweep(self) -> None:
+        """Once a second: notices who is gone, who does not read, and which handler does not know."""
+        now = asyncio.get_running_loop().time()
+        for wire in tuple(self.wires):
+            wire.check(now)
+        self._timers.call_later(_SWEEP_S, self._sweep)
+
+
+def _over(limit: int | None, count: int) -> bool:
+    return limit is not None and count >= limit

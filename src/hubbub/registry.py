@@ -1,0 +1,85 @@
+"""Who is here, on this process: connections, and the users among them. Pure: no loop, no socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
+
+
+class Registered(Protocol):
+    """What the registry needs of a connection."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def user_id(self) -> str | None: ...
+
+    @property
+    def address(self) -> str | None: ...
+
+
+ConnectionT = TypeVar("ConnectionT", bound=Registered)
+
+
+class Registry(Generic[ConnectionT]):
+    """The open connections, by id, by user and by address.
+
+    Invariant: a user or an address is in the tables exactly while it has a connection.
+    """
+
+    def __init__(self) -> None:
+        self._connections: dict[str, ConnectionT] = {}
+        self._by_user: dict[str, dict[str, ConnectionT]] = {}
+        self._per_address: dict[str, int] = {}
+
+    def add(self, connection: ConnectionT) -> None:
+        """Registers a connection."""
+        if connection.id in self._connections:
+            raise ValueError(f"{connection!r} is registered already")
+        self._connections[connection.id] = connection
+        if connection.user_id is not None:
+            self._by_user.setdefault(connection.user_id, {})[connection.id] = connection
+        if connection.address is not None:
+            self._per_address[connection.address] = self._per_address.get(connection.address, 0) + 1
+
+    def remove(self, connection: ConnectionT) -> bool:
+        """Takes a connection out. False where it was not in."""
+        if self._connections.pop(connection.id, None) is None:
+            return False
+        if connection.user_id is not None:
+            own = self._by_user[connection.user_id]
+            del own[connection.id]
+            if not own:
+                del self._by_user[connection.user_id]
+        if connection.address is not None:
+            left = self._per_address[connection.address] - 1
+            if left:
+                self._per_address[connection.address] = left
+            else:
+                del self._per_address[connection.address]
+        return True
+
+    def __iter__(self) -> Iterator[ConnectionT]:
+        return iter(tuple(self._connections.values()))
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def __contains__(self, connection: object) -> bool:
+        return getattr(connection, "id", None) in self._connections
+
+    @property
+    def user_count(self) -> int:
+        """Distinct users."""
+        return len(self._by_user)
+
+    def of_user(self, user_id: str) -> list[ConnectionT]:
+        """The connections of a user."""
+        return list(self._by_user.get(user_id, {}).values())
+
+    def count_of_user(self, user_id: str) -> int:
+        return len(self._by_user.get(user_id, ()))
+
+    def count_of_address(self, address: str) -> int:
+        return self._per_address.get(address, 0)

@@ -1,0 +1,164 @@
+"""One room on this worker: its members, and what they are about to get."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple, Protocol
+
+from .envelope import Envelope
+from .names import label
+from .options import Overflow, RoomOptions
+from .outbox import Lane
+from .positions import Position, position_only, positioned
+
+
+class Writer(Protocol):
+    """Where a member's frames go."""
+
+    def write_now(self, data: bytes) -> bool:
+        """Writes if nothing waits and the socket takes it."""
+
+    def write(self, data: bytes, lane: Lane, key: str | None = None) -> bool:
+        """Writes or queues."""
+
+
+class RoomMember(Protocol):
+    """What a room needs of a connection."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def excluded_as(self) -> frozenset[str]:
+        """The ids by which a publish may exclude it: its own, and those of the connections it continues."""
+
+    @property
+    def wire(self) -> Writer: ...
+
+
+class Outgoing(NamedTuple):
+    """A message on its way to the members.
+
+    Attributes:
+        data: Its frame.
+        key: What ``overflow="latest"`` replaces by.
+        exclude: Connection ids that do not get it.
+        instead: The frame that those get; None for nothing.
+    """
+
+    data: bytes
+    key: str | None
+    exclude: frozenset[str]
+    instead: bytes | None
+
+    def frame_for(self, member: RoomMember) -> bytes | None:
+        """The frame that a member is to get."""
+        if self.exclude and not self.exclude.isdisjoint(member.excluded_as):
+            return self.instead
+        return self.data
+
+
+class CatchUp:
+    """A member that does not get the live messages yet: it is being replayed what it missed.
+
+    Attributes:
+        cursor: The offset up to which it was given everything.
+        at_head: Whether the history had nothing after the cursor; the next live message after it ends the catch-up.
+    """
+
+    __slots__ = ("at_head", "cursor", "member")
+
+    def __init__(self, member: RoomMember, cursor: int) -> None:
+        self.member = member
+        self.cursor = cursor
+        self.at_head = False
+
+
+class Room:
+    """A room that has members here, or is about to.
+
+    Attributes:
+        name: Its name, which is its channel at the broker.
+        label: Its name as clients see it.
+        options: How it behaves.
+        members: Who gets what is published, by connection id.
+        catching_up: Who will, after a replay.
+        pending: What the members get at the end of this pass of the event loop.
+        head: The position of the newest message that came from the broker.
+    """
+
+    __slots__ = (
+        "catching_up",
+        "head",
+        "joining",
+        "label",
+        "lock",
+        "members",
+        "name",
+        "options",
+        "pending",
+        "pending_bytes",
+        "subscribed",
+    )
+
+    def __init__(self, name: str, options: RoomOptions) -> None:
+        self.name = name
+        self.label = label(name)
+        self.options = options
+        self.members: dict[str, RoomMember] = {}
+        self.catching_up: dict[str, CatchUp] = {}
+        self.pending: list[Outgoing] = []
+        self.pending_bytes = 0
+        self.head: Position | None = None
+        self.subscribed = False
+        self.joining = 0
+        self.lock = asyncio.Lock()
+
+    @property
+    def overflow(self) -> Overflow:
+        return self.options.overflow
+
+    @property
+    def vacant(self) -> bool:
+        """Whether nobody is here or about to be."""
+        return not self.members and not self.catching_up and not self.joining
+
+    @property
+    def size(self) -> int:
+        return len(self.members) + len(self.catching_up)
+
+    def outgoing(self, envelope: Envelope) -> Outgoing:
+        """Frames a message, once for all members."""
+        if not self.options.positions or envelope.position is None:
+            return Outgoing(envelope.payload.frame(), envelope.key, envelope.exclude, None)
+        return Outgoing(
+            positioned(envelope.payload, self.label, envelope.position),
+            envelope.key,
+            envelope.exclude,
+            position_only(self.label, envelope.position) if envelope.exclude else None,
+        )
+
+    def remove(self, member: RoomMember) -> None:
+        """Takes a member out. Idempotent."""
+        self.members.pop(member.id, None)
+        self.catching_up.pop(member.id, None)
+
+    def go_live(self, catch_up: CatchUp) -> None:
+        """Ends a catch-up: from here on the member gets what is published."""
+        member = catch_up.member
+        if self.catching_up.pop(member.id, None) is not None:
+            self.members[member.id] = member
+
+    def caught_up(self, catch_up: CatchUp, head: Position | None) -> None:
+        """The history has nothing after the cursor. Goes live now, or with the first live message that is new."""
+        if self.head is None or head is None or self.head.offset >= catch_up.cursor:
+            self.go_live(catch_up)
+        else:
+            catch_up.at_head = True
+
+    def advance(self, position: Position) -> None:
+        """A live message came: those who were given everything before it go live."""
+        self.head = position
+        for catch_up in tuple(self.catching_up.values()):
+            if catch_up.at_head and position.offset > catch_up.cursor:
+                self.go_live(catch_up)

@@ -1,0 +1,79 @@
+"""The manager from plain threads: the same calls, blocking.
+
+FastAPI runs ``def`` routes in worker threads, and other libraries have threads of their own. A call from there is
+handed to the manager's event loop and waited for, with a timeout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from .errors import NotRunning, ThreadTimeout, WrongThread
+
+if TYPE_CHECKING:
+    from .manager import ConnectionManager
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class FromThread:
+    """``manager.from_thread``: the manager's awaitable calls for threads that run no event loop.
+
+    Each takes and gives what the manager's does, and also raises:
+
+    * `WrongThread` at once in a thread that runs an event loop, which a blocking call would stop.
+    * `ThreadTimeout` after ``timeout_s``; the call is cancelled, and may or may not have taken effect.
+    """
+
+    def __init__(self, manager: ConnectionManager, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self._manager = manager
+        self.broadcast = self._blocking(manager.broadcast)
+        self.broadcast_to_room = self._blocking(manager.broadcast_to_room)
+        self.send_to_user = self._blocking(manager.send_to_user)
+        self.send_personal = self._blocking(manager.send_personal)
+        self.disconnect_user = self._blocking(manager.disconnect_user)
+        self.presence = self._blocking(manager.presence)
+        self.count_users = self._blocking(manager.count_users)
+        self.is_online = self._blocking(manager.is_online)
+        self.history = self._blocking(manager.history)
+        self.broker_healthy = self._blocking(manager.broker_healthy)
+
+    def _blocking(self, call: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            return self._run(lambda: call(*args, **kwargs), call.__name__)
+
+        run.__name__ = run.__qualname__ = call.__name__
+        run.__doc__ = call.__doc__
+        return run
+
+    def _run(self, call: Callable[[], Coroutine[Any, Any, R]], name: str) -> R:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            raise WrongThread(
+                f"from_thread.{name}() would block the event loop that runs in this thread: "
+                f"`await manager.{name}(...)` instead (from_thread is for `def` routes and threads)"
+            )
+        loop = self._manager.check_running()
+        work = call()
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, loop)
+        except RuntimeError:  # the loop was closed since
+            work.close()
+            raise NotRunning("the manager's event loop has ended") from None
+        try:
+            return future.result(self.timeout_s)
+        except TimeoutError:
+            if future.done() and not future.cancelled():
+                raise
+            future.cancel()
+            raise ThreadTimeout(
+                f"from_thread.{name}() took more than {self.timeout_s:g} s (thread_timeout_s): "
+                "is the event loop blocked, or the app shutting down?"
+            ) from None

@@ -1,0 +1,82 @@
+"""One wheel for everything that happens later: a heap of deadlines and a single timer of the event loop.
+
+A timer per connection would cost each a handle in the loop, and cancelling them is what most of them would be for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Callable
+from itertools import count
+
+logger = logging.getLogger("hubbub")
+
+
+class Timer:
+    """Something that is to happen; `cancel` takes it back."""
+
+    __slots__ = ("action", "when")
+
+    def __init__(self, when: float, action: Callable[[], None]) -> None:
+        self.when = when
+        self.action: Callable[[], None] | None = action
+
+    def cancel(self) -> None:
+        """Takes it back. Idempotent."""
+        self.action = None
+
+
+class Timers:
+    """Calls plain functions at their time. Bound to the running loop from `start` to `stop`."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._sequence = count()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def stop(self) -> None:
+        """Forgets everything that has not happened."""
+        if self._handle is not None:
+            self._handle.cancel()
+        self._heap.clear()
+        self._loop = self._handle = None
+
+    def call_later(self, delay_s: float, action: Callable[[], None]) -> Timer:
+        """Calls ``action`` after ``delay_s`` seconds; an exception of it is logged."""
+        assert self._loop is not None, "the timers are not started"
+        timer = Timer(self._loop.time() + delay_s, action)
+        heapq.heappush(self._heap, (timer.when, next(self._sequence), timer))
+        if self._heap[0][2] is timer:
+            self._arm()
+        return timer
+
+    def __len__(self) -> int:
+        return sum(timer.action is not None for _, _, timer in self._heap)
+
+    def _arm(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        while self._heap and self._heap[0][2].action is None:
+            heapq.heappop(self._heap)
+        if self._heap and self._loop is not None:
+            self._handle = self._loop.call_at(self._heap[0][0], self._fire)
+
+    def _fire(self) -> None:
+        assert self._loop is not None
+        self._handle = None
+        now = self._loop.time()
+        while self._heap and self._heap[0][0] <= now:
+            action = heapq.heappop(self._heap)[2].action
+            if action is not None:
+                try:
+                    action()
+                except Exception:
+                    logger.exception("a timer's action failed")
+        self._arm()

@@ -1,0 +1,64 @@
+"""The fallback: frames go out as ASGI events, through whatever server there is.
+
+Theory of operation. ASGI has one way out, ``await send(event)``, which may wait as long as the server likes. So nothing
+is written at once; the outbox's drain sends one message after another. How much the server buffers is not known, nor
+whether the peer is there: an exception from ``send`` (servers differ in which) means that it is gone. To end a socket
+whose peer does not read there is only one thing left, to end the application's task, upon which the server drops it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..frames import Opcode, split
+from .base import Event, ServerSend, Transport
+
+
+class AsgiTransport(Transport):
+    """Sends through the server's ASGI ``send``.
+
+    Args:
+        send: The server's.
+        end_task: Ends the application's task.
+    """
+
+    __slots__ = ("_end_task", "_gone", "_send")
+
+    name = "asgi"
+
+    def __init__(self, send: ServerSend, end_task: Callable[[], None]) -> None:
+        self._send = send
+        self._end_task = end_task
+        self._gone = False
+
+    def write(self, data: bytes) -> bool:
+        return False
+
+    async def write_soon(self, data: bytes) -> None:
+        for opcode, payload in split(data):
+            if opcode is Opcode.TEXT:
+                await self.send({"type": "websocket.send", "text": payload.decode()})
+            else:
+                await self.send({"type": "websocket.send", "bytes": payload})
+
+    async def send(self, event: Event) -> None:
+        if self._gone:
+            raise ConnectionResetError("the socket is gone")
+        try:
+            await self._send(event)
+        except Exception as error:
+            self._gone = True
+            raise ConnectionResetError(f"the server's send failed: {type(error).__name__}") from error
+
+    @property
+    def buffered(self) -> int:
+        return 0
+
+    @property
+    def closing(self) -> bool:
+        return self._gone
+
+    def abort(self) -> None:
+        if not self._gone:
+            self._gone = True
+            self._end_task()

@@ -1,0 +1,60 @@
+"""What a transport is: how frames get to one socket."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+
+Event: TypeAlias = MutableMapping[str, Any]
+ServerSend: TypeAlias = Callable[[Event], Awaitable[None]]
+
+
+class Transport(ABC):
+    """One accepted socket, below the outbox.
+
+    All writes are whole frames made by `hubbub.frames`. The caller sees to it that nothing overtakes: it writes nothing
+    while frames wait in its outbox, or while a `send` is under way.
+    """
+
+    __slots__ = ()
+
+    name: str
+
+    @abstractmethod
+    def write(self, data: bytes) -> bool:
+        """Writes frames at once, without waiting.
+
+        Returns:
+            False where the socket takes nothing now, or is gone: nothing was written.
+        """
+
+    @abstractmethod
+    async def write_soon(self, data: bytes) -> None:
+        """Waits until the socket takes something, and writes frames.
+
+        Raises:
+            OSError: The socket is gone.
+        """
+
+    @abstractmethod
+    async def send(self, event: Event) -> None:
+        """Hands an ASGI event to the server, with the server's own backpressure.
+
+        Raises:
+            OSError: The socket is gone.
+        """
+
+    @property
+    @abstractmethod
+    def buffered(self) -> int:
+        """Bytes that were written and that the socket has not taken."""
+
+    @property
+    @abstractmethod
+    def closing(self) -> bool:
+        """Whether the socket is known to be gone or going."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Ends the socket at once, without a Close frame. For a peer that does not read."""

@@ -1,0 +1,142 @@
+"""Real servers and real clients for the integration tests."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import socket
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+
+import uvicorn
+import websockets
+from websockets.asyncio.client import ClientConnection
+
+from hubbub import ConnectionManager
+
+T = TypeVar("T")
+DEADLINE_S = 10.0
+
+
+class LiveServer:
+    """uvicorn on a free port of this machine, in a thread with a loop of its own."""
+
+    def __init__(self, app: Any, *, loop: str = "asyncio", **config: Any) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        options: dict[str, Any] = {"log_level": "info", "log_config": None, "timeout_graceful_shutdown": 8, **config}
+        self.server = uvicorn.Server(uvicorn.Config(app, loop=loop, **options))
+        self._started = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="live-server", daemon=True)
+
+    def _run(self) -> None:
+        async def serve() -> None:
+            self._loop = asyncio.get_running_loop()
+            serving = asyncio.ensure_future(self.server.serve(sockets=[self._socket]))
+            while not self.server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
+                await asyncio.sleep(0)
+            self._started.set()
+            await serving
+
+        factory = self.server.config.get_loop_factory()
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(serve())
+
+    def start(self) -> None:
+        self._thread.start()
+        assert self._started.wait(DEADLINE_S), "the server did not start"
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self._thread.join(20)
+        assert not self._thread.is_alive(), "the server did not stop"
+        self._socket.close()
+
+    def call(self, work: Coroutine[Any, Any, T], timeout_s: float = DEADLINE_S) -> T:
+        """Runs a coroutine on the server's loop, from a thread without one."""
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)
+
+    async def acall(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine on the server's loop, from another loop."""
+        assert self._loop is not None
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    def ws(self, path: str) -> str:
+        return f"ws://127.0.0.1:{self.port}{path}"
+
+    def http(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+
+@contextmanager
+def serving(app: Any, **config: Any) -> Iterator[LiveServer]:
+    """Serves an app for as long as the block lasts."""
+    server = LiveServer(app, **config)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@asynccontextmanager
+async def client(server: LiveServer, path: str, **options: Any) -> AsyncIterator[ClientConnection]:
+    """A WebSocket client that offers no compression and sends no pings of its own."""
+    settings: dict[str, Any] = {"compression": None, "ping_interval": None, "open_timeout": DEADLINE_S, **options}
+    async with websockets.connect(server.ws(path), **settings) as connection:
+        yield connection
+
+
+async def receive(connection: ClientConnection, timeout_s: float = DEADLINE_S) -> Any:
+    """The next message: parsed where it is JSON."""
+    message = await asyncio.wait_for(connection.recv(), timeout_s)
+    if isinstance(message, str):
+        try:
+            return json.loads(message)
+        except ValueError:
+            return message
+    return message
+
+
+async def receive_until(connection: ClientConnection, wanted: Callable[[Any], bool]) -> list[Any]:
+    """The messages up to and with the first wanted one."""
+    seen = []
+    while True:
+        seen.append(await receive(connection))
+        if wanted(seen[-1]):
+            return seen
+
+
+async def closed(connection: ClientConnection, timeout_s: float = DEADLINE_S) -> tuple[int | None, str | None]:
+    """Waits for the end; gives the code and reason that the client saw."""
+    await asyncio.wait_for(connection.wait_closed(), timeout_s)
+    return connection.close_code, connection.close_reason
+
+
+async def eventually(condition: Callable[[], bool | Awaitable[bool]], timeout_s: float = DEADLINE_S) -> None:
+    """Waits until an observable condition holds; fails with it after the deadline."""
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    while True:
+        holds = condition()
+        if isinstance(holds, Awaitable):
+            holds = await holds
+        if holds:
+            return
+        if asyncio.get_running_loop().time() > deadline:
+            raise AssertionError(f"did not become true in {timeout_s:g} s: {condition}")
+        await asyncio.sleep(0.01)
+
+
+def assert_nothing_left(manager: ConnectionManager) -> None:
+    """Nothing of any connection is left in a manager."""
+    gc.collect()
+    stats = manager.stats()
+    assert (stats.connections, stats.users, stats.rooms, stats.queued_bytes) == (0, 0, 0, 0)
+    assert not list(manager.active_connections)

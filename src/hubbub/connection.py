@@ -81,6 +81,13 @@ class Connection:
         self._home = home
         self._open = True
 
+    def __eq__(self, other: object) -> bool:
+        """A connection is also equal to its own WebSocket, which is what hand-written loops compare it with."""
+        return other is self or (isinstance(other, WebSocket) and other is self.websocket)
+
+    def __hash__(self) -> int:
+        return hash(self.websocket)
+
     def __repr__(self) -> str:
         state = "open" if self._open else "closed"
         return f"<Connection {self.id} user_id={self.user_id!r} {state}>"

@@ -19,6 +19,9 @@ FLUSH_BYTES = 64 * 1024
 """Pending bytes of a room past which a publish flushes and yields: a burst of the app is not slowness of a client."""
 
 _PACE_S = 0.001
+_WAIT_S = 0.005
+_PATIENCE_S = 5.0
+_PATIENCE_EARNED = 0.1  # a second of it in ten
 
 
 class Fanout:
@@ -63,7 +66,7 @@ class Fanout:
     def flush_of(self, rooms: Iterable[Room]) -> None:
         """Writes what is pending in some rooms, before something else is written."""
         if self._dirty:
-            for room in rooms:
+            for room in tuple(rooms):  # a write may find that a peer is gone, which takes it out of its rooms
                 self.flush(room)
 
     def flush(self, room: Room) -> None:
@@ -93,10 +96,26 @@ class Fanout:
                     wire.write(outgoing.data, room, outgoing.key)
 
     async def pace(self, room: Room) -> None:
-        """Lets the loop turn when a publisher has filled a room's pending bytes.
+        """Lets the loop turn when a publisher has filled a room's pending bytes, so that a burst can be read.
 
-        A fixed pause, whoever is slow: it gives the sockets of a burst the time to be read, and waits for none.
+        A pause of a millisecond, and longer while members have much waiting that *moves*: they read, and are only not
+        done yet. Not for one that does not read, and in all for not more than a few seconds of a room's patience,
+        which it earns back slowly: a publisher does not adapt to its slowest member for long.
         """
-        if room.pending_bytes >= FLUSH_BYTES:
-            self.flush(room)
-            await asyncio.sleep(_PACE_S)
+        if room.pending_bytes < FLUSH_BYTES:
+            return
+        self.flush(room)
+        await asyncio.sleep(_PACE_S)
+        lagging = [member.wire for member in room.members.values() if member.wire.congested]
+        if not lagging:
+            return
+        now = asyncio.get_running_loop().time()
+        room.patience_s = min(_PATIENCE_S, room.patience_s + (now - room.paced_at) * _PATIENCE_EARNED)
+        room.paced_at = now
+        while room.patience_s > 0:
+            waiting = sum(wire.queued_bytes for wire in lagging)
+            await asyncio.sleep(_WAIT_S)
+            room.patience_s -= _WAIT_S
+            lagging = [wire for wire in lagging if wire.congested]
+            if not lagging or sum(wire.queued_bytes for wire in lagging) >= waiting:
+                return

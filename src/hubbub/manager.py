@@ -162,7 +162,7 @@ class ConnectionManager:
         self._timers.stop()
         await self.broker.close()
         self._memberships.clear()
-        self._registrar.wires.clear()
+        self._registrar.stop()
         self._loop = None
 
     def options_of(self, name: str) -> RoomOptions:
@@ -376,11 +376,18 @@ class ConnectionManager:
         await self._publish(name, Envelope(encode(message)))
         return await self._has_members(name)
 
-    async def send_personal(self, message: Message, websocket: WebSocket | Connection) -> bool:
-        """Sends a message to one connection. The two arguments may come in either order.
+    async def send_personal(self, message: Message, websocket: Message) -> bool:
+        """Sends a message to one connection.
+
+        Args:
+            message: str, bytes, or what goes to JSON.
+            websocket: The WebSocket or `Connection`. The two arguments may come in either order.
 
         Returns:
             False when it is gone.
+
+        Raises:
+            InvalidArgument: Neither is a WebSocket or a `Connection`, or the message can't be encoded.
         """
         if isinstance(message, (WebSocket, Connection)):
             message, websocket = websocket, message

@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from .close import CloseCode
 from .connection import Connection
 from .registry import Registry
+from .transports import Transport
 from .wire import Wire
 
 if TYPE_CHECKING:
@@ -31,12 +32,21 @@ class Registrar:
     def __init__(self, manager: ConnectionManager, timers: Timers) -> None:
         self.registry: Registry[Connection] = Registry()
         self.wires: dict[Wire, None] = {}
+        self._draining: dict[Transport, float] = {}
         self._manager = manager
         self._timers = timers
 
     def start(self) -> None:
         """Begins the housekeeping."""
         self._timers.call_later(_SWEEP_S, self._sweep)
+
+    def stop(self) -> None:
+        """Ends every socket that is still there."""
+        for transport in (*self._draining, *(wire.transport for wire in self.wires)):
+            if transport.buffered:
+                transport.abort()
+        self._draining.clear()
+        self.wires.clear()
 
     def find(self, websocket: object) -> Connection | None:
         """The connection of a WebSocket, or one as it is, if it is registered here."""
@@ -120,14 +130,24 @@ class Registrar:
     def release(self, wire: Wire) -> None:
         """The handler of a socket ended. Sees to it that a peer that does not read can't hold the socket open."""
         self.wires.pop(wire, None)
-        if wire.transport.buffered and self._manager.running:
-            self._timers.call_later(self._manager.limits.close_timeout_s, wire.transport.abort)
+        if not wire.transport.buffered:
+            return
+        if self._manager.running:
+            self._draining[wire.transport] = asyncio.get_running_loop().time() + self._manager.limits.close_timeout_s
+        else:
+            wire.transport.abort()
 
     def _sweep(self) -> None:
         """Once a second: notices who is gone, who does not read, and which handler does not know."""
         now = asyncio.get_running_loop().time()
         for wire in tuple(self.wires):
             wire.check(now)
+        for transport, deadline in tuple(self._draining.items()):
+            if not transport.buffered:
+                del self._draining[transport]
+            elif now >= deadline:
+                del self._draining[transport]
+                transport.abort()
         self._timers.call_later(_SWEEP_S, self._sweep)
 
 

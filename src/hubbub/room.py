@@ -15,6 +15,12 @@ from .positions import Position, position_only, positioned
 class Writer(Protocol):
     """Where a member's frames go."""
 
+    @property
+    def queued_bytes(self) -> int: ...
+
+    @property
+    def congested(self) -> bool: ...
+
     def write_now(self, data: bytes) -> bool:
         """Writes if nothing waits and the socket takes it."""
 
@@ -96,6 +102,8 @@ class Room:
         "members",
         "name",
         "options",
+        "paced_at",
+        "patience_s",
         "pending",
         "pending_bytes",
         "subscribed",
@@ -109,6 +117,8 @@ class Room:
         self.catching_up: dict[str, CatchUp] = {}
         self.pending: list[Outgoing] = []
         self.pending_bytes = 0
+        self.patience_s = 0.0
+        self.paced_at = 0.0
         self.head: Position | None = None
         self.subscribed = False
         self.joining = 0

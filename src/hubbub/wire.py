@@ -308,11 +308,10 @@ class Wire:
             await self.transport.send(event)
 
     async def _send_in_order(self, event: Event) -> None:
+        self._flush()
         if self.closed is not None:
             self.told = True
             raise WebSocketDisconnect(*self.closed)
-        for connection in self.connections:
-            connection.flush()
         try:
             if self._draining or self._sending or self._outbox:
                 sent = asyncio.get_running_loop().create_future()
@@ -383,6 +382,8 @@ class Wire:
             discard: Drop what is queued instead.
             grace: Whether the user stays present for the rooms' grace.
         """
+        if not discard:
+            self._flush()
         if self.closed is None:
             self._end(code, reason, discard=discard, grace=grace)
             await self._finish(code, reason)
@@ -391,6 +392,8 @@ class Wire:
 
     def close_soon(self, cause: CloseCode | Closed, *, discard: bool = False, grace: bool = True) -> None:
         """Closes like `close`, without waiting. Idempotent."""
+        if not discard:
+            self._flush()
         if self.closed is None:
             code, reason = _code(cause) if isinstance(cause, CloseCode) else cause
             self._end(code, reason, discard=discard, grace=grace)
@@ -401,10 +404,12 @@ class Wire:
         if self.closed is None:
             self._end(code, reason, discard=True, grace=True)
 
+    def _flush(self) -> None:
+        """Writes what was published before. It may turn out by it that the peer is gone."""
+        for connection in tuple(self.connections):
+            connection.flush()
+
     def _end(self, code: int, reason: str, *, discard: bool, grace: bool) -> None:
-        if not discard:
-            for connection in tuple(self.connections):
-                connection.flush()
         self.closed = Closed(code, reason)
         self.gone_at = asyncio.get_running_loop().time()
         if discard and self._outbox is not None:
@@ -438,10 +443,12 @@ class Wire:
                 self.lost()
             elif self._outbox:
                 self._check_stall(now)
-        elif not self.told and self.gone_at is not None:
+        elif self.gone_at is not None:
             patience_s = self.limits.handler_timeout_s
-            if patience_s is not None and now - self.gone_at >= patience_s:
+            if not self.told and patience_s is not None and now - self.gone_at >= patience_s:
                 self._end_task()
+            if now - self.gone_at >= self.limits.close_timeout_s and self.transport.buffered:
+                self.transport.abort()  # a transport that is closed flushes first, which may never end
 
     def _check_stall(self, now: float) -> None:
         buffered = self.transport.buffered

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import socket
+import struct
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 import uvicorn
 import websockets
+from fastapi import FastAPI, WebSocket
 from websockets.asyncio.client import ClientConnection
 
 from hubbub import ConnectionManager
@@ -34,6 +36,7 @@ class LiveServer:
         self._started = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="live-server", daemon=True)
+        self.left_tasks: list[str] = []
 
     def _run(self) -> None:
         async def serve() -> None:
@@ -43,6 +46,7 @@ class LiveServer:
                 await asyncio.sleep(0)
             self._started.set()
             await serving
+            self.left_tasks = [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("hubbub:")]
 
         factory = self.server.config.get_loop_factory()
         with asyncio.Runner(loop_factory=factory) as runner:
@@ -57,16 +61,19 @@ class LiveServer:
         self._thread.join(20)
         assert not self._thread.is_alive(), "the server did not stop"
         self._socket.close()
+        assert not self.left_tasks, "tasks outlived the server"
 
     def call(self, work: Coroutine[Any, Any, T], timeout_s: float = DEADLINE_S) -> T:
         """Runs a coroutine on the server's loop, from a thread without one."""
         assert self._loop is not None
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)
 
-    async def acall(self, work: Coroutine[Any, Any, T]) -> T:
+    async def acall(self, work: Coroutine[Any, Any, T], timeout_s: float = DEADLINE_S) -> T:
         """Runs a coroutine on the server's loop, from another loop."""
         assert self._loop is not None
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+        return await asyncio.wait_for(
+            asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop)), timeout_s
+        )
 
     def ws(self, path: str) -> str:
         return f"ws://127.0.0.1:{self.port}{path}"
@@ -140,3 +147,99 @@ def assert_nothing_left(manager: ConnectionManager) -> None:
     stats = manager.stats()
     assert (stats.connections, stats.users, stats.rooms, stats.queued_bytes) == (0, 0, 0, 0)
     assert not list(manager.active_connections)
+
+
+def through_asgi(app: Any) -> Any:
+    """Hides the server's own ``send``, as tracing middleware does, so that the fallback transport is used."""
+
+    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+        async def hidden(event: Any) -> None:
+            await send(event)
+
+        await app(scope, receive, hidden)
+
+    return wrapped
+
+
+Handler = Callable[[WebSocket], Awaitable[None]]
+
+
+class Live:
+    """A server with one manager, whose WebSocket handlers the tests bring along."""
+
+    def __init__(self, server: LiveServer, manager: ConnectionManager, handlers: list[Handler]) -> None:
+        self.server = server
+        self.manager = manager
+        self._handlers = handlers
+
+    def at(self, handler: Handler) -> str:
+        """Gives a handler a path."""
+        self._handlers.append(handler)
+        return f"/handler/{len(self._handlers) - 1}"
+
+    def forget_handlers(self) -> None:
+        """Between two tests: what a handler's closure holds is to go."""
+        self._handlers[:] = [_gone] * len(self._handlers)
+
+    async def nothing_left(self) -> None:
+        """Waits until nothing of any connection is left."""
+        await eventually(lambda: _counts(self.manager) == (0, 0, 0, 0))
+        assert_nothing_left(self.manager)
+
+
+async def _gone(websocket: WebSocket) -> None:
+    raise AssertionError("this handler was another test's")
+
+
+def _counts(manager: ConnectionManager) -> tuple[int, int, int, int]:
+    stats = manager.stats()
+    return (stats.connections, stats.users, stats.rooms, stats.queued_bytes)
+
+
+@contextmanager
+def running(manager: ConnectionManager, *, app: FastAPI | None = None, **config: Any) -> Iterator[Live]:
+    """Serves a manager, for handlers that come later."""
+    app = FastAPI() if app is None else app
+    manager.install(app)
+    handlers: list[Handler] = []
+
+    @app.websocket("/handler/{number}")
+    async def handle(websocket: WebSocket, number: int) -> None:
+        await handlers[number](websocket)
+
+    with serving(app, **config) as server:
+        yield Live(server, manager, handlers)
+
+
+async def opened(
+    server: LiveServer, path: str, *, receive_buffer: int | None = None, **headers: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, int]:
+    """A WebSocket handshake by hand, for clients that no library would let be so rude; gives the status too."""
+    plain = socket.socket()
+    if receive_buffer is not None:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    plain.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", server.port))
+    reader, writer = await asyncio.open_connection(sock=plain)
+    lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{server.port}", "Upgrade: websocket", "Connection: Upgrade"]
+    lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    status = int((await asyncio.wait_for(reader.readline(), DEADLINE_S)).split()[1])
+    while (await asyncio.wait_for(reader.readline(), DEADLINE_S)).strip():
+        pass
+    return reader, writer, status
+
+
+def masked(first: int, payload: bytes = b"", *, mask: bool = True) -> bytes:
+    """A client's frame of up to 125 bytes, with any first byte."""
+    assert len(payload) < 126
+    return bytes([first, len(payload) | (0x80 if mask else 0)]) + (b"\0\0\0\0" if mask else b"") + payload
+
+
+def reset(transport: asyncio.BaseTransport) -> None:
+    """Ends a TCP connection with a reset instead of a goodbye: a client that vanished."""
+    plain = transport.get_extra_info("socket")
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert isinstance(transport, asyncio.Transport)
+    transport.abort()

@@ -1,0 +1,53 @@
+"""The browser client: one ES module and its types, and the ASGI app that serves them.
+
+``app.mount("/hubbub", BrowserClient())`` makes ``import { HubbubClient } from "/hubbub/hubbub.js"`` work in a page.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response
+from starlette.routing import Route, Router
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
+
+__all__ = ["BrowserClient"]
+
+_FILES = {"hubbub.js": "text/javascript", "hubbub.d.ts": "application/typescript"}
+
+
+class BrowserClient:
+    """An ASGI app that serves ``hubbub.js`` and ``hubbub.d.ts``, and nothing else.
+
+    Browsers may keep them but ask each time whether they are still the same (``ETag``, ``Cache-Control: no-cache``), so
+    that an upgrade of the server reaches every page with its next load.
+    """
+
+    def __init__(self) -> None:
+        self._router = Router([Route(f"/{name}", _endpoint(name, kind)) for name, kind in _FILES.items()])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        await self._router(scope, receive, send)
+
+
+def _endpoint(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    """Answers with one file, read once."""
+    content = files(__name__).joinpath(name).read_bytes()
+    etag = f'"{sha256(content).hexdigest()[:32]}"'
+    headers = {"Cache-Control": "no-cache", "Content-Type": f"{kind}; charset=utf-8", "ETag": etag}
+
+    async def serve(request: Request) -> Response:
+        held = request.headers.get("if-none-match", "")
+        if etag in {tag.strip().removeprefix("W/") for tag in held.split(",")}:
+            return Response(status_code=304, headers=headers)
+        return Response(content, headers=headers)
+
+    return serve

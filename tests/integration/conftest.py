@@ -1,0 +1,72 @@
+"""What every integration test gets: a backend for async tests, both event loops, and a watch for what leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from hubbub import Connection
+
+_DEADLINE_S = 5.0
+_failed = pytest.StashKey[bool]()
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def loop(request: pytest.FixtureRequest) -> str:
+    """The event loop of the server: for tests that are to hold on both."""
+    name: str = request.param
+    if name == "uvloop":
+        pytest.importorskip("uvloop")
+    return name
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[_failed] = True
+    return report
+
+
+def _living() -> dict[int, str]:
+    """The connections that exist, and hubbub's tasks."""
+    gc.collect()
+    found = {}
+    for each in gc.get_objects():
+        if type(each) is Connection or (type(each) is asyncio.Task and each.get_name().startswith("hubbub:")):
+            found[id(each)] = repr(each)
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imports_are_no_garbage() -> Iterator[None]:
+    """Takes what exists before the first test out of the collector's sight, so that looking for leaks is quick."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_leaks(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fails a test after which a connection or a task of hubbub's lives on."""
+    before = _living()
+    yield
+    if request.node.stash.get(_failed, False):
+        return  # the traceback holds on to what the test held
+    for record in caplog.get_records("call"):
+        record.exc_info = None  # and so does that of a log record
+    deadline = time.monotonic() + _DEADLINE_S
+    while left := [shown for key, shown in _living().items() if key not in before]:
+        if time.monotonic() > deadline:
+            pytest.fail("left behind: " + ", ".join(left), pytrace=False)
+        time.sleep(0.01)

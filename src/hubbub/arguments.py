@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
+from .close import is_sendable
 from .codec import dumps
 from .errors import InvalidArgument, shown
 from .names import room_name
@@ -64,10 +65,15 @@ def timestamp(expires_at: datetime | float | None) -> float | None:
 
 def close_code(code: int) -> int:
     """A code that an application may send (RFC 6455 section 7.4)."""
-    allowed = isinstance(code, int) and not isinstance(code, bool)
-    if not allowed or not (code in _CLOSE_CODES or 3000 <= code <= 4999):
+    if not is_sendable(code):
         raise InvalidArgument("code", f"got {shown(code)}", "a close code of RFC 6455, or one from 3000 to 4999")
     return code
 
 
-_CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
+def close_reason(reason: str | None) -> str:
+    """What goes into a Close frame (RFC 6455 section 5.5)."""
+    if reason is None:
+        return ""
+    if not isinstance(reason, str) or len(reason.encode(errors="replace")) > 123:
+        raise InvalidArgument("reason", f"got {shown(reason)}", "a str of at most 123 bytes")
+    return reason

@@ -8,6 +8,18 @@ from __future__ import annotations
 
 from enum import Enum
 
+_STANDARD = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
+
+
+def is_sendable(code: object) -> bool:
+    """Whether a Close frame may carry a code: the defined ones and 3000 to 4999 (RFC 6455 section 7.4)."""
+    return isinstance(code, int) and not isinstance(code, bool) and (code in _STANDARD or 3000 <= code <= 4999)
+
+
+def sendable(code: int) -> int:
+    """The code, or 1011 where a Close frame can't carry it."""
+    return code if is_sendable(code) else 1011
+
 
 class CloseCode(Enum):
     """Why a connection is closed.

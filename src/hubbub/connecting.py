@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import Any
 
-from starlette.exceptions import WebSocketException
+from starlette.exceptions import HTTPException, WebSocketException
 from starlette.websockets import WebSocketDisconnect
 
 from .close import CloseCode
@@ -34,16 +34,27 @@ class Connecting:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         assert self._connection is not None
-        await self._connection.close(*close_for(error))
-        return isinstance(error, WebSocketDisconnect)
+        await self._connection.wire.close(*close_for(error))
+        return is_disconnect(error)
+
+
+def is_disconnect(error: BaseException | None) -> bool:
+    """Whether an exception, or all that a task group collected, only says that the client is gone."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(WebSocketDisconnect)[1] is None
+    return isinstance(error, WebSocketDisconnect)
 
 
 def close_for(error: BaseException | None) -> tuple[int, str]:
     """The close code and reason for how a handler ended."""
-    if error is None or isinstance(error, WebSocketDisconnect):
-        return CloseCode.NORMAL.code, CloseCode.NORMAL.reason
     if isinstance(error, WebSocketException):
         return error.code, error.reason
-    if isinstance(error, asyncio.CancelledError):
-        return CloseCode.SERVICE_RESTART.code, CloseCode.SERVICE_RESTART.reason
-    return CloseCode.INTERNAL_ERROR.code, CloseCode.INTERNAL_ERROR.reason
+    if error is None or is_disconnect(error):
+        cause = CloseCode.NORMAL
+    elif isinstance(error, asyncio.CancelledError):
+        cause = CloseCode.SERVICE_RESTART
+    elif isinstance(error, HTTPException) and error.status_code < 500:
+        cause = CloseCode.UNAUTHORIZED
+    else:
+        cause = CloseCode.INTERNAL_ERROR
+    return cause.code, cause.reason

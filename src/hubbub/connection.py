@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 import orjson
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from .arguments import close_code, close_reason
 from .codec import Kind, Message, Payload, dumps, encode
 from .errors import InvalidArgument, shown
 from .guard import Complaint
@@ -62,6 +63,7 @@ class Connection:
         "user_id",
         "websocket",
         "wire",
+        "writer",
     )
 
     def __init__(
@@ -73,6 +75,7 @@ class Connection:
         self.websocket = websocket
         self.joined: dict[str, Joined] = {}
         self.wire = wire
+        self.writer = wire.writer
         self.memberships: dict[str, Room] = {}
         self.presences: dict[str, float] = {}
         self.excluded_as = frozenset((self.id, *since.connection_ids) if isinstance(since, Resume) else (self.id,))
@@ -253,11 +256,19 @@ class Connection:
     def send_payload(self, payload: Payload) -> bool:
         """`send`, of what is encoded."""
         self.flush()
-        return self._open and self.wire.write(payload.frame())
+        return self._open and self.writer.write(payload.frame())
 
     async def close(self, code: int = 1000, reason: str | None = None) -> None:
-        """Closes with a Close frame, behind what is queued. Idempotent, and does nothing when the peer is gone."""
-        await self.wire.close(code, reason or "")
+        """Closes with a Close frame, behind what is queued. Idempotent, and does nothing when the peer is gone.
+
+        Args:
+            code: A close code of RFC 6455, or one from 3000 to 4999.
+            reason: At most 123 bytes.
+
+        Raises:
+            InvalidArgument: A Close frame can't carry the code or the reason.
+        """
+        await self.wire.close(close_code(code), close_reason(reason))
 
     # Rooms
 

@@ -81,19 +81,19 @@ class Fanout:
                 for outgoing in batch:
                     frame = outgoing.frame_for(member)
                     if frame is not None:
-                        member.wire.write(frame, room, outgoing.key)
+                        member.writer.write(frame, room, outgoing.key)
             return
         data = batch[0].data if len(batch) == 1 else b"".join([outgoing.data for outgoing in batch])
         for member in members:
-            wire = member.wire
-            if wire.write_now(data):
+            writer = member.writer
+            if writer.write_now(data):
                 continue
             if room.overflow == "close":
-                wire.write(data, room)
+                writer.write(data, room)
             else:
                 # Message by message: what may be dropped, is dropped and counted as such.
                 for outgoing in batch:
-                    wire.write(outgoing.data, room, outgoing.key)
+                    writer.write(outgoing.data, room, outgoing.key)
 
     async def pace(self, room: Room) -> None:
         """Lets the loop turn when a publisher has filled a room's pending bytes, so that a burst can be read.
@@ -106,16 +106,16 @@ class Fanout:
             return
         self.flush(room)
         await asyncio.sleep(_PACE_S)
-        lagging = [member.wire for member in room.members.values() if member.wire.congested]
+        lagging = [member.writer for member in room.members.values() if member.writer.congested]
         if not lagging:
             return
         now = asyncio.get_running_loop().time()
         room.patience_s = min(_PATIENCE_S, room.patience_s + (now - room.paced_at) * _PATIENCE_EARNED)
         room.paced_at = now
         while room.patience_s > 0:
-            waiting = sum(wire.queued_bytes for wire in lagging)
+            waiting = sum(writer.queued_bytes for writer in lagging)
             await asyncio.sleep(_WAIT_S)
             room.patience_s -= _WAIT_S
-            lagging = [wire for wire in lagging if wire.congested]
-            if not lagging or sum(wire.queued_bytes for wire in lagging) >= waiting:
+            lagging = [writer for writer in lagging if writer.congested]
+            if not lagging or sum(writer.queued_bytes for writer in lagging) >= waiting:
                 return

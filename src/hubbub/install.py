@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from starlette.applications import Starlette
 
-from .errors import InvalidArgument, NotInstalled, shown
+from .errors import InvalidArgument, NotInstalled, NotRunning, shown
 from .middleware import HubbubMiddleware
 
 if TYPE_CHECKING:
@@ -45,6 +45,40 @@ def install(manager: ConnectionManager, app: Starlette) -> None:
 
     app.router.lifespan_context = cast("Lifespan[Any]", lifespan)
     manager.installed = True
+
+
+def why_not_running(*, installed: bool, mounted: bool) -> NotInstalled | NotRunning:
+    """The error for a manager that is used and does not run: what to do about it.
+
+    Args:
+        installed: Whether it was installed on an app.
+        mounted: Whether it is used by an app that is mounted below another one.
+    """
+    if not installed:
+        return NotInstalled(
+            "this ConnectionManager is not installed: add `manager.install(app)` after `app = FastAPI()`. " + _TWO
+        )
+    hint = (
+        "The app is mounted below another one, and the lifespan of a mounted app does not run: "
+        "`manager.install(app)` on the outermost app. "
+        if mounted
+        else "In tests, use the client as a context manager: `with TestClient(app) as client:`. The lifespan of a "
+        "mounted app does not run: install on the outermost app. "
+    )
+    return NotRunning(
+        "this ConnectionManager is not running, because the app's lifespan has not started it. " + hint + _TWO
+    )
+
+
+def not_installed_here() -> NotInstalled:
+    """The error for a manager that runs, but not on the app that serves a socket."""
+    return NotInstalled(
+        "this ConnectionManager is not installed on the app that serves this socket: add `manager.install(app)`. "
+        + _TWO
+    )
+
+
+_TWO = "If you did, are there two instances? The one that is used must be the one that is installed"
 
 
 def _managers_of(app: Starlette) -> list[ConnectionManager]:

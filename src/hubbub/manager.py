@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -18,22 +18,23 @@ from .codec import Message, encode
 from .connecting import Connecting
 from .connection import Connection
 from .envelope import Envelope, Kick, Recorded
-from .errors import InvalidArgument, NotInstalled, NotRunning, WrongLoop, shown
+from .errors import InvalidArgument, WrongLoop, shown
 from .fanout import Fanout
-from .install import install
+from .install import install, not_installed_here, why_not_running
 from .membership import Memberships
 from .names import EVERYONE, EVERYONE_NAME, Everyone, UserId, is_user_room, label, room_name, user_name, user_room
 from .options import Limits, RoomOptions, RoomPatterns
 from .origin import OriginPolicy
 from .positions import Joined, Position, since_for
 from .presence import Info, Member
-from .registrar import Registrar
-from .registry import Registry
+from .redaction import HandshakeFilter
+from .registrar import Active, Exclude, Registrar
 from .stats import Counters, Stats
 from .tasks import Tasks
 from .threads import FromThread
 from .timers import Timers
 from .wire import Wire
+from .workers import sibling_workers
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -42,9 +43,6 @@ logger = logging.getLogger("hubbub")
 
 _DEFAULT_ROOM = RoomOptions()
 _DEFAULT_LIMITS = Limits()
-
-Exclude = Connection | WebSocket | str | Iterable[Connection | WebSocket | str] | None
-"""Whom a broadcast leaves out: connections, WebSockets or connection ids, one or several."""
 
 
 class ConnectionManager:
@@ -106,6 +104,7 @@ class ConnectionManager:
         self._registrar = Registrar(self, self._timers)
         self._registry = self._registrar.registry
         self._memberships = Memberships(self.broker, self.fanout, self.tasks, self._timers, self.options_of)
+        self._filter = HandshakeFilter()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining = False
 
@@ -146,11 +145,21 @@ class ConnectionManager:
         loop = asyncio.get_running_loop()
         self.counters = Counters()
         self.fanout.start(loop)
+        logging.getLogger("uvicorn.error").addFilter(self._filter)
         self._timers.start(loop)
         await self.broker.start(self._memberships.deliver, self.options_of)
         self._loop = loop
         self._draining = False
         self._registrar.start()
+        workers = sibling_workers()
+        if workers > 1 and not self.broker.distributed:
+            logger.warning(
+                "%d workers on %s://: each knows its own clients only, so that most messages are LOST between them, "
+                "and presence and recovery are wrong. Run one worker, or give ConnectionManager(...) a broker that "
+                "reaches all",
+                workers,
+                self.broker.name,
+            )
         logger.debug("the manager runs on %s://", self.broker.name)
 
     async def _stop(self) -> None:
@@ -163,6 +172,7 @@ class ConnectionManager:
         await self.broker.close()
         self._memberships.clear()
         self._registrar.stop()
+        logging.getLogger("uvicorn.error").removeFilter(self._filter)
         self._loop = None
 
     def options_of(self, name: str) -> RoomOptions:
@@ -180,23 +190,8 @@ class ConnectionManager:
         """
         if self._loop is not None:
             return self._loop
-        if not self.installed:
-            raise NotInstalled(
-                "this ConnectionManager is not installed: add `manager.install(app)` after `app = FastAPI()`. "
-                "If you did, are there two instances? The one that is used must be the one that is installed"
-            )
-        mounted = websocket is not None and websocket.scope.get("root_path")
-        raise NotRunning(
-            "this ConnectionManager is not running, because the app's lifespan has not started it. "
-            + (
-                "The app is mounted below another one, and the lifespan of a mounted app does not run: "
-                "`manager.install(app)` on the outermost app. "
-                if mounted
-                else "In tests, use the client as a context manager: `with TestClient(app) as client:`. "
-                "A mounted app's lifespan does not run: install on the outermost app. "
-            )
-            + "Is the instance that is used the one that is installed?"
-        )
+        mounted = websocket is not None and bool(websocket.scope.get("root_path"))
+        raise why_not_running(installed=self.installed, mounted=mounted)
 
     def _check_loop(self, websocket: WebSocket | None = None) -> None:
         loop = self.check_running(websocket)
@@ -280,11 +275,7 @@ class ConnectionManager:
     def _wire(self, websocket: WebSocket) -> Wire:
         wire = websocket.scope.get("hubbub")
         if not isinstance(wire, Wire) or self not in wire.owners:
-            raise NotInstalled(
-                "this ConnectionManager is not installed on the app that serves this socket: add "
-                "`manager.install(app)`. If you did, are there two instances? The one that is used must be the one "
-                "that is installed"
-            )
+            raise not_installed_here()
         return wire
 
     async def join(self, connection: Connection, room: str, since: object) -> Joined:
@@ -360,7 +351,7 @@ class ConnectionManager:
         name = EVERYONE_NAME if isinstance(room, Everyone) else room_name(room)
         if key is not None and not isinstance(key, str):
             raise InvalidArgument("key", f"got {shown(key)}", "a str, or None")
-        return await self._publish(name, Envelope(encode(message), self._excluded(exclude), key))
+        return await self._publish(name, Envelope(encode(message), self._registrar.ids(exclude), key))
 
     async def broadcast_to_room(self, room: str, message: Message, *, exclude: Exclude = None) -> Position | None:
         """`broadcast` to a room, in the order that people know."""
@@ -410,7 +401,7 @@ class ConnectionManager:
             Whether there was one anywhere.
         """
         name = user_room(user_name(user_id))
-        kick = Kick(arguments.close_code(code), reason)
+        kick = Kick(arguments.close_code(code), arguments.close_reason(reason))
         self._check_loop()
         had = await self._has_members(name)
         await self.broker.order(name, kick)
@@ -431,33 +422,12 @@ class ConnectionManager:
             return True
         return self.broker.distributed and await self.broker.connected(name)
 
-    def _excluded(self, exclude: Exclude) -> frozenset[str]:
-        if exclude is None:
-            return frozenset()
-        each = (exclude,) if isinstance(exclude, (str, Connection, WebSocket)) else exclude
-        ids: set[str] = set()
-        try:
-            for item in each:
-                if isinstance(item, WebSocket):
-                    found = self._registrar.find(item)
-                    ids.update(() if found is None else (found.id,))
-                elif isinstance(item, Connection):
-                    ids.add(item.id)
-                elif isinstance(item, str):
-                    ids.add(item)
-                else:
-                    raise TypeError
-        except TypeError:
-            accepted = "a Connection, a WebSocket, a connection's id, or several of them"
-            raise InvalidArgument("exclude", f"got {shown(exclude)}", accepted) from None
-        return frozenset(ids)
-
     # Who is here
 
     @property
     def active_connections(self) -> Collection[Connection]:
         """The open connections of this process; ``in`` takes a WebSocket too."""
-        return _Active(self._registry, self._registrar.find)
+        return Active(self._registrar)
 
     @property
     def active_user_count(self) -> int:
@@ -514,7 +484,7 @@ class ConnectionManager:
             connections=len(self._registry),
             users=self._registry.user_count,
             rooms=len(self.rooms),
-            queued_bytes=sum(wire.queued_bytes for wire in wires),
+            queued_bytes=sum(wire.writer.queued_bytes for wire in wires),
             published=counters.published,
             received=counters.received,
             dropped=counters.dropped,
@@ -538,23 +508,3 @@ class ConnectionManager:
     async def broker_healthy(self) -> bool:
         """Whether the broker answers. Not a reason to take a worker out of service: its clients are well."""
         return await self.broker.healthy()
-
-
-class _Active(Collection[Connection]):
-    """A live view of the registry."""
-
-    def __init__(self, registry: Registry[Connection], find: Callable[[object], Connection | None]) -> None:
-        self._registry = registry
-        self._find = find
-
-    def __len__(self) -> int:
-        return len(self._registry)
-
-    def __iter__(self) -> Iterator[Connection]:
-        return iter(self._registry)
-
-    def __contains__(self, item: object) -> bool:
-        return self._find(item) is not None
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} active connections>"

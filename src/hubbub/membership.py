@@ -93,7 +93,7 @@ class Memberships:
             for catch_up in room.catching_up.values():
                 data = room.outgoing(delivery).frame_for(catch_up.member)
                 if data is not None:
-                    catch_up.member.wire.write(data, room, delivery.key)
+                    catch_up.member.writer.write(data, room, delivery.key)
         if room.members:
             self._fanout.add(room, room.outgoing(delivery))
 
@@ -167,11 +167,11 @@ class Memberships:
     def _replay(self, connection: Connection, room: Room, catch_up: CatchUp, entries: list[Entry]) -> bool:
         """Writes a page of history. False where the socket did not take all of it: the cursor tells how far it got."""
         for envelope in (entry.envelope for entry in entries):
-            if connection.wire.congested:
+            if connection.writer.congested:
                 return False
             data = room.outgoing(envelope).frame_for(connection)
             if data is not None:
-                connection.wire.write(data, room)
+                connection.writer.write(data, room)
             assert envelope.position is not None
             catch_up.cursor = envelope.position.offset
         return True
@@ -181,7 +181,7 @@ class Memberships:
         assert head is not None
         epoch = head.epoch
         while connection.id in room.catching_up:
-            await connection.wire.drained()
+            await connection.writer.drained()
             page = await self._broker.history(room.name, Position(epoch, catch_up.cursor), _PAGE_MESSAGES)
             if connection.id not in room.catching_up:
                 return
@@ -205,23 +205,25 @@ class Memberships:
                 "recovered": joined.recovered,
                 "connection_id": connection.id,
             }
-            connection.wire.write(frame(Opcode.TEXT, dumps(fields)))
+            connection.writer.write(frame(Opcode.TEXT, dumps(fields)))
 
     # Leaving
 
     async def leave(self, connection: Connection, name: str) -> None:
         """Takes a connection out of a room, without grace. Idempotent."""
         room = self._take_out(connection, name)
-        if room is not None and connection.presences.pop(name, None) is not None:
-            await self._exit(connection, [name])
+        user = connection.user_id
+        if room is not None and user is not None and connection.presences.pop(name, None) is not None:
+            await self._exit(user, connection.id, [name])
 
     def forget(self, connection: Connection, *, grace: bool) -> None:
         """Takes a connection out of all its rooms: its socket is gone."""
         for name in tuple(connection.memberships):
             self._take_out(connection, name)
-        if connection.presences:
+        user = connection.user_id
+        if user is not None and connection.presences:
             presences, connection.presences = connection.presences, {}
-            self._tasks.spawn(self._depart(connection, presences, grace=grace), "depart")
+            self._tasks.spawn(self._depart(user, connection.id, presences, grace=grace), "depart")
 
     def _take_out(self, connection: Connection, name: str) -> Room | None:
         room = connection.memberships.get(name)
@@ -260,31 +262,27 @@ class Memberships:
             await self._announce("user_joined", room.name, user, change)
         if room.name not in connection.presences:
             # It left while the broker was told that it came: what said that it goes may have been too early.
-            await self._exit(connection, [room.name])
+            await self._exit(user, connection.id, [room.name])
 
-    async def _depart(self, connection: Connection, presences: dict[str, float], *, grace: bool) -> None:
-        user = connection.user_id
-        assert user is not None
+    async def _depart(self, user: str, connection_id: str, presences: dict[str, float], *, grace: bool) -> None:
         by_grace: dict[float, list[str]] = {}
         for name, grace_s in presences.items():
             by_grace.setdefault(grace_s if grace else 0.0, []).append(name)
         for grace_s, names in by_grace.items():
             if not grace_s:
-                await self._exit(connection, names)
+                await self._exit(user, connection_id, names)
                 continue
             for name in names:
-                await self._broker.linger(name, user, connection.id)
+                await self._broker.linger(name, user, connection_id)
 
             def over(names: list[str] = names) -> None:
-                self._tasks.spawn(self._exit(connection, names), "grace")
+                self._tasks.spawn(self._exit(user, connection_id, names), "grace")
 
             self._timers.call_later(grace_s, over)
 
-    async def _exit(self, connection: Connection, names: list[str]) -> None:
-        user = connection.user_id
-        assert user is not None
+    async def _exit(self, user: str, connection_id: str, names: list[str]) -> None:
         for name in names:
-            change = await self._broker.exit(name, user, connection.id)
+            change = await self._broker.exit(name, user, connection_id)
             if change.turned and self._options_of(name).announce:
                 await self._announce("user_left", name, user, change)
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.websockets import WebSocketDisconnect
 
-from .connecting import close_for
+from .connecting import close_for, is_disconnect
 from .errors import shown
+from .redaction import redact_query
 from .transports import ServerSend
 from .wire import Receive, Wire
 
@@ -56,7 +57,7 @@ class HubbubMiddleware:
             for manager in self.managers:
                 manager.counters.refused["origin"] += 1
             await receive()
-            redact(scope)
+            redact_query(scope)
             await send({"type": "websocket.close", "code": 1008, "reason": "origin"})
             return
         await self._serve(scope, receive, send)
@@ -77,13 +78,15 @@ class HubbubMiddleware:
             offered=scope.get("subprotocols") or [],
         )
         self._say_fallback(wire.fallback_reason)
-        inner = redact(scope)
+        inner = redact_query(scope)
         inner["hubbub"] = wire
         ended: BaseException | None = None
         try:
             await self.app(inner, wire.receive, wire.send)
-        except WebSocketDisconnect as error:
+        except (WebSocketDisconnect, BaseExceptionGroup) as error:
             ended = error
+            if not is_disconnect(error):
+                raise
         except asyncio.CancelledError as error:
             ended = error
             if not wire.cancelled:
@@ -103,26 +106,14 @@ class HubbubMiddleware:
             connection.gone(grace=True)
         if wire.accepted:
             await wire.close(*close_for(ended))
+        else:
+            # Uvicorn notes one pass of the loop late that a denial was sent, and would log an error.
+            await asyncio.sleep(0)
         for manager in self.managers:
             manager.release(wire)
-        wire.task = None
+        wire.ended()
 
     def _say_fallback(self, reason: str | None) -> None:
         if reason is not None and reason not in self._fallbacks:
             self._fallbacks.add(reason)
             logger.info("writing through the server's ASGI send, the slower way: %s", reason)
-
-
-def redact(scope: Scope) -> Scope:
-    """Hides the values of a handshake's query from the server's log lines, which print it whole.
-
-    Returns:
-        The scope for the app, which keeps the original.
-    """
-    query: bytes = scope.get("query_string") or b""
-    if not query:
-        return scope
-    inner = dict(scope)
-    names = (part.partition(b"=")[0] for part in query.split(b"&"))
-    scope["query_string"] = b"&".join(name + b"=***" for name in names)
-    return inner

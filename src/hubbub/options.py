@@ -125,7 +125,8 @@ class Limits:
         stall_timeout_s: Seconds that an outbox may stand still before its connection is aborted (20).
         close_timeout_s: Seconds that a closing connection has to take what is written to it (5).
         handler_timeout_s: Seconds that a handler goes on whose client is gone and which does not receive, so that it
-            was never told; then it is cancelled (3).
+            was never told; then it is cancelled (30).
+        shutdown_timeout_s: The same while the server shuts down (3).
 
     Raises:
         InvalidArgument: A bound is not a positive number.
@@ -141,7 +142,8 @@ class Limits:
     max_outbox_bytes: int = 1024 * 1024
     stall_timeout_s: float = 20.0
     close_timeout_s: float = 5.0
-    handler_timeout_s: float | None = 3.0
+    handler_timeout_s: float | None = 30.0
+    shutdown_timeout_s: float = 3.0
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .close import CloseCode
 from .connection import Connection
+from .errors import InvalidArgument, shown
 from .registry import Registry
 from .transports import Transport
 from .wire import Wire
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("hubbub")
 
 _SWEEP_S = 1.0
+
+
+Exclude = Connection | WebSocket | str | Iterable[Connection | WebSocket | str] | None
+"""Whom a broadcast leaves out: connections, WebSockets or connection ids, one or several."""
+
+_EXCLUDABLE = "a Connection, a WebSocket, a connection's id, or several of them"
 
 
 class Registrar:
@@ -61,6 +68,27 @@ class Registrar:
             if isinstance(each, Connection) and each in self.registry:
                 return each
         return None
+
+    def ids(self, exclude: Exclude) -> frozenset[str]:
+        """The ids of the connections that a broadcast leaves out.
+
+        Raises:
+            InvalidArgument: It is nothing that can be left out.
+        """
+        if exclude is None:
+            return frozenset()
+        if isinstance(exclude, (str, Connection, WebSocket)):
+            exclude = (exclude,)
+        elif not isinstance(exclude, Iterable):
+            raise InvalidArgument("exclude", f"got {shown(exclude)}", _EXCLUDABLE)
+        ids: set[str] = set()
+        for item in exclude:
+            if not isinstance(item, (str, Connection, WebSocket)):
+                raise InvalidArgument("exclude", f"got {shown(item)}", _EXCLUDABLE)
+            found = self.find(item) if isinstance(item, WebSocket) else item
+            if found is not None:
+                ids.add(found if isinstance(found, str) else found.id)
+        return frozenset(ids)
 
     async def check_limits(self, wire: Wire, user: str | None, rooms: Sequence[str]) -> None:
         """Refuses who would be one too many.
@@ -149,6 +177,25 @@ class Registrar:
                 del self._draining[transport]
                 transport.abort()
         self._timers.call_later(_SWEEP_S, self._sweep)
+
+
+class Active(Collection[Connection]):
+    """A live view of the registered connections."""
+
+    def __init__(self, registrar: Registrar) -> None:
+        self._registrar = registrar
+
+    def __len__(self) -> int:
+        return len(self._registrar.registry)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(self._registrar.registry)
+
+    def __contains__(self, item: object) -> bool:
+        return self._registrar.find(item) is not None
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} active connections>"
 
 
 def _over(limit: int | None, count: int) -> bool:

@@ -12,7 +12,7 @@ from .outbox import Lane
 from .positions import Position, position_only, positioned
 
 
-class Writer(Protocol):
+class MemberWriter(Protocol):
     """Where a member's frames go."""
 
     @property
@@ -39,7 +39,7 @@ class RoomMember(Protocol):
         """The ids by which a publish may exclude it: its own, and those of the connections it continues."""
 
     @property
-    def wire(self) -> Writer: ...
+    def writer(self) -> MemberWriter: ...
 
 
 class Outgoing(NamedTuple):

@@ -14,18 +14,24 @@ from itertools import count
 logger = logging.getLogger("hubbub")
 
 
+_SLACK = 64
+
+
 class Timer:
     """Something that is to happen; `cancel` takes it back."""
 
-    __slots__ = ("action", "when")
+    __slots__ = ("_timers", "action", "when")
 
-    def __init__(self, when: float, action: Callable[[], None]) -> None:
+    def __init__(self, when: float, action: Callable[[], None], timers: Timers) -> None:
         self.when = when
         self.action: Callable[[], None] | None = action
+        self._timers = timers
 
     def cancel(self) -> None:
         """Takes it back. Idempotent."""
-        self.action = None
+        if self.action is not None:
+            self.action = None
+            self._timers.forget_one()
 
 
 class Timers:
@@ -34,6 +40,7 @@ class Timers:
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Timer]] = []
         self._sequence = count()
+        self._cancelled = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._handle: asyncio.TimerHandle | None = None
 
@@ -50,11 +57,19 @@ class Timers:
     def call_later(self, delay_s: float, action: Callable[[], None]) -> Timer:
         """Calls ``action`` after ``delay_s`` seconds; an exception of it is logged."""
         assert self._loop is not None, "the timers are not started"
-        timer = Timer(self._loop.time() + delay_s, action)
+        timer = Timer(self._loop.time() + delay_s, action, self)
         heapq.heappush(self._heap, (timer.when, next(self._sequence), timer))
         if self._heap[0][2] is timer:
             self._arm()
         return timer
+
+    def forget_one(self) -> None:
+        """A timer was cancelled: once half of them are, the heap is built anew without them."""
+        self._cancelled += 1
+        if self._cancelled > _SLACK + len(self._heap) // 2:
+            self._heap = [entry for entry in self._heap if entry[2].action is not None]
+            heapq.heapify(self._heap)
+            self._cancelled = 0
 
     def __len__(self) -> int:
         return sum(timer.action is not None for _, _, timer in self._heap)
@@ -73,7 +88,8 @@ class Timers:
         self._handle = None
         now = self._loop.time()
         while self._heap and self._heap[0][0] <= now:
-            action = heapq.heappop(self._heap)[2].action
+            timer = heapq.heappop(self._heap)[2]
+            action, timer.action = timer.action, None
             if action is not None:
                 try:
                     action()

@@ -1,14 +1,8 @@
-"""One socket under the middleware: the only writer to it, and the guard of what comes in.
+"""One socket under the middleware: what the app sends and receives passes here, and its end is seen to.
 
 All managers of an app share it, and the handler's own ``websocket.send_*`` go through it, so that there is one order
-and one outbox per socket.
-
-Theory of operation. While the socket takes what is written, there is no outbox and no task: `write` is one call down to
-the transport. Once it does not, frames wait in the outbox and a task drains it, until it is empty. A send of the
-handler goes straight to the server when nothing waits, else it takes its turn in the outbox and the handler waits for
-it: Starlette's own backpressure. Nothing else ever waits.
-
-Invariant: the transport is written to by `write` only while neither a drain nor a handler's send is under way.
+and one outbox per socket (`hubbub.writer`). Messages come in within the limits (`hubbub.guard`). However the socket
+ends, it ends here, once: with a Close frame behind what is queued, or by an abort where the peer does not read.
 """
 
 from __future__ import annotations
@@ -16,19 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import orjson
 from starlette.websockets import WebSocketDisconnect
 
-from .close import CloseCode
-from .codec import dumps
+from .close import CloseCode, sendable
 from .errors import shown
 from .frames import Opcode, frame
 from .guard import Complaint, Guard
 from .options import Limits
-from .outbox import DIRECT, Lane, Outbox
+from .read_ahead import ReadAhead
 from .transports import Event, ServerSend, transport_for
+from .writer import Writer, control
 
 if TYPE_CHECKING:
     from .stats import Counters
@@ -38,7 +32,6 @@ logger = logging.getLogger("hubbub")
 
 Receive: TypeAlias = Callable[[], Awaitable[Event]]
 
-_CHUNK_BYTES = 64 * 1024
 _MAX_PING_CHARS = 64
 _PONG = frame(Opcode.TEXT, b'{"type":"pong"}')
 
@@ -69,13 +62,6 @@ class Closed(NamedTuple):
     reason: str
 
 
-class _Turn(NamedTuple):
-    """A send of the handler that waits in the outbox."""
-
-    event: Event
-    sent: asyncio.Future[None]
-
-
 class Wire:
     """One WebSocket, from the handshake to the end of its handler.
 
@@ -89,14 +75,11 @@ class Wire:
     """
 
     __slots__ = (
-        "_buffered",
+        "_ahead",
         "_closing",
-        "_drained",
-        "_draining",
-        "_moved_at",
-        "_outbox",
         "_receive",
-        "_sending",
+        "_received",
+        "_receiving",
         "_subprotocol",
         "accepted",
         "address",
@@ -115,6 +98,7 @@ class Wire:
         "told",
         "transport",
         "where",
+        "writer",
     )
 
     def __init__(
@@ -143,15 +127,13 @@ class Wire:
         self.gone_at: float | None = None
         self.expires_at: float | None = None
         self.transport, self.fallback_reason = transport_for(send, self._end_task)
+        self.writer = Writer(self, self.transport)
+        self._ahead: ReadAhead | None = None
+        self._receiving = False
+        self._received = True
         self._receive = receive
         self._subprotocol: str | None = None
-        self._outbox: Outbox[_Turn] | None = None
-        self._drained: asyncio.Future[None] | None = None
-        self._draining = False
-        self._sending = False
         self._closing: asyncio.Task[None] | None = None
-        self._moved_at = 0.0
-        self._buffered = 0
 
     def adopt(self, owner: Owner) -> None:
         """The first manager that connects says which limits hold."""
@@ -178,104 +160,25 @@ class Wire:
 
     # Out
 
-    @property
-    def queued_bytes(self) -> int:
-        """Bytes that wait in the outbox."""
-        return 0 if self._outbox is None else self._outbox.bytes
+    def overflowed(self, queued_bytes: int) -> None:
+        """The peer is too slow for what may not be dropped: it is closed, and may come back and recover."""
+        logger.info("closing a slow connection on %s: %d bytes wait", self.where, queued_bytes)
+        self.owner.counters.slow += 1
+        self.close_soon(CloseCode.SLOW_CONSUMER, discard=True)
+
+    def dropped(self, frames: int) -> None:
+        """Counts what an overflow policy dropped; the writer tells the client."""
+        self.owner.counters.dropped += frames
 
     @property
-    def congested(self) -> bool:
-        """Whether more than a quarter of the outbox is in use: the time to page a replay."""
-        return self.queued_bytes > self.limits.max_outbox_bytes // 4
+    def tasks(self) -> Tasks:
+        """Who owns the writer's drain."""
+        return self.owner.tasks
 
-    def write(self, data: bytes, lane: Lane = DIRECT, key: str | None = None) -> bool:
-        """Writes a frame, or queues it, without waiting.
-
-        Returns:
-            False where the peer is gone or the frame was dropped.
-        """
-        if self.write_now(data):
-            return True
-        return self.closed is None and self._queue(data, lane, key)
-
-    def write_now(self, data: bytes) -> bool:
-        """Writes a frame if nothing waits and the socket takes it; else does nothing."""
-        if self.closed is not None or self._draining or self._sending:
-            return False
-        return self.transport.write(data)
-
-    def _queue(self, data: bytes, lane: Lane, key: str | None) -> bool:
-        if self.transport.closing:
-            self.lost()
-            return False
-        outbox = self._opened_outbox()
-        if not outbox:
-            self._moved_at = asyncio.get_running_loop().time()
-        before = outbox.dropped_frames
-        outcome = outbox.push(data, lane, key, buffered=self.transport.buffered)
-        self.owner.counters.dropped += outbox.dropped_frames - before
-        if outcome == "overflow":
-            logger.info("closing a slow connection on %s: %d bytes wait", self.where, outbox.bytes)
-            self.owner.counters.slow += 1
-            self.close_soon(CloseCode.SLOW_CONSUMER, discard=True)
-            return False
-        self._drain_soon()
-        return outcome == "queued"
-
-    def _opened_outbox(self) -> Outbox[_Turn]:
-        if self._outbox is None:
-            self._outbox = Outbox(self.limits.max_outbox_bytes)
-        return self._outbox
-
-    def _drain_soon(self) -> None:
-        if not self._draining and not self._sending and self._outbox:
-            self._draining = True
-            self.owner.tasks.spawn(self._drain(self._outbox), "drain")
-
-    async def _drain(self, outbox: Outbox[_Turn]) -> None:
-        try:
-            while True:
-                item = outbox.take(_CHUNK_BYTES)
-                if item is None:
-                    notices = outbox.take_dropped()
-                    if not notices:
-                        break
-                    for room, count in notices.items():
-                        outbox.push(_control(type="dropped", room=room, count=count), DIRECT)
-                elif isinstance(item, bytes):
-                    await self.transport.write_soon(item)
-                else:
-                    await self._perform(item)
-                self._moved_at = asyncio.get_running_loop().time()
-        except OSError:
-            self.lost()
-        finally:
-            self._draining = False
-            self._outbox = None
-            if self._drained is not None and not self._drained.done():
-                self._drained.set_result(None)
-            self._drained = None
-
-    async def _perform(self, turn: _Turn) -> None:
-        if turn.sent.done():
-            return  # the handler no longer waits
-        try:
-            await self.transport.send(turn.event)
-        except Exception as error:
-            if not turn.sent.done():
-                turn.sent.set_exception(error)
-            if isinstance(error, OSError):
-                raise
-        else:
-            if not turn.sent.done():
-                turn.sent.set_result(None)
-
-    async def drained(self) -> None:
-        """Waits until nothing is queued. Returns too when the socket is gone."""
-        while self._draining:
-            if self._drained is None:
-                self._drained = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._drained)
+    @property
+    def max_outbox_bytes(self) -> int:
+        """The outbox's bound."""
+        return self.limits.max_outbox_bytes
 
     async def send(self, event: Event) -> None:
         """The ASGI ``send`` that the app gets."""
@@ -309,31 +212,33 @@ class Wire:
 
     async def _send_in_order(self, event: Event) -> None:
         self._flush()
-        if self.closed is not None:
-            self.told = True
-            raise WebSocketDisconnect(*self.closed)
-        try:
-            if self._draining or self._sending or self._outbox:
-                sent = asyncio.get_running_loop().create_future()
-                self._opened_outbox().push_turn(_Turn(event, sent))
-                self._drain_soon()
-                await sent
-            else:
-                self._sending = True
-                try:
-                    await self.transport.send(event)
-                finally:
-                    self._sending = False
-                    self._drain_soon()
-        except OSError:
-            self.lost()
-            self.told = True
-            raise WebSocketDisconnect(*(self.closed or Closed(1006, ""))) from None
+        if self.closed is None:
+            try:
+                await self.writer.send(event)
+                return
+            except OSError:
+                self.lost()
+        self.told = True
+        raise WebSocketDisconnect(*(self.closed or Closed(1006, "")))
 
     # In
 
     async def receive(self) -> Event:
         """The ASGI ``receive`` that the app gets: messages within the limits, and the disconnect."""
+        if self._ahead is None:
+            self._receiving = True
+            try:
+                event = await self._next()
+            finally:
+                self._receiving = False
+                self._received = True
+        else:
+            event = await self._ahead.get()
+        if event["type"] == "websocket.disconnect":
+            self.told = True
+        return event
+
+    async def _next(self) -> Event:
         while True:
             event = await self._receive()
             kind = event["type"]
@@ -341,7 +246,6 @@ class Wire:
                 if self._admit(event):
                     return event
             elif kind == "websocket.disconnect":
-                self.told = True
                 self.lost(event.get("code", 1005), event.get("reason") or "")
                 return event
             else:
@@ -355,7 +259,7 @@ class Wire:
             self.complain(complaint)
             return False
         if owner.app_ping and text is not None and len(text) < _MAX_PING_CHARS and _is_ping(text):
-            self.write(_PONG)
+            self.writer.write(_PONG)
             return False
         return True
 
@@ -365,7 +269,7 @@ class Wire:
             return
         code, problem, then = complaint
         self.owner.counters.errors[code] += 1
-        self.write(_control(type="error", code=code, message=problem))
+        self.writer.write(control(type="error", code=code, message=problem))
         if self.guard.too_many():
             logger.info("closing a connection on %s after %d bad messages: %s", self.where, self.guard.errors, problem)
             self.owner.counters.refused[then.name.lower()] += 1
@@ -412,18 +316,16 @@ class Wire:
     def _end(self, code: int, reason: str, *, discard: bool, grace: bool) -> None:
         self.closed = Closed(code, reason)
         self.gone_at = asyncio.get_running_loop().time()
-        if discard and self._outbox is not None:
-            for turn in self._outbox.clear():
-                if not turn.sent.done():
-                    turn.sent.set_exception(WebSocketDisconnect(code, reason))
+        self.writer.end(discard=discard)
         for connection in tuple(self.connections):
             connection.gone(grace=grace)
 
     async def _finish(self, code: int, reason: str) -> None:
-        event = {"type": "websocket.close", "code": code, "reason": reason.encode()[:123].decode(errors="ignore")}
+        reason = str(reason).encode(errors="replace")[:123].decode(errors="ignore")
+        event = {"type": "websocket.close", "code": sendable(code), "reason": reason}
         try:
             async with asyncio.timeout(self.limits.close_timeout_s):
-                await self.drained()
+                await self.writer.drained()
                 await self.transport.send(event)
         except TimeoutError:
             self.owner.counters.stalled += 1
@@ -439,27 +341,30 @@ class Wire:
             now: The loop's time.
         """
         if self.closed is None:
+            if self._received or self._receiving:
+                self._received = False
+            elif self._ahead is None:
+                self._ahead = ReadAhead(self._next, self.owner.tasks)
             if self.transport.closing:
                 self.lost()
-            elif self._outbox:
-                self._check_stall(now)
+            elif self.writer.stalled_for(now) >= self.limits.stall_timeout_s:
+                logger.info("aborting a connection on %s: it does not read", self.where)
+                self.owner.counters.stalled += 1
+                self.lost()
+                self.transport.abort()
         elif self.gone_at is not None:
-            patience_s = self.limits.handler_timeout_s
+            shutdown = self.transport.restarting or self.closed.code == CloseCode.SERVICE_RESTART.code
+            patience_s = self.limits.shutdown_timeout_s if shutdown else self.limits.handler_timeout_s
             if not self.told and patience_s is not None and now - self.gone_at >= patience_s:
                 self._end_task()
             if now - self.gone_at >= self.limits.close_timeout_s and self.transport.buffered:
                 self.transport.abort()  # a transport that is closed flushes first, which may never end
 
-    def _check_stall(self, now: float) -> None:
-        buffered = self.transport.buffered
-        if buffered != self._buffered:
-            self._buffered = buffered
-            self._moved_at = now
-        elif now - self._moved_at >= self.limits.stall_timeout_s:
-            logger.info("aborting a connection on %s: it has not read for %g s", self.where, now - self._moved_at)
-            self.owner.counters.stalled += 1
-            self.lost()
-            self.transport.abort()
+    def ended(self) -> None:
+        """The handler has ended."""
+        self.task = None
+        if self._ahead is not None:
+            self._ahead.stop()
 
     def _end_task(self) -> None:
         """Cancels the handler; the middleware takes the cancellation for what it is."""
@@ -467,10 +372,6 @@ class Wire:
             logger.info("ending the handler of %s: its client is gone and it does not receive", self.where)
             self.cancelled = True
             self.task.cancel("the client is gone")
-
-
-def _control(**fields: Any) -> bytes:
-    return frame(Opcode.TEXT, dumps(fields))
 
 
 def _code(cause: CloseCode) -> Closed:

@@ -182,7 +182,8 @@ class Live:
         self._handlers[:] = [_gone] * len(self._handlers)
 
     async def nothing_left(self) -> None:
-        """Waits until nothing of any connection is left."""
+        """Waits until every handler has ended, and nothing of any connection is left."""
+        await eventually(lambda: not self.server.server.server_state.tasks)  # and what a handler raised is logged
         await eventually(lambda: _counts(self.manager) == (0, 0, 0, 0))
         assert_nothing_left(self.manager)
 
@@ -224,10 +225,14 @@ async def opened(
     lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{server.port}", "Upgrade: websocket", "Connection: Upgrade"]
     lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    writer.write("\r\n".join([*lines, "", ""]).encode())
-    status = int((await asyncio.wait_for(reader.readline(), DEADLINE_S)).split()[1])
-    while (await asyncio.wait_for(reader.readline(), DEADLINE_S)).strip():
-        pass
+    try:
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        status = int((await asyncio.wait_for(reader.readline(), DEADLINE_S)).split()[1])
+        while (await asyncio.wait_for(reader.readline(), DEADLINE_S)).strip():
+            pass
+    except BaseException:
+        reset(writer.transport)
+        raise
     return reader, writer, status
 
 

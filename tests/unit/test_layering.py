@@ -16,10 +16,10 @@ PACKAGE = Path(__file__).parents[2] / "src" / "hubbub"
 # from those below, without going round in a circle. `__init__` is the public names: `from hubbub import ...`.
 LAYERS = [
     "__about__ errors close options",
-    "arguments codec envelope frames guard history names origin outbox positions presence registry stats tasks timers",
+    "arguments codec envelope frames guard history names origin outbox positions presence redaction registry stats tasks timers workers",
     "transports brokers",
     "room fanout",
-    "wire connection",
+    "read_ahead writer wire connection",
     "membership connecting registrar",
     "middleware",
     "install threads",
@@ -39,7 +39,7 @@ NO_MORE_THAN = {"auth": {"auth", "errors", "close"}}
 
 # From outside, and where alone it may be imported. The parts of the second layer are pure, but for two.
 _SOCKETS = {part for part in LEVEL if LEVEL["wire"] <= LEVEL[part] <= LEVEL["manager"]}
-_PURE = {part for part in LEVEL if LEVEL[part] < LEVEL["brokers"]} - {"tasks", "timers"}
+_PURE = {part for part in LEVEL if LEVEL[part] < LEVEL["brokers"]} - {"tasks", "timers", "workers"}
 ONLY_IN = {
     "redis": {"brokers.redis"},
     "uvicorn": {"transports.uvicorn", "cli", "demo"},

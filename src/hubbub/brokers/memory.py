@@ -53,6 +53,9 @@ class MemoryBroker(Broker):
 
     async def unsubscribe(self, channel: str) -> None:
         self._subscribed.discard(channel)
+        log = self._logs.get(channel)
+        if log is not None:
+            log.used_at = self._clock()
 
     async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
         if keep:

@@ -55,6 +55,11 @@ class Transport(ABC):
     def closing(self) -> bool:
         """Whether the socket is known to be gone or going."""
 
+    @property
+    def restarting(self) -> bool:
+        """Whether the server closed it because it shuts down, where that can be told."""
+        return False
+
     @abstractmethod
     def abort(self) -> None:
         """Ends the socket at once, without a Close frame. For a peer that does not read."""

@@ -28,7 +28,13 @@ class _WebSocketState(Protocol):
     name: str
 
 
+class _Close(Protocol):
+    code: int
+
+
 class _ServerProtocol(Protocol):
+    close_sent: _Close | None
+
     @property
     def state(self) -> _WebSocketState: ...
 
@@ -104,6 +110,11 @@ class UvicornTransport(Transport):
     @property
     def closing(self) -> bool:
         return self._transport.is_closing()
+
+    @property
+    def restarting(self) -> bool:
+        sent = self._protocol.conn.close_sent
+        return sent is not None and sent.code == 1012
 
     def abort(self) -> None:
         self._transport.abort()

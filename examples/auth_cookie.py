@@ -1,0 +1,33 @@
+"""A page of one's own: the token is in a cookie that no script can read."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import jwt
+from fastapi import Depends, FastAPI, Response, WebSocket
+
+from hubbub import ConnectionManager
+from hubbub.auth import Claims, JWTAuth
+
+SECRET = "change-me-to-32-bytes-or-more!!!!"
+LIFETIME = timedelta(hours=8)
+
+app = FastAPI()
+manager = ConnectionManager()
+manager.install(app)  # checks the origin, which a cookie relies on
+current_user = JWTAuth(SECRET, algorithms=["HS256"], cookie="session")
+User = Annotated[Claims, Depends(current_user)]
+
+
+@app.post("/sign-in", status_code=204)
+def sign_in(name: str, response: Response) -> None:
+    token = jwt.encode({"sub": name, "exp": datetime.now(UTC) + LIFETIME}, SECRET, "HS256")
+    age = int(LIFETIME.total_seconds())
+    response.set_cookie("session", token, max_age=age, httponly=True, secure=True, samesite="lax")
+
+
+@app.websocket("/ws")
+async def inbox(websocket: WebSocket, user: User) -> None:
+    async with manager.connect(websocket, user.sub) as connection:
+        async for _ in connection:
+            pass

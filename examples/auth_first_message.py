@@ -1,0 +1,30 @@
+"""The token is the first message: for protocols that have it so."""
+
+import asyncio
+
+from fastapi import FastAPI, WebSocket
+
+from hubbub import ConnectionManager
+from hubbub.auth import InvalidToken, JWTAuth
+
+app = FastAPI()
+manager = ConnectionManager()
+manager.install(app)
+auth = JWTAuth(key="change-me-to-32-bytes-or-more!!!!", algorithms=["HS256"])
+
+
+@app.websocket("/ws")
+async def chat(websocket: WebSocket) -> None:
+    await websocket.accept()
+    try:
+        async with asyncio.timeout(5):
+            user = auth.verify(await websocket.receive_text())
+    except (TimeoutError, KeyError):  # nothing came, or a binary message
+        await websocket.close(1008, "unauthorized: no token")
+        return
+    except InvalidToken as error:
+        await websocket.close(error.code, error.reason)
+        return
+    async with manager.connect(websocket, user.sub, expires_at=user.expires_at) as connection:
+        async for text in connection.iter_text():
+            await manager.broadcast({"from": user.sub, "text": text})

@@ -1,0 +1,353 @@
+"""JSON Web Tokens: `JWTAuth`, one FastAPI dependency for HTTP routes and WebSockets, and the `Claims` that it gives.
+
+What decides is in three places that do not know each other: where the token is (`hubbub.auth.tokens`), whether it is
+good (`JWTAuth.verify`), and how a refusal reaches the client (the dependency). RFC 7519, with the advice of RFC 8725:
+algorithms are named and of one family, keys fit them, and everything is checked before a claim is looked at.
+"""
+
+# No `from __future__ import annotations`: FastAPI up to 0.115 can't resolve string annotations of a callable object.
+
+import inspect
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast
+
+import jwt
+from fastapi import HTTPException
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security.base import SecurityBase
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import WebSocketException
+from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocket, WebSocketState
+
+from ..close import CloseCode
+from ..errors import HubbubError, InvalidArgument, shown
+from .keys import Key, KeyFunction, UnfitKey, checked_algorithms, checked_key, fitting_key
+from .tokens import find_token, offered_subprotocol
+
+logger = logging.getLogger("hubbub.auth")
+
+Refuse: TypeAlias = Literal["close", "http"]
+
+_MAX_TOKEN_CHARS = 16 * 1024
+_LAST_SECOND = 253_402_300_799  # of the year 9999, and of what a datetime holds
+_MAX_REASON_BYTES = 123  # RFC 6455 section 5.5
+_CLAIM_NAME = re.compile(r"[!#-\[\]-~]{1,64}")  # goes into WWW-Authenticate
+_NOT_IN_CHALLENGE = re.compile(r"[^ !#-\[\]-~]")  # RFC 6750 section 3
+
+_CAUSES: tuple[tuple[type[Exception], str], ...] = (
+    (jwt.InvalidSignatureError, "bad signature"),
+    (jwt.ImmatureSignatureError, "not valid yet"),
+    (jwt.InvalidAudienceError, "wrong audience"),
+    (jwt.InvalidIssuerError, "wrong issuer"),
+    (jwt.InvalidAlgorithmError, "algorithm not allowed"),
+)
+
+
+class InvalidToken(HubbubError):
+    """A token is missing or not acceptable.
+
+    Attributes:
+        cause: Why, in a few fixed words: nothing of the token is in it.
+        code: What to close a WebSocket with.
+        reason: What to tell the client, who comes back with a new token after ``token expired``.
+    """
+
+    def __init__(self, cause: str, close_code: CloseCode = CloseCode.UNAUTHORIZED) -> None:
+        self.cause = cause
+        self.code = close_code.code
+        reason = f"{close_code.reason}: {cause}" if close_code is CloseCode.UNAUTHORIZED else close_code.reason
+        self.reason = reason.encode(errors="replace")[:_MAX_REASON_BYTES].decode(errors="ignore")
+        super().__init__(self.reason)
+
+
+class KeyUnavailable(HubbubError):
+    """The key to check a token with can't be had now: the function that finds it failed. Not the client's fault.
+
+    Attributes:
+        code: What to close a WebSocket with: 1013, try again later.
+        reason: What to tell the client.
+    """
+
+    code = 1013
+    reason = "authentication is unavailable"
+
+
+class Wire(Protocol):
+    """The one that hubbub's middleware puts into ``scope["hubbub"]`` of a WebSocket."""
+
+    def grant(self, *, subprotocol: str | None, expires_at: float | None) -> None:
+        """Takes what to answer at accept, and when the connection ends (seconds since the epoch)."""
+
+    def count_refused(self, reason: str) -> None:
+        """Counts a refusal."""
+
+
+class Claims(Mapping[str, Any]):
+    """What a verified token says: an immutable mapping.
+
+    Tests make their own, ``Claims({"sub": "ann", "name": "Ann"})``; nothing is verified here. Its ``repr`` holds the
+    subject only.
+    """
+
+    __slots__ = ("_claims",)
+
+    def __init__(self, claims: Mapping[str, Any]) -> None:
+        self._claims = dict(claims)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._claims[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._claims)
+
+    def __len__(self) -> int:
+        return len(self._claims)
+
+    def __repr__(self) -> str:
+        return f"Claims(sub={self._claims.get('sub')!r})"
+
+    @property
+    def sub(self) -> str:
+        """Whom the token is about: the user's id.
+
+        Raises:
+            KeyError: There is no such claim (which ``JWTAuth`` requires by default).
+        """
+        return str(self._claims["sub"])
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the token ends, in UTC; None if never. Without leeway."""
+        expiry = _expiry(self._claims)
+        return None if expiry is None else datetime.fromtimestamp(expiry, UTC)
+
+
+class _Refusal(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    code: int
+    reason: str
+
+
+class JWTAuth(SecurityBase):
+    """A dependency that gives the `Claims` of the request's token, for HTTP routes and WebSockets alike.
+
+    Make one per kind of token, at import, and use it as ``Annotated[Claims, Depends(current_user)]``. The token is
+    taken from the ``Authorization`` header, the subprotocol pair ``bearer, <token>``, and as configured a cookie and a
+    query parameter: the first of these that is there counts. On a WebSocket under `ConnectionManager.install` the
+    subprotocol is answered, and the connection ends when the token does (plus the leeway).
+
+    A refused request gets 401. A refused WebSocket is accepted and closed with 1008 and a reason, since a browser shows
+    a page nothing of a refused handshake. Each refusal is one line of the logger ``hubbub.auth``, without the token.
+
+    Args:
+        key: The HMAC secret, the public key, or a function of the token's (unverified!) header that gives it, such as
+            one around ``PyJWKClient.get_signing_key``. The function runs in a worker thread.
+        algorithms: The algorithms that are accepted: HS256, HS384, HS512, or of RS256 and so on, PS256, ES256, EdDSA;
+            the two families can't be mixed.
+        audience: What ``aud`` has to contain, one of them. None refuses tokens that are meant for an audience.
+        issuer: What ``iss`` has to be, one of them. None doesn't look.
+        leeway_s: Seconds by which clocks may differ, for ``exp``, ``nbf`` and ``iat``.
+        cookie: The name of the cookie to look into. None: no cookie is.
+        query: The name of the query parameter to look into, on WebSockets. None: no parameter is.
+        required: Claims that a token must have. Without ``"exp"`` a token may be valid for ever.
+        refuse: ``"close"``: accept a WebSocket, then close it with a reason. ``"http"``: refuse the handshake with 401
+            (403 where the server can't).
+
+    Raises:
+        InvalidArgument: An argument is wrong, or the key does not fit the algorithms.
+    """
+
+    def __init__(
+        self,
+        key: "Key | KeyFunction",
+        *,
+        algorithms: Sequence[str],
+        audience: str | Sequence[str] | None = None,
+        issuer: str | Sequence[str] | None = None,
+        leeway_s: float = 0.0,
+        cookie: str | None = None,
+        query: str | None = None,
+        required: Sequence[str] = ("exp", "sub"),
+        refuse: Refuse = "close",
+    ) -> None:
+        self.model = HTTPBearer(bearerFormat="JWT")
+        self.scheme_name = type(self).__name__
+        self._algorithms = checked_algorithms(algorithms)
+        self._find_key: KeyFunction | None = None
+        self._key: Key = ""
+        if callable(key):
+            if inspect.iscoroutinefunction(key) or inspect.iscoroutinefunction(type(key).__call__):
+                raise InvalidArgument("key", "is a coroutine function", "a plain function: it runs in a worker thread")
+            self._find_key = key
+        else:
+            if isinstance(key, jwt.PyJWK) and key.algorithm_name in self._algorithms:
+                self._algorithms = [key.algorithm_name]  # a JWK is for one algorithm
+            self._key = checked_key(key, self._algorithms)
+        self._audience = _checked_names("audience", audience)
+        self._issuer = _checked_names("issuer", issuer)
+        if isinstance(leeway_s, bool) or not isinstance(leeway_s, (int, float)) or not 0 <= leeway_s < float("inf"):
+            raise InvalidArgument("leeway_s", f"got {shown(leeway_s)}", "seconds, 0 or more")
+        self._leeway_s = leeway_s
+        for argument, name in (("cookie", cookie), ("query", query)):
+            if name is not None and (not isinstance(name, str) or not name):
+                raise InvalidArgument(argument, f"got {shown(name)}", "a name, or None for not looking there")
+        self._cookie = cookie
+        self._query = query
+        names = required if isinstance(required, Sequence) and not isinstance(required, str) else [None]
+        if not all(isinstance(name, str) and _CLAIM_NAME.fullmatch(name) for name in names):
+            raise InvalidArgument("required", f"got {shown(required)}", "a list of names of claims, in ASCII")
+        if refuse not in ("close", "http"):
+            raise InvalidArgument("refuse", f"got {shown(refuse)}", "'close' or 'http'")
+        self._refuse = refuse
+        # PyJWT wants a str as sub; a user id is an int in many a token, so that verify() looks itself.
+        self._options = {"require": list(required), "verify_sub": False}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(algorithms={self._algorithms!r})"
+
+    async def __call__(self, connection: HTTPConnection) -> Claims:
+        """The dependency: FastAPI calls it for each request and each WebSocket."""
+        scope = connection.scope
+        presented = find_token(scope, cookie=self._cookie, query=self._query)
+        try:
+            if presented is None:
+                raise InvalidToken("no token")
+            if self._find_key is None:
+                claims = self.verify(presented.token)
+            else:
+                claims = await run_in_threadpool(self.verify, presented.token)
+        except InvalidToken as error:
+            logger.info("refused %s: %s%s", _where(scope), error.reason, _detail(error))
+            challenge = "Bearer"  # without an error when there was no token: RFC 6750 section 3.1
+            if presented is not None:
+                description = _NOT_IN_CHALLENGE.sub("?", error.reason)
+                challenge = f'Bearer error="invalid_token", error_description="{description}"'
+            refusal = _Refusal(401, {"WWW-Authenticate": challenge}, error.code, error.reason)
+        except KeyUnavailable as error:
+            logger.warning("refused %s: no key to check its token with%s", _where(scope), _detail(error))
+            refusal = _Refusal(503, {}, error.code, error.reason)
+        else:
+            if (wire := _wire(scope)) is not None:
+                expiry = _expiry(claims)
+                wire.grant(
+                    subprotocol=offered_subprotocol(scope),
+                    expires_at=None if expiry is None else expiry + self._leeway_s,
+                )
+            return claims
+        raise await self._refused(connection, refusal)
+
+    def verify(self, token: str) -> Claims:
+        """Checks a token that came some other way, such as in a first message.
+
+        It calls the key function, if there is one, in this thread; where that may wait for the network, run it in
+        another: ``await run_in_threadpool(current_user.verify, token)``.
+
+        Raises:
+            InvalidToken: The token is not acceptable.
+            KeyUnavailable: The key function failed.
+        """
+        if not isinstance(token, str) or not token.isascii() or len(token) > _MAX_TOKEN_CHARS:
+            raise InvalidToken("malformed token")
+        try:
+            key = self._key if self._find_key is None else self._found_key(token, self._find_key)
+            claims = jwt.decode(
+                token,
+                cast("Any", key),
+                algorithms=self._algorithms,
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=self._leeway_s,
+                options=cast("Any", self._options),
+            )
+        except jwt.ExpiredSignatureError:
+            raise InvalidToken("expired", CloseCode.TOKEN_EXPIRED) from None
+        except jwt.MissingRequiredClaimError as error:
+            raise InvalidToken(f"no {error.claim} claim") from None
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
+            # The last four: what PyJWT lets through for input that no issuer makes; it depends on its version.
+            cause = next((text for kind, text in _CAUSES if isinstance(error, kind)), "malformed token")
+            raise InvalidToken(cause) from None
+        if "sub" in claims and not _is_user(claims["sub"]):
+            raise InvalidToken("bad sub claim")
+        return Claims(claims)
+
+    def _found_key(self, token: str, find_key: KeyFunction) -> Key:
+        header = jwt.get_unverified_header(token)
+        algorithm = header.get("alg")
+        if algorithm not in self._algorithms:
+            raise InvalidToken("algorithm not allowed")  # before it costs a look-up
+        try:
+            key = find_key(MappingProxyType(header))
+        except (InvalidToken, KeyUnavailable):
+            raise
+        except jwt.PyJWKClientConnectionError as error:
+            raise KeyUnavailable("the keys can't be fetched") from error
+        except (LookupError, jwt.PyJWKClientError) as error:
+            raise InvalidToken("unknown key") from error
+        except Exception as error:
+            raise KeyUnavailable("the key function failed") from error
+        if key is None:
+            raise InvalidToken("unknown key")
+        try:
+            return fitting_key(key, algorithm)
+        except UnfitKey as error:
+            raise InvalidToken("its key is not for its algorithm") from error
+
+    async def _refused(self, connection: HTTPConnection, refusal: _Refusal) -> Exception:
+        """Accepts the socket if that is how it is refused, and gives what to raise, for Starlette to answer with."""
+        scope = connection.scope
+        response = HTTPException(refusal.status, refusal.reason, refusal.headers)
+        if scope["type"] == "http":
+            return response
+        if (wire := _wire(scope)) is not None:
+            wire.count_refused("token")
+        if isinstance(connection, WebSocket) and connection.application_state is WebSocketState.CONNECTING:
+            if self._refuse == "close":
+                # A browser drops a socket that answers none of the subprotocols it offered, and shows no reason.
+                offered = offered_subprotocol(scope) or next(iter(scope.get("subprotocols", ())), None)
+                await connection.accept(offered)
+            elif "websocket.http.response" in (scope.get("extensions") or {}):
+                return response
+        return WebSocketException(refusal.code, refusal.reason)
+
+
+def _checked_names(argument: str, value: object) -> list[str] | None:
+    if value is None:
+        return None
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, Sequence) or not names:
+        raise InvalidArgument(argument, f"got {shown(value)}", "a str, a list of them, or None")
+    if not all(isinstance(name, str) and name for name in names):
+        raise InvalidArgument(argument, f"got {shown(value)}", "a str, a list of them, or None")
+    return list(names)
+
+
+def _is_user(sub: object) -> bool:
+    return (isinstance(sub, str) and sub != "") or (isinstance(sub, int) and not isinstance(sub, bool))
+
+
+def _expiry(claims: Mapping[str, Any]) -> float | None:
+    """``exp`` as PyJWT reads it, within what a datetime holds."""
+    exp = claims.get("exp")
+    return None if exp is None else float(min(int(exp), _LAST_SECOND))
+
+
+def _wire(scope: Mapping[str, Any]) -> Wire | None:
+    return cast("Wire | None", scope.get("hubbub")) if scope["type"] == "websocket" else None
+
+
+def _where(scope: Mapping[str, Any]) -> str:
+    kind = "a WebSocket" if scope["type"] == "websocket" else "a request"
+    return f"{kind} on {shown(scope.get('path', ''))}"
+
+
+def _detail(error: Exception) -> str:
+    """What the key function raised: the token was never in its hands."""
+    cause = error.__cause__
+    return "" if cause is None else f" ({type(cause).__name__}: {shown(str(cause), limit=200)})"

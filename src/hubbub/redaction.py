@@ -1,0 +1,52 @@
+"""Keeps tokens out of the server's log.
+
+Uvicorn prints a WebSocket's whole query when it is accepted or refused, and at debug level the websockets library
+prints every header of the handshake, both before or beyond what an app can do about it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import MutableMapping
+from typing import Any, Final
+
+HIDDEN: Final = "***"
+_SECRET_HEADERS = frozenset(("authorization", "cookie", "sec-websocket-protocol", "proxy-authorization"))
+
+
+def redact_query(scope: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Hides the values of a handshake's query from the server, which holds the same scope.
+
+    Returns:
+        The scope for the app, which keeps the original.
+    """
+    query: bytes = scope.get("query_string") or b""
+    if not query:
+        return scope
+    inner = dict(scope)
+    names = (part.partition(b"=")[0] for part in query.split(b"&"))
+    scope["query_string"] = b"&".join(name + b"=" + HIDDEN.encode() for name in names)
+    return inner
+
+
+class HandshakeFilter(logging.Filter):
+    """Hides credentials in the lines that the websockets library logs of a handshake, at debug level.
+
+    Those are ``> GET /path?query HTTP/1.1`` and ``> header: value``.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Lets every record through, some of them redacted."""
+        if record.levelno <= logging.DEBUG and isinstance(record.args, tuple) and isinstance(record.msg, str):
+            if record.msg.startswith("> GET "):
+                record.args = tuple(_without_query(arg) for arg in record.args)
+            elif len(record.args) == 2 and str(record.args[0]).lower() in _SECRET_HEADERS:
+                record.args = (record.args[0], HIDDEN)
+        return True
+
+
+def _without_query(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    path, mark, _ = value.partition("?")
+    return path + mark + HIDDEN if mark else value

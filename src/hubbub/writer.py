@@ -1,0 +1,226 @@
+"""The only writer to one socket: at once while it takes what is written, else through a bounded outbox.
+
+Theory of operation. While the socket takes what is written, there is no outbox and no task: `write_now` is one call
+down to the transport. Once it does not, frames wait in the outbox and a task drains it, until it is empty. A send of
+the handler goes straight to the server when nothing waits, else it takes its turn in the outbox and the handler waits
+for it: Starlette's own backpressure. Nothing else ever waits.
+
+Invariant: `write_now` writes only while neither a drain nor a handler's send is under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from .codec import dumps
+from .frames import Opcode, frame
+from .outbox import DIRECT, Lane, Outbox
+from .transports import Event, Transport
+
+if TYPE_CHECKING:
+    from .tasks import Tasks
+
+_CHUNK_BYTES = 64 * 1024
+
+
+class Host(Protocol):
+    """Whose socket it is: hears what the writer finds out."""
+
+    @property
+    def tasks(self) -> Tasks: ...
+
+    @property
+    def max_outbox_bytes(self) -> int: ...
+
+    def lost(self) -> None:
+        """The socket is gone."""
+
+    def overflowed(self, queued_bytes: int) -> None:
+        """The outbox is full of what may not be dropped."""
+
+    def dropped(self, frames: int) -> None:
+        """An overflow policy dropped frames."""
+
+
+class _Turn(NamedTuple):
+    """A send of the handler that waits in the outbox."""
+
+    event: Event
+    sent: asyncio.Future[None]
+
+
+class Writer:
+    """Writes to one socket.
+
+    Args:
+        host: Whose socket it is.
+        transport: How to get there.
+    """
+
+    __slots__ = (
+        "_buffered",
+        "_drained",
+        "_draining",
+        "_host",
+        "_moved_at",
+        "_outbox",
+        "_sending",
+        "ended",
+        "transport",
+    )
+
+    def __init__(self, host: Host, transport: Transport) -> None:
+        self.transport = transport
+        self.ended = False
+        self._host = host
+        self._outbox: Outbox[_Turn] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._draining = False
+        self._sending = False
+        self._moved_at = 0.0
+        self._buffered = 0
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that wait in the outbox."""
+        return 0 if self._outbox is None else self._outbox.bytes
+
+    @property
+    def congested(self) -> bool:
+        """Whether more than a quarter of the outbox is in use: the time to page a replay."""
+        return self._outbox is not None and self._outbox.bytes > self._outbox.max_bytes // 4
+
+    def write_now(self, data: bytes) -> bool:
+        """Writes frames if nothing waits and the socket takes them; else does nothing."""
+        if self.ended or self._draining or self._sending:
+            return False
+        return self.transport.write(data)
+
+    def write(self, data: bytes, lane: Lane = DIRECT, key: str | None = None) -> bool:
+        """Writes a frame, or queues it, without waiting.
+
+        Args:
+            data: The frame; in a lane that loses nothing, whole frames in one piece.
+            lane: Where it comes by.
+            key: What ``overflow="latest"`` replaces by.
+
+        Returns:
+            False where the peer is gone or the frame was dropped.
+        """
+        if self.write_now(data):
+            return True
+        return not self.ended and self._queue(data, lane, key)
+
+    def _queue(self, data: bytes, lane: Lane, key: str | None) -> bool:
+        if self.transport.closing:
+            self._host.lost()
+            return False
+        outbox = self._opened_outbox()
+        before = outbox.dropped_frames
+        outcome = outbox.push(data, lane, key, buffered=self.transport.buffered)
+        if outbox.dropped_frames != before:
+            self._host.dropped(outbox.dropped_frames - before)
+        if outcome == "overflow":
+            self._host.overflowed(outbox.bytes)
+            return False
+        self._drain_soon()
+        return outcome == "queued"
+
+    async def send(self, event: Event) -> None:
+        """A send of the handler: in its turn, and with the server's own backpressure.
+
+        Raises:
+            OSError: The socket is gone.
+        """
+        if self._draining or self._sending:
+            sent = asyncio.get_running_loop().create_future()
+            self._opened_outbox().push_turn(_Turn(event, sent))
+            self._drain_soon()
+            await sent
+            return
+        self._sending = True
+        try:
+            await self.transport.send(event)
+        finally:
+            self._sending = False
+            self._drain_soon()
+
+    def end(self, *, discard: bool) -> None:
+        """Takes no more. What is queued still goes out, unless it is discarded."""
+        self.ended = True
+        if discard and self._outbox is not None:
+            for turn in self._outbox.clear():
+                if not turn.sent.done():
+                    turn.sent.set_exception(ConnectionResetError("the socket is gone"))
+
+    async def drained(self) -> None:
+        """Waits until nothing is queued. Returns too when the socket is gone."""
+        while self._draining:
+            if self._drained is None:
+                self._drained = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._drained)
+
+    def stalled_for(self, now: float) -> float:
+        """Seconds that what waits has not moved; 0 where nothing waits. To be asked regularly."""
+        if not self._outbox:
+            return 0.0
+        buffered = self.transport.buffered
+        if buffered != self._buffered:
+            self._buffered = buffered
+            self._moved_at = now
+        return now - self._moved_at
+
+    def _opened_outbox(self) -> Outbox[_Turn]:
+        if self._outbox is None:
+            self._outbox = Outbox(self._host.max_outbox_bytes)
+            self._moved_at = asyncio.get_running_loop().time()
+        return self._outbox
+
+    def _drain_soon(self) -> None:
+        if not self._draining and not self._sending and self._outbox:
+            self._draining = True
+            self._host.tasks.spawn(self._drain(self._outbox), "drain")
+
+    async def _drain(self, outbox: Outbox[_Turn]) -> None:
+        try:
+            while True:
+                item = outbox.take(_CHUNK_BYTES)
+                if item is None:
+                    notices = outbox.take_dropped()
+                    if not notices:
+                        break
+                    for room, count in notices.items():
+                        outbox.push(control(type="dropped", room=room, count=count), DIRECT)
+                elif isinstance(item, bytes):
+                    await self.transport.write_soon(item)
+                else:
+                    await self._perform(item)
+                self._moved_at = asyncio.get_running_loop().time()
+        except OSError:
+            self._host.lost()
+        finally:
+            self._draining = False
+            self._outbox = None
+            if self._drained is not None and not self._drained.done():
+                self._drained.set_result(None)
+            self._drained = None
+
+    async def _perform(self, turn: _Turn) -> None:
+        if turn.sent.done():
+            return  # the handler no longer waits
+        try:
+            await self.transport.send(turn.event)
+        except Exception as error:
+            if not turn.sent.done():
+                turn.sent.set_exception(error)
+            if isinstance(error, OSError):
+                raise
+        else:
+            if not turn.sent.done():
+                turn.sent.set_result(None)
+
+
+def control(**fields: Any) -> bytes:
+    """The frame of a message of ours."""
+    return frame(Opcode.TEXT, dumps(fields))

@@ -16,7 +16,8 @@ PACKAGE = Path(__file__).parents[2] / "src" / "hubbub"
 # from those below, without going round in a circle. `__init__` is the public names: `from hubbub import ...`.
 LAYERS = [
     "__about__ errors close options",
-    "arguments codec envelope frames guard history names origin outbox positions presence redaction registry stats tasks timers workers",
+    "arguments codec envelope frames guard history names origin outbox positions presence redaction registry stats "
+    "tasks timers workers",
     "transports brokers",
     "room fanout",
     "read_ahead writer wire connection",

@@ -1,0 +1,68 @@
+"""Notifications that nobody misses: stored first, then pushed, and fetched by whoever was away."""
+
+import itertools
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fastapi import FastAPI, WebSocket
+
+from hubbub import ConnectionManager
+
+app = FastAPI()
+manager = ConnectionManager()
+manager.install(app)
+
+
+@dataclass
+class Notification:
+    id: int
+    user_id: str
+    text: str
+    read: bool = False
+
+
+class Notifications:
+    """Stands for a table."""
+
+    def __init__(self) -> None:
+        self._ids = itertools.count(1)
+        self._rows: dict[int, Notification] = {}
+
+    async def add(self, user_id: str, text: str) -> Notification:
+        row = Notification(next(self._ids), user_id, text)
+        self._rows[row.id] = row
+        return row
+
+    async def unread(self, user_id: str) -> list[Notification]:
+        return [row for row in self._rows.values() if row.user_id == user_id and not row.read]
+
+    async def mark_read(self, user_id: str, up_to: int) -> None:
+        for row in self._rows.values():
+            if row.user_id == user_id and row.id <= up_to:
+                row.read = True
+
+
+notifications = Notifications()
+mails: list[tuple[str, str]] = []
+
+
+def pushable(row: Notification) -> dict[str, Any]:
+    return {"type": "notification", **asdict(row)}
+
+
+@app.post("/users/{user_id}/notifications")
+async def notify(user_id: str, text: str) -> None:
+    row = await notifications.add(user_id, text)
+    if not await manager.send_to_user(user_id, pushable(row)):
+        mails.append((user_id, text))
+
+
+@app.websocket("/ws/{user_id}")
+async def inbox(websocket: WebSocket, user_id: str) -> None:
+    async with manager.connect(websocket, user_id) as connection:
+        for row in await notifications.unread(user_id):  # after connecting, so that nothing falls in between
+            await connection.send(pushable(row))
+        async for message in connection.iter_json():
+            if message.get("type") == "read":
+                await notifications.mark_read(user_id, int(message["up_to"]))
+                await manager.send_to_user(user_id, {"type": "read", "up_to": message["up_to"]})

@@ -1,0 +1,713 @@
+"""What any `Broker` has to do, as tests: for the authors of brokers.
+
+Subclass `BrokerSuite`, say where brokers come from, and let pytest run it with whatever plugin runs async tests
+(anyio's comes with Starlette)::
+
+    @pytest.mark.anyio
+    class TestMyBroker(BrokerSuite):
+        @asynccontextmanager
+        async def brokers(self) -> AsyncIterator[Sequence[Broker]]:
+            async with an_empty_server() as url:
+                yield MyBroker(url), MyBroker(url)
+
+Each test begins with nothing at the broker. With two brokers all that workers share is tested between the two; an
+embedded broker is both. Nothing here imports pytest. For its reports to show values, call
+``pytest.register_assert_rewrite("hubbub.testing.broker_suite")`` in a conftest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ..brokers.base import Broker, Delivery, OptionsOf
+from ..codec import decode, encode
+from ..envelope import Envelope, Kick, Page
+from ..options import History, RoomOptions
+from ..positions import Position
+
+KEPT = "kept"
+"""A channel with history: the newest five messages."""
+BRIEF = "brief"
+"""A channel with history that is soon forgotten."""
+NUMBERED = "numbered"
+"""A channel with positions and without history."""
+PLAIN = "plain"
+"""A channel with neither."""
+
+SIZE = 5
+
+ODD_NAMES = [
+    "$everyone",
+    "$user:42",
+    "$user:4",
+    "a",
+    "A",
+    "a:b",
+    "a*",
+    "a?",
+    "[a]",
+    "{a}",
+    "{a}b",
+    "a b",
+    "a\nb",
+    "a\0b",
+    "ä" * 127,
+    "👋",
+    '"',
+]
+"""Names that a broker might take for something else."""
+
+
+class Worker:
+    """A broker that is started, and what it has delivered.
+
+    Attributes:
+        broker: The broker.
+        received: Channel and message or order, as they came.
+    """
+
+    def __init__(self, broker: Broker, deadline_s: float) -> None:
+        self.broker = broker
+        self.received: list[tuple[str, Delivery]] = []
+        self._deadline_s = deadline_s
+        self._changed = asyncio.Event()
+
+    async def start(self, options_of: OptionsOf) -> None:
+        """Starts the broker."""
+        await self.broker.start(self._deliver, options_of)
+
+    def _deliver(self, channel: str, delivery: Delivery) -> None:
+        self.received.append((channel, delivery))
+        self._changed.set()
+
+    async def publish(self, channel: str, message: Any, *, keep: bool = True) -> Position | None:
+        """Publishes a message."""
+        return await self.broker.publish(channel, Envelope(encode(message)), keep=keep)
+
+    async def publish_numbered(self, channel: str, message: Any) -> Position:
+        """Publishes a message in a room that has positions."""
+        position = await self.publish(channel, message)
+        assert position is not None, f"a message on {channel!r} got no position"
+        return position
+
+    async def until(self, reached: Callable[[], bool]) -> None:
+        """Waits until something that deliveries change has come true."""
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                while not reached():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise AssertionError(f"not delivered in {self._deadline_s:g} s; there is {self.received!r}") from None
+
+    async def all_of(self, channel: str) -> list[Delivery]:
+        """What was delivered on a channel, after everything published before this has come."""
+        end = f"end {len(self.received)} {id(self)}"
+        await self.publish(channel, end, keep=False)
+        await self.until(lambda: end in self._messages(channel))
+        found = [delivery for on, delivery in self.received if on == channel]
+        return [each for each in found if isinstance(each, Kick) or not _is_end(each)]
+
+    async def messages(self, channel: str) -> list[Any]:
+        """The messages that were delivered on a channel, after everything published before this has come."""
+        return [decode(each.payload) for each in await self.all_of(channel) if isinstance(each, Envelope)]
+
+    async def offsets(self, channel: str) -> list[int]:
+        """The offsets that were delivered on a channel, after everything published before this has come."""
+        envelopes = [each for each in await self.all_of(channel) if isinstance(each, Envelope)]
+        return [each.position.offset for each in envelopes if each.position is not None]
+
+    def _messages(self, channel: str) -> list[Any]:
+        return [decode(each.payload) for on, each in self.received if on == channel and isinstance(each, Envelope)]
+
+
+def _is_end(envelope: Envelope) -> bool:
+    message = decode(envelope.payload)
+    return isinstance(message, str) and message.startswith("end ")
+
+
+def _offsets(page: Page) -> list[int]:
+    return [entry.recorded().position.offset for entry in page.entries]
+
+
+def _messages(page: Page) -> list[Any]:
+    return [entry.recorded().message for entry in page.entries]
+
+
+class BrokerSuite:
+    """The tests. Every sentence of `hubbub.brokers.Broker` that can be seen from outside is one.
+
+    Attributes:
+        ttl_s: How long the history of a short-lived room is kept. With a real server, as short as its clock allows.
+        deadline_s: How long to wait for a delivery.
+    """
+
+    ttl_s: float = 1.0
+    deadline_s: float = 5.0
+
+    def brokers(self) -> AbstractAsyncContextManager[Sequence[Broker]]:
+        """Gives brokers that are not started and share what they keep: two, or the only one there can be."""
+        raise NotImplementedError
+
+    async def pass_time(self, seconds: float) -> None:
+        """Lets time go by at the broker. Override it where a test can set the broker's clock."""
+        await asyncio.sleep(seconds)
+
+    def options_of(self, channel: str) -> RoomOptions:
+        """The options of the rooms that the tests use."""
+        if channel == PLAIN:
+            return RoomOptions()
+        if channel == NUMBERED:
+            return RoomOptions(positions=True)
+        if channel == BRIEF:
+            return RoomOptions(history=History(100, self.ttl_s))
+        return RoomOptions(history=History(SIZE, 60.0))
+
+    @asynccontextmanager
+    async def workers(self) -> AsyncIterator[tuple[Worker, Worker]]:
+        """Two workers; with an embedded broker the same one twice."""
+        async with self.brokers() as brokers:
+            workers = [Worker(broker, self.deadline_s) for broker in brokers]
+            for worker in workers:
+                await worker.start(self.options_of)
+            try:
+                yield workers[0], workers[-1]
+            finally:
+                for worker in workers:
+                    await worker.broker.close()
+
+    # Delivery and order
+
+    async def test_a_message_is_delivered_as_it_was_published(self) -> None:
+        """Kind, data, key and the excluded arrive unchanged, on the publishing worker too."""
+        sent = [
+            Envelope(encode("text with ü and \0")),
+            Envelope(encode("")),
+            Envelope(encode(b"")),
+            Envelope(encode(bytes(range(256)))),
+            Envelope(encode({"a": [1, None, "ü"]}), frozenset({"one", "two"}), "a key"),
+            Envelope(encode(b"x" * 300_000), key=""),
+        ]
+        for channel in (PLAIN, KEPT):
+            async with self.workers() as (first, second):
+                for worker in (first, second):
+                    await worker.broker.subscribe(channel)
+                for envelope in sent:
+                    await first.broker.publish(channel, envelope)
+                for worker in (first, second):
+                    came = [each for each in await worker.all_of(channel) if isinstance(each, Envelope)]
+                    assert [(each.payload, each.exclude, each.key) for each in came] == [
+                        (each.payload, each.exclude, each.key) for each in sent
+                    ]
+
+    async def test_each_worker_gets_each_message_once_in_the_order_of_its_publisher(self) -> None:
+        """What one worker publishes, one call after another, comes once and in that order everywhere."""
+        for channel in (PLAIN, NUMBERED, KEPT):
+            async with self.workers() as (first, second):
+                for worker in (first, second):
+                    await worker.broker.subscribe(channel)
+                for number in range(50):
+                    await second.publish(channel, number)
+                for worker in (first, second):
+                    assert await worker.messages(channel) == list(range(50))
+
+    async def test_all_workers_get_concurrent_messages_in_one_order(self) -> None:
+        """Publishes from several workers at once are numbered without holes, and come in the order of the numbers."""
+        async with self.workers() as (first, second):
+            for worker in (first, second):
+                await worker.broker.subscribe(KEPT)
+            positions = await asyncio.gather(
+                *(worker.publish_numbered(KEPT, number) for number in range(40) for worker in (first, second))
+            )
+            assert sorted(position.offset for position in positions) == list(range(1, 81))
+            assert len({position.epoch for position in positions}) == 1
+            assert await first.offsets(KEPT) == list(range(1, 81))
+            assert await second.offsets(KEPT) == list(range(1, 81))
+            assert await first.messages(KEPT) == await second.messages(KEPT)
+
+    async def test_channels_do_not_mix(self) -> None:
+        """A name is a name: no pattern, no prefix, nothing special in it."""
+        async with self.workers() as (first, second):
+            for name in ODD_NAMES[::2]:
+                await first.broker.subscribe(name)
+            for name in ODD_NAMES:
+                position = await second.publish_numbered(name, f"to {name}")
+                assert position.offset == 1
+            for name in ODD_NAMES[::2]:
+                assert await first.messages(name) == [f"to {name}"]
+            assert {channel for channel, _ in first.received} == set(ODD_NAMES[::2])
+            for name in ODD_NAMES:
+                assert _messages(await first.broker.history(name)) == [f"to {name}"]
+
+    async def test_a_cancelled_publish_leaves_no_hole(self) -> None:
+        """It may or may not have taken effect; what follows goes on."""
+        async with self.workers() as (first, second):
+            await first.broker.subscribe(KEPT)
+            cancelled = asyncio.create_task(second.publish(KEPT, "cancelled"))
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            await asyncio.wait([cancelled])
+            last = await second.publish_numbered(KEPT, "after")
+            assert last.offset in {1, 2}
+            messages = await first.messages(KEPT)
+            assert messages in (["after"], ["cancelled", "after"])
+            assert _messages(await first.broker.history(KEPT)) == messages
+
+    # Subscriptions
+
+    async def test_nothing_comes_without_a_subscription(self) -> None:
+        """A worker gets the channels that it subscribed to, and no others."""
+        async with self.workers() as (first, second):
+            await first.publish(PLAIN, "before")
+            await first.broker.subscribe(PLAIN)
+            await second.publish(PLAIN, "after")
+            await second.publish(KEPT, "elsewhere")
+            assert await first.messages(PLAIN) == ["after"]
+            assert {channel for channel, _ in first.received} == {PLAIN}
+
+    async def test_subscribe_is_idempotent(self) -> None:
+        """Twice subscribed is delivered once; one unsubscribe ends it."""
+        async with self.workers() as (first, second):
+            position = await first.broker.subscribe(KEPT)
+            assert await first.broker.subscribe(KEPT) == position
+            await second.publish(KEPT, "once")
+            assert await first.messages(KEPT) == ["once"]
+            await first.broker.unsubscribe(KEPT)
+            await second.publish(KEPT, "unheard")
+            await first.broker.subscribe(KEPT)
+            assert await first.messages(KEPT) == ["once"]
+
+    async def test_unsubscribe_ends_the_delivery_and_is_idempotent(self) -> None:
+        """What is published without a subscription never comes, not after the next subscription either."""
+        async with self.workers() as (first, second):
+            await first.broker.unsubscribe(PLAIN)
+            await first.broker.subscribe(PLAIN)
+            await second.publish(PLAIN, "one")
+            assert await first.messages(PLAIN) == ["one"]
+            await first.broker.unsubscribe(PLAIN)
+            await first.broker.unsubscribe(PLAIN)
+            await second.publish(PLAIN, "two")
+            await first.broker.subscribe(PLAIN)
+            await second.publish(PLAIN, "three")
+            assert await first.messages(PLAIN) == ["one", "three"]
+
+    async def test_unsubscribe_is_of_one_worker_only(self) -> None:
+        """The others go on."""
+        async with self.workers() as (first, second):
+            for worker in (first, second):
+                await worker.broker.subscribe(PLAIN)
+            await second.broker.unsubscribe(PLAIN)
+            if first is second:
+                await first.broker.subscribe(PLAIN)
+            await second.publish(PLAIN, "hello")
+            assert await first.messages(PLAIN) == ["hello"]
+
+    async def test_subscribe_gives_a_position_after_which_nothing_is_missed(self) -> None:
+        """Whatever is published meanwhile: each message after the position that subscribe gave is delivered, once."""
+        async with self.workers() as (first, second):
+            going, numbers = True, 0
+
+            async def publish() -> None:
+                nonlocal numbers
+                while going:
+                    numbers = (await second.publish_numbered(NUMBERED, "tick")).offset
+                    await asyncio.sleep(0)
+
+            publisher = asyncio.create_task(publish())
+            try:
+                for _ in range(20):
+                    first.received.clear()
+                    position = await first.broker.subscribe(NUMBERED)
+                    assert position is not None
+                    reached = max(numbers, position.offset) + 3
+                    await first.until(lambda reached=reached: _newest(first) >= reached)  # type: ignore[misc]
+                    offsets = [
+                        each.position.offset
+                        for _, each in first.received
+                        if isinstance(each, Envelope) and each.position is not None
+                    ]
+                    assert offsets == list(range(offsets[0], offsets[-1] + 1)), "a gap or a repeat"
+                    assert offsets[0] <= position.offset + 1, "missed what came after the position"
+                    await first.broker.unsubscribe(NUMBERED)
+            finally:
+                going = False
+                await publisher
+
+    # Positions
+
+    async def test_positions_count_from_one_without_holes(self) -> None:
+        """Within one epoch of eight characters; publish, delivery and `position` agree."""
+        for channel in (NUMBERED, KEPT):
+            async with self.workers() as (first, second):
+                start = await first.broker.subscribe(channel)
+                assert start is not None
+                assert start.offset == 0
+                assert len(start.epoch) == len(start.epoch.encode()) == 8
+                assert await second.broker.position(channel) == start
+                for number in range(1, 9):
+                    assert await second.publish(channel, number) == Position(start.epoch, number)
+                    assert await first.broker.position(channel) == Position(start.epoch, number)
+                came = [each.position for each in await first.all_of(channel) if isinstance(each, Envelope)]
+                assert came == [Position(start.epoch, number) for number in range(1, 9)]
+
+    async def test_each_room_has_an_epoch_of_its_own(self) -> None:
+        """A position of one room is none of another."""
+        async with self.workers() as (first, _):
+            positions = [await first.broker.position(channel) for channel in ("one", "two", "three")]
+            assert len({position.epoch for position in positions if position is not None}) == 3
+
+    async def test_a_room_without_positions_has_none(self) -> None:
+        """Nothing is numbered there, and nothing is kept."""
+        async with self.workers() as (first, second):
+            assert await first.broker.subscribe(PLAIN) is None
+            assert await second.publish(PLAIN, "hello") is None
+            assert await first.broker.position(PLAIN) is None
+            assert await first.broker.history(PLAIN) == Page([], None, whole=False)
+            assert await first.broker.history(PLAIN, Position("abcdefgh", 0), 10) == Page([], None, whole=False)
+
+    async def test_a_room_with_positions_alone_keeps_nothing(self) -> None:
+        """Only who missed nothing can be told so."""
+        async with self.workers() as (first, second):
+            early = await first.publish_numbered(NUMBERED, "one")
+            head = await first.publish_numbered(NUMBERED, "two")
+            assert await second.broker.history(NUMBERED, head) == Page([], head, whole=True)
+            assert await second.broker.history(NUMBERED, early) == Page([], head, whole=False)
+            assert (await second.broker.history(NUMBERED)).entries == []
+
+    async def test_what_is_not_to_be_kept_has_no_position(self) -> None:
+        """``keep=False`` is delivered in its place among the others, and leaves no trace."""
+        async with self.workers() as (first, second):
+            await first.broker.subscribe(KEPT)
+            await second.publish(KEPT, "one")
+            assert await second.publish(KEPT, "news", keep=False) is None
+            assert (await second.publish_numbered(KEPT, "two")).offset == 2
+            came = [each for each in await first.all_of(KEPT) if isinstance(each, Envelope)]
+            assert [decode(each.payload) for each in came] == ["one", "news", "two"]
+            assert came[1].position is None
+            assert _messages(await first.broker.history(KEPT)) == ["one", "two"]
+
+    # History
+
+    async def test_history_without_a_position_gives_the_newest_oldest_first(self) -> None:
+        """At most ``limit``, at most what is kept."""
+        async with self.workers() as (first, second):
+            assert (await second.broker.history(KEPT)).entries == []
+            for number in range(1, 8):
+                await first.publish(KEPT, number)
+            page = await second.broker.history(KEPT)
+            assert _messages(page) == [3, 4, 5, 6, 7]
+            assert page.head == await first.broker.position(KEPT)
+            assert _messages(await second.broker.history(KEPT, limit=2)) == [6, 7]
+            assert _messages(await second.broker.history(KEPT, limit=100)) == [3, 4, 5, 6, 7]
+
+    async def test_history_after_a_position_is_exactly_what_was_missed(self) -> None:
+        """Whole, in order, with positions; nothing at the head itself."""
+        async with self.workers() as (first, second):
+            positions = [await first.broker.position(KEPT)]
+            positions += [await first.publish(KEPT, number) for number in range(1, SIZE + 1)]
+            for missed_from, position in enumerate(positions):
+                page = await second.broker.history(KEPT, position)
+                assert page.whole
+                assert page.last
+                assert page.head == positions[-1]
+                assert _messages(page) == list(range(missed_from + 1, SIZE + 1))
+                assert [entry.recorded().position for entry in page.entries] == positions[missed_from + 1 :]
+
+    async def test_history_is_read_in_pages(self) -> None:
+        """With a position, ``limit`` gives the oldest after it, and the last page says that it is."""
+        async with self.workers() as (first, second):
+            after = await first.broker.position(KEPT)
+            for number in range(1, SIZE + 1):
+                await first.publish(KEPT, number)
+            found: list[Any] = []
+            for _ in range(SIZE):
+                page = await second.broker.history(KEPT, after, 2)
+                assert page.whole
+                assert len(page.entries) <= 2
+                found += _messages(page)
+                if page.last:
+                    break
+                after = page.entries[-1].recorded().position
+            assert found == list(range(1, SIZE + 1))
+
+    async def test_history_that_was_trimmed_by_size_is_not_whole(self) -> None:
+        """It says so, and gives what is kept; from where nothing was trimmed it is whole."""
+        async with self.workers() as (first, second):
+            positions = [await first.publish(KEPT, number) for number in range(1, SIZE + 4)]
+            for position in positions[:2]:
+                page = await second.broker.history(KEPT, position)
+                assert not page.whole
+                assert _messages(page) == [4, 5, 6, 7, 8]
+            page = await second.broker.history(KEPT, positions[2])
+            assert page.whole
+            assert _messages(page) == [4, 5, 6, 7, 8]
+
+    async def test_history_that_was_trimmed_by_age_is_not_whole(self) -> None:
+        """A message is kept for the room's ttl; the numbers go on."""
+        async with self.workers() as (first, second):
+            start = await first.broker.position(BRIEF)
+            one = await first.publish_numbered(BRIEF, "one")
+            await self.pass_time(self.ttl_s * 0.7)
+            two = await first.publish_numbered(BRIEF, "two")
+            page = await second.broker.history(BRIEF, start)
+            assert page.whole
+            assert _messages(page) == ["one", "two"]
+            await self.pass_time(self.ttl_s * 0.5)
+            page = await second.broker.history(BRIEF, start)
+            assert not page.whole
+            assert _messages(page) == ["two"]
+            assert _messages(await second.broker.history(BRIEF)) == ["two"]
+            page = await second.broker.history(BRIEF, one)
+            assert page.whole
+            assert _messages(page) == ["two"]
+            assert two == Position(one.epoch, 2)
+            assert page.head == two
+
+    async def test_what_is_too_old_is_never_called_whole(self) -> None:
+        """After the ttl nothing is left; whether the room still has its epoch or a new one, a gap is a gap."""
+        async with self.workers() as (first, second):
+            start = await first.broker.position(BRIEF)
+            await first.publish_numbered(BRIEF, "one")
+            await self.pass_time(self.ttl_s * 1.5)
+            page = await second.broker.history(BRIEF, start)
+            assert not page.whole
+            assert page.entries == []
+            after = await first.publish_numbered(BRIEF, "two")
+            assert _messages(await second.broker.history(BRIEF)) == ["two"]
+            assert after.offset in {1, 2}
+
+    async def test_a_position_of_elsewhere_is_not_whole(self) -> None:
+        """Another epoch, or an offset that was not reached: the room is not the one that the position is of."""
+        async with self.workers() as (first, second):
+            head = await first.publish_numbered(KEPT, "one")
+            other = await first.publish_numbered("other", "one")
+            for position in (Position("zzzzzzzz", 0), Position("", 1), other, head._replace(offset=2)):
+                page = await second.broker.history(KEPT, position)
+                assert not page.whole, position
+                assert page.head == head
+
+    async def test_history_outlives_the_members(self) -> None:
+        """Who comes back alone finds what was there, and what was published to nobody."""
+        async with self.workers() as (first, second):
+            await first.broker.subscribe(KEPT)
+            position = await first.publish_numbered(KEPT, "one")
+            await first.broker.unsubscribe(KEPT)
+            await second.publish(KEPT, "two")
+            assert await first.broker.subscribe(KEPT) == Position(position.epoch, 2)
+            page = await first.broker.history(KEPT, position)
+            assert page.whole
+            assert _messages(page) == ["two"]
+
+    async def test_history_keeps_a_message_as_it_was_published(self) -> None:
+        """Kind, data, key and the excluded, and when it was published (UTC)."""
+        sent = [
+            Envelope(encode("text")),
+            Envelope(encode(bytes(range(256))), key="a key"),
+            Envelope(encode({"a": [1, None, "ü"]}), frozenset({"one", "two"})),
+        ]
+        async with self.workers() as (first, second):
+            before = datetime.now(UTC)
+            for envelope in sent:
+                await first.broker.publish(KEPT, envelope)
+            page = await second.broker.history(KEPT)
+            found = [entry.envelope for entry in page.entries]
+            assert [(each.payload, each.exclude, each.key) for each in found] == [
+                (each.payload, each.exclude, each.key) for each in sent
+            ]
+            assert _messages(page) == ["text", bytes(range(256)), {"a": [1, None, "ü"]}]
+            assert _offsets(page) == [1, 2, 3]
+            for entry in page.entries:
+                assert entry.sent_at.utcoffset() == timedelta(0)
+                assert abs(entry.sent_at - before) < timedelta(seconds=60)
+
+    # Orders
+
+    async def test_an_order_reaches_every_subscriber_in_its_place(self) -> None:
+        """It is no message: not numbered, not kept."""
+        kick = Kick(4001, "because ü")
+        for channel in (PLAIN, KEPT):
+            async with self.workers() as (first, second):
+                for worker in (first, second):
+                    await worker.broker.subscribe(channel)
+                await second.publish(channel, "before")
+                await second.broker.order(channel, kick)
+                await second.publish(channel, "after")
+                for worker in (first, second):
+                    came = await worker.all_of(channel)
+                    assert len(came) == 3
+                    assert came[1] == kick
+                page = await first.broker.history(channel)
+                assert _messages(page) == ([] if channel == PLAIN else ["before", "after"])
+
+    async def test_an_order_without_a_subscriber_is_gone(self) -> None:
+        """Nobody gets it later, and no other channel does."""
+        async with self.workers() as (first, second):
+            await first.broker.subscribe(PLAIN)
+            await second.broker.order(KEPT, Kick(4001, ""))
+            await first.broker.subscribe(KEPT)
+            assert await first.all_of(KEPT) == []
+            assert await first.all_of(PLAIN) == []
+
+    # Presence
+
+    async def test_presence_begins_with_the_first_connection_and_ends_with_the_last(self) -> None:
+        """Wherever they are; the count is of users."""
+        async with self.workers() as (first, second):
+            one, two = first.broker, second.broker
+            assert await one.enter(PLAIN, "ann", "a1", {"n": 1}) == (True, 1, {"n": 1})
+            assert await two.enter(PLAIN, "ann", "a2", {"n": 2}) == (False, 1, {"n": 2})
+            assert await two.enter(PLAIN, "bob", "b1", None) == (True, 2, None)
+            assert await one.count(PLAIN) == await two.count(PLAIN) == 2
+            assert await one.exit(PLAIN, "ann", "a1") == (False, 2, {"n": 2})
+            assert await one.present(PLAIN, "ann")
+            assert await two.exit(PLAIN, "ann", "a2") == (True, 1, {"n": 2})
+            assert not await one.present(PLAIN, "ann")
+            assert await two.exit(PLAIN, "bob", "b1") == (True, 0, None)
+            assert await one.count(PLAIN) == 0
+            assert await one.members(PLAIN) == []
+
+    async def test_members_are_users_with_their_connections(self) -> None:
+        """With what the latest connection said of its user, and when the first one came."""
+        async with self.workers() as (first, second):
+            before = datetime.now(UTC)
+            await first.broker.enter(PLAIN, "ann", "a1", {"name": "Änn"})
+            since = (await second.broker.members(PLAIN))[0].since
+            assert abs(since - before) < timedelta(seconds=60)
+            assert since.utcoffset() == timedelta(0)
+            await second.broker.enter(PLAIN, "ann", "a2", {"name": "Ann", "tags": [1]})
+            await second.broker.enter(PLAIN, "bob", "b1", None)
+            for worker in (first, second):
+                ann, bob = sorted(await worker.broker.members(PLAIN), key=lambda member: member.user_id)
+                assert (ann.user_id, ann.info, ann.connections) == ("ann", {"name": "Ann", "tags": [1]}, 2)
+                assert ann.since == since
+                assert (bob.user_id, bob.info, bob.connections) == ("bob", None, 1)
+
+    async def test_a_user_whose_connection_was_lost_lingers(self) -> None:
+        """Present with no connection, until `exit`."""
+        async with self.workers() as (first, second):
+            await first.broker.enter(PLAIN, "ann", "a1", None)
+            await first.broker.linger(PLAIN, "ann", "a1")
+            await first.broker.linger(PLAIN, "ann", "a1")
+            assert await second.broker.present(PLAIN, "ann")
+            assert await second.broker.count(PLAIN) == 1
+            assert [member.connections for member in await second.broker.members(PLAIN)] == [0]
+            assert await first.broker.exit(PLAIN, "ann", "a1") == (True, 0, None)
+            assert not await second.broker.present(PLAIN, "ann")
+
+    async def test_a_connection_in_the_grace_takes_the_presence_over(self) -> None:
+        """Nobody hears of a page that was loaded again, on whatever worker it comes back."""
+        async with self.workers() as (first, second):
+            await first.broker.enter(PLAIN, "ann", "a1", {"n": 1})
+            since = (await first.broker.members(PLAIN))[0].since
+            await first.broker.linger(PLAIN, "ann", "a1")
+            assert await second.broker.enter(PLAIN, "ann", "a2", {"n": 2}) == (False, 1, {"n": 2})
+            assert [(m.connections, m.since) for m in await first.broker.members(PLAIN)] == [(1, since)]
+            assert not (await first.broker.exit(PLAIN, "ann", "a1")).turned
+            assert await first.broker.present(PLAIN, "ann")
+            assert await second.broker.exit(PLAIN, "ann", "a2") == (True, 0, {"n": 2})
+
+    async def test_leaving_at_once_in_the_grace_of_a_forgotten_connection_ends_the_presence(self) -> None:
+        """The connection that lingered was taken over: it does not hold its user any more."""
+        async with self.workers() as (first, second):
+            await first.broker.enter(PLAIN, "ann", "a1", None)
+            await first.broker.linger(PLAIN, "ann", "a1")
+            await second.broker.enter(PLAIN, "ann", "a2", None)
+            assert (await second.broker.exit(PLAIN, "ann", "a2")).turned
+            assert not (await first.broker.exit(PLAIN, "ann", "a1")).turned
+
+    async def test_exit_is_idempotent(self) -> None:
+        """Once gone is gone; whom nobody knows changes nothing."""
+        async with self.workers() as (first, second):
+            assert await first.broker.exit(PLAIN, "ann", "a1") == (False, 0, None)
+            await first.broker.linger(PLAIN, "ann", "a1")
+            assert await first.broker.count(PLAIN) == 0
+            await first.broker.enter(PLAIN, "ann", "a1", None)
+            await first.broker.enter(PLAIN, "bob", "b1", None)
+            assert not (await first.broker.exit(PLAIN, "ann", "unknown")).turned
+            assert (await first.broker.exit(PLAIN, "ann", "a1")).turned
+            assert await second.broker.exit(PLAIN, "ann", "a1") == (False, 1, None)
+            assert await first.broker.exit(PLAIN, "ann", "a1") == (False, 1, None)
+
+    async def test_presence_is_of_one_room(self) -> None:
+        """The same user and connection in two rooms are in each on their own."""
+        async with self.workers() as (first, second):
+            for name in ODD_NAMES:
+                assert (await first.broker.enter(name, "ann", "a1", None)).turned
+            assert (await first.broker.exit(ODD_NAMES[0], "ann", "a1")).turned
+            for name in ODD_NAMES[1:]:
+                assert await second.broker.present(name, "ann")
+                assert not await second.broker.present(name, "an")
+                assert await second.broker.count(name) == 1
+            assert not await second.broker.present(ODD_NAMES[0], "ann")
+
+    async def test_of_many_who_come_and_go_at_once_one_is_first_and_one_is_last(self) -> None:
+        """Presence turns once, however many connections race for it."""
+        async with self.workers() as (first, second):
+            both = [(number, worker.broker) for number, worker in enumerate((first, second) * 10)]
+            came = await asyncio.gather(*(broker.enter(PLAIN, "ann", f"a{number}", None) for number, broker in both))
+            assert sum(change.turned for change in came) == 1
+            assert [member.connections for member in await first.broker.members(PLAIN)] == [20]
+            left = await asyncio.gather(*(broker.exit(PLAIN, "ann", f"a{number}") for number, broker in both))
+            assert sum(change.turned for change in left) == 1
+            assert await second.broker.count(PLAIN) == 0
+
+    # The rest
+
+    async def test_a_room_is_connected_while_a_worker_has_a_member(self) -> None:
+        """Of any worker; a room that only has presence (in grace) is not."""
+        async with self.workers() as (first, second):
+            assert not await second.broker.connected(PLAIN)
+            await first.broker.subscribe(PLAIN)
+            assert await second.broker.connected(PLAIN)
+            await second.broker.subscribe(PLAIN)
+            await first.broker.unsubscribe(PLAIN)
+            assert await first.broker.connected(PLAIN) == (first is not second)
+            await second.broker.unsubscribe(PLAIN)
+            await first.broker.enter(PLAIN, "ann", "a1", None)
+            await first.broker.linger(PLAIN, "ann", "a1")
+            assert not await first.broker.connected(PLAIN)
+
+    async def test_a_broker_has_a_name_and_is_healthy_once_started(self) -> None:
+        """The name is for messages."""
+        async with self.workers() as (first, second):
+            for worker in (first, second):
+                assert await worker.broker.healthy()
+                assert worker.broker.name
+                assert isinstance(worker.broker.distributed, bool)
+
+    async def test_nothing_is_delivered_after_close(self) -> None:
+        """Not what was under way, either."""
+        async with self.workers() as (first, second):
+            await first.broker.subscribe(PLAIN)
+            for number in range(20):
+                await second.publish(PLAIN, number)
+            await first.broker.close()
+            count = len(first.received)
+            if first is not second:
+                await second.broker.subscribe(PLAIN)
+                await second.publish(PLAIN, "after")
+                assert "after" in await second.messages(PLAIN)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert len(first.received) == count
+
+    async def test_a_closed_broker_starts_again(self) -> None:
+        """As test clients do: started, closed, started."""
+        async with self.workers() as (first, _):
+            for round_ in range(3):
+                await first.broker.close()
+                await first.start(self.options_of)
+                first.received.clear()
+                await first.broker.subscribe(PLAIN)
+                await first.publish(PLAIN, round_)
+                assert await first.messages(PLAIN) == [round_]
+                assert await first.broker.healthy()
+
+
+def _newest(worker: Worker) -> int:
+    offsets = [each.position.offset for _, each in worker.received if isinstance(each, Envelope) and each.position]
+    return offsets[-1] if offsets else 0

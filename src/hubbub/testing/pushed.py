@@ -1,0 +1,198 @@
+"""What an app pushed, for its own tests: no socket needs to be connected.
+
+While `record` lasts, the manager publishes through a broker that notes each message and passes it on to the real one,
+so that connected test clients get theirs as ever. What goes to a single connection (``send_personal``,
+``connection.send``) has its client to ask, and is not noted; nor are announcements.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ..brokers import Broker
+from ..brokers.base import Deliver, OptionsOf
+from ..codec import decode
+from ..envelope import Envelope, Kick, Page
+from ..errors import InvalidArgument, shown
+from ..manager import ConnectionManager
+from ..names import EVERYONE_NAME, UserId, room_name, user_name, user_room
+from ..positions import Position
+from ..presence import Change, Info, Member
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """One call of the app.
+
+    Attributes:
+        room: The room; ``"$everyone"``, or ``"$user:<user id>"``.
+        message: What the clients would see: str, bytes, or what the JSON says (a dict for a dataclass or a model).
+        exclude: Ids of the connections that were left out.
+        key: What ``overflow="latest"`` replaces by.
+    """
+
+    room: str
+    message: Any
+    exclude: frozenset[str] = frozenset()
+    key: str | None = None
+
+
+class Pushed(Collection[Push]):
+    """What was pushed since `record` began, in order. May be asked from any thread."""
+
+    def __init__(self) -> None:
+        self._pushes: list[Push] = []
+        self._kicks: list[tuple[str, Kick]] = []
+        self._changed = threading.Condition()
+
+    def to_user(self, user_id: UserId) -> list[Any]:
+        """The messages of ``send_to_user``; 42 and ``"42"`` are one user."""
+        return self._to(user_room(user_name(user_id)))
+
+    def to_room(self, room: str) -> list[Any]:
+        """The messages that were broadcast to a room."""
+        return self._to(room_name(room))
+
+    def to_everyone(self) -> list[Any]:
+        """The messages that were broadcast to everyone."""
+        return self._to(EVERYONE_NAME)
+
+    def disconnected(self, user_id: UserId) -> list[tuple[int, str]]:
+        """The code and reason of each ``disconnect_user``."""
+        channel = user_room(user_name(user_id))
+        with self._changed:
+            return [(kick.code, kick.reason) for to, kick in self._kicks if to == channel]
+
+    def wait(self, count: int = 1, timeout_s: float = 5.0) -> None:
+        """Waits until so many messages were pushed: for what a handler or a task does while the test goes on.
+
+        Blocks its thread, which is what tests with TestClient need; not for tests that run on the app's event loop.
+
+        Raises:
+            AssertionError: They were not, in time.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(self._pushes) >= count, timeout_s):
+                raise AssertionError(f"{count} messages were not pushed in {timeout_s:g} s: {self!r}")
+
+    def clear(self) -> None:
+        """Forgets what was pushed until now."""
+        with self._changed:
+            self._pushes.clear()
+            self._kicks.clear()
+
+    def __len__(self) -> int:
+        return len(self._pushes)
+
+    def __iter__(self) -> Iterator[Push]:
+        return iter(tuple(self._pushes))
+
+    def __contains__(self, push: object) -> bool:
+        return push in tuple(self._pushes)
+
+    def __repr__(self) -> str:
+        pushes = "".join(f"\n  {push.room}: {push.message!r}" for push in self)
+        return f"<Pushed, {len(self)} messages{':' if pushes else ''}{pushes}>"
+
+    def note(self, channel: str, noted: Envelope | Kick) -> None:
+        """Notes a message or an order: what the recording broker calls."""
+        with self._changed:
+            if isinstance(noted, Kick):
+                self._kicks.append((channel, noted))
+            else:
+                self._pushes.append(Push(channel, decode(noted.payload), noted.exclude, noted.key))
+            self._changed.notify_all()
+
+    def _to(self, channel: str) -> list[Any]:
+        return [push.message for push in self if push.room == channel]
+
+
+@contextmanager
+def record(manager: ConnectionManager, *, online: Iterable[UserId] = ()) -> Iterator[Pushed]:
+    """Records what a manager publishes while the block lasts.
+
+    The manager has to run, as in the app: ``with TestClient(app) as client:``, around the block or inside it.
+
+    Args:
+        manager: The app's manager.
+        online: Users for whom ``send_to_user``, ``disconnect_user`` and ``is_online`` are to say that they are there.
+
+    Raises:
+        InvalidArgument: An argument is not acceptable.
+    """
+    if not isinstance(manager, ConnectionManager):
+        raise InvalidArgument("manager", f"got {shown(manager)}", "the app's ConnectionManager")
+    if isinstance(online, (str, bytes)):
+        raise InvalidArgument("online", f"got {shown(online)}", "several user ids")
+    pushed = Pushed()
+    broker = manager.broker
+    manager.broker = _Recording(broker, pushed, frozenset(user_name(user) for user in online))
+    try:
+        yield pushed
+    finally:
+        manager.broker = broker
+
+
+class _Recording(Broker):
+    """A broker that notes what is published, and passes everything on."""
+
+    def __init__(self, broker: Broker, pushed: Pushed, online: frozenset[str]) -> None:
+        self.name = broker.name
+        self.distributed = broker.distributed or bool(online)
+        self._broker = broker
+        self._pushed = pushed
+        self._online = online
+
+    async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
+        self._pushed.note(channel, envelope)
+        return await self._broker.publish(channel, envelope, keep=keep)
+
+    async def order(self, channel: str, kick: Kick) -> None:
+        self._pushed.note(channel, kick)
+        await self._broker.order(channel, kick)
+
+    async def connected(self, channel: str) -> bool:
+        return any(channel == user_room(user) for user in self._online) or await self._broker.connected(channel)
+
+    async def present(self, channel: str, user: str) -> bool:
+        return (channel == EVERYONE_NAME and user in self._online) or await self._broker.present(channel, user)
+
+    async def start(self, deliver: Deliver, options_of: OptionsOf) -> None:
+        await self._broker.start(deliver, options_of)
+
+    async def close(self) -> None:
+        await self._broker.close()
+
+    async def subscribe(self, channel: str) -> Position | None:
+        return await self._broker.subscribe(channel)
+
+    async def unsubscribe(self, channel: str) -> None:
+        await self._broker.unsubscribe(channel)
+
+    async def history(self, channel: str, after: Position | None = None, limit: int | None = None) -> Page:
+        return await self._broker.history(channel, after, limit)
+
+    async def position(self, channel: str) -> Position | None:
+        return await self._broker.position(channel)
+
+    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> Change:
+        return await self._broker.enter(channel, user, connection_id, info)
+
+    async def linger(self, channel: str, user: str, connection_id: str) -> None:
+        await self._broker.linger(channel, user, connection_id)
+
+    async def exit(self, channel: str, user: str, connection_id: str) -> Change:
+        return await self._broker.exit(channel, user, connection_id)
+
+    async def members(self, channel: str) -> list[Member]:
+        return await self._broker.members(channel)
+
+    async def count(self, channel: str) -> int:
+        return await self._broker.count(channel)
+
+    async def healthy(self) -> bool:
+        return await self._broker.healthy()

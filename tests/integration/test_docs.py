@@ -1,0 +1,294 @@
+"""The words hold: examples are what the tests run, tables say what the code says, links lead somewhere."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from examples import delivery, rooms
+from hubbub import CloseCode, Limits, RoomOptions, Stats
+from hubbub.options import OVERFLOWS
+from tests.integration.support import DEADLINE_S, client, receive, serving
+
+pytestmark = pytest.mark.anyio
+
+CHECKOUT = Path(__file__).parents[2]
+DOCS = sorted((CHECKOUT / "docs").glob("*.md"))
+PAGES = [CHECKOUT / "README.md", CHECKOUT / "CHANGELOG.md", CHECKOUT / "CONTRIBUTING.md", *DOCS]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+A_FEW_LINES = 3
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a page."""
+    return [text.rstrip("\n") for found, text in FENCE.findall(page.read_text()) if found == language]
+
+
+def words(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return FENCE.sub("", page.read_text())
+
+
+def table(page: str, heading: str) -> list[list[str]]:
+    """The rows of the table whose first column has this heading."""
+    lines = iter(words(CHECKOUT / page).splitlines())
+    for line in lines:
+        if line.startswith(f"| {heading} |"):
+            next(lines)
+            break
+    else:
+        raise AssertionError(f"{page} has no table of {heading}")
+    rows = []
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(CHECKOUT))
+
+
+# Examples
+
+
+SOURCES = [path.read_text() for path in (CHECKOUT / "examples").rglob("*.py")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_python_in_the_docs_is_in_an_example(page: Path) -> None:
+    for block in blocks(page, "python"):
+        ast.parse(textwrap.dedent(block))
+        if len(block.splitlines()) > A_FEW_LINES:
+            assert any(f"\n{block}\n" in f"\n{source}" for source in SOURCES), f"{page.name}: no example has\n{block}"
+
+
+# Links
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", words(page), re.MULTILINE)
+    plain = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings)
+    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", words(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), f"{page.name} links to {target}, which is not there"
+        if anchor:
+            assert anchor in anchors(linked), f"{page.name} links to {target}; there are {sorted(anchors(linked))}"
+
+
+def test_index_has_every_page() -> None:
+    index = (CHECKOUT / "docs" / "index.md").read_text()
+    assert not [page.name for page in DOCS if page.name != "index.md" and f"({page.name})" not in index]
+
+
+def test_readme_opens_with_the_two_commands() -> None:
+    commands = [line.split()[0] for line in blocks(CHECKOUT / "README.md", "sh")[0].splitlines()]
+    assert commands == ["scripts/demo", "scripts/test"]
+    assert all(os.access(CHECKOUT / command, os.X_OK) for command in commands)
+
+
+# Tables
+
+
+def quoted(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def test_limits_and_their_defaults_are_those_of_the_code() -> None:
+    documented = {quoted(row[0])[0]: ast.literal_eval(quoted(row[1])[0]) for row in table("docs/limits.md", "limit")}
+    assert documented == dataclasses.asdict(Limits())
+    assert list(documented) == [field.name for field in dataclasses.fields(Limits)]
+
+
+def test_codes_and_counters_of_limits_are_those_of_the_code() -> None:
+    causes = {(cause.code, cause.reason): cause.name.lower() for cause in CloseCode}
+    counted_plainly = {field.name for field in dataclasses.fields(Stats)}
+    for _, _, _, close, counters in table("docs/limits.md", "limit"):
+        found = re.fullmatch(r'(\d{4}) "(.+)"', close)
+        assert found or not close
+        for counter in quoted(counters):
+            kind, _, key = counter.rstrip('"]').partition('["')
+            assert kind in counted_plainly
+            if kind == "refused":
+                assert found
+                assert causes[int(found[1]), found[2]] == key
+
+
+def test_room_options_and_their_defaults_are_those_of_the_code() -> None:
+    rows = table("docs/rooms-and-users.md", "option")
+    documented = {quoted(row[0])[0]: ast.literal_eval(quoted(row[1])[0]) for row in rows}
+    assert documented == dataclasses.asdict(RoomOptions())
+
+
+def test_overflow_policies_are_those_of_the_code() -> None:
+    rows = table("docs/slow-clients.md", "`overflow`")
+    assert [ast.literal_eval(quoted(row[0])[0]) for row in rows] == list(OVERFLOWS)
+
+
+# Frames
+
+
+def documented(page: str, wanted: str) -> dict[str, Any]:
+    for block in blocks(CHECKOUT / "docs" / page, "json"):
+        if wanted in block:
+            frame: dict[str, Any] = json.loads(block)
+            return frame
+    raise AssertionError(f"{page} has no frame with {wanted}")
+
+
+def same_shape(found: Any, shown: Any) -> bool:
+    """Whether two values have the same keys in the same order, and values of the same kinds."""
+    if isinstance(shown, dict):
+        return list(found) == list(shown) and all(same_shape(found[key], shown[key]) for key in shown)
+    return type(found) is type(shown)
+
+
+async def test_frames_of_rooms_with_positions_are_as_documented() -> None:
+    with serving(delivery.app) as server:
+        async with client(server, "/ws/red") as one:
+            sync = await receive(one)
+            assert same_shape(sync, documented("delivery.md", "sync"))
+
+            await one.send('{"text": "Hello"}')
+            first = await receive(one)
+            assert same_shape(first, documented("delivery.md", '"data"'))
+            assert first["epoch"] == sync["epoch"]
+
+            manager = delivery.manager
+            await server.acall(manager.broadcast("text", room="chat:red", exclude=sync["connection_id"]))
+            assert list(await receive(one)) == ["room", "epoch", "offset"]
+
+            await server.acall(manager.broadcast("text", room="chat:red"))
+            assert (await receive(one))["data"] == "text"
+
+            await server.acall(manager.broadcast(b"\x01\x02", room="chat:red"))
+            binary: bytes = await receive(one)
+            assert len(first["epoch"]) == 8
+            expected = b"HUB1\x08" + first["epoch"].encode() + (4).to_bytes(8, "big") + b"chat:red" + b"\x01\x02"
+            assert binary == expected
+
+        since = documented("delivery.md", '"ids"')
+        assert list(since["rooms"]) == ["chat:red"]
+        since["rooms"]["chat:red"] = [first["epoch"], first["offset"]]
+        async with client(server, f"/ws/red?since={quote(json.dumps(since))}") as one:
+            assert (await receive(one))["recovered"] is True
+
+
+async def test_announcement_is_as_documented() -> None:
+    with serving(rooms.app) as server:
+        async with client(server, "/ws/ann") as one:
+            joined, shown = await receive(one), documented("rooms-and-users.md", "user_joined")
+            assert same_shape(joined, shown)
+            assert {**joined, "timestamp": ""} == {**shown, "timestamp": ""}
+
+
+async def test_error_is_as_documented() -> None:
+    with serving(rooms.app) as server:
+        async with client(server, "/ws/ann") as one:
+            await receive(one)
+            await one.send("{")
+            error, shown = await receive(one), documented("limits.md", "invalid_json")
+            assert same_shape(error, shown)
+            assert error["code"] == shown["code"]
+
+
+# The quick start, as somebody pastes it
+
+
+class Pasted:
+    """The README's quick start in a folder of its own, under the uvicorn that its command starts."""
+
+    def __init__(self, folder: Path) -> None:
+        readme = CHECKOUT / "README.md"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        (folder / "app.py").write_text(blocks(readme, "python")[0] + "\n")
+        _, _, self.token, self.listen, self.push, *_ = [None, *blocks(readme, "sh")]
+        self.folder = folder
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        python_path = os.pathsep.join(filter(None, [str(CHECKOUT / "src"), os.environ.get("PYTHONPATH")]))
+        self.environment = {**os.environ, "PATH": path, "PYTHONPATH": python_path, "NO_PROXY": "127.0.0.1"}
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def shell(self, *pasted: str | None) -> subprocess.Popen[str]:
+        script = "\n".join(block for block in pasted if block)
+        return self.start("sh", "-c", script.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}"))
+
+
+@pytest.fixture
+def quick_start(tmp_path: Path) -> Iterator[Pasted]:
+    assert "`uvicorn app:app`" in (CHECKOUT / "README.md").read_text()
+    pasted = Pasted(tmp_path)
+    server = pasted.start(sys.executable, "-m", "uvicorn", "app:app", "--port", str(pasted.port))
+    try:
+        deadline = time.monotonic() + DEADLINE_S
+        assert server.stdout is not None
+        while "Uvicorn running" not in (line := server.stdout.readline()):
+            assert line, "the server ended"
+            assert time.monotonic() < deadline
+        yield pasted
+    finally:
+        server.terminate()
+        server.communicate(timeout=DEADLINE_S)
+
+
+def test_quick_start_runs_as_printed(quick_start: Pasted) -> None:
+    listening = quick_start.shell(quick_start.token, quick_start.listen)
+    try:
+        assert listening.stdout is not None
+        assert json.loads(listening.stdout.readline()) == {"type": "message", "user_id": "1", "body": "Hello"}
+        answer = push(quick_start)
+        assert answer == {"online": True}
+        assert json.loads(listening.stdout.readline()) == {"type": "notification", "by": "1"}
+    finally:
+        os.killpg(listening.pid, signal.SIGTERM)  # the shell, and what it runs
+        listening.communicate(timeout=DEADLINE_S)
+
+
+def push(quick_start: Pasted) -> Any:
+    if shutil.which("curl"):
+        pushing = quick_start.shell(quick_start.token, (quick_start.push or "").replace("curl", "curl --silent"))
+        output, _ = pushing.communicate(timeout=DEADLINE_S)
+        return json.loads(output)
+    # No curl here: the request that it would make.
+    token = quick_start.shell(quick_start.token, 'printf %s "$TOKEN"').communicate(timeout=DEADLINE_S)[0]
+    url = f"http://127.0.0.1:{quick_start.port}/users/1/notify"
+    return httpx.post(url, headers={"Authorization": f"Bearer {token}"}, trust_env=False).json()

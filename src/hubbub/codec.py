@@ -1,16 +1,18 @@
 """Messages to bytes and back: what an app may send, and how it travels.
 
 ``str`` is a text frame as it is, ``bytes`` a binary frame, and whatever JSON can say (dict, list, dataclass,
-Pydantic model, datetime, UUID, ...) a text frame of JSON. Times are ISO 8601; naive ones are taken as UTC.
+Pydantic model, datetime, UUID, ...) a text frame of JSON. Times are ISO 8601; naive ones are taken as UTC. A model is
+encoded as Pydantic encodes it.
 """
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple, TypeAlias
 
 import orjson
-from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
+from pydantic_core import to_jsonable_python
 
 from .errors import InvalidArgument, shown
 from .frames import Opcode, frame
@@ -19,6 +21,8 @@ Message: TypeAlias = object
 """What an app sends: str, bytes, or what goes to JSON."""
 
 _OPTIONS = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
+_WIDE_OPTIONS = _OPTIONS | orjson.OPT_PASSTHROUGH_DATACLASS
+_MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**64 - 1
 
 
 class Kind(IntEnum):
@@ -80,10 +84,27 @@ def dumps(value: object) -> bytes:
     except TypeError as error:
         problem = str(error.__cause__ or error)
     try:
-        return to_json(value)  # integers of more than 64 bits
-    except (PydanticSerializationError, ValueError, RecursionError):
+        return orjson.dumps(_widened(value), default=_widened_unknown, option=_WIDE_OPTIONS)
+    except (TypeError, ValueError, RecursionError):
         raise InvalidArgument(
             "message",
             f"can't be encoded as JSON: {problem} (got {shown(value)})",
             "str, bytes, or what goes to JSON: dict, list, dataclass, Pydantic model, datetime, UUID",
         ) from None
+
+
+def _widened(value: Any) -> Any:
+    """The value with its integers of more than 64 bits, which orjson refuses, written out."""
+    if isinstance(value, int) and not _MIN_INTEGER <= value <= _MAX_INTEGER:
+        return orjson.Fragment(str(value))
+    if isinstance(value, dict):
+        return {key: _widened(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_widened(each) for each in value]
+    return value
+
+
+def _widened_unknown(value: Any) -> Any:
+    if is_dataclass(value):
+        return {field.name: _widened(getattr(value, field.name)) for field in fields(value)}
+    return _widened(to_jsonable_python(value))

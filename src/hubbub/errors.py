@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+
 
 class HubbubError(Exception):
     """Base of every error that hubbub raises."""
@@ -48,6 +52,9 @@ class BrokerUnavailable(HubbubError, ConnectionError):
 
 
 def shown(value: object, *, limit: int = 80) -> str:
-    """Gives a short ``repr`` for messages and log lines: one line, bounded, control characters escaped."""
-    text = ascii(value)
+    """Gives a short ``repr`` for messages and log lines: one bounded line without control characters. Never raises."""
+    try:
+        text = _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", ascii(value))
+    except Exception:  # a repr may do anything
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= limit else f"{text[:limit]}…"

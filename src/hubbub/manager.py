@@ -190,7 +190,8 @@ class ConnectionManager:
         """
         if self._loop is not None:
             return self._loop
-        mounted = websocket is not None and bool(websocket.scope.get("root_path"))
+        scope = websocket.scope if isinstance(websocket, WebSocket) else {}
+        mounted = scope.get("app_root_path", scope.get("root_path")) != scope.get("root_path")  # Starlette's Mount
         raise why_not_running(installed=self.installed, mounted=mounted)
 
     def _check_loop(self, websocket: WebSocket | None = None) -> None:
@@ -256,8 +257,10 @@ class ConnectionManager:
             if known is None:
                 if websocket.application_state is WebSocketState.CONNECTING:
                     await websocket.accept(subprotocol, headers)
-                await self._registrar.check_limits(wire, user, names)
-                known = self._registrar.register(wire, websocket, user, info, since, expiry)
+                # The dependency's token is known by now, also where it is the handler that accepted.
+                ends_at = min((at for at in (expiry, wire.expires_at) if at is not None), default=None)
+                await self._registrar.check_limits(wire, user, names, ends_at)
+                known = self._registrar.register(wire, websocket, user, info, since, ends_at)
                 own = [] if user is None else [user_room(user)]
                 names = [EVERYONE_NAME, *own, *names]
             elif user != known.user_id:
@@ -273,6 +276,8 @@ class ConnectionManager:
         return Connecting(connected)
 
     def _wire(self, websocket: WebSocket) -> Wire:
+        if not isinstance(websocket, WebSocket):
+            raise InvalidArgument("websocket", f"got {shown(websocket)}", "the WebSocket that the handler was given")
         wire = websocket.scope.get("hubbub")
         if not isinstance(wire, Wire) or self not in wire.owners:
             raise not_installed_here()
@@ -318,6 +323,8 @@ class ConnectionManager:
         if connection is not None:
             connection.flush()
             self.forget(connection, grace=True)
+            if not connection.wire.connections:
+                connection.writer.drop()
 
     # Sending
 
@@ -405,6 +412,7 @@ class ConnectionManager:
         self._check_loop()
         had = await self._has_members(name)
         await self.broker.order(name, kick)
+        self._memberships.end_graces(user_name(user_id))
         return had
 
     async def _publish(self, name: str, envelope: Envelope) -> Position | None:

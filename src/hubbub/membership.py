@@ -12,6 +12,7 @@ the grace is over, or at once on a leave, a kick or an expired token.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from .close import CloseCode
 from .codec import Kind, Payload, dumps
 from .connection import Connection
 from .envelope import Entry, Envelope, Kick
+from .errors import shown
 from .fanout import Fanout
 from .frames import Opcode, frame
 from .names import label
@@ -64,6 +66,7 @@ class Memberships:
         self._timers = timers
         self._options_of = options_of
         self._rooms: dict[str, Room] = {}
+        self._graces: dict[str, list[Callable[[], None]]] = {}
 
     @property
     def rooms(self) -> dict[str, Room]:
@@ -72,6 +75,7 @@ class Memberships:
 
     def clear(self) -> None:
         self._rooms.clear()
+        self._graces.clear()
 
     # What comes from the broker
 
@@ -102,6 +106,8 @@ class Memberships:
         for member in (*room.members.values(), *(each.member for each in room.catching_up.values())):
             assert isinstance(member, Connection)
             member.wire.close_soon(Closed(kick.code, kick.reason), grace=False)
+            if member.user_id is not None:
+                self.end_graces(member.user_id)
 
     # Joining
 
@@ -119,6 +125,7 @@ class Memberships:
             limit = room.options.max_members
             if limit is not None and room.size >= limit:
                 connection.wire.count_refused(CloseCode.ROOM_FULL.name.lower())
+                logger.info("refused a connection on %s: the room %s is full", connection.wire.where, shown(name))
                 await connection.wire.close(CloseCode.ROOM_FULL.code, CloseCode.ROOM_FULL.reason)
             if not connection.is_open:
                 raise WebSocketDisconnect(*(connection.wire.closed or (1006, "")))
@@ -194,6 +201,7 @@ class Memberships:
             if self._replay(connection, room, catch_up, page.entries) and page.last:
                 room.caught_up(catch_up, page.head)
                 return
+            await asyncio.sleep(0)  # a socket that takes everything must not keep the loop for a whole history
 
     def _say_sync(self, connection: Connection, room: Room, joined: Joined) -> None:
         if room.options.positions and joined.position is not None:
@@ -275,10 +283,24 @@ class Memberships:
             for name in names:
                 await self._broker.linger(name, user, connection_id)
 
-            def over(names: list[str] = names) -> None:
-                self._tasks.spawn(self._exit(user, connection_id, names), "grace")
+            self._begin_grace(grace_s, user, connection_id, names)
 
-            self._timers.call_later(grace_s, over)
+    def _begin_grace(self, grace_s: float, user: str, connection_id: str, names: list[str]) -> None:
+        def over() -> None:
+            graces = self._graces[user]
+            graces.remove(over)
+            if not graces:
+                del self._graces[user]
+            timer.cancel()
+            self._tasks.spawn(self._exit(user, connection_id, names), "grace")
+
+        timer = self._timers.call_later(grace_s, over)
+        self._graces.setdefault(user, []).append(over)
+
+    def end_graces(self, user: str) -> None:
+        """A user was sent away: who is only in grace leaves at once too."""
+        for over in tuple(self._graces.get(user, ())):
+            over()
 
     async def _exit(self, user: str, connection_id: str, names: list[str]) -> None:
         for name in names:

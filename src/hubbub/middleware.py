@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from starlette.websockets import WebSocketDisconnect
 
 from .connecting import close_for, is_disconnect
-from .errors import shown
+from .errors import InvalidArgument, shown
 from .redaction import redact_query
 from .transports import ServerSend
 from .wire import Receive, Wire
@@ -37,6 +37,8 @@ class HubbubMiddleware:
     """
 
     def __init__(self, app: App, managers: Sequence[ConnectionManager]) -> None:
+        if not managers:
+            raise InvalidArgument("managers", "is empty", "the ConnectionManagers that the app uses")
         self.app = app
         self.managers = managers
         self._fallbacks: set[str] = set()
@@ -109,8 +111,8 @@ class HubbubMiddleware:
         else:
             # Uvicorn notes one pass of the loop late that a denial was sent, and would log an error.
             await asyncio.sleep(0)
-        for manager in self.managers:
-            manager.release(wire)
+        for owner in wire.owners:
+            owner.release(wire)
         wire.ended()
 
     def _say_fallback(self, reason: str | None) -> None:

@@ -59,7 +59,10 @@ def user_name(user_id: object) -> str:
     accepted = f"a str of 1 to {MAX_NAME_BYTES} bytes, an int or a UUID"
     if not isinstance(user_id, (str, int, UUID)) or isinstance(user_id, bool):
         raise InvalidArgument("user_id", f"got {shown(user_id)}", accepted)
-    name = str(user_id)
+    try:
+        name = str(user_id)
+    except ValueError:  # an int of thousands of digits
+        raise InvalidArgument("user_id", "an int with too many digits", accepted) from None
     _check(name, "user_id", accepted)
     return name
 

@@ -143,6 +143,7 @@ class Outbox(Generic[TurnT]):
                 size += len(entry.data)
                 self._forget(entry)
             self._entries.popleft()
+        self._compact()
         if not taken:
             return None
         return taken[0] if len(taken) == 1 else b"".join(taken)
@@ -156,6 +157,11 @@ class Outbox(Generic[TurnT]):
         self._dropped.clear()
         self.bytes = self.frames = self._turns = 0
         return turns
+
+    def drop_frames(self) -> None:
+        """Drops the frames, uncounted, and keeps the turns."""
+        for turn in self.clear():
+            self.push_turn(turn)
 
     def take_dropped(self) -> dict[str, int]:
         """What was dropped since the last call: messages by the label of their lane."""
@@ -178,6 +184,10 @@ class Outbox(Generic[TurnT]):
         self._forget(entry)
         entry.data = None
         self._count(entry.lane)
+        self._compact()
+
+    def _compact(self) -> None:
+        """Keeps the tombstones few."""
         if len(self._entries) > 2 * (self.frames + self._turns) + _SLACK:
             self._entries = deque(each for each in self._entries if each.data is not None or each.turn is not None)
 

@@ -98,7 +98,7 @@ class Resume(Mapping[str, Position]):
             return None
         try:
             value = orjson.loads(text)
-            ids = tuple(str(each) for each in value.get("ids", ())[:MAX_RESUME_IDS])
+            ids = tuple(each for each in value.get("ids", [])[:MAX_RESUME_IDS] if isinstance(each, str))
             rooms = list(value["rooms"].items())[:MAX_RESUME_ROOMS]
             return cls({room: as_position(place) for room, place in rooms}, ids)
         except (ValueError, TypeError, KeyError, AttributeError) as error:

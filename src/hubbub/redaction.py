@@ -24,24 +24,29 @@ def redact_query(scope: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     if not query:
         return scope
     inner = dict(scope)
-    names = (part.partition(b"=")[0] for part in query.split(b"&"))
-    scope["query_string"] = b"&".join(name + b"=" + HIDDEN.encode() for name in names)
+    scope["query_string"] = b"&".join(_without_value(part) for part in query.split(b"&"))
     return inner
+
+
+def _without_value(part: bytes) -> bytes:
+    name, separator, _ = part.partition(b"=")
+    return name + b"=***" if separator else b"***"
 
 
 class HandshakeFilter(logging.Filter):
     """Hides credentials in the lines that the websockets library logs of a handshake, at debug level.
 
-    Those are ``> GET /path?query HTTP/1.1`` and ``> header: value``.
+    Those are ``< GET /path?query HTTP/1.1`` and ``< header: value``.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Lets every record through, some of them redacted."""
-        if record.levelno <= logging.DEBUG and isinstance(record.args, tuple) and isinstance(record.msg, str):
-            if record.msg.startswith("> GET "):
-                record.args = tuple(_without_query(arg) for arg in record.args)
-            elif len(record.args) == 2 and str(record.args[0]).lower() in _SECRET_HEADERS:
-                record.args = (record.args[0], HIDDEN)
+        args = record.args
+        if record.levelno <= logging.DEBUG and isinstance(args, tuple) and str(record.msg).startswith("< "):
+            if len(args) == 2 and str(args[0]).lower() in _SECRET_HEADERS:
+                record.args = (args[0], HIDDEN)
+            else:
+                record.args = tuple(_without_query(arg) for arg in args)
         return True
 
 

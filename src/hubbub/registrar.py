@@ -90,7 +90,7 @@ class Registrar:
                 ids.add(found if isinstance(found, str) else found.id)
         return frozenset(ids)
 
-    async def check_limits(self, wire: Wire, user: str | None, rooms: Sequence[str]) -> None:
+    async def check_limits(self, wire: Wire, user: str | None, rooms: Sequence[str], expires_at: float | None) -> None:
         """Refuses who would be one too many.
 
         Raises:
@@ -107,7 +107,7 @@ class Registrar:
             await self.refuse(wire, CloseCode.TOO_MANY_ADDRESS_CONNECTIONS)
         if _over(limits.max_rooms_per_connection, len(rooms) - 1):
             await self.refuse(wire, CloseCode.TOO_MANY_ROOMS)
-        if wire.expires_at is not None and wire.expires_at <= time.time():
+        if expires_at is not None and expires_at <= time.time():
             await self.refuse(wire, CloseCode.TOKEN_EXPIRED)
 
     async def refuse(self, wire: Wire, cause: CloseCode) -> None:
@@ -142,9 +142,8 @@ class Registrar:
         wire.connections.append(connection)
         self.registry.add(connection)
         self.wires[wire] = None
-        ends_at = min((at for at in (expires_at, wire.expires_at) if at is not None), default=None)
-        if ends_at is not None:
-            connection.expiry = self._timers.call_later(max(0.0, ends_at - time.time()), lambda: self._expire(wire))
+        if expires_at is not None:
+            connection.expiry = self._timers.call_later(max(0.0, expires_at - time.time()), lambda: self._expire(wire))
         return connection
 
     def _expire(self, wire: Wire) -> None:

@@ -44,6 +44,9 @@ class Owner(Protocol):
     tasks: Tasks
     app_ping: bool
 
+    def release(self, wire: Wire) -> None:
+        """The socket's handler has ended."""
+
 
 class Peer(Protocol):
     """What a wire needs of a connection."""

@@ -146,6 +146,11 @@ class Writer:
             self._sending = False
             self._drain_soon()
 
+    def drop(self) -> None:
+        """Drops what is queued, but for the handler's own sends."""
+        if self._outbox is not None:
+            self._outbox.drop_frames()
+
     def end(self, *, discard: bool) -> None:
         """Takes no more. What is queued still goes out, unless it is discarded."""
         self.ended = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final, NamedTuple
 
 from .close import CloseCode
@@ -30,16 +31,15 @@ class Guard:
 
     Args:
         limits: The bounds.
-        now: The time, in seconds.
     """
 
     __slots__ = ("_allowance", "_refilled_at", "errors", "limits")
 
-    def __init__(self, limits: Limits, now: float) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.errors = 0
         self._allowance = 0.0
-        self._refilled_at = now - BURST_S
+        self._refilled_at = -inf  # begins full
 
     def judge(self, text: str | None, data: bytes | None, now: float) -> Complaint | None:
         """Gives what is wrong with a message; None if nothing is."""

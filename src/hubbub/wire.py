@@ -79,6 +79,7 @@ class Wire:
 
     __slots__ = (
         "_ahead",
+        "_closed_here",
         "_closing",
         "_receive",
         "_received",
@@ -117,7 +118,7 @@ class Wire:
         self.owner = owners[0]
         self.owners = owners
         self.limits = self.owner.limits
-        self.guard = Guard(self.limits, asyncio.get_running_loop().time())
+        self.guard = Guard(self.limits)
         self.address = address
         self.where = where
         self.offered = offered
@@ -136,6 +137,7 @@ class Wire:
         self._received = True
         self._receive = receive
         self._subprotocol: str | None = None
+        self._closed_here = False
         self._closing: asyncio.Task[None] | None = None
 
     def adopt(self, owner: Owner) -> None:
@@ -249,12 +251,16 @@ class Wire:
                 if self._admit(event):
                     return event
             elif kind == "websocket.disconnect":
-                self.lost(event.get("code", 1005), event.get("reason") or "")
+                self.lost()
+                if not self._closed_here:
+                    self.closed = Closed(event.get("code", 1005), event.get("reason") or "")
                 return event
             else:
                 return event
 
     def _admit(self, event: Event) -> bool:
+        if self._closed_here:
+            return False  # what it had sent before it heard: whoever was sent away has no last word
         owner, text = self.owner, event.get("text")
         owner.counters.received += 1
         complaint = self.guard.judge(text, event.get("bytes"), asyncio.get_running_loop().time())
@@ -292,6 +298,7 @@ class Wire:
         if not discard:
             self._flush()
         if self.closed is None:
+            self._closed_here = True
             self._end(code, reason, discard=discard, grace=grace)
             await self._finish(code, reason)
         elif self._closing is not None:
@@ -302,14 +309,15 @@ class Wire:
         if not discard:
             self._flush()
         if self.closed is None:
+            self._closed_here = True
             code, reason = _code(cause) if isinstance(cause, CloseCode) else cause
             self._end(code, reason, discard=discard, grace=grace)
             self._closing = self.owner.tasks.spawn(self._finish(code, reason), "close")
 
-    def lost(self, code: int = 1006, reason: str = "") -> None:
-        """The peer is gone. Idempotent."""
+    def lost(self) -> None:
+        """The peer is gone; why, the server says later or never. Idempotent."""
         if self.closed is None:
-            self._end(code, reason, discard=True, grace=True)
+            self._end(1006, "", discard=True, grace=True)
 
     def _flush(self) -> None:
         """Writes what was published before. It may turn out by it that the peer is gone."""

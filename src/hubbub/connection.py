@@ -38,7 +38,8 @@ class Connection:
     """A client, for as long as its socket is open. `ConnectionManager.connect` makes it.
 
     All ``send*`` methods give True once the message is written or queued, and False when the peer is gone or the
-    message was dropped. They never wait for a slow client and never raise for a closed socket.
+    message was dropped. They never wait for a slow client (a burst pauses for moments: `hubbub.pace`) and never raise
+    for a closed socket.
 
     Attributes:
         id: A random name of this connection, for logs and ``exclude``; 22 characters.
@@ -229,32 +230,38 @@ class Connection:
         Raises:
             InvalidArgument: The message can't be encoded.
         """
-        return self.send_nowait(message)
+        return await self.send_payload(encode(message))
 
     def send_nowait(self, message: Message) -> bool:
         """`send`, for code that does not await."""
-        return self.send_payload(encode(message))
+        return self._write(encode(message))
 
     async def send_text(self, data: str) -> bool:
         """Sends a text message."""
         if not isinstance(data, str):
             raise InvalidArgument("data", f"got {shown(data)}", "str")
-        return self.send_nowait(data)
+        return await self.send_payload(encode(data))
 
     async def send_bytes(self, data: bytes) -> bool:
         """Sends a binary message."""
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise InvalidArgument("data", f"got {shown(data)}", "bytes")
-        return self.send_nowait(data)
+        return await self.send_payload(encode(data))
 
     async def send_json(self, data: Any, mode: str = "text") -> bool:
         """Sends a value as JSON; a str too, which `send` would send as it is."""
         if mode not in {"text", "binary"}:
             raise InvalidArgument("mode", f"got {shown(mode)}", "'text' or 'binary'")
-        return self.send_payload(Payload(Kind.JSON if mode == "text" else Kind.BINARY, dumps(data)))
+        return await self.send_payload(Payload(Kind.JSON if mode == "text" else Kind.BINARY, dumps(data)))
 
-    def send_payload(self, payload: Payload) -> bool:
+    async def send_payload(self, payload: Payload) -> bool:
         """`send`, of what is encoded."""
+        sent = self._write(payload)
+        if self.writer.congested:
+            await self.writer.pace()
+        return sent
+
+    def _write(self, payload: Payload) -> bool:
         self.flush()
         return self._open and self.writer.write(payload.frame())
 

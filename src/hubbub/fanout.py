@@ -13,15 +13,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+from .pace import Patience
 from .room import Outgoing, Room
 
 FLUSH_BYTES = 64 * 1024
-"""Pending bytes of a room past which a publish flushes and yields: a burst of the app is not slowness of a client."""
+"""Pending bytes of a room past which a publish flushes and yields."""
 
 _PACE_S = 0.001
-_WAIT_S = 0.005
-_PATIENCE_S = 5.0
-_PATIENCE_EARNED = 0.1  # a second of it in ten
 
 
 class Fanout:
@@ -96,26 +94,11 @@ class Fanout:
                     writer.write(outgoing.data, room, outgoing.key)
 
     async def pace(self, room: Room) -> None:
-        """Lets the loop turn when a publisher has filled a room's pending bytes, so that a burst can be read.
-
-        A pause of a millisecond, and longer while members have much waiting that *moves*: they read, and are only not
-        done yet. Not for one that does not read, and in all for not more than a few seconds of a room's patience,
-        which it earns back slowly: a publisher does not adapt to its slowest member for long.
-        """
+        """Flushes and lets the loop turn, when a publisher has filled a room's pending bytes."""
         if room.pending_bytes < FLUSH_BYTES:
             return
         self.flush(room)
         await asyncio.sleep(_PACE_S)
-        lagging = [member.writer for member in room.members.values() if member.writer.congested]
-        if not lagging:
-            return
-        now = asyncio.get_running_loop().time()
-        room.patience_s = min(_PATIENCE_S, room.patience_s + (now - room.paced_at) * _PATIENCE_EARNED)
-        room.paced_at = now
-        while room.patience_s > 0:
-            waiting = sum(writer.queued_bytes for writer in lagging)
-            await asyncio.sleep(_WAIT_S)
-            room.patience_s -= _WAIT_S
-            lagging = [writer for writer in lagging if writer.congested]
-            if not lagging or sum(writer.queued_bytes for writer in lagging) >= waiting:
-                return
+        if room.patience is None:
+            room.patience = Patience()
+        await room.patience.pause_for([member.writer for member in room.members.values()])

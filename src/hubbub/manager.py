@@ -394,7 +394,7 @@ class ConnectionManager:
         payload = encode(message)
         self._check_loop()
         connection = self._registrar.find(websocket)
-        return connection is not None and connection.send_payload(payload)
+        return connection is not None and await connection.send_payload(payload)
 
     send_personal_message = send_personal
     """The name that FastAPI's tutorial has for `send_personal`."""

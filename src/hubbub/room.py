@@ -9,6 +9,7 @@ from .envelope import Envelope
 from .names import label
 from .options import Overflow, RoomOptions
 from .outbox import Lane
+from .pace import Patience
 from .positions import Position, position_only, positioned
 
 
@@ -102,8 +103,7 @@ class Room:
         "members",
         "name",
         "options",
-        "paced_at",
-        "patience_s",
+        "patience",
         "pending",
         "pending_bytes",
         "subscribed",
@@ -117,8 +117,7 @@ class Room:
         self.catching_up: dict[str, CatchUp] = {}
         self.pending: list[Outgoing] = []
         self.pending_bytes = 0
-        self.patience_s = 0.0
-        self.paced_at = 0.0
+        self.patience: Patience | None = None
         self.head: Position | None = None
         self.subscribed = False
         self.joining = 0

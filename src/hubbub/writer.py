@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from .codec import dumps
 from .frames import Opcode, frame
 from .outbox import DIRECT, Lane, Outbox
+from .pace import Patience
 from .transports import Event, Transport
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Writer:
         "_host",
         "_moved_at",
         "_outbox",
+        "_patience",
         "_sending",
         "ended",
         "transport",
@@ -79,6 +81,7 @@ class Writer:
         self._draining = False
         self._sending = False
         self._moved_at = 0.0
+        self._patience: Patience | None = None
         self._buffered = 0
 
     @property
@@ -126,6 +129,13 @@ class Writer:
             return False
         self._drain_soon()
         return outcome == "queued"
+
+    async def pace(self) -> None:
+        """Lets a burst to this one connection be read."""
+        if self.congested:
+            if self._patience is None:
+                self._patience = Patience()
+            await self._patience.pause_for([self])
 
     async def send(self, event: Event) -> None:
         """A send of the handler: in its turn, and with the server's own backpressure.

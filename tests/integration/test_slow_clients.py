@@ -265,3 +265,20 @@ async def test_one_client_that_never_reads_does_not_delay_a_hundred_that_do(loop
         assert statistics.median(beside) <= 2 * statistics.median(without) + 0.050, (without, beside)
         for connection in good:
             await connection.close()
+
+
+async def test_a_burst_to_one_connection_does_not_close_it(transport: str, loop: str) -> None:
+    manager, app = ConnectionManager(), FastAPI()
+    manager.install(app)
+
+    @app.websocket("/ws")
+    async def endpoint(websocket: WebSocket) -> None:
+        async with manager.connect(websocket, "ann") as connection:
+            for n in range(0, 2000, 2):
+                assert await connection.send({"n": n, "filler": "x" * 8 * KIB})
+                assert await manager.send_personal({"n": n + 1, "filler": "x" * 8 * KIB}, websocket)
+
+    with serving(on(app, transport), loop=loop) as server:
+        async with client(server, "/ws", max_queue=None) as connection:
+            assert [(await receive(connection))["n"] for _ in range(2000)] == list(range(2000))
+            assert manager.stats().slow == 0

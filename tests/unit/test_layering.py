@@ -19,7 +19,7 @@ LAYERS = [
     "arguments codec envelope frames guard history names origin outbox positions presence redaction registry stats "
     "tasks timers workers",
     "transports brokers",
-    "room fanout",
+    "pace room fanout",
     "read_ahead writer wire connection",
     "membership connecting registrar",
     "middleware",

@@ -12,6 +12,8 @@ from .names import room_name
 from .positions import Position, since_for
 from .presence import Info
 
+_FAR_FUTURE_S = 1e12
+
 
 def room_names(room: str | None, rooms: Iterable[str]) -> list[str]:
     """The rooms to join, each once, in order."""
@@ -58,9 +60,26 @@ def timestamp(expires_at: datetime | float | None) -> float | None:
         return None
     if isinstance(expires_at, datetime):
         return (expires_at if expires_at.tzinfo else expires_at.replace(tzinfo=UTC)).timestamp()
-    if isinstance(expires_at, bool) or not isinstance(expires_at, (int, float)) or expires_at != expires_at:
+    known = isinstance(expires_at, (int, float)) and not isinstance(expires_at, bool)
+    if not known or not abs(expires_at) < _FAR_FUTURE_S:
         raise InvalidArgument("expires_at", f"got {shown(expires_at)}", "a datetime, or seconds since the epoch")
     return float(expires_at)
+
+
+def check_handshake(subprotocol: object, headers: object) -> None:
+    """What goes into the accept response."""
+    if subprotocol is not None and (not isinstance(subprotocol, str) or not subprotocol):
+        raise InvalidArgument(
+            "subprotocol", f"got {shown(subprotocol)}", "one of those that the client offered, or None"
+        )
+    if headers is None:
+        return
+    pairs = headers if isinstance(headers, (list, tuple)) else None
+    if pairs is None or not all(
+        isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(part, bytes) for part in pair)
+        for pair in pairs
+    ):
+        raise InvalidArgument("headers", f"got {shown(headers)}", "a list of pairs of bytes, (name, value)")
 
 
 def close_code(code: int) -> int:

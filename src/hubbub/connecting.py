@@ -34,7 +34,8 @@ class Connecting:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         assert self._connection is not None
-        await self._connection.wire.close(*close_for(error))
+        wire = self._connection.wire
+        await wire.close(*close_for(error, stopping=wire.transport.restarting is not False))
         return is_disconnect(error)
 
 
@@ -45,13 +46,18 @@ def is_disconnect(error: BaseException | None) -> bool:
     return isinstance(error, WebSocketDisconnect)
 
 
-def close_for(error: BaseException | None) -> tuple[int, str]:
-    """The close code and reason for how a handler ended."""
+def close_for(error: BaseException | None, *, stopping: bool) -> tuple[int, str]:
+    """The close code and reason for how a handler ended.
+
+    Args:
+        error: What it raised.
+        stopping: Whether the server may be about to stop: then that is why the handler was cancelled.
+    """
     if isinstance(error, WebSocketException):
         return error.code, error.reason
     if error is None or is_disconnect(error):
         cause = CloseCode.NORMAL
-    elif isinstance(error, asyncio.CancelledError):
+    elif isinstance(error, asyncio.CancelledError) and stopping:
         cause = CloseCode.SERVICE_RESTART
     elif isinstance(error, HTTPException) and error.status_code < 500:
         cause = CloseCode.UNAUTHORIZED

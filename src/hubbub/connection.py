@@ -59,6 +59,7 @@ class Connection:
         "id",
         "info",
         "joined",
+        "joining",
         "memberships",
         "presences",
         "user_id",
@@ -75,6 +76,7 @@ class Connection:
         self.info = info
         self.websocket = websocket
         self.joined: dict[str, Joined] = {}
+        self.joining: dict[str, asyncio.Future[None]] = {}
         self.wire = wire
         self.writer = wire.writer
         self.memberships: dict[str, Room] = {}

@@ -4,8 +4,9 @@ Theory of operation. A publish puts one frame into its room's ``pending`` and ma
 pass (a callback of the loop, or `flush_interval_s` later) each dirty room's frames are joined once, and the same bytes
 go to every member. Under load the batches grow by themselves.
 
-What keeps order: a membership change, and anything that is written to one connection directly, first flushes the rooms
-concerned. Members are a snapshot of the flush, which is one synchronous step.
+What keeps order: a leave, and anything that is written to one connection directly, first flushes the rooms concerned;
+who joins while something is pending gets only what comes after. Members are a snapshot of the flush, which is one
+synchronous step.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import asyncio
 from collections.abc import Iterable
 
 from .pace import Patience
-from .room import Outgoing, Room
+from .room import Outgoing, Room, RoomMember
 
 FLUSH_BYTES = 64 * 1024
-"""Pending bytes of a room past which a publish flushes and yields."""
+"""Pending bytes past which a publish flushes and yields."""
 
 _PACE_S = 0.001
 
@@ -32,6 +33,7 @@ class Fanout:
     def __init__(self, flush_interval_s: float = 0.0) -> None:
         self._flush_interval_s = flush_interval_s
         self._dirty: dict[Room, None] = {}
+        self._pending_bytes = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._handle: asyncio.Handle | None = None
 
@@ -46,7 +48,7 @@ class Fanout:
     def add(self, room: Room, outgoing: Outgoing) -> None:
         """Gives a frame to a room's members at the end of the pass."""
         room.pending.append(outgoing)
-        room.pending_bytes += len(outgoing.data)
+        self._pending_bytes += len(outgoing.data)
         self._dirty[room] = None
         if self._handle is None and self._loop is not None:
             if self._flush_interval_s:
@@ -58,6 +60,7 @@ class Fanout:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+        self._pending_bytes = 0
         while self._dirty:
             self.flush(next(iter(self._dirty)))
 
@@ -70,35 +73,46 @@ class Fanout:
     def flush(self, room: Room) -> None:
         """Writes what is pending in a room."""
         self._dirty.pop(room, None)
-        batch, room.pending, room.pending_bytes = room.pending, [], 0
+        batch, room.pending = room.pending, []
         if not batch:
             return
-        members = tuple(room.members.values())
+        members, newcomers = tuple(room.members.values()), tuple(room.newcomers.values())
+        room.settle()
         if any(outgoing.exclude for outgoing in batch):
             for member in members:
-                for outgoing in batch:
-                    frame = outgoing.frame_for(member)
-                    if frame is not None:
-                        member.writer.write(frame, room, outgoing.key)
-            return
-        data = batch[0].data if len(batch) == 1 else b"".join([outgoing.data for outgoing in batch])
-        for member in members:
-            writer = member.writer
-            if writer.write_now(data):
-                continue
-            if room.overflow == "close":
-                writer.write(data, room)
-            else:
-                # Message by message: what may be dropped, is dropped and counted as such.
-                for outgoing in batch:
-                    writer.write(outgoing.data, room, outgoing.key)
+                _write_each(member, batch, room)
+        else:
+            data = batch[0].data if len(batch) == 1 else b"".join([outgoing.data for outgoing in batch])
+            for member in members:
+                writer = member.writer
+                if writer.write_now(data):
+                    continue
+                if room.overflow == "close":
+                    writer.write(data, room)
+                else:
+                    _write_each(member, batch, room)
+        for member, since in newcomers:
+            _write_each(member, batch[since:], room)
 
     async def pace(self, room: Room) -> None:
-        """Flushes and lets the loop turn, when a publisher has filled a room's pending bytes."""
-        if room.pending_bytes < FLUSH_BYTES:
+        """Flushes and lets the loop turn, when a publisher has filled what is pending.
+
+        Args:
+            room: Where it published, whose patience it is.
+        """
+        if self._pending_bytes < FLUSH_BYTES:
             return
-        self.flush(room)
+        rooms = tuple(self._dirty)
+        self.flush_all()
         await asyncio.sleep(_PACE_S)
         if room.patience is None:
             room.patience = Patience()
-        await room.patience.pause_for([member.writer for member in room.members.values()])
+        await room.patience.pause_for({member.writer for each in rooms for member in each.members.values()})
+
+
+def _write_each(member: RoomMember, batch: Iterable[Outgoing], room: Room) -> None:
+    """Message by message: what may be dropped, is dropped and counted as such."""
+    for outgoing in batch:
+        frame = outgoing.frame_for(member)
+        if frame is not None:
+            member.writer.write(frame, room, outgoing.key)

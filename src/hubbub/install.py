@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -63,7 +63,8 @@ def why_not_running(*, installed: bool, mounted: bool) -> NotInstalled | NotRunn
         "`manager.install(app)` on the outermost app. "
         if mounted
         else "In tests, use the client as a context manager: `with TestClient(app) as client:`. The lifespan of a "
-        "mounted app does not run: install on the outermost app. "
+        "mounted app does not run: install on the outermost app. A server has to run the lifespan "
+        "(not daphne, nor `uvicorn --lifespan off`). "
     )
     return NotRunning(
         "this ConnectionManager is not running, because the app's lifespan has not started it. " + hint + _TWO
@@ -83,7 +84,11 @@ _TWO = "If you did, are there two instances? The one that is used must be the on
 
 def _managers_of(app: Starlette) -> list[ConnectionManager]:
     """The managers that an app's middleware has: one list, that later installs add to."""
+    middleware: Any
     for middleware in app.user_middleware:
-        if cast("object", middleware.cls) is HubbubMiddleware:
-            return cast("list[ConnectionManager]", middleware.kwargs["managers"])
+        if middleware.cls is HubbubMiddleware:
+            given: Sequence[ConnectionManager] = middleware.kwargs.pop("managers", None) or middleware.args[0]
+            middleware.args = ()
+            middleware.kwargs["managers"] = managers = list(given)
+            return managers
     return []

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from math import inf
 from typing import TYPE_CHECKING
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -21,7 +22,7 @@ from .envelope import Envelope, Kick, Recorded
 from .errors import InvalidArgument, WrongLoop, shown
 from .fanout import Fanout
 from .install import install, not_installed_here, why_not_running
-from .membership import Memberships
+from .membership import Memberships, RoomIsFull
 from .names import EVERYONE, EVERYONE_NAME, Everyone, UserId, is_user_room, label, room_name, user_name, user_room
 from .options import Limits, RoomOptions, RoomPatterns
 from .origin import OriginPolicy
@@ -85,8 +86,10 @@ class ConnectionManager:
                 raise InvalidArgument(argument, f"got {shown(options)}", "RoomOptions(...)")
         if not isinstance(limits, Limits):
             raise InvalidArgument("limits", f"got {shown(limits)}", "Limits(...)")
+        if not isinstance(app_ping, bool):
+            raise InvalidArgument("app_ping", f"got {shown(app_ping)}", "True or False")
         for argument, seconds in (("flush_interval_s", flush_interval_s), ("thread_timeout_s", thread_timeout_s)):
-            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
+            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < inf:
                 raise InvalidArgument(argument, f"got {shown(seconds)}", "seconds, 0 or more")
         self.broker = broker_from(broker)
         self.limits = limits
@@ -166,6 +169,7 @@ class ConnectionManager:
         self._draining = True
         for wire in tuple(self._registrar.wires):
             wire.close_soon(CloseCode.SERVICE_RESTART, grace=False)
+            wire.stop_reading()
         await self.tasks.close(self.limits.close_timeout_s + 1.0)
         self.fanout.stop()
         self._timers.stop()
@@ -251,12 +255,16 @@ class ConnectionManager:
             places = arguments.places(since, names)
             arguments.check_info(info)
             expiry = arguments.timestamp(expires_at)
+            arguments.check_handshake(subprotocol, headers)
             if wire.closed is not None:
                 raise WebSocketDisconnect(*wire.closed)
             known = self._registrar.connection_of(wire)
+            new = known is None
             if known is None:
                 if websocket.application_state is WebSocketState.CONNECTING:
                     await websocket.accept(subprotocol, headers)
+                if self._draining:
+                    await self._registrar.refuse(wire, CloseCode.SERVICE_RESTART)
                 # The dependency's token is known by now, also where it is the handler that accepted.
                 ends_at = min((at for at in (expiry, wire.expires_at) if at is not None), default=None)
                 await self._registrar.check_limits(wire, user, names, ends_at)
@@ -269,7 +277,8 @@ class ConnectionManager:
                 for name in names:
                     await self.join(known, name, places.get(label(name)))
             except BaseException:
-                self.forget(known, grace=False)
+                if new:
+                    self.forget(known, grace=False)
                 raise
             return known
 
@@ -285,17 +294,17 @@ class ConnectionManager:
 
     async def join(self, connection: Connection, room: str, since: object) -> Joined:
         """What `Connection.join` does."""
-        name = (
-            room
-            if room[:1] == "$" and room in (EVERYONE_NAME, user_room(connection.user_id or ""))
-            else room_name(room)
-        )
+        given = (EVERYONE_NAME, user_room(connection.user_id or ""))
+        name = room if room in given else room_name(room)
         place = since_for(since, label(name))
-        own = connection.rooms
         limit = self.limits.max_rooms_per_connection
-        if limit is not None and name not in connection.memberships and name[0] != "$" and len(own) >= limit:
+        known = name in connection.memberships or name in given
+        if limit is not None and not known and len(connection.memberships) - len(given) >= limit:
             await self._registrar.refuse(connection.wire, CloseCode.TOO_MANY_ROOMS)
-        return await self._memberships.join(connection, name, place)
+        try:
+            return await self._memberships.join(connection, name, place)
+        except RoomIsFull:
+            return await self._registrar.refuse(connection.wire, CloseCode.ROOM_FULL)
 
     async def leave(self, connection: Connection, room: str) -> None:
         """What `Connection.leave` does."""
@@ -445,7 +454,7 @@ class ConnectionManager:
     @property
     def rooms(self) -> frozenset[str]:
         """The rooms that have members on this process."""
-        return frozenset(name for name, room in self._memberships.rooms.items() if room.size and name[0] != "$")
+        return frozenset(name for name, room in tuple(self._memberships.rooms.items()) if room.size and name[0] != "$")
 
     async def presence(self, room: str | Everyone = EVERYONE) -> list[Member]:
         """The users in a room, on all workers, connected or in grace."""
@@ -486,7 +495,7 @@ class ConnectionManager:
     def stats(self) -> Stats:
         """A snapshot of what this process holds and has counted since it started."""
         counters = self.counters
-        wires = self._registrar.wires
+        wires = tuple(self._registrar.wires)  # a `def` route may ask, in a thread
         fast = sum(wire.fallback_reason is None for wire in wires)
         return Stats(
             connections=len(self._registry),
@@ -500,7 +509,7 @@ class ConnectionManager:
             stalled=counters.stalled,
             errors=counters.frozen_errors(),
             refused=counters.frozen_refused(),
-            fast_path=fast / len(wires) if wires else 1.0,
+            fast_path=fast / len(wires) if wires else 0.0,
         )
 
     @property

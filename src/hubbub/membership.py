@@ -20,11 +20,9 @@ from datetime import UTC, datetime
 from starlette.websockets import WebSocketDisconnect
 
 from .brokers.base import Broker, Delivery
-from .close import CloseCode
 from .codec import Kind, Payload, dumps
 from .connection import Connection
 from .envelope import Entry, Envelope, Kick
-from .errors import shown
 from .fanout import Fanout
 from .frames import Opcode, frame
 from .names import label
@@ -39,6 +37,10 @@ from .wire import Closed
 logger = logging.getLogger("hubbub")
 
 _PAGE_MESSAGES = 128
+
+
+class RoomIsFull(Exception):
+    """A join would be one too many."""
 
 
 class Memberships:
@@ -103,7 +105,7 @@ class Memberships:
 
     def _kick(self, room: Room, kick: Kick) -> None:
         self._fanout.flush(room)
-        for member in (*room.members.values(), *(each.member for each in room.catching_up.values())):
+        for member in room.everybody():
             assert isinstance(member, Connection)
             member.wire.close_soon(Closed(kick.code, kick.reason), grace=False)
             if member.user_id is not None:
@@ -113,9 +115,19 @@ class Memberships:
 
     async def join(self, connection: Connection, name: str, since: Position | None) -> Joined:
         """Puts a connection into a room. Idempotent."""
+        while (other := connection.joining.get(name)) is not None:
+            await asyncio.wait([other])
         before = connection.joined.get(name)
         if before is not None:
             return before
+        done = connection.joining[name] = asyncio.get_running_loop().create_future()
+        try:
+            return await self._join(connection, name, since)
+        finally:
+            del connection.joining[name]
+            done.set_result(None)
+
+    async def _join(self, connection: Connection, name: str, since: Position | None) -> Joined:
         room = self._rooms.get(name)
         if room is None:
             room = self._rooms[name] = Room(name, self._options_of(name))
@@ -124,9 +136,7 @@ class Memberships:
             await self._subscribe(room)
             limit = room.options.max_members
             if limit is not None and room.size >= limit:
-                connection.wire.count_refused(CloseCode.ROOM_FULL.name.lower())
-                logger.info("refused a connection on %s: the room %s is full", connection.wire.where, shown(name))
-                await connection.wire.close(CloseCode.ROOM_FULL.code, CloseCode.ROOM_FULL.reason)
+                raise RoomIsFull(name)
             if not connection.is_open:
                 raise WebSocketDisconnect(*(connection.wire.closed or (1006, "")))
             joined = await self._begin(connection, room, since)
@@ -148,11 +158,10 @@ class Memberships:
     async def _begin(self, connection: Connection, room: Room, since: Position | None) -> Joined:
         """Makes a connection a member, live or catching up."""
         if since is None or not room.options.numbered:
-            self._fanout.flush(room)
             joined = connection.joined[room.name] = Joined(room.head, recovered=False)
             connection.memberships[room.name] = room
             self._say_sync(connection, room, joined)
-            room.members[connection.id] = connection
+            room.add(connection)
             return joined
         catch_up = CatchUp(connection, since.offset)
         room.catching_up[connection.id] = catch_up
@@ -187,10 +196,10 @@ class Memberships:
         """Goes on with a replay, as the socket drains."""
         assert head is not None
         epoch = head.epoch
-        while connection.id in room.catching_up:
+        while room.is_catching_up(catch_up):
             await connection.writer.drained()
             page = await self._broker.history(room.name, Position(epoch, catch_up.cursor), _PAGE_MESSAGES)
-            if connection.id not in room.catching_up:
+            if not room.is_catching_up(catch_up):
                 return
             if not page.whole:
                 logger.info("the history of %s was trimmed under a replay", room.name)
@@ -219,6 +228,8 @@ class Memberships:
 
     async def leave(self, connection: Connection, name: str) -> None:
         """Takes a connection out of a room, without grace. Idempotent."""
+        while (join := connection.joining.get(name)) is not None:
+            await asyncio.wait([join])
         room = self._take_out(connection, name)
         user = connection.user_id
         if room is not None and user is not None and connection.presences.pop(name, None) is not None:

@@ -103,11 +103,12 @@ class HubbubMiddleware:
             await self._end(wire, ended)
 
     async def _end(self, wire: Wire, ended: BaseException | None) -> None:
+        wire.task = None  # from here on nobody cancels it
         for connection in tuple(wire.connections):
             connection.flush()
             connection.gone(grace=True)
         if wire.accepted:
-            await wire.close(*close_for(ended))
+            await wire.close(*close_for(ended, stopping=wire.transport.restarting is not False))
         else:
             # Uvicorn notes one pass of the loop late that a denial was sent, and would log an error.
             await asyncio.sleep(0)

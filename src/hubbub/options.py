@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
+from math import inf
 from typing import Literal, NamedTuple, get_args
 
 from .errors import InvalidArgument, shown
@@ -63,7 +64,10 @@ class RoomOptions:
                 f"{self.overflow!r} loses messages, and history promises that none is missing",
                 "overflow='close' together with history, or no history",
             )
-        if not _is_number(self.grace_s) or self.grace_s < 0:
+        for name in ("announce", "positions"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidArgument(name, f"got {shown(getattr(self, name))}", "True or False")
+        if not _is_number(self.grace_s) or not 0 <= self.grace_s < inf:
             raise InvalidArgument("grace_s", f"got {shown(self.grace_s)}", "seconds, 0 or more")
         if self.max_members is not None and (not _is_int(self.max_members) or self.max_members < 1):
             raise InvalidArgument("max_members", f"got {shown(self.max_members)}", "a whole number from 1, or None")
@@ -87,8 +91,10 @@ class RoomPatterns:
     """
 
     def __init__(self, patterns: Mapping[str, RoomOptions]) -> None:
+        if not isinstance(patterns, Mapping):
+            raise InvalidArgument("rooms", f"got {shown(patterns)}", "a mapping of pattern to RoomOptions")
         for pattern, options in patterns.items():
-            if not isinstance(pattern, str) or not pattern:
+            if not isinstance(pattern, str) or not pattern or pattern[0] == "$":
                 raise InvalidArgument(
                     "rooms", f"the pattern {shown(pattern)}", "a room name or a pattern like 'ticker:*'"
                 )

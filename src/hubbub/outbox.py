@@ -66,7 +66,7 @@ class Outbox(Generic[TurnT]):
     """The frames that wait for one connection, and the places (*turns*) of sends that wait among them.
 
     Args:
-        max_bytes: The bound; a frame larger than that is taken only when nothing else waits.
+        max_bytes: The bound; a frame larger than that is taken only when next to nothing else waits.
         max_frames: The bound in count.
     """
 
@@ -171,8 +171,10 @@ class Outbox(Generic[TurnT]):
     def _fits(self, data: bytes, buffered: int) -> bool:
         if self.frames >= self.max_frames:
             return False
+        if self.bytes + buffered + len(data) <= self.max_bytes:
+            return True
         # Alone, a frame may be larger than the bound: else an app that sends large ones could never reach anybody.
-        return self.frames == 0 or self.bytes + buffered + len(data) <= self.max_bytes
+        return self.frames == 0 and buffered <= self.max_bytes // 4
 
     def _make_room(self, data: bytes, lane: Lane, buffered: int) -> bool:
         for queue in sorted(self._loose.values(), key=lambda queue: queue[0].lane is not lane):

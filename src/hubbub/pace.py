@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from typing import Final, Protocol
 
 PAUSE_S: Final = 0.005
+MAX_STILL: Final = 4
+"""Pauses in which nothing moved, after which nobody is waited for."""
 PATIENCE_S: Final = 5.0
 EARNED: Final = 0.1
 """Patience earned per second: half a minute of pauses in five minutes."""
@@ -44,10 +46,11 @@ class Patience:
         now = asyncio.get_running_loop().time()
         self.left_s = min(PATIENCE_S, self.left_s + (now - self._at) * EARNED)
         self._at = now
-        while lagging and self.left_s > 0:
-            waiting = sum(queue.queued_bytes for queue in lagging)
+        least, still = sum(queue.queued_bytes for queue in lagging), 0
+        while lagging and self.left_s > 0 and still < MAX_STILL:
             self.left_s -= PAUSE_S
             await asyncio.sleep(PAUSE_S)
             lagging = [queue for queue in lagging if queue.congested]
-            if sum(queue.queued_bytes for queue in lagging) >= waiting:
-                return
+            waiting = sum(queue.queued_bytes for queue in lagging)
+            still = 0 if waiting < least else still + 1
+            least = min(least, waiting)

@@ -51,10 +51,18 @@ class ReadAhead:
         return event
 
     def stop(self) -> None:
-        """Ends the task."""
+        """Ends the task. What was read is still given, and then the disconnect."""
         self._task.cancel()
 
     async def _pump(self) -> None:
+        try:
+            await self._fill()
+        finally:
+            if not self._events or self._events[-1]["type"] != "websocket.disconnect":
+                self._events.append({"type": "websocket.disconnect", "code": 1006, "reason": ""})
+            self._changed.set()
+
+    async def _fill(self) -> None:
         while True:
             while len(self._events) >= _MAX_MESSAGES or self._bytes >= _MAX_BYTES:
                 await self._wait()

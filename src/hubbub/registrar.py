@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -110,7 +110,7 @@ class Registrar:
         if expires_at is not None and expires_at <= time.time():
             await self.refuse(wire, CloseCode.TOKEN_EXPIRED)
 
-    async def refuse(self, wire: Wire, cause: CloseCode) -> None:
+    async def refuse(self, wire: Wire, cause: CloseCode) -> NoReturn:
         """Closes a socket that a limit refuses, counted and with a word.
 
         Raises:

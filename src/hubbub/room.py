@@ -89,6 +89,7 @@ class Room:
         label: Its name as clients see it.
         options: How it behaves.
         members: Who gets what is published, by connection id.
+        newcomers: Members that came when something was pending: each with how much of it came before them.
         catching_up: Who will, after a replay.
         pending: What the members get at the end of this pass of the event loop.
         head: The position of the newest message that came from the broker.
@@ -102,10 +103,10 @@ class Room:
         "lock",
         "members",
         "name",
+        "newcomers",
         "options",
         "patience",
         "pending",
-        "pending_bytes",
         "subscribed",
     )
 
@@ -114,9 +115,9 @@ class Room:
         self.label = label(name)
         self.options = options
         self.members: dict[str, RoomMember] = {}
+        self.newcomers: dict[str, tuple[RoomMember, int]] = {}
         self.catching_up: dict[str, CatchUp] = {}
         self.pending: list[Outgoing] = []
-        self.pending_bytes = 0
         self.patience: Patience | None = None
         self.head: Position | None = None
         self.subscribed = False
@@ -130,11 +131,29 @@ class Room:
     @property
     def vacant(self) -> bool:
         """Whether nobody is here or about to be."""
-        return not self.members and not self.catching_up and not self.joining
+        return not self.size and not self.joining
 
     @property
     def size(self) -> int:
-        return len(self.members) + len(self.catching_up)
+        return len(self.members) + len(self.newcomers) + len(self.catching_up)
+
+    def everybody(self) -> list[RoomMember]:
+        """All that are here, live or not yet."""
+        newcomers = (member for member, _ in self.newcomers.values())
+        return [*self.members.values(), *newcomers, *(each.member for each in self.catching_up.values())]
+
+    def add(self, member: RoomMember) -> None:
+        """Makes somebody a member from here on: what is pending came before."""
+        if self.pending:
+            self.newcomers[member.id] = member, len(self.pending)
+        else:
+            self.members[member.id] = member
+
+    def settle(self) -> None:
+        """What was pending is written: who came meanwhile is a member like any other."""
+        if self.newcomers:
+            self.members.update((member.id, member) for member, _ in self.newcomers.values())
+            self.newcomers.clear()
 
     def outgoing(self, envelope: Envelope) -> Outgoing:
         """Frames a message, once for all members."""
@@ -150,13 +169,19 @@ class Room:
     def remove(self, member: RoomMember) -> None:
         """Takes a member out. Idempotent."""
         self.members.pop(member.id, None)
+        self.newcomers.pop(member.id, None)
         self.catching_up.pop(member.id, None)
 
     def go_live(self, catch_up: CatchUp) -> None:
         """Ends a catch-up: from here on the member gets what is published."""
-        member = catch_up.member
-        if self.catching_up.pop(member.id, None) is not None:
-            self.members[member.id] = member
+        if self.is_catching_up(catch_up):
+            member = catch_up.member
+            del self.catching_up[member.id]
+            self.add(member)
+
+    def is_catching_up(self, catch_up: CatchUp) -> bool:
+        """Whether a catch-up goes on: its member may have left, and even come back with another."""
+        return self.catching_up.get(catch_up.member.id) is catch_up
 
     def caught_up(self, catch_up: CatchUp, head: Position | None) -> None:
         """The history has nothing after the cursor. Goes live now, or with the first live message that is new."""

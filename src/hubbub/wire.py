@@ -289,19 +289,16 @@ class Wire:
     async def close(self, code: int, reason: str, *, discard: bool = False, grace: bool = True) -> None:
         """Closes with a Close frame, behind what is queued; aborts a peer that does not take it in time.
 
+        *Cancellation*: ends the waiting, not the closing.
+
         Args:
             code: The close code.
             reason: The reason; what is over 123 bytes (RFC 6455 section 5.5) is cut off.
             discard: Drop what is queued instead.
             grace: Whether the user stays present for the rooms' grace.
         """
-        if not discard:
-            self._flush()
-        if self.closed is None:
-            self._closed_here = True
-            self._end(code, reason, discard=discard, grace=grace)
-            await self._finish(code, reason)
-        elif self._closing is not None:
+        self.close_soon(Closed(code, reason), discard=discard, grace=grace)
+        if self._closing is not None:
             await asyncio.shield(self._closing)
 
     def close_soon(self, cause: CloseCode | Closed, *, discard: bool = False, grace: bool = True) -> None:
@@ -312,6 +309,7 @@ class Wire:
             self._closed_here = True
             code, reason = _code(cause) if isinstance(cause, CloseCode) else cause
             self._end(code, reason, discard=discard, grace=grace)
+            # A task, for a close that somebody waits for too: who waits may be cancelled, the Close frame may not.
             self._closing = self.owner.tasks.spawn(self._finish(code, reason), "close")
 
     def lost(self) -> None:
@@ -372,8 +370,13 @@ class Wire:
                 self.transport.abort()  # a transport that is closed flushes first, which may never end
 
     def ended(self) -> None:
-        """The handler has ended."""
+        """The handler has ended, and with it the socket."""
         self.task = None
+        self.stop_reading()
+        self.writer.abandon()
+
+    def stop_reading(self) -> None:
+        """Ends what reads for a handler that does not."""
         if self._ahead is not None:
             self._ahead.stop()
 

@@ -61,11 +61,13 @@ class Writer:
 
     __slots__ = (
         "_buffered",
+        "_drain_task",
         "_drained",
-        "_draining",
         "_host",
+        "_in_hand",
         "_moved_at",
         "_outbox",
+        "_own_bytes",
         "_patience",
         "_sending",
         "ended",
@@ -78,16 +80,18 @@ class Writer:
         self._host = host
         self._outbox: Outbox[_Turn] | None = None
         self._drained: asyncio.Future[None] | None = None
-        self._draining = False
+        self._drain_task: asyncio.Task[None] | None = None
         self._sending = False
         self._moved_at = 0.0
         self._patience: Patience | None = None
         self._buffered = 0
+        self._in_hand = 0
+        self._own_bytes = 0
 
     @property
     def queued_bytes(self) -> int:
-        """Bytes that wait in the outbox."""
-        return 0 if self._outbox is None else self._outbox.bytes
+        """Bytes that wait: in the outbox, and in the hand of the drain."""
+        return self._in_hand if self._outbox is None else self._outbox.bytes + self._in_hand
 
     @property
     def congested(self) -> bool:
@@ -96,7 +100,7 @@ class Writer:
 
     def write_now(self, data: bytes) -> bool:
         """Writes frames if nothing waits and the socket takes them; else does nothing."""
-        if self.ended or self._draining or self._sending:
+        if self.ended or self._sending or self._drain_task is not None:
             return False
         return self.transport.write(data)
 
@@ -121,7 +125,7 @@ class Writer:
             return False
         outbox = self._opened_outbox()
         before = outbox.dropped_frames
-        outcome = outbox.push(data, lane, key, buffered=self.transport.buffered)
+        outcome = outbox.push(data, lane, key, buffered=self._in_hand + self._buffered_by_us)
         if outbox.dropped_frames != before:
             self._host.dropped(outbox.dropped_frames - before)
         if outcome == "overflow":
@@ -143,18 +147,19 @@ class Writer:
         Raises:
             OSError: The socket is gone.
         """
-        if self._draining or self._sending:
+        if self._drain_task is not None or self._sending:
             sent = asyncio.get_running_loop().create_future()
             self._opened_outbox().push_turn(_Turn(event, sent))
             self._drain_soon()
             await sent
             return
         self._sending = True
+        self._own_bytes = _size(event)
         try:
             await self.transport.send(event)
         finally:
             self._sending = False
-            self._drain_soon()
+            self._idle()
 
     def drop(self) -> None:
         """Drops what is queued, but for the handler's own sends."""
@@ -165,20 +170,37 @@ class Writer:
         """Takes no more. What is queued still goes out, unless it is discarded."""
         self.ended = True
         if discard and self._outbox is not None:
-            for turn in self._outbox.clear():
-                if not turn.sent.done():
-                    turn.sent.set_exception(ConnectionResetError("the socket is gone"))
+            _give_up(self._outbox)
+
+    def abandon(self) -> None:
+        """Gives up what has not gone out. For when the handler has ended: a server may keep the socket for long."""
+        self.end(discard=True)
+        if self._drain_task is not None:
+            self._drain_task.cancel()
 
     async def drained(self) -> None:
-        """Waits until nothing is queued. Returns too when the socket is gone."""
-        while self._draining:
+        """Waits until nothing is queued and no send is under way. Returns too when the socket is gone."""
+        while self._drain_task is not None or self._sending:
             if self._drained is None:
                 self._drained = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._drained)
 
+    def _idle(self) -> None:
+        """A drain or a send has ended: begins the next drain, or wakes who waits for there to be none."""
+        self._drain_soon()
+        if self._drain_task is None and self._drained is not None:
+            if not self._drained.done():
+                self._drained.set_result(None)
+            self._drained = None
+
+    @property
+    def _buffered_by_us(self) -> int:
+        """What waits in the transport, less a large message that the handler sent by itself, as Starlette lets it."""
+        return max(0, self.transport.buffered - self._own_bytes)
+
     def stalled_for(self, now: float) -> float:
         """Seconds that what waits has not moved; 0 where nothing waits. To be asked regularly."""
-        if not self._outbox:
+        if self._drain_task is None and not self._outbox:
             return 0.0
         buffered = self.transport.buffered
         if buffered != self._buffered:
@@ -193,9 +215,8 @@ class Writer:
         return self._outbox
 
     def _drain_soon(self) -> None:
-        if not self._draining and not self._sending and self._outbox:
-            self._draining = True
-            self._host.tasks.spawn(self._drain(self._outbox), "drain")
+        if self._drain_task is None and not self._sending and self._outbox:
+            self._drain_task = self._host.tasks.spawn(self._drain(self._outbox), "drain")
 
     async def _drain(self, outbox: Outbox[_Turn]) -> None:
         try:
@@ -208,22 +229,25 @@ class Writer:
                     for room, count in notices.items():
                         outbox.push(control(type="dropped", room=room, count=count), DIRECT)
                 elif isinstance(item, bytes):
+                    self._in_hand = len(item)
                     await self.transport.write_soon(item)
+                    self._in_hand = self._own_bytes = 0
                 else:
                     await self._perform(item)
                 self._moved_at = asyncio.get_running_loop().time()
         except OSError:
             self._host.lost()
         finally:
-            self._draining = False
+            self._in_hand = 0
+            self._drain_task = None
             self._outbox = None
-            if self._drained is not None and not self._drained.done():
-                self._drained.set_result(None)
-            self._drained = None
+            _give_up(outbox)
+            self._idle()
 
     async def _perform(self, turn: _Turn) -> None:
         if turn.sent.done():
             return  # the handler no longer waits
+        self._own_bytes = _size(turn.event)
         try:
             await self.transport.send(turn.event)
         except Exception as error:
@@ -234,6 +258,17 @@ class Writer:
         else:
             if not turn.sent.done():
                 turn.sent.set_result(None)
+
+
+def _size(event: Event) -> int:
+    return len(event.get("bytes") or event.get("text") or b"")
+
+
+def _give_up(outbox: Outbox[_Turn]) -> None:
+    """Drops what is queued; the sends that wait in it fail."""
+    for turn in outbox.clear():
+        if not turn.sent.done():
+            turn.sent.set_exception(ConnectionResetError("the socket is gone"))
 
 
 def control(**fields: Any) -> bytes:

@@ -56,9 +56,9 @@ class Transport(ABC):
         """Whether the socket is known to be gone or going."""
 
     @property
-    def restarting(self) -> bool:
-        """Whether the server closed it because it shuts down, where that can be told."""
-        return False
+    def restarting(self) -> bool | None:
+        """Whether the server closed it because it shuts down; None where that can't be told."""
+        return None
 
     @abstractmethod
     def abort(self) -> None:

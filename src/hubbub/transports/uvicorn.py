@@ -112,7 +112,7 @@ class UvicornTransport(Transport):
         return self._transport.is_closing()
 
     @property
-    def restarting(self) -> bool:
+    def restarting(self) -> bool | None:
         sent = self._protocol.conn.close_sent
         return sent is not None and sent.code == 1012
 

@@ -22,7 +22,7 @@ from starlette.websockets import WebSocketDisconnect
 from .brokers.base import Broker, Delivery
 from .codec import Kind, Payload, dumps
 from .connection import Connection
-from .envelope import Entry, Envelope, Kick
+from .envelope import Envelope, Kick, Page
 from .fanout import Fanout
 from .frames import Opcode, frame
 from .names import label
@@ -151,7 +151,7 @@ class Memberships:
             return
         async with room.lock:
             if not room.subscribed:
-                room.head = await self._broker.subscribe(room.name)
+                room.started_at(await self._broker.subscribe(room.name))
                 room.subscribed = True
                 self._rooms[room.name] = room
 
@@ -173,16 +173,17 @@ class Memberships:
         self._say_sync(connection, room, joined)
         if not page.whole:
             catch_up.cursor = page.head.offset if page.head is not None else 0
-            room.caught_up(catch_up, page.head)
-        elif not self._replay(connection, room, catch_up, page.entries) or not page.last:
+        if not (self._replay(connection, room, catch_up, page) and room.caught_up(catch_up, page.head)):
             self._tasks.spawn(self._catch_up(connection, room, catch_up, page.head), "catch up")
-        else:
-            room.caught_up(catch_up, page.head)
         return joined
 
-    def _replay(self, connection: Connection, room: Room, catch_up: CatchUp, entries: list[Entry]) -> bool:
-        """Writes a page of history. False where the socket did not take all of it: the cursor tells how far it got."""
-        for envelope in (entry.envelope for entry in entries):
+    def _replay(self, connection: Connection, room: Room, catch_up: CatchUp, page: Page) -> bool:
+        """Writes a page of history.
+
+        Returns:
+            Whether nothing comes after it. The cursor tells how far it got: the socket may not have taken all.
+        """
+        for envelope in (entry.envelope for entry in page.entries if page.whole):
             if connection.writer.congested:
                 return False
             data = room.outgoing(envelope).frame_for(connection)
@@ -190,7 +191,7 @@ class Memberships:
                 connection.writer.write(data, room)
             assert envelope.position is not None
             catch_up.cursor = envelope.position.offset
-        return True
+        return page.last or not page.whole
 
     async def _catch_up(self, connection: Connection, room: Room, catch_up: CatchUp, head: Position | None) -> None:
         """Goes on with a replay, as the socket drains."""
@@ -205,10 +206,7 @@ class Memberships:
                 logger.info("the history of %s was trimmed under a replay", room.name)
                 catch_up.cursor = page.head.offset if page.head is not None else 0
                 self._say_sync(connection, room, Joined(page.head, recovered=False))
-                room.caught_up(catch_up, page.head)
-                return
-            if self._replay(connection, room, catch_up, page.entries) and page.last:
-                room.caught_up(catch_up, page.head)
+            if self._replay(connection, room, catch_up, page) and room.caught_up(catch_up, page.head):
                 return
             await asyncio.sleep(0)  # a socket that takes everything must not keep the loop for a whole history
 

@@ -183,12 +183,32 @@ class Room:
         """Whether a catch-up goes on: its member may have left, and even come back with another."""
         return self.catching_up.get(catch_up.member.id) is catch_up
 
-    def caught_up(self, catch_up: CatchUp, head: Position | None) -> None:
-        """The history has nothing after the cursor. Goes live now, or with the first live message that is new."""
-        if self.head is None or head is None or self.head.offset >= catch_up.cursor:
+    def caught_up(self, catch_up: CatchUp, head: Position | None) -> bool:
+        """The history has nothing after the cursor: goes live now, or with the first live message that is new.
+
+        Returns:
+            False where a message came live since the history was asked: it has to be asked again.
+        """
+        if self.head is None or head is None or self.head.epoch != head.epoch or self.head.offset == catch_up.cursor:
             self.go_live(catch_up)
+        elif self.head.offset > catch_up.cursor:
+            return False
         else:
             catch_up.at_head = True
+        return True
+
+    def started_at(self, position: Position | None) -> None:
+        """The broker's answer to the subscription; messages may have come before it."""
+        if (
+            self.head is None
+            or position is None
+            or (self.head.epoch, self.head.offset)
+            != (
+                position.epoch,
+                max(self.head.offset, position.offset),
+            )
+        ):
+            self.head = position
 
     def advance(self, position: Position) -> None:
         """A live message came: those who were given everything before it go live."""

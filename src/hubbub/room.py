@@ -199,15 +199,8 @@ class Room:
 
     def started_at(self, position: Position | None) -> None:
         """The broker's answer to the subscription; messages may have come before it."""
-        if (
-            self.head is None
-            or position is None
-            or (self.head.epoch, self.head.offset)
-            != (
-                position.epoch,
-                max(self.head.offset, position.offset),
-            )
-        ):
+        head = self.head
+        if head is None or position is None or head.epoch != position.epoch or head.offset < position.offset:
             self.head = position
 
     def advance(self, position: Position) -> None:

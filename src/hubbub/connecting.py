@@ -36,6 +36,8 @@ class Connecting:
         assert self._connection is not None
         wire = self._connection.wire
         await wire.close(*close_for(error, stopping=wire.transport.restarting is not False))
+        if self._connection.departure is not None:
+            await asyncio.shield(self._connection.departure)  # presence is what it says once the block is left
         return is_disconnect(error)
 
 

@@ -53,6 +53,7 @@ class Connection:
         "__weakref__",
         "_home",
         "_open",
+        "departure",
         "excluded_as",
         "expiry",
         "gone_event",
@@ -82,6 +83,7 @@ class Connection:
         self.memberships: dict[str, Room] = {}
         self.presences: dict[str, float] = {}
         self.excluded_as = frozenset((self.id, *since.connection_ids) if isinstance(since, Resume) else (self.id,))
+        self.departure: asyncio.Task[None] | None = None
         self.expiry: Timer | None = None
         self.gone_event: asyncio.Event | None = None
         self._home = home

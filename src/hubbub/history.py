@@ -46,7 +46,9 @@ class RoomLog:
         self.used_at = now
         envelope = replace(envelope, position=self.head)
         if self.kept is not None:
-            self._entries.append(Entry(envelope, sent_at))
+            # orjson's bytes hold 4 KiB however short they are; a copy holds what it says.
+            payload = envelope.payload._replace(data=bytes(memoryview(envelope.payload.data)))
+            self._entries.append(Entry(replace(envelope, payload=payload), sent_at))
             self._times.append(now)
             self._trim(now)
         return envelope

@@ -240,7 +240,8 @@ class Memberships:
         user = connection.user_id
         if user is not None and connection.presences:
             presences, connection.presences = connection.presences, {}
-            self._tasks.spawn(self._depart(user, connection.id, presences, grace=grace), "depart")
+            departing = self._depart(user, connection.id, presences, grace=grace)
+            connection.departure = self._tasks.spawn(departing, "depart")
 
     def _take_out(self, connection: Connection, name: str) -> Room | None:
         room = connection.memberships.get(name)

@@ -217,11 +217,15 @@ async def opened(
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, int]:
     """A WebSocket handshake by hand, for clients that no library would let be so rude; gives the status too."""
     plain = socket.socket()
-    if receive_buffer is not None:
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    plain.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", server.port))
-    reader, writer = await asyncio.open_connection(sock=plain)
+    try:
+        if receive_buffer is not None:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        plain.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", server.port))
+        reader, writer = await asyncio.open_connection(sock=plain)
+    except BaseException:
+        plain.close()
+        raise
     lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{server.port}", "Upgrade: websocket", "Connection: Upgrade"]
     lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]

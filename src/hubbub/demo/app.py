@@ -1,0 +1,33 @@
+"""The demo app, put together."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from ..client import BrowserClient
+from . import board, chat, dashboard, notifications, pages, posts, signin
+from .live import manager
+
+
+def create_app() -> FastAPI:
+    """Makes the demo app.
+
+    What it keeps, and the manager, belong to the process: make one app, and run it once at a time.
+    """
+    app = FastAPI(title="hubbub demo", lifespan=dashboard.lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    manager.install(app)
+    app.add_exception_handler(RequestValidationError, in_words)
+    app.add_middleware(pages.SecurityHeaders)
+    for module in (signin, chat, posts, notifications, dashboard, board, pages):
+        app.include_router(module.router)
+    app.mount("/static", pages.static_files())
+    app.mount("/hubbub", BrowserClient())
+    return app
+
+
+def in_words(request: Request, error: Exception) -> JSONResponse:
+    """Answers a request that makes no sense with a sentence, and without what was sent (which may not even be text)."""
+    assert isinstance(error, RequestValidationError)
+    return JSONResponse({"detail": error.errors()[0]["msg"]}, 422)

@@ -1,0 +1,90 @@
+"""A shared whiteboard. A stroke travels in pieces while it is drawn, each a binary frame that stands alone.
+
+A piece, in network byte order:
+
+    ======  ======  ===========================================================
+    offset  bytes   what
+    ======  ======  ===========================================================
+    0       1       1: a piece of a stroke, in this layout
+    1       1       the width of the line, 1 to 64
+    2       3       its colour: red, green, blue
+    5       4 × n   n points, 1 to 256: x, y as two uint16 each, of which 65535
+                    is the right and the bottom edge. The first is where the
+                    piece before it ended; one alone is a dot
+    ======  ======  ===========================================================
+
+The room's history is the drawing: whoever comes is replayed the pieces since the board was last cleared.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from fastapi import APIRouter, WebSocket
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from .. import Position
+from .live import before, manager, refuse, resume_or_start, tell_who_is_here
+from .signin import User
+
+ROOM: Final = "board:main"
+_HEADER_BYTES = 5
+_POINT_BYTES = 4
+_MAX_POINTS = 256
+_MAX_WIDTH = 64
+
+
+class Clear(BaseModel):
+    """From a page, as JSON: begin anew."""
+
+    type: Literal["clear"]
+
+
+FromPage: TypeAdapter[Clear] = TypeAdapter(Clear)
+
+
+def is_piece(data: bytes) -> bool:
+    """Whether a frame is a piece of a stroke."""
+    points, rest = divmod(len(data) - _HEADER_BYTES, _POINT_BYTES)
+    return rest == 0 and 1 <= points <= _MAX_POINTS and data[0] == 1 and 1 <= data[1] <= _MAX_WIDTH
+
+
+async def drawing() -> Position | None:
+    """The position before the first piece of what is on the board now."""
+    start = None
+    for position, message, _ in await manager.history(ROOM):
+        if not isinstance(message, bytes):
+            start = position  # cleared
+        elif start is None:
+            start = before(position)
+    return start
+
+
+router = APIRouter()
+
+
+@router.websocket("/ws/board")
+async def board(websocket: WebSocket, user: User) -> None:
+    """One tab at the board."""
+    since = await resume_or_start(websocket, ROOM, drawing)
+    try:
+        async with manager.connect(
+            websocket, user.sub, rooms=[ROOM, f"live:{ROOM}"], info={"name": user["name"]}, since=since
+        ) as connection:
+            await tell_who_is_here(ROOM)
+            async for message in connection:
+                if isinstance(message, bytes):
+                    if is_piece(message):
+                        # Not to who drew it, who saw it at once.
+                        await manager.broadcast(message, room=ROOM, exclude=connection)
+                    else:
+                        await refuse(connection, "not a piece of a stroke")
+                    continue
+                try:
+                    FromPage.validate_json(message)
+                except ValidationError as error:
+                    await refuse(connection, error.errors()[0]["msg"])
+                else:
+                    await manager.broadcast({"type": "cleared", "by": user["name"]}, room=ROOM)
+    finally:
+        await tell_who_is_here(ROOM)

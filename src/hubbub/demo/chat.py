@@ -1,0 +1,83 @@
+"""Chat in rooms: who is here with how many tabs, who is typing, and what was said before one came.
+
+What is said goes to ``chat:<room>``, which keeps history. Who is here and who types goes to ``live:chat:<room>``,
+which keeps nothing: the same people, under other options.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, WebSocket, WebSocketException
+from pydantic import BaseModel, Field, StringConstraints, TypeAdapter
+
+from .live import manager, messages, recent, resume_or_start, tell_who_is_here
+from .signin import User
+
+_ROOM = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_RECENT = 50
+
+
+class Say(BaseModel):
+    """From a page: something to say. The nonce comes back with it, so that the page knows its own."""
+
+    type: Literal["say"]
+    text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
+    nonce: Annotated[str, StringConstraints(max_length=40)] = ""
+
+
+class Typing(BaseModel):
+    """From a page: its user is typing."""
+
+    type: Literal["typing"]
+
+
+FromPage: TypeAdapter[Say | Typing] = TypeAdapter(Annotated[Say | Typing, Field(discriminator="type")])
+
+
+class Said(BaseModel):
+    """To the room."""
+
+    type: Literal["said"] = "said"
+    user_id: str
+    name: str
+    text: str
+    nonce: str
+    at: datetime
+
+
+async def room_name(websocket: WebSocket, room: str) -> str:
+    """Checks the name of a room. It accepts, then refuses: of a refused handshake a browser tells a page nothing."""
+    if not _ROOM.fullmatch(room):
+        await websocket.accept()
+        raise WebSocketException(1008, "a room's name is 1 to 32 of a-z, 0-9 and -")
+    return f"chat:{room}"
+
+
+router = APIRouter()
+
+
+@router.websocket("/ws/chat/{room}")
+async def chat(websocket: WebSocket, user: User, room: Annotated[str, Depends(room_name)]) -> None:
+    """One tab of a user in one room."""
+    rooms = [room, f"live:{room}"]
+    since = await resume_or_start(websocket, room, lambda: recent(room, _RECENT))
+    try:
+        async with manager.connect(
+            websocket, user.sub, rooms=rooms, info={"name": user["name"]}, since=since
+        ) as connection:
+            await tell_who_is_here(room)
+            async for message in messages(connection, FromPage):
+                match message:
+                    case Say(text=text, nonce=nonce):
+                        said = Said(user_id=user.sub, name=user["name"], text=text, nonce=nonce, at=datetime.now(UTC))
+                        await manager.broadcast(said, room=room)
+                    case Typing():
+                        typing = {"type": "typing", "user_id": user.sub, "name": user["name"]}
+                        await manager.broadcast(
+                            typing, room=f"live:{room}", exclude=connection, key=f"typing:{user.sub}"
+                        )
+    finally:
+        await tell_who_is_here(room)

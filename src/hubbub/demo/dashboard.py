@@ -1,0 +1,141 @@
+"""A live dashboard: the server's own numbers, twice a second.
+
+The room drops all but the newest sample for a client that is slow (``overflow="latest"``): nobody wants old numbers
+late. Samples are taken all the time, so that whoever comes sees the last minute; they are published while somebody
+watches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import APIRouter, FastAPI, WebSocket
+
+from .. import Resume, Stats
+from .live import manager
+from .signin import User
+
+ROOM = "dashboard"
+INTERVAL_S = 0.5
+_KEPT = 120
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the server does at one moment."""
+
+    at_ms: int
+    connections: int
+    users: int
+    rooms: int
+    published_per_s: float
+    received_per_s: float
+    cpu_percent: float
+    memory_mb: float | None
+    loop_delay_ms: float
+    queued_bytes: int
+    dropped: int
+    slow: int
+    stalled: int
+    bad_messages: int
+    refused: int
+    fast_path_percent: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What only ever goes up, and so has to be read twice to say something."""
+
+    stats: Stats
+    cpu_s: float
+    at_s: float
+
+    @classmethod
+    def now(cls) -> Reading:
+        """Reads it."""
+        return cls(manager.stats(), time.process_time(), time.perf_counter())
+
+
+samples: deque[Sample] = deque(maxlen=_KEPT)
+
+
+def sample(before: Reading, now: Reading, loop_delay_s: float) -> Sample:
+    """What happened between two readings."""
+    stats, elapsed_s = now.stats, now.at_s - before.at_s
+    return Sample(
+        at_ms=time.time_ns() // 1_000_000,
+        connections=stats.connections,
+        users=stats.users,
+        rooms=stats.rooms,
+        published_per_s=round((stats.published - before.stats.published) / elapsed_s, 1),
+        received_per_s=round((stats.received - before.stats.received) / elapsed_s, 1),
+        cpu_percent=round(100 * (now.cpu_s - before.cpu_s) / elapsed_s, 1),
+        memory_mb=memory_mb(),
+        loop_delay_ms=round(1000 * loop_delay_s, 2),
+        queued_bytes=stats.queued_bytes,
+        dropped=stats.dropped,
+        slow=stats.slow,
+        stalled=stats.stalled,
+        bad_messages=sum(stats.errors.values()),
+        refused=sum(stats.refused.values()),
+        fast_path_percent=round(100 * stats.fast_path, 1),
+    )
+
+
+def memory_mb() -> float | None:
+    """What the process holds in memory: now on Linux, at most so far on other Unixes, elsewhere unknown."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
+        return round(pages * resource.getpagesize() / 1e6, 1)
+    except ImportError:
+        return None
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return round(peak / 1e6 if sys.platform == "darwin" else peak / 1e3, 1)
+
+
+async def measure() -> None:
+    """Takes samples, and publishes them while somebody watches."""
+    loop = asyncio.get_running_loop()
+    due, before = loop.time(), Reading.now()
+    while True:
+        due = max(due + INTERVAL_S, loop.time())
+        await asyncio.sleep(due - loop.time())
+        now = Reading.now()
+        latest = sample(before, now, max(0.0, loop.time() - due))
+        before = now
+        samples.append(latest)
+        if ROOM in manager.rooms:
+            await manager.broadcast({"type": "sample", "sample": latest}, room=ROOM, key="sample")
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Measures for as long as the app runs. The manager is up before this begins, and until after it ends."""
+    samples.clear()
+    async with asyncio.TaskGroup() as tasks:
+        measuring = tasks.create_task(measure(), name="demo: measure")
+        yield
+        measuring.cancel()
+
+
+router = APIRouter()
+
+
+@router.websocket("/ws/dashboard")
+async def watch(websocket: WebSocket, user: User) -> None:
+    """A page that shows the numbers: the last minute's first."""
+    since = Resume.from_query(websocket)
+    async with manager.connect(websocket, user.sub, room=ROOM, info={"name": user["name"]}, since=since) as connection:
+        await connection.send({"type": "samples", "interval_s": INTERVAL_S, "samples": [*samples]})
+        async for _ in connection:
+            pass

@@ -1,0 +1,71 @@
+"""The pages: one shell around a part of each, and the headers that keep scripts of others out."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from string import Template
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+from starlette.datastructures import MutableHeaders
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_PACKAGE = files(__package__)
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+    ),
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+_PAGES = {"home": "Welcome", "chat": "Chat", "posts": "Posts", "dashboard": "Dashboard", "board": "Whiteboard"}
+
+
+def _page(name: str, title: str) -> str:
+    source = _PACKAGE / "pages"
+    shell, part = ((source / f"{each}.html").read_text("utf-8") for each in ("shell", name))
+    page = Template(shell).substitute(name=name, title=title, part=part)
+    return page.replace(f'href="/{name}"', f'href="/{name}" aria-current="page"', 1)
+
+
+router = APIRouter(default_response_class=HTMLResponse)
+
+
+def _add(path: str, name: str, title: str) -> None:
+    page = _page(name, title)
+
+    @router.get(path, name=name)
+    def show() -> str:
+        return page
+
+
+for _name, _title in _PAGES.items():
+    _add("/" if _name == "home" else f"/{_name}", _name, _title)
+
+
+def static_files() -> StaticFiles:
+    """Scripts, styles and the icon."""
+    return StaticFiles(packages=[("hubbub.demo", "static")])
+
+
+class SecurityHeaders:
+    """Puts the headers on every response. Scripts and styles are the app's own files, never in the page."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request; WebSockets go through as they are."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(_HEADERS)
+                headers.setdefault("Cache-Control", "no-cache")  # keep it, and ask whether it is still the same
+            await send(message)
+
+        await self._app(scope, receive, with_headers)

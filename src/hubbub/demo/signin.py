@@ -1,0 +1,105 @@
+"""Signing in with a name: a JWT, and the dependency that every other module asks who it is.
+
+The key has to outlive the process, or a restart would sign everybody out. It is ``HUBBUB_DEMO_KEY``, or else in a file
+below the user's state directory (``$XDG_STATE_HOME``, by default ``~/.local/state``) that only the user can read.
+
+There are no passwords: a name is what others see, and anybody may choose the same. Who one *is* is a random id.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import unicodedata
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+import jwt
+from fastapi import APIRouter, Depends
+from pydantic import AfterValidator, BaseModel, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from ..auth import Claims, JWTAuth
+from .live import manager
+
+logger = logging.getLogger("hubbub.demo")
+
+_VALID_FOR = timedelta(days=7)
+
+
+@cache
+def signing_key() -> str:
+    """The key that tokens are signed with."""
+    key = os.environ.get("HUBBUB_DEMO_KEY")
+    if key:
+        return key
+    try:
+        return kept_key(Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "hubbub")
+    except (OSError, RuntimeError) as error:  # RuntimeError: nobody knows where home is
+        logger.warning("the demo's key can't be kept (%s): a restart will sign everybody out", error)
+        return secrets.token_urlsafe(32)
+
+
+def kept_key(directory: Path) -> str:
+    """The key in a directory; made when there is none."""
+    path = directory / "demo.key"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        # Written aside and linked into place, so that of two that start at once both read one key, and a whole one.
+        fresh = path.with_name(f"demo.key.{secrets.token_hex(4)}")
+        with open(fresh, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(secrets.token_urlsafe(32))
+        try:
+            fresh.rename(path) if os.name == "nt" else os.link(fresh, path)
+        except FileExistsError:
+            pass
+        finally:
+            fresh.unlink(missing_ok=True)
+    return path.read_text().strip()
+
+
+# A function, so that to import this module makes no file.
+current_user = JWTAuth(lambda header: signing_key(), algorithms=["HS256"], required=["exp", "sub", "name"])
+User = Annotated[Claims, Depends(current_user)]
+"""Who it is, for HTTP routes and WebSockets alike: ``user.sub`` and ``user["name"]``."""
+
+
+def _name(text: str) -> str:
+    name = " ".join(unicodedata.normalize("NFC", text).split())
+    if not name or not name.isprintable():  # which also keeps out what turns the direction of writing
+        raise PydanticCustomError("name", "a name is 1 to 32 printable characters")
+    return name
+
+
+Name = Annotated[str, StringConstraints(max_length=32), AfterValidator(_name)]
+
+
+class SignIn(BaseModel):
+    """What a page sends to sign in."""
+
+    name: Name
+
+
+class Session(BaseModel):
+    """What it gets."""
+
+    token: str
+
+
+router = APIRouter(prefix="/api/session")
+
+
+@router.post("", status_code=201)
+def sign_in(who: SignIn) -> Session:
+    """Gives a token to anybody who has a name."""
+    claims = {"sub": secrets.token_urlsafe(9), "name": who.name, "exp": datetime.now(UTC) + _VALID_FOR}
+    return Session(token=jwt.encode(claims, signing_key(), algorithm="HS256"))
+
+
+@router.delete("", status_code=204)
+async def sign_out(user: User) -> None:
+    """Closes all of the user's sockets; the pages forget the token. The token itself is good until it expires."""
+    await manager.disconnect_user(user.sub, reason="signed out")

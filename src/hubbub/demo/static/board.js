@@ -1,0 +1,164 @@
+import { connect } from "./live.js";
+import { $, el, header, requireUser, showPeople, toast } from "./ui.js";
+
+// The layout of a piece is in the server's board.py.
+const PIECE = 1;
+const HEADER_BYTES = 5;
+const MAX_POINTS = 256;
+const EDGE = 65535;
+const SEND_EVERY_MS = 40;
+
+const COLOURS = { Black: "#1f2430", Red: "#d92d3a", Orange: "#e8791a", Green: "#14915a", Blue: "#2563eb", Violet: "#7c3aed", Paper: "#fdfdfb" };
+
+header();
+await requireUser();
+const board = $("board");
+const context = board.getContext("2d");
+context.lineCap = context.lineJoin = "round";
+
+const client = connect("/ws/board", {
+  onMessage(message) {
+    if (message instanceof ArrayBuffer) {
+      draw(new DataView(message));
+    } else if (message.type === "cleared") {
+      context.clearRect(0, 0, board.width, board.height);
+    } else if (message.type === "here") {
+      showPeople($("people"), message.members, () => "");
+    } else if (message.type === "user_left") {
+      for (const item of $("people").children) if (item.dataset.user === message.user_id) item.remove();
+    }
+  },
+  onReset() {
+    context.clearRect(0, 0, board.width, board.height); // what there is comes again
+  },
+});
+client.on("message", (message, { replayed }) => {
+  if (message?.type === "cleared" && !replayed) toast(`${message.by} cleared the board`);
+});
+client.on("state", (state) => board.classList.toggle("offline", state !== "open"));
+
+// Pieces of strokes
+
+function draw(piece) {
+  const count = (piece.byteLength - HEADER_BYTES) / 4;
+  if (piece.byteLength < HEADER_BYTES + 4 || piece.getUint8(0) !== PIECE) return;
+  const point = (index) => [
+    (piece.getUint16(HEADER_BYTES + 4 * index) / EDGE) * board.width,
+    (piece.getUint16(HEADER_BYTES + 4 * index + 2) / EDGE) * board.height,
+  ];
+  context.lineWidth = piece.getUint8(1);
+  context.strokeStyle = `rgb(${piece.getUint8(2)} ${piece.getUint8(3)} ${piece.getUint8(4)})`;
+  context.beginPath();
+  if (count === 1) {
+    context.fillStyle = context.strokeStyle;
+    context.arc(...point(0), context.lineWidth / 2, 0, 2 * Math.PI);
+    context.fill();
+    return;
+  }
+  for (let index = 0; index < count; index += 1) context.lineTo(...point(index));
+  context.stroke();
+}
+
+function pieceOf(points, { width, colour }) {
+  const piece = new DataView(new ArrayBuffer(HEADER_BYTES + 4 * points.length));
+  piece.setUint8(0, PIECE);
+  piece.setUint8(1, width);
+  for (const part of [0, 1, 2]) piece.setUint8(2 + part, parseInt(colour.slice(1 + 2 * part, 3 + 2 * part), 16));
+  points.forEach(([x, y], index) => {
+    piece.setUint16(HEADER_BYTES + 4 * index, x);
+    piece.setUint16(HEADER_BYTES + 4 * index + 2, y);
+  });
+  return piece;
+}
+
+// Drawing: seen here at once, and by the others when the server has it
+
+let points = null; // of the stroke under the pointer: the last one that was sent, and those that were not
+let timer = null;
+
+function place({ clientX, clientY }) {
+  const { left, top, width, height } = board.getBoundingClientRect();
+  const within = (part) => Math.round(Math.min(1, Math.max(0, part)) * EDGE);
+  return [within((clientX - left) / width), within((clientY - top) / height)];
+}
+
+board.addEventListener("pointerdown", (event) => {
+  if (!event.isPrimary || event.button !== 0 || client.state !== "open") return;
+  event.preventDefault();
+  board.setPointerCapture(event.pointerId);
+  points = [place(event)];
+  flush();
+});
+
+board.addEventListener("pointermove", (event) => {
+  if (!points || !event.isPrimary) return;
+  const moves = event.getCoalescedEvents?.() ?? [];
+  const fresh = (moves.length > 0 ? moves : [event]).map(place);
+  draw(pieceOf([points.at(-1), ...fresh], pen()));
+  points.push(...fresh);
+  timer ??= setTimeout(flush, SEND_EVERY_MS);
+});
+
+for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
+  board.addEventListener(end, (event) => {
+    if (!points || !event.isPrimary) return;
+    if (points.length > 1) flush();
+    points = null;
+  });
+}
+
+function flush() {
+  clearTimeout(timer);
+  timer = null;
+  if (!points) return;
+  const { length } = points;
+  for (let from = 0; from === 0 || from < length - 1; from += MAX_POINTS - 1) {
+    const piece = pieceOf(points.slice(from, from + MAX_POINTS), pen());
+    if (length === 1) draw(piece);
+    client.send(piece);
+  }
+  points = [points.at(-1)];
+}
+
+// Tools
+
+function pen() {
+  return { width: Number($("width").value), colour: new FormData($("tools")).get("colour") };
+}
+
+for (const [name, colour] of Object.entries(COLOURS)) {
+  const input = el("input", { type: "radio", name: "colour", value: colour, checked: name === "Black", ariaLabel: name });
+  const label = el("label", { className: "colour", title: name }, input);
+  label.style.setProperty("--colour", colour);
+  $("colours").append(label);
+}
+
+$("tools").addEventListener("input", showSample);
+$("tools").addEventListener("submit", (event) => event.preventDefault());
+
+function showSample() {
+  const { width, colour } = pen();
+  const dot = $("sample").firstElementChild;
+  dot.style.width = dot.style.height = `${Math.max(2, (width * 28) / 40)}px`;
+  dot.style.background = colour;
+}
+
+showSample();
+
+let sure = null;
+
+$("clear").addEventListener("click", () => {
+  const asked = sure !== null;
+  clearTimeout(sure);
+  sure = null;
+  $("clear").textContent = "Clear";
+  if (asked) {
+    client.send({ type: "clear" });
+  } else {
+    $("clear").textContent = "For all?";
+    sure = setTimeout(() => {
+      sure = null;
+      $("clear").textContent = "Clear";
+    }, 3_000);
+  }
+});

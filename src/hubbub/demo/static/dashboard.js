@@ -1,0 +1,144 @@
+import { connect } from "./live.js";
+import { $, el, header, requireUser } from "./ui.js";
+
+const KEPT = 120;
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+
+// What each graph shows: a number of the samples, how it is written, the least height of its scale, and a word below.
+const GRAPHS = [
+  { title: "Connections", key: "connections", least: 4, more: ({ users, rooms }) => `${count(users, "user")} in ${count(rooms, "room")}` },
+  { title: "Published", key: "published_per_s", unit: "/s", least: 5, more: () => "messages to rooms and users" },
+  { title: "Received", key: "received_per_s", unit: "/s", least: 5, more: () => "messages from clients" },
+  { title: "CPU", key: "cpu_percent", unit: "%", least: 10, more: () => "of one core" },
+  { title: "Memory", key: "memory_mb", unit: "MB", least: 80, more: () => "of the server’s process" },
+  { title: "Event loop delay", key: "loop_delay_ms", unit: "ms", least: 5, more: () => "how late a timer is" },
+];
+
+const COUNTS = {
+  queued_bytes: "Bytes waiting for slow clients",
+  dropped: "Messages dropped for them",
+  slow: "Closed because too slow",
+  stalled: "Aborted because stalled",
+  bad_messages: "Bad messages",
+  refused: "Connections refused",
+  fast_path_percent: "On the fast path, %",
+};
+
+header();
+await requireUser();
+
+let samples = [];
+let intervalMs = 500;
+let heardAt = 0;
+
+const graphs = GRAPHS.map((graph) => {
+  const value = el("span", { className: "value" }, "–");
+  const below = el("p", { className: "quiet" }, graph.more({ users: 0, rooms: 0 }));
+  const canvas = el("canvas");
+  canvas.role = "img";
+  canvas.ariaLabel = `${graph.title} over the last minute`;
+  const number = el("p", {}, value, el("span", { className: "unit" }, graph.unit ?? ""));
+  const item = el("li", { className: "card graph" }, el("h2", {}, graph.title), number, below, canvas);
+  $("graphs").append(item);
+  return { ...graph, value, below, canvas, top: graph.least };
+});
+
+const counts = Object.entries(COUNTS).map(([key, words]) => {
+  const value = el("dd", {}, "–");
+  $("counts").append(el("div", {}, el("dt", {}, words), value));
+  return { key, value };
+});
+
+connect("/ws/dashboard", {
+  onMessage(message) {
+    if (message.type === "samples") {
+      samples = message.samples;
+      intervalMs = message.interval_s * 1000;
+      show();
+    } else if (message.type === "sample") {
+      samples = [...samples, message.sample].slice(-KEPT);
+      show();
+    }
+  },
+});
+
+function show() {
+  const latest = samples.at(-1);
+  if (!latest) return;
+  heardAt = performance.now();
+  for (const graph of graphs) {
+    graph.value.textContent = written(latest[graph.key]);
+    graph.below.textContent = graph.more(latest);
+  }
+  for (const { key, value } of counts) value.textContent = written(latest[key]);
+  draw();
+}
+
+function written(number) {
+  if (number === null || number === undefined) return "–";
+  return number.toLocaleString("en", { maximumFractionDigits: Math.abs(number) < 10 ? 1 : 0 });
+}
+
+function count(number, noun) {
+  return `${number} ${noun}${number === 1 ? "" : "s"}`;
+}
+
+// The picture moves between samples: the newest one slides in while the next is on its way.
+
+function draw() {
+  const slide = still.matches ? 1 : Math.min(1, (performance.now() - heardAt) / intervalMs);
+  for (const graph of graphs) plot(graph, slide);
+}
+
+function plot(graph, slide) {
+  const { canvas, key, least } = graph;
+  const scale = devicePixelRatio || 1;
+  const width = canvas.clientWidth;
+  const height = canvas.clientHeight;
+  if (canvas.width !== Math.round(width * scale)) canvas.width = Math.round(width * scale);
+  if (canvas.height !== Math.round(height * scale)) canvas.height = Math.round(height * scale);
+  const context = canvas.getContext("2d");
+  const style = getComputedStyle(canvas); // resolves light and dark, which a custom property does not
+  context.setTransform(scale, 0, 0, scale, 0, 0);
+  context.clearRect(0, 0, width, height);
+
+  context.strokeStyle = style.caretColor;
+  context.lineWidth = 1;
+  for (const part of [0.25, 0.5, 0.75]) {
+    const y = Math.round(height * part) + 0.5;
+    context.beginPath();
+    context.moveTo(0, y);
+    context.lineTo(width, y);
+    context.stroke();
+  }
+
+  const values = samples.map((sample) => sample[key] ?? 0);
+  if (values.length < 2) return;
+  const wanted = Math.max(least, ...values) * 1.15;
+  graph.top += (wanted - graph.top) * (still.matches ? 1 : 0.1);
+  const step = width / (KEPT - 2);
+  const x = (index) => width - (values.length - 1 - index + slide - 1) * step;
+  const y = (value) => height - 2 - (value / graph.top) * (height - 6);
+
+  context.beginPath();
+  values.forEach((value, index) => context.lineTo(x(index), y(value)));
+  context.strokeStyle = style.color;
+  context.lineWidth = 2;
+  context.lineJoin = "round";
+  context.stroke();
+  context.lineTo(x(values.length - 1), height);
+  context.lineTo(x(0), height);
+  context.globalAlpha = 0.14;
+  context.fillStyle = style.color;
+  context.fill();
+  context.globalAlpha = 1;
+}
+
+function animate() {
+  if (!still.matches) draw();
+  requestAnimationFrame(animate);
+}
+
+requestAnimationFrame(animate);
+addEventListener("theme", draw);
+addEventListener("resize", draw);

@@ -1,0 +1,162 @@
+// The page's connection: the shipped client, what it says of its state, and the notifications that come by it.
+
+import { HubbubClient } from "/hubbub/hubbub.js";
+import { api, forget, token } from "./session.js";
+import { $, el, time, toast } from "./ui.js";
+
+const NOTHING_MISSED = "Reconnected: nothing was missed";
+const RESETS = {
+  lost: "Reconnected: the server was restarted and its history was reset",
+  too_old: "Reconnected: more was missed than the server keeps",
+};
+
+/**
+ * Connects the page.
+ * @param {string} path of the WebSocket
+ * @param {object} page
+ * @param {(data: unknown, meta: object) => void} [page.onMessage] for what is not a notification
+ * @param {() => void} [page.onFresh] the page's room was joined from where it is now: load its state
+ * @param {(reason: "lost" | "too_old") => void} [page.onReset] what was missed in the page's room can't be had: the
+ *   client then comes back as a new one, and is sent what a new one is sent
+ * @returns {HubbubClient}
+ */
+export function connect(path, { onMessage = () => {}, onFresh = () => {}, onReset = () => {} } = {}) {
+  const client = new HubbubClient(path, { token, maxDelayMs: 5_000, pingIntervalMs: 10_000 });
+  let opened = 0; // times
+  let reset = null; // why, since the connection was last lost
+  let anew = false; // closed by ourselves, to come back as a new one
+
+  client.on("state", (state, { code, reason, retryAt }) => {
+    if (anew && (state === "stopped" || state === "connecting")) return;
+    anew = false;
+    if (state === "waiting" && reason === "token expired") {
+      client.close(); // it can't be renewed: there is nothing but a name to do that with
+      signedOut("your sign-in has expired");
+    } else if (state === "waiting") {
+      reset = null;
+      say("waiting", "Offline.", { retryAt, action: "Try now", act: () => client.connect() });
+    } else if (state === "stopped") {
+      stopped(code, reason);
+    } else if (state === "connecting") {
+      say("connecting", "Connecting…");
+    } else {
+      opened += 1;
+      if (opened === 1) say("open", "Connected"); // later, the server first says what was missed: below
+    }
+  });
+
+  client.on("sync", ({ room, recovered }) => {
+    if (opened > 1) say("open", reset ? RESETS[reset] : NOTHING_MISSED);
+    if (recovered) return;
+    // Only now, when whatever is new comes by itself, can nothing fall between what is loaded and what comes.
+    if (room === "$user") loadNotifications();
+    else onFresh();
+  });
+
+  client.on("reset", ({ room, reason }) => {
+    reset ??= reason;
+    say("open", RESETS[reset]);
+    if (room === "$user") return;
+    onReset(reason);
+    anew = true;
+    client.positions.delete(room);
+    client.close();
+    client.connect();
+  });
+
+  client.on("message", (data, meta) => {
+    if (data?.type === "notification") {
+      news += 1;
+      showNotification(data.item);
+      showUnread(data.unread);
+      toast(data.item.text, data.item.link);
+    } else if (data?.type === "notifications_read") {
+      news += 1;
+      showUnread(0);
+    } else {
+      onMessage(data, meta);
+    }
+  });
+
+  client.on("error", ({ message }) => toast(`The server did not take that: ${message}`));
+
+  // Another tab signed out, or in as somebody else: this page is no longer what it says.
+  addEventListener("storage", ({ key, oldValue, newValue }) => {
+    if (key === "hubbub-demo-token" && oldValue !== newValue && newValue) location.reload();
+  });
+
+  wireNotifications();
+  return client;
+}
+
+// The line that says how it is
+
+let countdown;
+
+function say(state, text, { retryAt = null, action = "", act = null } = {}) {
+  clearInterval(countdown);
+  const more = () => {
+    const seconds = Math.max(1, Math.ceil((retryAt - Date.now()) / 1000));
+    $("status-more").textContent = `Trying again in ${seconds} s`;
+  };
+  $("status").dataset.state = state;
+  $("status-text").textContent = text;
+  $("status-more").textContent = state === "waiting" ? "Waiting for the network" : "";
+  if (retryAt) {
+    more();
+    countdown = setInterval(more, 250);
+  }
+  $("status-action").hidden = !action;
+  $("status-action").textContent = action || "Try now";
+  $("status-action").onclick = act;
+}
+
+function stopped(code, reason) {
+  if (reason.startsWith("unauthorized")) signedOut("the server does not know this sign-in");
+  else if (reason === "signed out") signedOut("you signed out");
+  else say("stopped", `Disconnected: ${reason || `code ${code}`}`, { action: "Reload", act: () => location.reload() });
+}
+
+function signedOut(why) {
+  forget();
+  const next = encodeURIComponent(location.pathname + location.search);
+  say("stopped", `Signed out: ${why}`, { action: "Sign in", act: () => location.assign(`/?next=${next}`) });
+}
+
+// Notifications
+
+const shown = new Set();
+let news = 0; // times that the server told of them
+
+async function loadNotifications() {
+  const before = news;
+  try {
+    const { unread, items } = await api("GET", "/api/notifications");
+    for (const item of items.reverse()) showNotification(item);
+    if (news === before) showUnread(unread);
+  } catch {
+    // the line at the top says that there is no connection
+  }
+}
+
+function showNotification(item) {
+  if (shown.has(item.id)) return;
+  shown.add(item.id);
+  $("no-notifications").hidden = true;
+  $("notifications").prepend(el("li", {}, el("a", { href: item.link, dir: "auto" }, item.text), time(item.at)));
+  while ($("notifications").children.length > 50) $("notifications").lastChild.remove();
+}
+
+function showUnread(count) {
+  $("unread").hidden = count === 0;
+  $("unread").textContent = count > 99 ? "99+" : count;
+  $("bell").firstElementChild.ariaLabel = count ? `Notifications, ${count} unread` : "Notifications";
+}
+
+function wireNotifications() {
+  $("bell").addEventListener("toggle", () => {
+    if (!$("bell").open) return;
+    $("toasts").replaceChildren(); // they say the same
+    if (!$("unread").hidden) api("POST", "/api/notifications/read").catch(() => {});
+  });
+}

@@ -1,0 +1,116 @@
+// What all pages show: small helpers for the DOM, people, times, toasts, the header.
+
+import { forget, signOut, user } from "./session.js";
+
+export const $ = (id) => document.getElementById(id);
+
+/** Makes an element. Children are elements or text; text never becomes markup. */
+export function el(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+/** A colour of one's own, and two letters. */
+export function paintAvatar(element, { id, name }) {
+  let hash = 0;
+  for (const character of id) hash = (hash * 31 + character.codePointAt(0)) % 360;
+  element.style.setProperty("--hue", hash);
+  const words = name.split(" ");
+  const letters = words.length > 1 ? [words[0], words.at(-1)].map((word) => [...word][0]) : [...name].slice(0, 2);
+  element.textContent = letters.join("").toUpperCase();
+  return element;
+}
+
+export function avatar(person) {
+  const element = paintAvatar(el("span", { className: "avatar" }), person);
+  element.ariaHidden = "true";
+  return element;
+}
+
+/** Somebody's name: of any script and direction, and never mixed up with the words around it. */
+export function nameOf(name) {
+  return el("bdi", { className: "name" }, name);
+}
+
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+
+export function time(at) {
+  const date = new Date(at);
+  return el("time", { dateTime: date.toISOString(), title: date.toLocaleString() }, clock.format(date));
+}
+
+/** Who is where, as the server tells: `{type: "here", members}`. Those without a connection may be back in a moment. */
+export function showPeople(list, members, describe = tabs) {
+  const me = user()?.id;
+  list.replaceChildren(
+    ...members.map(({ user_id: id, info, connections }) => {
+      const name = info?.name ?? "Somebody";
+      const item = el("li", { className: connections ? "" : "away" }, avatar({ id, name }));
+      item.title = name;
+      item.dataset.user = id;
+      item.dataset.tabs = connections;
+      item.append(nameOf(name), el("span", { className: "quiet" }, describe(connections, id === me)));
+      return item;
+    }),
+  );
+}
+
+function tabs(connections, mine) {
+  const count = connections === 0 ? "away" : connections === 1 ? "1 tab" : `${connections} tabs`;
+  return mine ? `you · ${count}` : count;
+}
+
+export function toast(text, link) {
+  const element = el("div", { className: "toast" }, link ? el("a", { href: link }, text) : text);
+  element.dir = "auto";
+  const gone = setTimeout(() => element.remove(), 6000);
+  element.addEventListener("click", () => {
+    clearTimeout(gone);
+    element.remove();
+  });
+  $("toasts").append(element);
+  while ($("toasts").children.length > 4) $("toasts").firstChild.remove();
+}
+
+/** Wires the header up. */
+export function header() {
+  $("theme").addEventListener("click", () => {
+    const root = document.documentElement;
+    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    root.dataset.theme = dark ? "light" : "dark";
+    localStorage.setItem("theme", root.dataset.theme);
+    dispatchEvent(new Event("theme"));
+  });
+  addEventListener("click", ({ target }) => {
+    for (const menu of document.querySelectorAll(".menu[open]")) if (!menu.contains(target)) menu.open = false;
+  });
+  addEventListener("keydown", ({ key }) => {
+    const menu = key === "Escape" && document.querySelector(".menu[open]");
+    if (menu) {
+      menu.open = false;
+      menu.querySelector("summary").focus();
+    }
+  });
+  const me = user();
+  if (!me) return;
+  paintAvatar(document.querySelector("#me .avatar"), me);
+  $("my-name").textContent = me.name;
+  $("sign-out").addEventListener("click", async () => {
+    try {
+      await signOut();
+      location.assign("/");
+    } catch (error) {
+      toast(error.message);
+    }
+  });
+}
+
+/** The user. Sends whoever is not signed in to where that is done, and has them come back. */
+export async function requireUser() {
+  const me = user();
+  if (me) return me;
+  forget();
+  location.replace(`/?next=${encodeURIComponent(location.pathname + location.search)}`);
+  return new Promise(() => {}); // nothing more happens on this page
+}

@@ -1,0 +1,228 @@
+"""Fakes for the unit tests: a clock, an event loop whose time stands still, and two workers over one broker."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import Context
+from typing import TypeVarTuple
+
+from hubbub import InvalidArgument
+from hubbub.brokers import Broker, MemoryBroker
+from hubbub.brokers.base import Deliver, Delivery, OptionsOf
+from hubbub.envelope import Envelope, Kick, Page
+from hubbub.positions import Position
+from hubbub.presence import Change, Info, Member
+
+Ts = TypeVarTuple("Ts")
+
+
+@contextmanager
+def may_refuse(argument: str) -> Iterator[None]:
+    """The block may end with an InvalidArgument that names this argument, and with no other error."""
+    try:
+        yield
+    except InvalidArgument as error:
+        if error.argument != argument:
+            raise
+
+
+class FakeClock:
+    """A clock that goes when it is told to."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class FakeLoop(asyncio.AbstractEventLoop):
+    """As much of an event loop as timers need. Time stands still but for `advance`."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._scheduled: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._ready: list[asyncio.Handle] = []
+        self._sequence = 0
+
+    def time(self) -> float:
+        return self.now
+
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        self._sequence += 1
+        heapq.heappush(self._scheduled, (when, self._sequence, handle))
+        return handle
+
+    def call_later(
+        self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self.now + delay, callback, *args, context=context)
+
+    def get_debug(self) -> bool:
+        return False
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        pass
+
+    @property
+    def armed(self) -> int:
+        """Timers that are waiting and not cancelled."""
+        return sum(not handle.cancelled() for _, _, handle in self._scheduled)
+
+    def turn(self) -> None:
+        """One pass of the loop: what was called soon before it."""
+        ready, self._ready = self._ready, []
+        for handle in ready:
+            if not handle.cancelled():
+                handle._run()
+
+    def advance(self, seconds: float) -> None:
+        """Lets time go by, and calls what is due at its time."""
+        until = self.now + seconds
+        while self._scheduled and self._scheduled[0][0] <= until:
+            when, _, handle = heapq.heappop(self._scheduled)
+            self.now = max(self.now, when)
+            if not handle.cancelled():
+                handle._run()
+        self.now = until
+
+
+def fake_loop() -> FakeLoop:
+    return FakeLoop()  # type: ignore[abstract]  # what it lacks raises NotImplementedError
+
+
+class Hub:
+    """What two workers share: one memory broker, behind a network that takes a pass of the loop each way."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.inner = MemoryBroker(clock)
+        self.nodes: list[Node] = []
+        self.started = 0
+
+    def nodes_of(self, count: int) -> list[Node]:
+        self.nodes = [Node(self) for _ in range(count)]
+        return self.nodes
+
+    def distribute(self, channel: str, delivery: Delivery) -> None:
+        for node in self.nodes:
+            node.take(channel, delivery)
+
+    def subscribers(self, channel: str) -> Iterable[Node]:
+        return [node for node in self.nodes if channel in node.subscribed]
+
+
+class Node(Broker):
+    """One of several workers over a `Hub`: shows that a suite works for brokers that deliver later and elsewhere."""
+
+    name = "hub"
+    distributed = True
+
+    def __init__(self, hub: Hub) -> None:
+        self.subscribed: set[str] = set()
+        self._hub = hub
+        self._broker = hub.inner
+        self._deliver: Deliver | None = None
+
+    def take(self, channel: str, delivery: Delivery) -> None:
+        deliver = self._deliver
+
+        def arrive() -> None:
+            if deliver is not None and deliver is self._deliver:
+                deliver(channel, delivery)
+
+        if channel in self.subscribed:
+            asyncio.get_running_loop().call_soon(arrive)
+
+    async def _answer(self) -> None:
+        """Slower than a delivery: what is published meanwhile comes before the answer does."""
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    async def start(self, deliver: Deliver, options_of: OptionsOf) -> None:
+        self._deliver = lambda channel, delivery: deliver(channel, delivery)
+        self._hub.started += 1
+        if self._hub.started == 1:
+            await self._broker.start(self._hub.distribute, options_of)
+
+    async def close(self) -> None:
+        if self._deliver is None:
+            return
+        self._deliver = None
+        self.subscribed.clear()
+        self._hub.started -= 1
+        if not self._hub.started:
+            await self._broker.close()
+
+    async def subscribe(self, channel: str) -> Position | None:
+        await asyncio.sleep(0)
+        self.subscribed.add(channel)
+        position = await self._broker.subscribe(channel)
+        await self._answer()
+        return position
+
+    async def unsubscribe(self, channel: str) -> None:
+        await asyncio.sleep(0)
+        self.subscribed.discard(channel)
+        if not self._hub.subscribers(channel):
+            await self._broker.unsubscribe(channel)
+
+    async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
+        await asyncio.sleep(0)
+        position = await self._broker.publish(channel, envelope, keep=keep)
+        await self._answer()
+        return position
+
+    async def order(self, channel: str, kick: Kick) -> None:
+        await asyncio.sleep(0)
+        await self._broker.order(channel, kick)
+
+    async def history(self, channel: str, after: Position | None = None, limit: int | None = None) -> Page:
+        await asyncio.sleep(0)
+        page = await self._broker.history(channel, after, limit)
+        await self._answer()
+        return page
+
+    async def position(self, channel: str) -> Position | None:
+        return await self._broker.position(channel)
+
+    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> Change:
+        await asyncio.sleep(0)
+        return await self._broker.enter(channel, user, connection_id, info)
+
+    async def linger(self, channel: str, user: str, connection_id: str) -> None:
+        await self._broker.linger(channel, user, connection_id)
+
+    async def exit(self, channel: str, user: str, connection_id: str) -> Change:
+        await asyncio.sleep(0)
+        return await self._broker.exit(channel, user, connection_id)
+
+    async def members(self, channel: str) -> list[Member]:
+        return await self._broker.members(channel)
+
+    async def count(self, channel: str) -> int:
+        return await self._broker.count(channel)
+
+    async def connected(self, channel: str) -> bool:
+        return await self._broker.connected(channel)
+
+    async def present(self, channel: str, user: str) -> bool:
+        return await self._broker.present(channel, user)
+
+    async def healthy(self) -> bool:
+        return await self._broker.healthy()

@@ -1,0 +1,282 @@
+"""What `connect` is given: checked before the socket is accepted, and named when it is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.websockets import WebSocket
+
+from hubbub import ConnectionManager, InvalidArgument, Limits, Position, Resume
+from hubbub.arguments import check_info, close_reason, places, room_names, timestamp
+from hubbub.wire import Wire
+from tests.unit.support import may_refuse
+
+PLACE = Position("abcdefgh", 3)
+OTHER = Position("zzzzzzzz", 4)
+NAN, INF = float("nan"), float("inf")
+
+
+# Rooms
+
+
+@pytest.mark.parametrize(
+    ("room", "rooms", "names"),
+    [
+        (None, (), []),
+        ("a", (), ["a"]),
+        (None, ["a", "b"], ["a", "b"]),
+        ("b", ["a", "b", "a"], ["b", "a"]),
+        (None, iter("ab"), ["a", "b"]),
+        (None, {"a": 1}, ["a"]),
+    ],
+    ids=["none", "one", "several", "each once", "an iterator", "a mapping"],
+)
+def test_rooms_are_joined_each_once_in_order(room: Any, rooms: Any, names: list[str]) -> None:
+    assert room_names(room, rooms) == names
+
+
+@pytest.mark.parametrize(
+    ("room", "rooms", "argument"),
+    [
+        ("", (), "room"),
+        ("$everyone", (), "room"),
+        (5, (), "room"),
+        (["a"], (), "room"),
+        (None, "lobby", "rooms"),
+        (None, b"lobby", "rooms"),
+        (None, 5, "rooms"),
+        (None, None, "rooms"),
+        (None, ["a", ""], "rooms[1]"),
+        (None, [None], "rooms[0]"),
+        (None, ["a", "b", "$user"], "rooms[2]"),
+        (None, ["x" * 256], "rooms[0]"),
+    ],
+    ids=repr,
+)
+def test_a_wrong_room_is_named(room: Any, rooms: Any, argument: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        room_names(room, rooms)
+    assert caught.value.argument == argument
+
+
+# Since
+
+
+@pytest.mark.parametrize(
+    ("since", "names", "expected"),
+    [
+        (None, [], {}),
+        (None, ["a", "b"], {}),
+        (PLACE, ["a"], {"a": PLACE}),
+        (("abcdefgh", 3), ["a"], {"a": PLACE}),
+        (["abcdefgh", 3], ["a"], {"a": PLACE}),
+        ({"a": PLACE}, ["a"], {"a": PLACE}),
+        ({"a": PLACE, "b": ["zzzzzzzz", 4]}, ["a", "b"], {"a": PLACE, "b": OTHER}),
+        ({"b": OTHER}, ["a"], {"b": OTHER}),
+        ({"$everyone": PLACE, "$user": OTHER}, [], {"$everyone": PLACE, "$user": OTHER}),
+        (Resume({"a": PLACE}, ("old",)), ["a", "b"], {"a": PLACE}),
+        (Resume({}), ["a", "b"], {}),
+        ({"epoch": "abcdefgh", "offset": 3}, ["a"], {"a": PLACE}),
+        ({"epoch": PLACE, "offset": OTHER}, ["epoch", "offset"], {"epoch": PLACE, "offset": OTHER}),
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+def test_since_is_of_one_room_or_by_room(since: Any, names: list[str], expected: dict[str, Position]) -> None:
+    assert places(since, names) == expected
+
+
+@pytest.mark.parametrize(
+    ("since", "names", "argument"),
+    [
+        (5, ["a"], "since"),
+        ("abcdefgh", ["a"], "since"),
+        (("abcdefgh", -1), ["a"], "since"),
+        (("abcdefgh",), ["a"], "since"),
+        (PLACE, [], "since"),
+        (PLACE, ["a", "b"], "since"),
+        ({"a": 5}, ["a"], "since['a']"),
+        ({"a": None}, ["a"], "since['a']"),
+        ({"a": PLACE, "b": "x"}, ["a"], "since['b']"),
+    ],
+    ids=repr,
+)
+def test_a_wrong_since_is_named(since: Any, names: list[str], argument: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        places(since, names)
+    assert caught.value.argument == argument
+
+
+# Info, expiry, reason
+
+
+def test_info_is_what_goes_to_json() -> None:
+    check_info(None)
+    check_info({})
+    check_info({"name": "Ann", "since": datetime(2026, 1, 2, tzinfo=UTC), "id": UUID(int=1), "n": {1: [2]}})
+
+
+@pytest.mark.parametrize(
+    "info", ["Ann", 5, ["Ann"], b"Ann", True, object, {"a": object}, {"a": "\ud800"}, {"a": b"\xff"}], ids=ascii
+)
+def test_a_wrong_info_is_named(info: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"^info: "):
+        check_info(info)
+
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "seconds"),
+    [
+        (None, None),
+        (0, 0.0),
+        (1_767_355_200, 1_767_355_200.0),
+        (1.5, 1.5),
+        (NOON, 1_767_355_200.0),
+        (NOON.replace(tzinfo=None), 1_767_355_200.0),
+        (NOON.astimezone(timezone(timedelta(hours=5))), 1_767_355_200.0),
+    ],
+    ids=str,
+)
+def test_expiry_is_a_time_in_utc_or_seconds(expires_at: Any, seconds: float | None) -> None:
+    assert timestamp(expires_at) == seconds
+
+
+WRONG_EXPIRIES = ["2026-01-02", NAN, INF, -INF, True, [5], timedelta(hours=1), pytest.param(10**400, id="10**400")]
+
+
+@pytest.mark.parametrize("expires_at", WRONG_EXPIRIES, ids=str)
+def test_a_wrong_expiry_is_named(expires_at: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"^expires_at: "):
+        timestamp(expires_at)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers() | st.floats() | st.datetimes() | st.datetimes(timezones=st.timezones()) | st.text() | st.binary())
+def test_any_expiry_is_a_number_or_is_named(expires_at: Any) -> None:
+    with may_refuse("expires_at"):
+        assert isinstance(timestamp(expires_at), float)
+
+
+def test_a_reason_fits_into_a_close_frame() -> None:
+    assert close_reason(None) == ""
+    assert close_reason("ü" * 61) == "ü" * 61
+
+
+@pytest.mark.parametrize("reason", ["x" * 124, "ü" * 62, b"because", 5, "\ud800"], ids=ascii)
+def test_a_reason_that_does_not_fit_is_named(reason: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"^reason: "):
+        close_reason(reason)
+
+
+# All of it, through connect
+
+
+@asynccontextmanager
+async def handshake(manager: ConnectionManager) -> AsyncIterator[tuple[WebSocket, list[str]]]:
+    """A WebSocket that waits to be accepted, and what is sent to the server."""
+    sent: list[str] = []
+
+    async def receive() -> dict[str, Any]:
+        if "websocket.accept" in sent:
+            await asyncio.Event().wait()
+        return {"type": "websocket.connect"}
+
+    async def send(event: Any) -> None:
+        sent.append(event["type"])
+
+    async with manager.lifespan():
+        wire = Wire([manager], receive, send, address="::1", where="/ws", offered=[])
+        scope = {"type": "websocket", "hubbub": wire, "path": "/ws", "headers": [], "query_string": b""}
+        yield WebSocket(scope, wire.receive, wire.send), sent
+
+
+def connect(manager: ConnectionManager, *user_id: Any, **arguments: Any) -> list[str]:
+    """What is sent to the server by a connect that raises; raises what it does."""
+
+    async def main() -> list[str]:
+        async with handshake(manager) as (websocket, sent):
+            try:
+                connection = await manager.connect(websocket, *user_id, **arguments)
+            except InvalidArgument:
+                assert sent == [], "a socket was accepted, and then the argument refused"
+                assert len(manager.active_connections) == 0
+                assert manager.rooms == frozenset()
+                raise
+            assert connection in manager.active_connections
+            return sent
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "argument"),
+    [
+        ({"user_id": ""}, "user_id"),
+        ({"user_id": 1.5}, "user_id"),
+        ({"user_id": True}, "user_id"),
+        ({"user_id": "x" * 256}, "user_id"),
+        ({"room": ""}, "room"),
+        ({"room": "$everyone"}, "room"),
+        ({"room": 5}, "room"),
+        ({"rooms": "lobby"}, "rooms"),
+        ({"rooms": None}, "rooms"),
+        ({"rooms": ["a", ""]}, "rooms[1]"),
+        ({"info": "Ann"}, "info"),
+        ({"info": {"a": object}}, "info"),
+        ({"since": 5}, "since"),
+        ({"since": PLACE}, "since"),
+        ({"room": "a", "since": {"a": 5}}, "since['a']"),
+        ({"room": "a", "rooms": ["b"], "since": PLACE}, "since"),
+        ({"expires_at": "tomorrow"}, "expires_at"),
+        ({"expires_at": NAN}, "expires_at"),
+        ({"subprotocol": 5}, "subprotocol"),
+        ({"subprotocol": ""}, "subprotocol"),
+        ({"headers": 5}, "headers"),
+        ({"headers": [("x", "y")]}, "headers"),
+        ({"headers": {b"x": b"y"}}, "headers"),
+        ({"headers": [b"xy"]}, "headers"),
+    ],
+    ids=repr,
+)
+def test_a_wrong_argument_of_connect_is_named_before_the_socket_is_accepted(
+    wrong: dict[str, Any], argument: str
+) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        connect(ConnectionManager(), **wrong)
+    assert caught.value.argument == argument
+    assert str(caught.value).startswith(f"{argument}: ")
+
+
+@pytest.mark.parametrize("websocket", [None, 5, "websocket", object])
+def test_what_is_no_websocket_is_named(websocket: Any) -> None:
+    async def main() -> None:
+        manager = ConnectionManager()
+        async with manager.lifespan():
+            with pytest.raises(InvalidArgument, match=r"^websocket: "):
+                await manager.connect(websocket)
+
+    asyncio.run(main())
+
+
+def test_right_arguments_are_accepted() -> None:
+    sent = connect(
+        ConnectionManager(limits=Limits(max_errors=3)),
+        UUID(int=1),
+        room="a",
+        rooms=["b", "a"],
+        info={"name": "Ann"},
+        since={"a": PLACE},
+        expires_at=datetime.now(UTC) + timedelta(hours=1),
+        headers=[(b"x", b"y")],
+    )
+    assert sent[0] == "websocket.accept"

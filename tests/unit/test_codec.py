@@ -1,0 +1,265 @@
+"""Messages to bytes and back."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
+
+from hubbub import HubbubError, InvalidArgument
+from hubbub.codec import Kind, Payload, decode, dumps, encode
+from hubbub.frames import Opcode, frame
+from tests.unit.support import may_refuse
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+NAIVE = datetime(2026, 1, 2, 3, 4, 5)  # noqa: DTZ001 - is what is tested
+BIG = 2**70
+
+
+@dataclass
+class Point:
+    x: int
+    at: datetime
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+    name: str
+    at: datetime
+    price: Decimal = Decimal("1.50")
+    tags: set[str] = Field(default_factory=set)
+
+
+class Shouting(BaseModel):
+    name: str
+
+    @field_serializer("name")
+    def shout(self, name: str) -> str:
+        return name.upper()
+
+
+class Failing(BaseModel):
+    name: str = ""
+
+    @field_serializer("name")
+    def fail(self, name: str) -> str:
+        raise RuntimeError("the app's own mistake")
+
+
+class Color(enum.Enum):
+    RED = "red"
+
+
+Pair = namedtuple("Pair", "x y")
+
+
+# Kinds
+
+
+@settings(max_examples=50, deadline=None)
+@given(TEXT)
+def test_text_comes_back_as_it_was(text: str) -> None:
+    payload = encode(text)
+    assert payload == Payload(Kind.TEXT, text.encode())
+    assert decode(payload) == text
+    assert payload.frame() == frame(Opcode.TEXT, text.encode())
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.binary())
+def test_bytes_come_back_as_they_were(data: bytes) -> None:
+    payload = encode(data)
+    assert payload == Payload(Kind.BINARY, data)
+    assert decode(payload) == data
+    assert payload.frame() == frame(Opcode.BINARY, data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"abc", bytearray(b"abc"), memoryview(b"abc"), memoryview(b"a.b.c")[::2]],
+    ids=["bytes", "bytearray", "memoryview", "strided memoryview"],
+)
+def test_every_kind_of_bytes_is_binary(data: Any) -> None:
+    assert encode(data) == Payload(Kind.BINARY, b"abc")
+
+
+def test_bytes_are_a_copy_of_what_may_change() -> None:
+    data = bytearray(b"abc")
+    payload = encode(data)
+    data[0] = 0
+    assert payload.data == b"abc"
+
+
+@settings(max_examples=50, deadline=None)
+@given(JSON.filter(lambda value: not isinstance(value, str)))
+def test_json_comes_back_as_it_was(value: Any) -> None:
+    payload = encode(value)
+    assert payload.kind is Kind.JSON
+    assert decode(payload) == value
+    assert json.loads(payload.data) == value
+    assert payload.frame() == frame(Opcode.TEXT, payload.data)
+
+
+# What JSON can say
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (NAIVE, '"2026-01-02T03:04:05Z"'),
+        (NAIVE.replace(tzinfo=UTC), '"2026-01-02T03:04:05Z"'),
+        (NAIVE.replace(tzinfo=timezone(timedelta(hours=2))), '"2026-01-02T03:04:05+02:00"'),
+        (NAIVE.replace(microsecond=6), '"2026-01-02T03:04:05.000006Z"'),
+        (date(2026, 1, 2), '"2026-01-02"'),
+        (UUID("12345678123456781234567812345678"), '"12345678-1234-5678-1234-567812345678"'),
+        (Decimal("1.50"), '"1.50"'),
+        ({"red"}, '["red"]'),
+        (frozenset({1}), "[1]"),
+        ((1, 2), "[1,2]"),
+        (Pair(1, 2), "[1,2]"),
+        (OrderedDict(a=1), '{"a":1}'),
+        (Color.RED, '"red"'),
+        (Point(1, NAIVE), '{"x":1,"at":"2026-01-02T03:04:05Z"}'),
+        (Shouting(name="ann"), '{"name":"ANN"}'),
+        ([Shouting(name="ann")], '[{"name":"ANN"}]'),
+        (
+            {"model": Shouting(name="ann"), "point": Point(1, NAIVE)},
+            '{"model":{"name":"ANN"},"point":{"x":1,"at":"2026-01-02T03:04:05Z"}}',
+        ),
+        (BIG, str(BIG)),
+        (-BIG, str(-BIG)),
+        ({"n": [BIG]}, f'{{"n":[{BIG}]}}'),
+        ("ü\n", '"ü\\n"'),
+        (float("inf"), "null"),
+        (None, "null"),
+    ],
+    ids=repr,
+)
+def test_what_goes_to_json(value: Any, text: str) -> None:
+    assert dumps(value).decode() == text
+
+
+def test_keys_that_are_no_strings_become_some() -> None:
+    value = {1: "int", None: "none", 2.5: "float", Color.RED: "enum", UUID(int=1): "uuid", NAIVE: "time"}
+    assert json.loads(dumps(value)) == {
+        "1": "int",
+        "null": "none",
+        "2.5": "float",
+        "red": "enum",
+        "00000000-0000-0000-0000-000000000001": "uuid",
+        "2026-01-02T03:04:05Z": "time",
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        pytest.param(NAIVE, "2026-01-02T03:04:05Z", id="naive time"),
+        pytest.param(float("nan"), None, id="nan"),
+        pytest.param([float("-inf")], [None], id="infinity"),
+        pytest.param({None: 1}, {"null": 1}, id="key None"),
+        pytest.param({True: 1}, {"true": 1}, id="key True"),
+    ],
+)
+def test_a_big_number_beside_it_changes_nothing(value: Any, text: Any) -> None:
+    """A value is said in the same way, whichever encoder does the work; and what comes out is JSON."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    assert json.loads(dumps({"value": value}), parse_constant=refuse) == {"value": text}
+    assert json.loads(dumps({"value": value, "n": BIG}), parse_constant=refuse) == {"value": text, "n": BIG}
+
+
+def test_a_model_is_encoded_as_pydantic_does() -> None:
+    found = json.loads(dumps(Model(name="ann", at=NAIVE, tags={"a"})))
+    assert found["price"] == "1.50"
+    assert found["tags"] == ["a"]
+    assert found == json.loads(Model(name="ann", at=NAIVE, tags={"a"}).model_dump_json())
+
+
+# What it can't
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def cyclic() -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    value["self"] = value
+    return value
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError("the app's own mistake")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pytest.param(object(), id="object"),
+        pytest.param({"a": object()}, id="object inside"),
+        pytest.param(lambda: None, id="function"),
+        pytest.param(Color, id="class"),
+        pytest.param("\ud800", id="surrogate"),
+        pytest.param({"a": "\ud800"}, id="surrogate inside"),
+        pytest.param({"\ud800": 1}, id="surrogate as key"),
+        pytest.param({"a": b"\xff"}, id="bytes that are no text"),
+        pytest.param(cyclic(), id="cycle"),
+        pytest.param(nested(500), id="deep"),
+        pytest.param(nested(100_000), id="very deep"),
+        pytest.param(Failing(), id="model that fails"),
+        pytest.param([Failing(), BIG], id="model that fails inside"),
+        pytest.param(Unshowable(), id="unshowable"),
+    ],
+)
+def test_what_can_not_be_encoded_is_refused_by_name(message: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"^message: ") as caught:
+        encode(message)
+    error = caught.value
+    assert error.argument == "message"
+    assert error.problem
+    assert error.accepted
+    assert isinstance(error, HubbubError)
+    assert isinstance(error, ValueError)
+    assert len(str(error)) < 1000
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.recursive(
+        st.binary() | st.text() | st.floats() | st.complex_numbers() | st.none() | st.integers(),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers(), inner) | st.tuples(inner, inner)
+        ),
+        max_leaves=8,
+    )
+)
+def test_encode_gives_something_or_names_the_argument(message: Any) -> None:
+    with may_refuse("message"):
+        decode(encode(message))

@@ -1,0 +1,410 @@
+"""The fan-out: one write per member, room and pass of the event loop, and nothing that overtakes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hubbub import RoomOptions
+from hubbub.fanout import FLUSH_BYTES, Fanout
+from hubbub.options import Overflow
+from hubbub.outbox import Lane
+from hubbub.room import Outgoing, Room
+from tests.unit.support import FakeLoop, fake_loop
+
+
+class Member:
+    """A connection that notes what is written to it; one that is slow takes nothing at once."""
+
+    def __init__(self, name: str, *, slow: bool = False) -> None:
+        self.id = name
+        self.excluded_as = frozenset((name,))
+        self.slow = slow
+        self.written: list[bytes] = []
+        self.queued: list[tuple[bytes, Lane, str | None]] = []
+        self.waits = 0
+        self.on_write: Callable[[], None] = lambda: None
+        self.writer = self
+
+    @property
+    def queued_bytes(self) -> int:
+        return self.waits + sum(len(data) for data, _, _ in self.queued)
+
+    @property
+    def congested(self) -> bool:
+        return self.queued_bytes > 0
+
+    def write_now(self, data: bytes) -> bool:
+        self.on_write()
+        if not self.slow:
+            self.written.append(data)
+        return not self.slow
+
+    def write(self, data: bytes, lane: Lane, key: str | None = None) -> bool:
+        if not self.write_now(data):
+            self.queued.append((data, lane, key))
+        return True
+
+    @property
+    def got(self) -> bytes:
+        return b"".join(self.written)
+
+
+@pytest.fixture
+def loop() -> FakeLoop:
+    return fake_loop()
+
+
+@pytest.fixture
+def fanout(loop: FakeLoop) -> Fanout:
+    return started(loop)
+
+
+def started(loop: FakeLoop, flush_interval_s: float = 0.0) -> Fanout:
+    fanout = Fanout(flush_interval_s)
+    fanout.start(loop)
+    return fanout
+
+
+def room_of(*members: Member, overflow: Overflow = "close") -> Room:
+    room = Room("lobby", RoomOptions(overflow=overflow))
+    for member in members:
+        room.add(member)
+    return room
+
+
+def out(data: bytes, *exclude: str, key: str | None = None, instead: bytes | None = None) -> Outgoing:
+    return Outgoing(data, key, frozenset(exclude), instead)
+
+
+# One write
+
+
+def test_what_is_published_in_one_pass_is_one_write_of_the_same_bytes(loop: FakeLoop, fanout: Fanout) -> None:
+    ann, bob = Member("ann"), Member("bob")
+    room = room_of(ann, bob)
+    for data in (b"1", b"2", b"3"):
+        fanout.add(room, out(data))
+    assert ann.written == []
+    loop.turn()
+    assert ann.written == bob.written == [b"123"]
+    assert ann.written[0] is bob.written[0]
+    loop.turn()
+    assert ann.written == [b"123"]
+
+
+def test_the_next_pass_is_another_write(loop: FakeLoop, fanout: Fanout) -> None:
+    ann = Member("ann")
+    room = room_of(ann)
+    for data in (b"1", b"2"):
+        fanout.add(room, out(data))
+        loop.turn()
+    assert ann.written == [b"1", b"2"]
+
+
+def test_each_room_is_a_write_of_its_own(loop: FakeLoop, fanout: Fanout) -> None:
+    ann, bob = Member("ann"), Member("bob")
+    both, one = room_of(ann, bob), room_of(bob)
+    fanout.add(both, out(b"1"))
+    fanout.add(one, out(b"2"))
+    fanout.add(both, out(b"3"))
+    loop.turn()
+    assert ann.written == [b"13"]
+    assert bob.written == [b"13", b"2"]
+
+
+def test_an_interval_gathers_more(loop: FakeLoop) -> None:
+    fanout = started(loop, 0.05)
+    ann = Member("ann")
+    room = room_of(ann)
+    fanout.add(room, out(b"1"))
+    loop.turn()
+    loop.advance(0.04)
+    fanout.add(room, out(b"2"))
+    assert ann.written == []
+    loop.advance(0.01)
+    assert ann.written == [b"12"]
+    fanout.add(room, out(b"3"))
+    loop.advance(0.05)
+    assert ann.written == [b"12", b"3"]
+
+
+# Order
+
+
+def test_a_flush_writes_what_is_pending_at_once_and_only_once(loop: FakeLoop, fanout: Fanout) -> None:
+    ann = Member("ann")
+    room, other = room_of(ann), room_of(ann)
+    fanout.add(room, out(b"1"))
+    fanout.add(other, out(b"2"))
+    fanout.flush_of([room])
+    assert ann.written == [b"1"]
+    fanout.flush(room)
+    loop.turn()
+    assert ann.written == [b"1", b"2"]
+
+
+def test_who_joins_while_something_is_pending_gets_what_comes_after(loop: FakeLoop, fanout: Fanout) -> None:
+    ann, bob, cid = Member("ann"), Member("bob"), Member("cid")
+    room = room_of(ann)
+    fanout.add(room, out(b"1"))
+    room.add(bob)
+    fanout.add(room, out(b"2"))
+    room.add(cid)
+    fanout.add(room, out(b"3"))
+    assert room.size == 3
+    loop.turn()
+    fanout.add(room, out(b"4"))
+    loop.turn()
+    assert (ann.got, bob.got, cid.got) == (b"1234", b"234", b"34")
+    assert room.members.keys() == {"ann", "bob", "cid"}
+
+
+def test_who_leaves_while_something_is_pending_gets_what_came_before(loop: FakeLoop, fanout: Fanout) -> None:
+    ann, bob = Member("ann"), Member("bob")
+    room = room_of(ann)
+    fanout.add(room, out(b"1"))
+    room.add(bob)
+    fanout.flush(room)
+    room.remove(ann)
+    room.remove(bob)
+    fanout.add(room, out(b"2"))
+    loop.turn()
+    assert (ann.got, bob.got) == (b"1", b"")
+
+
+def test_members_may_go_while_they_are_written_to(loop: FakeLoop, fanout: Fanout) -> None:
+    """A write may find that the peer is gone, which flushes its rooms and takes it out of them."""
+    ann, bob, cid = Member("ann"), Member("bob"), Member("cid")
+    room, other = room_of(ann, bob, cid), room_of(ann, bob)
+
+    def go() -> None:
+        for each in (room, other):
+            fanout.flush(each)
+            each.remove(ann)
+
+    ann.on_write = go
+    for each in (room, other):
+        fanout.add(each, out(b"1"))
+    fanout.flush_of([room, other])
+    assert (bob.got, cid.got) == (b"11", b"1")
+    fanout.add(room, out(b"2"))
+    loop.turn()
+    assert (bob.got, cid.got) == (b"112", b"12")
+
+
+def test_stop_writes_what_is_pending(loop: FakeLoop, fanout: Fanout) -> None:
+    ann = Member("ann")
+    room = room_of(ann)
+    fanout.add(room, out(b"1"))
+    fanout.stop()
+    assert ann.written == [b"1"]
+    loop.turn()
+    assert ann.written == [b"1"]
+
+
+# Whom, and how
+
+
+def test_who_is_excluded_gets_what_is_for_the_excluded(loop: FakeLoop, fanout: Fanout) -> None:
+    ann, bob = Member("ann"), Member("bob")
+    room = room_of(ann, bob)
+    fanout.add(room, out(b"1"))
+    fanout.add(room, out(b"2", "ann", "elsewhere"))
+    fanout.add(room, out(b"3", "bob", instead=b"!"))
+    loop.turn()
+    assert (ann.got, bob.got) == (b"13", b"12!")
+
+
+def test_where_nothing_may_be_lost_a_slow_member_is_queued_the_whole_batch(loop: FakeLoop, fanout: Fanout) -> None:
+    ann, bob = Member("ann", slow=True), Member("bob")
+    room = room_of(ann, bob)
+    fanout.add(room, out(b"1"))
+    fanout.add(room, out(b"2"))
+    loop.turn()
+    assert ann.queued == [(b"12", room, None)]
+    assert bob.written == [b"12"]
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "latest"])
+def test_where_some_may_be_lost_a_slow_member_is_queued_message_by_message(
+    loop: FakeLoop, fanout: Fanout, overflow: Overflow
+) -> None:
+    """What is dropped, is dropped and counted as a message, and replaced by its key."""
+    ann, bob = Member("ann", slow=True), Member("bob")
+    room = room_of(ann, bob, overflow=overflow)
+    fanout.add(room, out(b"1", key="a"))
+    fanout.add(room, out(b"2", key="b"))
+    loop.turn()
+    assert ann.queued == [(b"1", room, "a"), (b"2", room, "b")]
+    assert bob.written == [b"12"]
+
+
+def test_the_excluded_do_not_change_how_a_slow_member_is_queued(loop: FakeLoop, fanout: Fanout) -> None:
+    ann = Member("ann", slow=True)
+    room = room_of(ann, overflow="latest")
+    fanout.add(room, out(b"1", "ann", key="a", instead=b"!"))
+    fanout.add(room, out(b"2", key="b"))
+    loop.turn()
+    assert ann.queued == [(b"!", room, "a"), (b"2", room, "b")]
+
+
+Action = tuple[str, int]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["publish", "exclude", "join", "leave", "slow", "flush", "turn"]), st.integers(0, 3)),
+        max_size=40,
+    )
+)
+def test_each_gets_what_was_published_while_it_was_a_member(actions: list[Action]) -> None:
+    loop = fake_loop()
+    fanout = started(loop)
+    room = room_of()
+    members = [Member(str(number)) for number in range(4)]
+    due: list[list[bytes]] = [[] for _ in members]
+    inside: set[int] = set()
+    number = 0
+    for what, which in actions:
+        member = members[which]
+        if what in {"publish", "exclude"}:
+            number += 1
+            data = b"%03d " % number
+            if inside:  # as memberships do
+                fanout.add(room, out(data, *([member.id] if what == "exclude" else [])))
+            for each in inside - ({which} if what == "exclude" else set()):
+                due[each].append(data)
+        elif what == "join" and which not in inside:
+            inside.add(which)
+            room.add(member)
+        elif what == "leave":
+            fanout.flush(room)
+            inside.discard(which)
+            room.remove(member)
+        elif what == "slow":
+            member.slow = True  # for good: what is queued comes after what was written
+        elif what == "flush":
+            fanout.flush(room)
+        elif what == "turn":
+            loop.turn()
+        assert room.size == len(inside)
+    loop.turn()
+    for member, expected in zip(members, due, strict=True):
+        assert member.got + b"".join(data for data, _, _ in member.queued) == b"".join(expected)
+
+
+# Pace
+
+
+class Hasty(asyncio.SelectorEventLoop):
+    """An event loop that does not wait: its clock is put forward instead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._put_forward = 0.0
+        selector: Any = self._selector  # type: ignore[attr-defined]
+        select = selector.select
+
+        def skip(timeout: float | None) -> Any:
+            self._put_forward += timeout or 0.0
+            return select(0)
+
+        selector.select = skip
+
+    def time(self) -> float:
+        return super().time() + self._put_forward
+
+
+async def paced(fanout: Fanout, room: Room, size: int) -> float:
+    """How long a publisher of so many bytes is held."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    fanout.add(room, out(bytes(size)))
+    await fanout.pace(room)
+    return loop.time() - began
+
+
+def run(main: Callable[[Fanout], Any]) -> None:
+    async def with_fanout() -> None:
+        fanout = Fanout()
+        fanout.start(asyncio.get_running_loop())
+        await main(fanout)
+
+    with asyncio.Runner(loop_factory=Hasty) as runner:
+        runner.run(with_fanout())
+
+
+def test_who_publishes_little_is_not_held_at_all() -> None:
+    async def main(fanout: Fanout) -> None:
+        room = room_of(Member("ann"))
+        fanout.add(room, out(b"1"))
+        with pytest.raises(StopIteration):
+            fanout.pace(room).send(None)  # it does not even suspend
+
+    run(main)
+
+
+def test_who_publishes_much_flushes_and_lets_the_loop_turn() -> None:
+    async def main(fanout: Fanout) -> None:
+        ann = Member("ann")
+        turned: list[bool] = []
+        asyncio.get_running_loop().call_soon(turned.append, True)
+        held = await paced(fanout, room_of(ann), FLUSH_BYTES)
+        assert turned
+        assert len(ann.got) == FLUSH_BYTES
+        assert held < 0.1
+
+    run(main)
+
+
+def test_a_publisher_waits_a_little_for_who_reads() -> None:
+    async def main(fanout: Fanout) -> None:
+        ann = Member("ann", slow=True)
+        ann.waits = 10
+
+        def read() -> None:
+            ann.waits -= 1
+            if ann.waits:
+                asyncio.get_running_loop().call_later(0.004, read)
+
+        asyncio.get_running_loop().call_later(0.004, read)
+        ann.slow = False
+        await paced(fanout, room_of(ann), FLUSH_BYTES)
+        assert not ann.waits
+
+    run(main)
+
+
+def test_a_publisher_does_not_wait_for_who_does_not_read() -> None:
+    async def main(fanout: Fanout) -> None:
+        ann = Member("ann", slow=True)
+        held = [await paced(fanout, room_of(ann), FLUSH_BYTES) for _ in range(10)]
+        assert sum(held) < 1.0
+
+    run(main)
+
+
+def test_a_publishers_patience_has_an_end() -> None:
+    """One that reads a byte at a time must not slow the app down for good."""
+
+    async def main(fanout: Fanout) -> None:
+        ann = Member("ann", slow=True)
+        room = room_of(ann)
+        ann.slow, ann.waits = False, 10**9
+
+        def read() -> None:
+            ann.waits -= 1
+            asyncio.get_running_loop().call_later(0.001, read)
+
+        read()
+        held = sum([await paced(fanout, room, FLUSH_BYTES) for _ in range(5)])
+        assert held < 10.0
+
+    run(main)

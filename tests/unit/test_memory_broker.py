@@ -1,0 +1,303 @@
+"""The memory broker: the suite for all brokers, and what is its own. Also: the suite finds what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from hubbub import InvalidArgument
+from hubbub.brokers import Broker, MemoryBroker, broker_from
+from hubbub.brokers.base import Delivery
+from hubbub.codec import encode
+from hubbub.envelope import Envelope, Kick, Page
+from hubbub.options import History, RoomOptions
+from hubbub.positions import Position
+from hubbub.presence import Change, Info
+from hubbub.testing.broker_suite import BrokerSuite
+from tests.unit.support import FakeClock, Hub
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class OnFakeTime(BrokerSuite):
+    """The suite on a clock that the tests set."""
+
+    clock = FakeClock()
+
+    async def pass_time(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+
+@pytest.mark.anyio
+class TestMemoryBroker(OnFakeTime):
+    @asynccontextmanager
+    async def brokers(self) -> AsyncIterator[Sequence[Broker]]:
+        yield (MemoryBroker(self.clock),)
+
+
+@pytest.mark.anyio
+class TestTwoWorkers(OnFakeTime):
+    """The suite with two workers between which messages take their time."""
+
+    @asynccontextmanager
+    async def brokers(self) -> AsyncIterator[Sequence[Broker]]:
+        yield Hub(self.clock).nodes_of(2)
+
+
+# The suite would notice
+
+
+class Reorders(MemoryBroker):
+    async def start(self, deliver: Any, options_of: Any) -> None:
+        held: list[tuple[str, Delivery]] = []
+
+        def late(channel: str, delivery: Delivery) -> None:
+            if isinstance(delivery, Envelope) and delivery.position is None:
+                deliver(channel, delivery)
+                return
+            held.append((channel, delivery))
+            if len(held) == 2:
+                for each in reversed(held):
+                    deliver(*each)
+                held.clear()
+
+        await super().start(late, options_of)
+
+
+class Repeats(MemoryBroker):
+    async def start(self, deliver: Any, options_of: Any) -> None:
+        def twice(channel: str, delivery: Delivery) -> None:
+            deliver(channel, delivery)
+            deliver(channel, delivery)
+
+        await super().start(twice, options_of)
+
+
+class DropsTheKey(MemoryBroker):
+    async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
+        return await super().publish(channel, replace(envelope, key=None), keep=keep)
+
+
+class KeepsEverything(MemoryBroker):
+    async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
+        return await super().publish(channel, envelope)
+
+
+class NeverUnsubscribes(MemoryBroker):
+    async def unsubscribe(self, channel: str) -> None:
+        pass
+
+
+class AlwaysWhole(MemoryBroker):
+    async def history(self, channel: str, after: Position | None = None, limit: int | None = None) -> Page:
+        return replace(await super().history(channel, after, limit), whole=after is not None)
+
+
+class NewestFirst(MemoryBroker):
+    async def history(self, channel: str, after: Position | None = None, limit: int | None = None) -> Page:
+        page = await super().history(channel, after, limit)
+        return replace(page, entries=page.entries[::-1])
+
+
+class StopsTheClock(MemoryBroker):
+    def __init__(self, clock: object = None) -> None:
+        super().__init__(lambda: 0.0)
+
+
+class ForgetsOrders(MemoryBroker):
+    async def order(self, channel: str, kick: Kick) -> None:
+        pass
+
+
+class CountsConnections(MemoryBroker):
+    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> Change:
+        return (await super().enter(channel, user, connection_id, info))._replace(turned=True)
+
+
+class HasNoGrace(MemoryBroker):
+    async def linger(self, channel: str, user: str, connection_id: str) -> None:
+        await self.exit(channel, user, connection_id)
+
+
+class DeliversAfterClose(MemoryBroker):
+    async def start(self, deliver: Any, options_of: Any) -> None:
+        def late(channel: str, delivery: Delivery) -> None:
+            asyncio.get_running_loop().call_soon(deliver, channel, delivery)
+
+        await super().start(late, options_of)
+
+
+@pytest.mark.parametrize(
+    ("broken", "test"),
+    [
+        (Reorders, "test_all_workers_get_concurrent_messages_in_one_order"),
+        (Repeats, "test_each_worker_gets_each_message_once_in_the_order_of_its_publisher"),
+        (DropsTheKey, "test_a_message_is_delivered_as_it_was_published"),
+        (KeepsEverything, "test_what_is_not_to_be_kept_has_no_position"),
+        (NeverUnsubscribes, "test_unsubscribe_ends_the_delivery_and_is_idempotent"),
+        (AlwaysWhole, "test_history_that_was_trimmed_by_size_is_not_whole"),
+        (AlwaysWhole, "test_a_position_of_elsewhere_is_not_whole"),
+        (NewestFirst, "test_history_after_a_position_is_exactly_what_was_missed"),
+        (StopsTheClock, "test_history_that_was_trimmed_by_age_is_not_whole"),
+        (ForgetsOrders, "test_an_order_reaches_every_subscriber_in_its_place"),
+        (CountsConnections, "test_presence_begins_with_the_first_connection_and_ends_with_the_last"),
+        (HasNoGrace, "test_a_user_whose_connection_was_lost_lingers"),
+        (DeliversAfterClose, "test_nothing_is_delivered_after_close"),
+    ],
+)
+def test_the_suite_finds_a_broker_that(broken: type[MemoryBroker], test: str) -> None:
+    class Suite(OnFakeTime):
+        deadline_s = 0.2
+
+        @asynccontextmanager
+        async def brokers(self) -> AsyncIterator[Sequence[Broker]]:
+            yield (broken(self.clock),)
+
+    with pytest.raises(AssertionError):
+        asyncio.run(getattr(Suite(), test)())
+
+
+# Its own
+
+
+def test_a_publish_delivers_before_it_returns() -> None:
+    """So that on one worker what a handler publishes comes before what it sends later."""
+
+    async def main() -> None:
+        broker = MemoryBroker()
+        received: list[Delivery] = []
+        await broker.start(lambda _, delivery: received.append(delivery), lambda _: RoomOptions())
+        await broker.subscribe("lobby")
+        publishing = broker.publish("lobby", Envelope(encode("now")))
+        with pytest.raises(StopIteration):
+            publishing.send(None)  # it does not even suspend
+        assert len(received) == 1
+
+    asyncio.run(main())
+
+
+async def started(clock: FakeClock, **options: Any) -> MemoryBroker:
+    broker = MemoryBroker(clock)
+    await broker.start(lambda *_: None, lambda _: RoomOptions(**options))
+    return broker
+
+
+async def make_rooms(broker: MemoryBroker, count: int) -> None:
+    for number in range(count):
+        await broker.position(f"other {number}")
+
+
+def test_a_room_that_nobody_uses_is_forgotten_after_its_ttl() -> None:
+    async def main() -> None:
+        clock = FakeClock()
+        broker = await started(clock, history=History(10, 60.0))
+        position = await broker.publish("lobby", Envelope(encode("hello")))
+        for _ in range(20):
+            clock.advance(61.0)
+            await make_rooms(broker, 300)
+        assert len(broker._logs) < 1500, "logs of rooms that nobody uses pile up"
+        assert await broker.position("lobby") != position
+
+    asyncio.run(main())
+
+
+def test_a_room_keeps_its_epoch_for_its_ttl_though_others_are_forgotten() -> None:
+    async def main() -> None:
+        clock = FakeClock()
+        broker = await started(clock, history=History(10, 60.0))
+        position = await broker.publish("lobby", Envelope(encode("hello")))
+        clock.advance(59.0)
+        await make_rooms(broker, 1000)
+        assert await broker.position("lobby") == position
+
+    asyncio.run(main())
+
+
+def test_a_room_with_members_is_not_forgotten() -> None:
+    async def main() -> None:
+        clock = FakeClock()
+        broker = await started(clock, positions=True)
+        await broker.subscribe("lobby")
+        position = await broker.publish("lobby", Envelope(encode("hello")))
+        clock.advance(100_000.0)
+        await make_rooms(broker, 1000)
+        assert await broker.position("lobby") == position
+
+    asyncio.run(main())
+
+
+def test_a_quiet_room_outlives_its_last_member_by_its_ttl() -> None:
+    """A member that was there for long, and loses its connection for a moment, missed nothing."""
+
+    async def main() -> None:
+        clock = FakeClock()
+        broker = await started(clock, history=History(10, 60.0))
+        await broker.subscribe("lobby")
+        position = await broker.publish("lobby", Envelope(encode("hello")))
+        clock.advance(10_000.0)
+        await broker.unsubscribe("lobby")
+        clock.advance(2.0)
+        await make_rooms(broker, 1000)
+        page = await broker.history("lobby", position)
+        assert page == Page([], position, whole=True)
+
+    asyncio.run(main())
+
+
+def test_it_is_not_healthy_before_start_and_after_close() -> None:
+    async def main() -> None:
+        broker = MemoryBroker()
+        assert not await broker.healthy()
+        await broker.start(lambda *_: None, lambda _: RoomOptions())
+        assert await broker.healthy()
+        await broker.close()
+        assert not await broker.healthy()
+
+    asyncio.run(main())
+
+
+def test_closing_forgets_everything() -> None:
+    async def main() -> None:
+        broker = await started(FakeClock(), history=5)
+        await broker.subscribe("lobby")
+        await broker.enter("lobby", "ann", "a1", None)
+        position = await broker.publish("lobby", Envelope(encode("hello")))
+        await broker.close()
+        await broker.start(lambda *_: None, lambda _: RoomOptions(history=5))
+        assert await broker.count("lobby") == 0
+        assert not await broker.connected("lobby")
+        page = await broker.history("lobby", position)
+        assert not page.whole, "a room that was lost is not mistaken for the old one"
+        assert page.entries == []
+
+    asyncio.run(main())
+
+
+# broker_from
+
+
+def test_the_scheme_chooses_the_broker() -> None:
+    assert isinstance(broker_from("memory://"), MemoryBroker)
+    broker = MemoryBroker()
+    assert broker_from(broker) is broker
+
+
+@pytest.mark.parametrize("broker", ["", "memory", "redis", "kafka://localhost", "MEMORY://", None, 5, b"memory://"])
+def test_an_unknown_broker_is_refused(broker: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"^broker: ") as caught:
+        broker_from(broker)
+    assert "memory://" in caught.value.accepted
+
+
+def test_a_brokers_password_is_not_shown() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        broker_from("amqp://user:hunter2@host")
+    assert "hunter2" not in str(caught.value)

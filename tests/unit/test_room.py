@@ -1,0 +1,492 @@
+"""A room: what its members are to get, and when one that is replayed its past joins the living."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from hubbub import Connection, History, Position, Resume, RoomOptions
+from hubbub import membership as membership_module
+from hubbub.brokers import Broker, MemoryBroker
+from hubbub.codec import encode
+from hubbub.connection import Home
+from hubbub.envelope import Envelope
+from hubbub.fanout import Fanout
+from hubbub.frames import Opcode, frame, split
+from hubbub.membership import Memberships
+from hubbub.outbox import Lane
+from hubbub.positions import position_only, positioned
+from hubbub.room import CatchUp, Room
+from hubbub.tasks import Tasks
+from hubbub.timers import Timers
+from hubbub.wire import Wire
+from tests.unit.support import FakeClock, Hub
+
+EPOCH = "abcdefgh"
+HELLO = encode("hello")
+
+
+class Member:
+    """A connection, as far as a room sees it."""
+
+    def __init__(self, name: str, *continues: str) -> None:
+        self.id = name
+        self.excluded_as = frozenset((name, *continues))
+        self.writer: Any = None
+
+
+def at(offset: int) -> Position:
+    return Position(EPOCH, offset)
+
+
+# What a member is to get
+
+
+def test_a_room_without_positions_sends_messages_as_they_are() -> None:
+    outgoing = Room("lobby", RoomOptions(history=5)).outgoing(Envelope(HELLO, position=at(3)))
+    assert outgoing.data == frame(Opcode.TEXT, b"hello")
+    assert outgoing.frame_for(Member("a")) == outgoing.data
+
+
+def test_a_room_with_positions_sends_them_along() -> None:
+    outgoing = Room("lobby", RoomOptions(positions=True)).outgoing(Envelope(HELLO, key="k", position=at(3)))
+    assert outgoing.data == positioned(HELLO, "lobby", at(3))
+    assert outgoing.key == "k"
+
+
+def test_what_is_not_numbered_is_sent_as_it_is() -> None:
+    outgoing = Room("lobby", RoomOptions(positions=True)).outgoing(Envelope(HELLO))
+    assert outgoing.data == frame(Opcode.TEXT, b"hello")
+
+
+def test_a_users_room_does_not_tell_its_name() -> None:
+    room = Room("$user:ann@example.com", RoomOptions(positions=True))
+    (message,) = split(room.outgoing(Envelope(HELLO, position=at(3))).data)
+    assert json.loads(message[1])["room"] == room.label == "$user"
+
+
+def test_who_is_excluded_gets_the_position_where_there_are_positions_and_else_nothing() -> None:
+    envelope = Envelope(HELLO, frozenset({"a"}), position=at(3))
+    for positions, instead in ((True, position_only("lobby", at(3))), (False, None)):
+        outgoing = Room("lobby", RoomOptions(positions=positions, history=5)).outgoing(envelope)
+        assert outgoing.frame_for(Member("a")) == instead
+        assert outgoing.frame_for(Member("b")) == outgoing.data
+        assert outgoing.frame_for(Member("c", "a")) == instead, "a connection is excluded as those it continues"
+
+
+# Who is in it
+
+
+def test_a_room_is_vacant_when_nobody_is_there_or_about_to_be() -> None:
+    async def main() -> None:
+        room = Room("lobby", RoomOptions())
+        assert room.vacant
+        room.joining += 1
+        assert not room.vacant
+        room.joining -= 1
+        room.catching_up["a"] = CatchUp(Member("a"), 0)
+        assert not room.vacant
+        assert room.size == 1
+        room.go_live(room.catching_up["a"])
+        assert (list(room.members), room.catching_up, room.size) == (["a"], {}, 1)
+        room.remove(Member("a"))
+        room.remove(Member("a"))
+        assert room.vacant
+
+    asyncio.run(main())
+
+
+def test_who_was_taken_out_does_not_go_live_any_more() -> None:
+    room = Room("lobby", RoomOptions(history=5))
+    catch_up = room.catching_up["a"] = CatchUp(Member("a"), 0)
+    room.remove(catch_up.member)
+    room.go_live(catch_up)
+    assert room.vacant
+
+
+def test_who_has_read_further_than_the_room_has_heard_waits_for_what_is_new() -> None:
+    """A broker's history may be ahead of what it has delivered: what is still to come was replayed already."""
+    room = Room("lobby", RoomOptions(history=5))
+    room.head = at(3)
+    catch_up = room.catching_up["a"] = CatchUp(Member("a"), 5)
+    room.caught_up(catch_up, at(5))
+    for offset in (4, 5):
+        room.advance(at(offset))
+        assert not room.members, f"{offset} would be sent twice"
+    room.advance(at(6))
+    assert list(room.members) == ["a"]
+
+
+def test_who_has_read_what_the_room_has_heard_goes_live_at_once() -> None:
+    room = Room("lobby", RoomOptions(history=5))
+    room.head = at(5)
+    catch_up = room.catching_up["a"] = CatchUp(Member("a"), 5)
+    room.caught_up(catch_up, at(5))
+    assert list(room.members) == ["a"]
+
+
+def test_who_has_more_to_read_does_not_go_live() -> None:
+    room = Room("lobby", RoomOptions(history=5))
+    room.catching_up["a"] = CatchUp(Member("a"), 2)
+    room.advance(at(4))
+    assert not room.members
+
+
+# Recovery, against a model of the browser client
+
+
+class FakeWriter:
+    """Reads what is written as the browser client does. Never loses anything; may ask for patience."""
+
+    def __init__(self, take: Callable[[dict[str, Any]], None]) -> None:
+        self._take = take
+        self._going = asyncio.Event()
+        self._going.set()
+
+    @property
+    def queued_bytes(self) -> int:
+        return int(self.congested)
+
+    @property
+    def congested(self) -> bool:
+        return not self._going.is_set()
+
+    def be_slow(self, slow: bool) -> None:
+        if slow:
+            self._going.clear()
+        else:
+            self._going.set()
+
+    async def drained(self) -> None:
+        await self._going.wait()
+
+    def write_now(self, data: bytes) -> bool:
+        return not self.congested and self.write(data, cast(Any, None))
+
+    def write(self, data: bytes, lane: Lane | None = None, key: str | None = None) -> bool:
+        for _, payload in split(data):
+            self._take(json.loads(payload))
+        return True
+
+
+class FakeWire:
+    """What is below a connection, as far as memberships see it."""
+
+    closed = (1006, "")
+    where = "/ws"
+    address = None
+
+    def __init__(self, writer: FakeWriter) -> None:
+        self.writer = writer
+        self.connections: list[Connection] = []
+
+
+class Client:
+    """Keeps its position as the browser client does, and checks each message against it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.position: Position | None = None
+        self.ids: list[str] = []
+        self.seen: list[tuple[int, Any]] = []
+        self.complaints: list[str] = []
+        self.connection: Connection | None = None
+        self.writer = FakeWriter(self.take)
+        self.joining: asyncio.Task[None] | None = None
+
+    def take(self, message: dict[str, Any]) -> None:
+        try:
+            self._take(message)
+        except AssertionError as error:  # it may be the event loop that called
+            self.complaints.append(str(error))
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if message.get("type") == "news":
+            return
+        place = Position(message["epoch"], message["offset"])
+        if message.get("type") == "sync":
+            if not message["recovered"]:
+                assert self.position is None or place.offset >= self.position.offset
+                self.position = place
+            assert self.position is not None
+            assert self.position.epoch == place.epoch
+            return
+        assert self.position is not None, "a message before the sync"
+        expected = self.position.offset + 1
+        assert place.offset == expected, f"{self.name} got {place.offset} where {expected} was next: a gap or a repeat"
+        self.position = place
+        self.seen.append((place.offset, message.get("data")))
+
+
+class World:
+    """Clients that come and go over the memberships of one worker, while others publish."""
+
+    def __init__(self, broker: Broker, publishing: Broker) -> None:
+        self.broker, self.publishing = broker, publishing
+        self.tasks, self.timers, self.fanout = Tasks(), Timers(), Fanout()
+        self.options = RoomOptions(history=History(6), positions=True)
+        self.memberships = Memberships(broker, self.fanout, self.tasks, self.timers, self.options_of)
+        self.clients = [Client(name) for name in "abc"]
+        self.published: dict[int, tuple[int, frozenset[str]]] = {}
+        self.publishes: list[asyncio.Task[None]] = []
+        self.numbers = 0
+
+    def options_of(self, _: str) -> RoomOptions:
+        return self.options
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.fanout.start(loop)
+        self.timers.start(loop)
+        await self.broker.start(self.memberships.deliver, self.options_of)
+        if self.publishing is not self.broker:
+            await self.publishing.start(lambda *_: None, self.options_of)
+
+    async def publish(self, excluded: Client | None) -> None:
+        self.numbers += 1
+        number = self.numbers
+        exclude = frozenset(() if excluded is None or not excluded.ids else excluded.ids[-1:])
+        position = await self.publishing.publish("lobby", Envelope(encode({"n": number}), exclude))
+        assert position is not None
+        assert position.offset not in self.published
+        self.published[position.offset] = number, exclude
+
+    async def say_news(self) -> None:
+        await self.publishing.publish("lobby", Envelope(encode({"type": "news"})), keep=False)
+
+    def come(self, client: Client) -> None:
+        """Joins in a task, which the steps that follow may go before."""
+        client.joining = asyncio.get_running_loop().create_task(self.come_at_once(client))
+
+    async def come_at_once(self, client: Client) -> None:
+        if client.connection is not None:
+            return
+        client.writer = FakeWriter(client.take)
+        wire, websocket = cast(Wire, FakeWire(client.writer)), cast(WebSocket, object())
+        since = Resume({}, tuple(client.ids))
+        connection = client.connection = Connection(cast(Home, self), wire, websocket, None, None, since)
+        client.ids.append(connection.id)
+        try:
+            await self.memberships.join(connection, "lobby", client.position)
+        except WebSocketDisconnect:
+            assert not connection.is_open
+
+    def go(self, client: Client) -> None:
+        connection = client.connection
+        if connection is not None:
+            connection.mark_gone()
+            self.memberships.forget(connection, grace=False)
+            client.connection = None
+
+    async def settle(self) -> None:
+        """Lets everybody read, and everything that is under way come to its end."""
+        for client in self.clients:
+            client.writer.be_slow(False)
+            if client.joining is not None:
+                await client.joining
+        for publish in self.publishes:
+            await publish
+        for _ in range(200):
+            await asyncio.sleep(0)
+
+    async def end(self) -> None:
+        for client in self.clients:
+            self.go(client)
+        await self.tasks.close(1.0)
+        self.fanout.stop()
+        self.timers.stop()
+        await self.broker.close()
+        if self.publishing is not self.broker:
+            await self.publishing.close()
+
+
+Step = tuple[Any, ...]
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("publish"), st.integers(1, 4), st.none() | st.integers(0, 2)),
+        st.tuples(st.just("publish"), st.integers(5, 9), st.none()),
+        st.tuples(st.just("news")),
+        st.tuples(st.just("come"), st.integers(0, 2)),
+        st.tuples(st.just("come at once"), st.integers(0, 2)),
+        st.tuples(st.just("go"), st.integers(0, 2)),
+        st.tuples(st.just("slow"), st.integers(0, 2), st.booleans()),
+        st.tuples(st.just("turn"), st.integers(1, 8)),
+    ),
+    min_size=5,
+    max_size=40,
+)
+
+
+async def play(world: World, steps: list[Step]) -> None:
+    await world.start()
+    try:
+        for client in world.clients:
+            await world.come_at_once(client)
+        world.go(world.clients[2])
+        for step in steps:
+            if step[0] == "publish":
+                excluded = None if step[2] is None else world.clients[step[2]]
+                for _ in range(step[1]):
+                    if world.publishing is world.broker:
+                        await world.publish(excluded)
+                    else:
+                        task = asyncio.get_running_loop().create_task(world.publish(excluded))
+                        world.publishes.append(task)
+            elif step[0] == "news":
+                await world.say_news()
+            elif step[0] == "come":
+                world.come(world.clients[step[1]])
+            elif step[0] == "come at once":
+                await world.come_at_once(world.clients[step[1]])
+            elif step[0] == "go":
+                world.go(world.clients[step[1]])
+            elif step[0] == "slow":
+                world.clients[step[1]].writer.be_slow(step[2])
+            else:
+                for _ in range(step[1]):
+                    await asyncio.sleep(0)
+        await world.settle()
+        head = await world.broker.position("lobby")
+        for client in world.clients:
+            assert client.complaints == []
+            if client.connection is not None:
+                assert client.position == head, f"{client.name} does not hear of what is published"
+                assert list(client.connection.memberships) == ["lobby"]
+            for offset, data in client.seen:
+                number, exclude = world.published[offset]
+                own = exclude.intersection(client.ids)
+                assert data == (None if own else {"n": number}), "what it is excluded from, it does not get"
+        here = [client for client in world.clients if client.connection is not None]
+        room = world.memberships.rooms.get("lobby")
+        if here:
+            assert room is not None
+            assert room.members.keys() == {client.ids[-1] for client in here}
+            assert not room.catching_up
+        else:
+            assert room is None
+    finally:
+        await world.end()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_pages() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(membership_module, "_PAGE_MESSAGES", 2)
+        yield
+
+
+@settings(max_examples=80, deadline=None)
+@given(STEPS)
+def test_who_comes_back_gets_each_message_once_on_one_worker(steps: list[Step]) -> None:
+    async def main() -> None:
+        broker = MemoryBroker(FakeClock())
+        await play(World(broker, broker), steps)
+
+    asyncio.run(main())
+
+
+@settings(max_examples=60, deadline=None)
+@given(STEPS)
+def test_who_comes_back_gets_each_message_once_while_another_worker_publishes(steps: list[Step]) -> None:
+    async def main() -> None:
+        here, there = Hub(FakeClock()).nodes_of(2)
+        await play(World(here, there), steps)
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
+@settings(max_examples=500, deadline=None)
+@given(STEPS)
+def test_who_comes_back_gets_each_message_once_however_often(steps: list[Step]) -> None:
+    async def main() -> None:
+        here, there = Hub(FakeClock()).nodes_of(2)
+        await play(World(here, there), steps)
+        broker = MemoryBroker(FakeClock())
+        await play(World(broker, broker), steps)
+
+    asyncio.run(main())
+
+
+def test_who_comes_back_while_a_message_is_pending_for_the_others_gets_it_once() -> None:
+    """It was published in the same pass of the event loop: it is in the history, and not written to anybody yet."""
+
+    async def main() -> None:
+        broker = MemoryBroker(FakeClock())
+        world = World(broker, broker)
+        await world.start()
+        try:
+            stays, returns = world.clients[:2]
+            for client in (stays, returns):
+                world.come(client)
+            await world.settle()
+            world.go(returns)
+            await world.settle()
+            await world.publish(None)
+            await world.come_at_once(returns)
+            await world.settle()
+            assert stays.complaints == returns.complaints == []
+            assert [offset for offset, _ in stays.seen] == [1]
+            assert [offset for offset, _ in returns.seen] == [1]
+        finally:
+            await world.end()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("passes", range(8))
+def test_who_is_the_first_to_come_while_others_publish_misses_nothing_after_its_position(passes: int) -> None:
+    """What is delivered before the answer to the subscription is newer than the position in the answer."""
+
+    async def main() -> None:
+        here, there = Hub(FakeClock()).nodes_of(2)
+        world = World(here, there)
+        await world.start()
+        try:
+            client = world.clients[0]
+            world.come(client)
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            await world.publish(None)
+            await world.settle()
+            assert client.complaints == []
+            assert client.position == await here.position("lobby")
+        finally:
+            await world.end()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("passes", range(12))
+def test_who_comes_back_while_another_worker_publishes_gets_it_once(passes: int) -> None:
+    """A message that is delivered before the answer of the history, and is not in it, is missing still."""
+
+    async def main() -> None:
+        here, there = Hub(FakeClock()).nodes_of(2)
+        world = World(here, there)
+        await world.start()
+        try:
+            stays, returns = world.clients[:2]
+            for client in (stays, returns):
+                await world.come_at_once(client)
+            world.go(returns)
+            await world.publish(None)
+            await world.settle()
+            world.come(returns)
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            await world.publish(None)
+            await world.settle()
+            assert stays.complaints == returns.complaints == []
+            assert [offset for offset, _ in stays.seen] == [offset for offset, _ in returns.seen] == [1, 2]
+        finally:
+            await world.end()
+
+    asyncio.run(main())

@@ -9,7 +9,7 @@ from .close import is_sendable
 from .codec import dumps
 from .errors import InvalidArgument, shown
 from .names import room_name
-from .positions import Position, since_for
+from .positions import Position, is_place, since_for
 from .presence import Info
 
 _FAR_FUTURE_S = 1e12
@@ -32,7 +32,7 @@ def places(since: object, names: list[str]) -> dict[str, Position]:
     """The position to come back from, by room."""
     if since is None:
         return {}
-    if isinstance(since, Mapping) and not isinstance(since, tuple):
+    if isinstance(since, Mapping) and not is_place(since):
         found = {str(room): since_for(since, room) for room in since}
         return {room: place for room, place in found.items() if place is not None}
     place = since_for(since, "")
@@ -93,6 +93,9 @@ def close_reason(reason: str | None) -> str:
     """What goes into a Close frame (RFC 6455 section 5.5)."""
     if reason is None:
         return ""
-    if not isinstance(reason, str) or len(reason.encode(errors="replace")) > 123:
-        raise InvalidArgument("reason", f"got {shown(reason)}", "a str of at most 123 bytes")
-    return reason
+    try:
+        if isinstance(reason, str) and len(reason.encode()) <= 123:
+            return reason
+    except UnicodeEncodeError:
+        pass
+    raise InvalidArgument("reason", f"got {shown(reason)}", "a str of at most 123 bytes")

@@ -160,8 +160,8 @@ class Memberships:
         if since is None or not room.options.numbered:
             joined = connection.joined[room.name] = Joined(room.head, recovered=False)
             connection.memberships[room.name] = room
+            room.add(connection)  # before anything is written: a write may find that the peer is gone, and take it out
             self._say_sync(connection, room, joined)
-            room.add(connection)
             return joined
         catch_up = CatchUp(connection, since.offset)
         room.catching_up[connection.id] = catch_up
@@ -272,7 +272,7 @@ class Memberships:
 
     async def _enter(self, connection: Connection, room: Room) -> None:
         user = connection.user_id
-        if user is None or room.label == "$user":
+        if user is None or room.label == "$user" or room.name not in connection.memberships:
             return
         connection.presences[room.name] = room.options.grace_s
         change = await self._broker.enter(room.name, user, connection.id, connection.info)

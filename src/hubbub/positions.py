@@ -134,6 +134,11 @@ def as_position(value: object, argument: str = "since") -> Position:
     )
 
 
+def is_place(since: Mapping[object, object]) -> bool:
+    """Whether a mapping is one position as clients write it, and not a mapping of room to position."""
+    return since.keys() == {"epoch", "offset"} and isinstance(since["epoch"], str)
+
+
 def since_for(since: object, room: str) -> Position | None:
     """The position that ``since`` (as `connect` and `join` take it) has for a room.
 
@@ -142,7 +147,7 @@ def since_for(since: object, room: str) -> Position | None:
     """
     if since is None:
         return None
-    if isinstance(since, Mapping) and not (since.keys() == {"epoch", "offset"} and isinstance(since["epoch"], str)):
+    if isinstance(since, Mapping) and not is_place(since):
         return None if room not in since else as_position(since[room], f"since[{room!r}]")
     return as_position(since)
 

@@ -24,11 +24,14 @@ class Tasks:
 
     async def close(self, timeout_s: float) -> None:
         """Waits for what runs, at most ``timeout_s``, and cancels the rest."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout_s)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while self._tasks and (left_s := deadline - loop.time()) > 0:
+            await asyncio.wait(self._tasks, timeout=left_s)
+        while self._tasks:  # what ends may begin something
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
 
     def __len__(self) -> int:
         return len(self._tasks)

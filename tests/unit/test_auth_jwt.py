@@ -120,7 +120,7 @@ def test_a_user_is_a_str_or_an_int_and_given_as_str(sub: object) -> None:
         pytest.param({"issuer": "https://id.example"}, {"iss": "https://id.example"}, id="issuer"),
         pytest.param({"issuer": ["a", "b"]}, {"iss": "b"}, id="one-of-the-issuers"),
         pytest.param({}, {"iss": "anybody"}, id="any-issuer"),
-        pytest.param({"leeway_s": 60}, {"exp": NOW - 30}, id="leeway-for-exp"),
+        pytest.param({"leeway_s": 3600}, {"exp": NOW - 30}, id="leeway-for-exp"),
         pytest.param({"leeway_s": 60}, {"nbf": NOW + 30}, id="leeway-for-nbf"),
         pytest.param({"leeway_s": 60}, {"iat": NOW + 30}, id="leeway-for-iat"),
         pytest.param({"required": ("sub", "name")}, {}, id="required"),

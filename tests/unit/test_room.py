@@ -287,14 +287,15 @@ class World:
 
     async def settle(self) -> None:
         """Lets everybody read, and everything that is under way come to its end."""
-        for client in self.clients:
-            client.writer.be_slow(False)
-            if client.joining is not None:
-                await client.joining
-        for publish in self.publishes:
-            await publish
-        for _ in range(200):
-            await asyncio.sleep(0)
+        async with asyncio.timeout(5.0):
+            for client in self.clients:
+                client.writer.be_slow(False)
+                if client.joining is not None:
+                    await client.joining
+            for publish in self.publishes:
+                await publish
+            for _ in range(200):
+                await asyncio.sleep(0)
 
     async def end(self) -> None:
         for client in self.clients:

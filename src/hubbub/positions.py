@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("hubbub")
 
+EPOCH_CHARS = 8
 MAX_RESUME_IDS = 8
 MAX_RESUME_ROOMS = 1024
 

@@ -62,7 +62,7 @@ async def test_a_room_that_is_left_and_joined_again_under_a_replay_is_replayed_o
             assert (await receive(one))["n"] == "live"
 
 
-async def test_a_send_that_waits_behind_the_outbox_ends_with_the_connection(loop: str) -> None:
+async def test_a_send_that_waits_behind_the_outbox_ends_with_the_connection() -> None:
     manager, app = ConnectionManager(limits=Limits(close_timeout_s=0.3, handler_timeout_s=None)), FastAPI()
     manager.install(app)
     raised: list[str] = []
@@ -77,7 +77,7 @@ async def test_a_send_that_waits_behind_the_outbox_ends_with_the_connection(loop
             except WebSocketDisconnect as error:
                 raised.append(error.reason)
 
-    with serving(app, loop=loop) as server:
+    with serving(app) as server:
         async with client(server, "/ws", max_queue=None) as one:
             one.transport.pause_reading()
             await one.send("go")

@@ -307,7 +307,7 @@ class Connection:
 
     def flush(self) -> None:
         """Writes what is pending in its rooms."""
-        self._home.fanout.flush_of(self.memberships.values())
+        self._home.fanout.give(self, self.memberships.values())
 
     def gone(self, *, grace: bool) -> None:
         """Its socket is gone or going: takes it out of everything."""

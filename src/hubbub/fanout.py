@@ -4,21 +4,32 @@ Theory of operation. A publish puts one frame into its room's ``pending`` and ma
 pass (a callback of the loop, or `flush_interval_s` later) each dirty room's frames are joined once, and the same bytes
 go to every member. Under load the batches grow by themselves.
 
-What keeps order: a leave, and anything that is written to one connection directly, first flushes the rooms concerned;
-who joins while something is pending gets only what comes after. Members are a snapshot of the flush, which is one
-synchronous step.
+That is a *flight*: the joined batch, and the members that have not got it yet. A flight to very many members takes
+several slices of `SLICE_S`, between which the loop turns and other rooms have their turn. What is published meanwhile
+waits for the next flight.
+
+What keeps order: before anything is written to one member directly, or it leaves, it is *given* what is pending for it,
+ahead of the others, and only it. Who joins while something is pending counts as ahead too. So nobody waits for the
+rest of a room, and the others' batch stays whole.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from math import inf
 
 from .pace import Patience
-from .room import Outgoing, Room, RoomMember
+from .room import Flight, Outgoing, Room, RoomMember
 
 FLUSH_BYTES = 64 * 1024
-"""Pending bytes past which a publish flushes and yields."""
+"""Pending bytes past which a publish waits for its turn."""
+
+SLICE_S = 0.004
+"""How long the loop is kept by one slice."""
+
+_STRIDE = 32
+"""Members between two looks at the clock."""
 
 _PACE_S = 0.001
 
@@ -32,7 +43,7 @@ class Fanout:
 
     def __init__(self, flush_interval_s: float = 0.0) -> None:
         self._flush_interval_s = flush_interval_s
-        self._dirty: dict[Room, None] = {}
+        self._dirty: dict[Room, None] = {}  # with something pending or in flight, in the order of their turns
         self._pending_bytes = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._handle: asyncio.Handle | None = None
@@ -52,62 +63,108 @@ class Fanout:
         self._dirty[room] = None
         if self._handle is None and self._loop is not None:
             if self._flush_interval_s:
-                self._handle = self._loop.call_later(self._flush_interval_s, self.flush_all)
+                self._handle = self._loop.call_later(self._flush_interval_s, self._run)
             else:
-                self._handle = self._loop.call_soon(self.flush_all)
+                self._handle = self._loop.call_soon(self._run)
+
+    def give(self, member: RoomMember, rooms: Iterable[Room]) -> None:
+        """Writes what is pending in some rooms for one member, before something else is written to it."""
+        if self._dirty:
+            for room in tuple(rooms):  # a write may find that the peer is gone, which takes it out of its rooms
+                if room.flight is not None or room.pending:
+                    self.give_of(room, member)
+
+    def give_of(self, room: Room, member: RoomMember) -> None:
+        """`give`, of one room."""
+        flight, pending = room.flight, room.pending
+        if flight is not None and flight.take(member.id) is not None:
+            _queue(member, flight, room)
+        if pending and member.id in room.members:
+            since = room.ahead.get(member.id, 0)
+            room.ahead[member.id] = len(pending)
+            _write_each(member, pending[since:], room)
 
     def flush_all(self) -> None:
+        """Writes all that is pending, in one go."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
-        self._pending_bytes = 0
-        while self._dirty:
-            self.flush(next(iter(self._dirty)))
-
-    def flush_of(self, rooms: Iterable[Room]) -> None:
-        """Writes what is pending in some rooms, before something else is written."""
-        if self._dirty:
-            for room in tuple(rooms):  # a write may find that a peer is gone, which takes it out of its rooms
-                self.flush(room)
-
-    def flush(self, room: Room) -> None:
-        """Writes what is pending in a room."""
-        self._dirty.pop(room, None)
-        batch, room.pending = room.pending, []
-        if not batch:
-            return
-        members, newcomers = tuple(room.members.values()), tuple(room.newcomers.values())
-        room.settle()
-        if any(outgoing.exclude for outgoing in batch):
-            for member in members:
-                _write_each(member, batch, room)
-        else:
-            data = batch[0].data if len(batch) == 1 else b"".join([outgoing.data for outgoing in batch])
-            for member in members:
-                writer = member.writer
-                if writer.write_now(data):
-                    continue
-                if room.overflow == "close":
-                    writer.write(data, room)
-                else:
-                    _write_each(member, batch, room)
-        for member, since in newcomers:
-            _write_each(member, batch[since:], room)
+        self._slice(inf)
 
     async def pace(self, room: Room) -> None:
-        """Flushes and lets the loop turn, when a publisher has filled what is pending.
+        """Holds a publisher that has filled what is pending until it is on its way, and the loop has turned.
 
         Args:
             room: Where it published, whose patience it is.
         """
         if self._pending_bytes < FLUSH_BYTES:
             return
-        rooms = tuple(self._dirty)
-        self.flush_all()
+        if self._flush_interval_s and self._handle is not None and self._loop is not None:
+            self._handle.cancel()
+            self._handle = self._loop.call_soon(self._run)
+        while self._pending_bytes >= FLUSH_BYTES:
+            await asyncio.sleep(0)
         await asyncio.sleep(_PACE_S)
         if room.patience is None:
             room.patience = Patience()
-        await room.patience.pause_for({member.writer for each in rooms for member in each.members.values()})
+        await room.patience.pause_for([member.writer for member in room.members.values()])
+
+    def _run(self) -> None:
+        self._handle = None
+        if self._loop is not None:
+            self._slice(self._loop.time() + SLICE_S)
+            if self._dirty:
+                self._handle = self._loop.call_soon(self._run)
+
+    def _slice(self, deadline: float) -> None:
+        """Writes until the deadline: room by room, one that is not done goes to the end of the queue."""
+        while self._dirty:
+            room = next(iter(self._dirty))
+            del self._dirty[room]
+            flight = room.flight
+            if flight is None:
+                flight = self._launch(room)
+            if self._fly(flight, room, deadline):
+                room.flight = None
+            if room.flight is not None or room.pending:
+                self._dirty[room] = None
+            if self._past(deadline):
+                return
+
+    def _launch(self, room: Room) -> Flight:
+        """What is pending goes on its way; those who do not get just that get theirs now."""
+        flight, apart = room.launch()
+        self._pending_bytes -= sum([len(outgoing.data) for outgoing in flight.batch])
+        for member, batch in apart:
+            _write_each(member, batch, room)
+        return flight
+
+    def _fly(self, flight: Flight, room: Room, deadline: float) -> bool:
+        """Writes to those who wait, until the deadline. Whether all have it."""
+        targets, data, end = flight.targets, flight.data, len(flight.targets)
+        while flight.at < end:
+            first = flight.at
+            flight.at = last = min(first + _STRIDE, end)
+            for index in range(first, last):
+                if not targets[index].write(data):
+                    _queue(flight.members[index], flight, room)
+            if self._past(deadline):
+                break
+        return flight.at == end
+
+    def _past(self, deadline: float) -> bool:
+        return self._loop is not None and self._loop.time() >= deadline
+
+
+def _queue(member: RoomMember, flight: Flight, room: Room) -> None:
+    """Writes to one member, or queues.
+
+    Where nothing may be lost, all slow members share the batch; where something may, each message counts.
+    """
+    if room.overflow == "close":
+        member.writer.write(flight.data, room)
+    else:
+        _write_each(member, flight.batch, room)
 
 
 def _write_each(member: RoomMember, batch: Iterable[Outgoing], room: Room) -> None:

@@ -90,10 +90,7 @@ class Memberships:
             self._kick(room, delivery)
             return
         if delivery.position is not None:
-            if room.catching_up:
-                self._fanout.flush(room)
-                room.advance(delivery.position)
-            room.head = delivery.position
+            room.advance(delivery.position)
         elif room.catching_up:
             # Not in the history, so that a replay would not bring it.
             for catch_up in room.catching_up.values():
@@ -104,7 +101,6 @@ class Memberships:
             self._fanout.add(room, room.outgoing(delivery))
 
     def _kick(self, room: Room, kick: Kick) -> None:
-        self._fanout.flush(room)
         for member in room.everybody():
             assert isinstance(member, Connection)
             member.wire.close_soon(Closed(kick.code, kick.reason), grace=False)
@@ -247,7 +243,7 @@ class Memberships:
         room = connection.memberships.get(name)
         if room is None:
             return None
-        self._fanout.flush(room)
+        self._fanout.give_of(room, connection)
         connection.memberships.pop(name, None)
         connection.joined.pop(name, None)
         room.remove(connection)

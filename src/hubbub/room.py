@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from .envelope import Envelope
@@ -11,6 +12,13 @@ from .options import Overflow, RoomOptions
 from .outbox import Lane
 from .pace import Patience
 from .positions import Position, position_only, positioned
+
+
+class Target(Protocol):
+    """Where a member's frames go while nothing of it waits: its transport."""
+
+    def write(self, data: bytes) -> bool:
+        """Writes if nothing waits and the socket takes it."""
 
 
 class MemberWriter(Protocol):
@@ -22,8 +30,8 @@ class MemberWriter(Protocol):
     @property
     def congested(self) -> bool: ...
 
-    def write_now(self, data: bytes) -> bool:
-        """Writes if nothing waits and the socket takes it."""
+    @property
+    def transport(self) -> Target: ...
 
     def write(self, data: bytes, lane: Lane, key: str | None = None) -> bool:
         """Writes or queues."""
@@ -81,6 +89,66 @@ class CatchUp:
         self.at_head = False
 
 
+class _Taken:
+    """In the place of a member that a flight no longer goes to."""
+
+    def write(self, data: bytes) -> bool:
+        return True
+
+
+_TAKEN = _Taken()
+
+
+class Roster:
+    """The members of a room at some time, as a fan-out needs them: what it writes to, side by side."""
+
+    __slots__ = ("_places", "members", "targets")
+
+    def __init__(self, members: Iterable[RoomMember]) -> None:
+        self.members = list(members)
+        self.targets: list[Target] = [member.writer.transport for member in self.members]
+        self._places: dict[str, int] | None = None
+
+    def place(self, name: str) -> int | None:
+        """Where a member is, by its connection id."""
+        if self._places is None:
+            self._places = {member.id: index for index, member in enumerate(self.members)}
+        return self._places.get(name)
+
+
+class Flight:
+    """What was pending together, on its way to the members.
+
+    Attributes:
+        batch: The messages.
+        data: Their frames, joined.
+        members: Who was a member at the start.
+        targets: What is written to, in the same order.
+        at: How many of these are done.
+    """
+
+    __slots__ = ("_roster", "at", "batch", "data", "targets")
+
+    def __init__(self, batch: list[Outgoing], roster: Roster) -> None:
+        self.batch = batch
+        self.data = batch[0].data if len(batch) == 1 else b"".join([outgoing.data for outgoing in batch])
+        self.targets = roster.targets.copy()
+        self.at = 0
+        self._roster = roster
+
+    @property
+    def members(self) -> list[RoomMember]:
+        return self._roster.members
+
+    def take(self, name: str) -> RoomMember | None:
+        """Takes somebody out who has not got it yet; None where there is no such member."""
+        place = self._roster.place(name)
+        if place is None or place < self.at or self.targets[place] is _TAKEN:
+            return None
+        self.targets[place] = _TAKEN
+        return self._roster.members[place]
+
+
 class Room:
     """A room that has members here, or is about to.
 
@@ -89,21 +157,26 @@ class Room:
         label: Its name as clients see it.
         options: How it behaves.
         members: Who gets what is published, by connection id.
-        newcomers: Members that came when something was pending: each with how much of it came before them.
-        catching_up: Who will, after a replay.
+        aliases: Members by the ids of the connections that they continue.
+        catching_up: Who will be a member, after a replay.
         pending: What the members get at the end of this pass of the event loop.
+        ahead: Members to whom so many of the pending messages do not go any more: they came later, or were given them.
+        flight: What is being written, where that takes more than one slice.
         head: The position of the newest message that came from the broker.
     """
 
     __slots__ = (
+        "_roster",
+        "ahead",
+        "aliases",
         "catching_up",
+        "flight",
         "head",
         "joining",
         "label",
         "lock",
         "members",
         "name",
-        "newcomers",
         "options",
         "patience",
         "pending",
@@ -115,9 +188,12 @@ class Room:
         self.label = label(name)
         self.options = options
         self.members: dict[str, RoomMember] = {}
-        self.newcomers: dict[str, tuple[RoomMember, int]] = {}
+        self.aliases: dict[str, set[str]] = {}
         self.catching_up: dict[str, CatchUp] = {}
         self.pending: list[Outgoing] = []
+        self.ahead: dict[str, int] = {}
+        self.flight: Flight | None = None
+        self._roster: Roster | None = None
         self.patience: Patience | None = None
         self.head: Position | None = None
         self.subscribed = False
@@ -135,25 +211,39 @@ class Room:
 
     @property
     def size(self) -> int:
-        return len(self.members) + len(self.newcomers) + len(self.catching_up)
+        return len(self.members) + len(self.catching_up)
 
     def everybody(self) -> list[RoomMember]:
         """All that are here, live or not yet."""
-        newcomers = (member for member, _ in self.newcomers.values())
-        return [*self.members.values(), *newcomers, *(each.member for each in self.catching_up.values())]
+        return [*self.members.values(), *(each.member for each in self.catching_up.values())]
 
     def add(self, member: RoomMember) -> None:
         """Makes somebody a member from here on: what is pending came before."""
+        self.members[member.id] = member
+        self._roster = None
         if self.pending:
-            self.newcomers[member.id] = member, len(self.pending)
-        else:
-            self.members[member.id] = member
+            self.ahead[member.id] = len(self.pending)
+        if len(member.excluded_as) > 1:
+            for alias in member.excluded_as:
+                self.aliases.setdefault(alias, set()).add(member.id)
 
-    def settle(self) -> None:
-        """What was pending is written: who came meanwhile is a member like any other."""
-        if self.newcomers:
-            self.members.update((member.id, member) for member, _ in self.newcomers.values())
-            self.newcomers.clear()
+    def launch(self) -> tuple[Flight, list[tuple[RoomMember, list[Outgoing]]]]:
+        """Takes what is pending.
+
+        Returns:
+            The flight, and who does not get just that, with what it gets: who is excluded from a message or ahead.
+        """
+        batch, self.pending = self.pending, []
+        apart, self.ahead = self.ahead, {}
+        for outgoing in batch:
+            for name in outgoing.exclude:
+                for excluded in (name, *self.aliases.get(name, ())):
+                    apart.setdefault(excluded, 0)
+        if self._roster is None:
+            self._roster = Roster(self.members.values())
+        flight = self.flight = Flight(batch, self._roster)
+        members = [(flight.take(name), since) for name, since in apart.items()]
+        return flight, [(member, batch[since:]) for member, since in members if member is not None]
 
     def outgoing(self, envelope: Envelope) -> Outgoing:
         """Frames a message, once for all members."""
@@ -168,9 +258,16 @@ class Room:
 
     def remove(self, member: RoomMember) -> None:
         """Takes a member out. Idempotent."""
-        self.members.pop(member.id, None)
-        self.newcomers.pop(member.id, None)
+        known = self.members.pop(member.id, None)
+        self._roster = None
+        self.ahead.pop(member.id, None)
         self.catching_up.pop(member.id, None)
+        if known is not None and len(member.excluded_as) > 1:
+            for alias in member.excluded_as:
+                names = self.aliases.get(alias, set())
+                names.discard(member.id)
+                if not names:
+                    self.aliases.pop(alias, None)
 
     def go_live(self, catch_up: CatchUp) -> None:
         """Ends a catch-up: from here on the member gets what is published."""
@@ -206,6 +303,7 @@ class Room:
     def advance(self, position: Position) -> None:
         """A live message came: those who were given everything before it go live."""
         self.head = position
-        for catch_up in tuple(self.catching_up.values()):
-            if catch_up.at_head and position.offset > catch_up.cursor:
-                self.go_live(catch_up)
+        if self.catching_up:
+            for catch_up in tuple(self.catching_up.values()):
+                if catch_up.at_head and position.offset > catch_up.cursor:
+                    self.go_live(catch_up)

@@ -5,7 +5,8 @@ down to the transport. Once it does not, frames wait in the outbox and a task dr
 the handler goes straight to the server when nothing waits, else it takes its turn in the outbox and the handler waits
 for it: Starlette's own backpressure. Nothing else ever waits.
 
-Invariant: `write_now` writes only while neither a drain nor a handler's send is under way.
+Invariant: `write_now` writes only while neither a drain nor a handler's send is under way; else the
+transport is ``held``, for the fan-out, which writes to the transports of many members without asking their writers.
 """
 
 from __future__ import annotations
@@ -98,12 +99,6 @@ class Writer:
         """Whether more than a quarter of the outbox is in use: the time to page a replay."""
         return self._outbox is not None and self._outbox.bytes > self._outbox.max_bytes // 4
 
-    def write_now(self, data: bytes) -> bool:
-        """Writes frames if nothing waits and the socket takes them; else does nothing."""
-        if self.ended or self._sending or self._drain_task is not None:
-            return False
-        return self.transport.write(data)
-
     def write(self, data: bytes, lane: Lane = DIRECT, key: str | None = None) -> bool:
         """Writes a frame, or queues it, without waiting.
 
@@ -115,7 +110,7 @@ class Writer:
         Returns:
             False where the peer is gone or the frame was dropped.
         """
-        if self.write_now(data):
+        if self.transport.write(data):
             return True
         return not self.ended and self._queue(data, lane, key)
 
@@ -154,6 +149,7 @@ class Writer:
             await sent
             return
         self._sending = True
+        self.transport.held = True
         self._own_bytes = _size(event)
         try:
             await self.transport.send(event)
@@ -169,6 +165,7 @@ class Writer:
     def end(self, *, discard: bool) -> None:
         """Takes no more. What is queued still goes out, unless it is discarded."""
         self.ended = True
+        self.transport.held = True
         if discard and self._outbox is not None:
             _give_up(self._outbox)
 
@@ -217,6 +214,7 @@ class Writer:
     def _drain_soon(self) -> None:
         if self._drain_task is None and not self._sending and self._outbox:
             self._drain_task = self._host.tasks.spawn(self._drain(self._outbox), "drain")
+        self.transport.held = self.ended or self._sending or self._drain_task is not None
 
     async def _drain(self, outbox: Outbox[_Turn]) -> None:
         try:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hubbub import RoomOptions
+from hubbub import fanout as fanout_module
 from hubbub.fanout import FLUSH_BYTES, Fanout
 from hubbub.options import Overflow
 from hubbub.outbox import Lane
@@ -29,7 +30,7 @@ class Member:
         self.queued: list[tuple[bytes, Lane, str | None]] = []
         self.waits = 0
         self.on_write: Callable[[], None] = lambda: None
-        self.writer = self
+        self.writer = self.transport = self
 
     @property
     def queued_bytes(self) -> int:
@@ -39,16 +40,15 @@ class Member:
     def congested(self) -> bool:
         return self.queued_bytes > 0
 
-    def write_now(self, data: bytes) -> bool:
-        self.on_write()
+    def write(self, data: bytes, lane: Lane | None = None, key: str | None = None) -> bool:
+        """As a transport without a lane, as a writer with one."""
+        if lane is None or not self.slow:
+            self.on_write()
         if not self.slow:
             self.written.append(data)
-        return not self.slow
-
-    def write(self, data: bytes, lane: Lane, key: str | None = None) -> bool:
-        if not self.write_now(data):
+        elif lane is not None:
             self.queued.append((data, lane, key))
-        return True
+        return not self.slow or lane is not None
 
     @property
     def got(self) -> bytes:
@@ -137,16 +137,67 @@ def test_an_interval_gathers_more(loop: FakeLoop) -> None:
 # Order
 
 
-def test_a_flush_writes_what_is_pending_at_once_and_only_once(loop: FakeLoop, fanout: Fanout) -> None:
-    ann = Member("ann")
-    room, other = room_of(ann), room_of(ann)
+def test_one_member_is_given_what_is_pending_at_once_and_only_once(loop: FakeLoop, fanout: Fanout) -> None:
+    ann, bob = Member("ann"), Member("bob")
+    room, other = room_of(ann, bob), room_of(ann)
     fanout.add(room, out(b"1"))
     fanout.add(other, out(b"2"))
-    fanout.flush_of([room])
-    assert ann.written == [b"1"]
-    fanout.flush(room)
+    fanout.give(ann, [room])
+    assert (ann.written, bob.written) == ([b"1"], [])
+    fanout.give(ann, [room])
+    fanout.add(room, out(b"3"))
     loop.turn()
-    assert ann.written == [b"1", b"2"]
+    assert (ann.written, bob.written) == ([b"1", b"3", b"2"], [b"13"])
+
+
+def test_a_flush_to_many_lets_the_loop_turn_between_slices(loop: FakeLoop, fanout: Fanout) -> None:
+    """And in between: who leaves has got it, who joins does not get it, and what is published waits."""
+    members = [Member(str(number)) for number in range(10 * fanout_module._STRIDE)]
+    for member in members:
+        member.on_write = lambda: loop.advance(1.01 * fanout_module.SLICE_S / fanout_module._STRIDE)
+    room, small = room_of(*members), room_of(ann := Member("ann"))
+    fanout.add(room, out(b"1"))
+    fanout.add(small, out(b"s"))
+    turns = 0
+    late, gone, direct = Member("late"), members[-1], members[-2]
+    while not all(member.got for member in members):
+        loop.turn()
+        turns += 1
+        served = [member for member in members if member.got]
+        if turns == 1:
+            assert len(served) == fanout_module._STRIDE
+            fanout.add(room, out(b"2"))
+            room.add(late)
+            fanout.give(direct, [room])
+            fanout.give_of(room, gone)
+            room.remove(gone)
+            assert direct.written == gone.written == [b"1", b"2"]
+        elif turns == 2:
+            assert ann.got == b"s"  # a small room does not wait for the end of a large one
+    assert turns >= 9
+    fanout.add(room, out(b"3"))
+    for _ in range(20):
+        loop.turn()
+    assert {member.got for member in members[:-2]} == {b"123"}
+    assert (direct.got, gone.got, late.got) == (b"123", b"12", b"3")
+
+
+def test_who_comes_back_within_a_flight_gets_nothing_twice(loop: FakeLoop, fanout: Fanout) -> None:
+    members = [Member(str(number)) for number in range(2 * fanout_module._STRIDE)]
+    members[0].on_write = lambda: loop.advance(fanout_module.SLICE_S)
+    room = room_of(*members)
+    fanout.add(room, out(b"1"))
+    loop.turn()
+    back, first = members[-1], members[0]
+    assert (first.got, back.got) == (b"1", b"")
+    for member in (back, first):
+        fanout.give_of(room, member)
+        room.remove(member)
+        room.add(member)
+    fanout.add(room, out(b"2"))
+    for _ in range(3):
+        loop.turn()
+    assert {member.got for member in members} == {b"12"}
 
 
 def test_who_joins_while_something_is_pending_gets_what_comes_after(loop: FakeLoop, fanout: Fanout) -> None:
@@ -170,28 +221,28 @@ def test_who_leaves_while_something_is_pending_gets_what_came_before(loop: FakeL
     room = room_of(ann)
     fanout.add(room, out(b"1"))
     room.add(bob)
-    fanout.flush(room)
-    room.remove(ann)
-    room.remove(bob)
+    for member in (ann, bob):
+        fanout.give_of(room, member)
+        room.remove(member)
     fanout.add(room, out(b"2"))
     loop.turn()
     assert (ann.got, bob.got) == (b"1", b"")
 
 
 def test_members_may_go_while_they_are_written_to(loop: FakeLoop, fanout: Fanout) -> None:
-    """A write may find that the peer is gone, which flushes its rooms and takes it out of them."""
+    """A write may find that the peer is gone, which gives it what is pending and takes it out of its rooms."""
     ann, bob, cid = Member("ann"), Member("bob"), Member("cid")
     room, other = room_of(ann, bob, cid), room_of(ann, bob)
 
     def go() -> None:
         for each in (room, other):
-            fanout.flush(each)
+            fanout.give_of(each, ann)
             each.remove(ann)
 
     ann.on_write = go
     for each in (room, other):
         fanout.add(each, out(b"1"))
-    fanout.flush_of([room, other])
+    loop.turn()
     assert (bob.got, cid.got) == (b"11", b"1")
     fanout.add(room, out(b"2"))
     loop.turn()
@@ -257,14 +308,25 @@ def test_the_excluded_do_not_change_how_a_slow_member_is_queued(loop: FakeLoop, 
 Action = tuple[str, int]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
+    st.booleans(),
     st.lists(
-        st.tuples(st.sampled_from(["publish", "exclude", "join", "leave", "slow", "flush", "turn"]), st.integers(0, 3)),
+        st.tuples(
+            st.sampled_from(["publish", "exclude", "join", "leave", "slow", "give", "turn", "back"]), st.integers(0, 3)
+        ),
         max_size=40,
-    )
+    ),
 )
-def test_each_gets_what_was_published_while_it_was_a_member(actions: list[Action]) -> None:
+def test_each_gets_what_was_published_while_it_was_a_member(sliced: bool, actions: list[Action]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        if sliced:
+            patch.setattr(fanout_module, "_STRIDE", 1)
+            patch.setattr(fanout_module, "SLICE_S", 0.0)
+        _check_deliveries(actions)
+
+
+def _check_deliveries(actions: list[Action]) -> None:
     loop = fake_loop()
     fanout = started(loop)
     room = room_of()
@@ -279,23 +341,27 @@ def test_each_gets_what_was_published_while_it_was_a_member(actions: list[Action
             data = b"%03d " % number
             if inside:  # as memberships do
                 fanout.add(room, out(data, *([member.id] if what == "exclude" else [])))
-            for each in inside - ({which} if what == "exclude" else set()):
-                due[each].append(data)
+            for each in inside:
+                if what == "publish" or member.id not in members[each].excluded_as:
+                    due[each].append(data)
         elif what == "join" and which not in inside:
             inside.add(which)
             room.add(member)
         elif what == "leave":
-            fanout.flush(room)
+            fanout.give_of(room, member)
             inside.discard(which)
             room.remove(member)
         elif what == "slow":
             member.slow = True  # for good: what is queued comes after what was written
-        elif what == "flush":
-            fanout.flush(room)
+        elif what == "give":
+            fanout.give(member, [room])
         elif what == "turn":
             loop.turn()
+        elif what == "back" and which not in inside:  # with the ids of a connection before it
+            member.excluded_as = frozenset((member.id, members[which - 1].id))
         assert room.size == len(inside)
-    loop.turn()
+    for _ in range(100):
+        loop.turn()
     for member, expected in zip(members, due, strict=True):
         assert member.got + b"".join(data for data, _, _ in member.queued) == b"".join(expected)
 

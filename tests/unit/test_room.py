@@ -167,10 +167,14 @@ class FakeWriter:
     async def drained(self) -> None:
         await self._going.wait()
 
-    def write_now(self, data: bytes) -> bool:
-        return not self.congested and self.write(data, cast(Any, None))
+    @property
+    def transport(self) -> FakeWriter:
+        return self
 
     def write(self, data: bytes, lane: Lane | None = None, key: str | None = None) -> bool:
+        """As a transport without a lane, as a writer with one."""
+        if lane is None and self.congested:
+            return False
         for _, payload in split(data):
             self._take(json.loads(payload))
         return True

@@ -27,6 +27,7 @@ class AsgiTransport(Transport):
     name = "asgi"
 
     def __init__(self, send: ServerSend, end_task: Callable[[], None]) -> None:
+        super().__init__()
         self._send = send
         self._end_task = end_task
         self._gone = False

@@ -13,20 +13,26 @@ ServerSend: TypeAlias = Callable[[Event], Awaitable[None]]
 class Transport(ABC):
     """One accepted socket, below the outbox.
 
-    All writes are whole frames made by `hubbub.frames`. The caller sees to it that nothing overtakes: it writes nothing
-    while frames wait in its outbox, or while a `send` is under way.
+    All writes are whole frames made by `hubbub.frames`. So that nothing overtakes, the owner of the outbox says when
+    frames wait in it or a `send` is under way.
+
+    Attributes:
+        held: Whether `write` is to refuse.
     """
 
-    __slots__ = ()
+    __slots__ = ("held",)
 
     name: str
+
+    def __init__(self) -> None:
+        self.held = False
 
     @abstractmethod
     def write(self, data: bytes) -> bool:
         """Writes frames at once, without waiting.
 
         Returns:
-            False where the socket takes nothing now, or is gone: nothing was written.
+            False where it is held, takes nothing now, or is gone: nothing was written.
         """
 
     @abstractmethod

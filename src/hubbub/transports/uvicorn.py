@@ -1,4 +1,4 @@
-"""Straight to uvicorn's transport: no coroutine, no ASGI event, no second framing.
+"""Straight to the socket under uvicorn: no coroutine, no ASGI event, no second framing.
 
 Theory of operation. A middleware gets a bound method of uvicorn's protocol object as ``send``; ``send.__self__`` is
 that object, and it holds the asyncio transport. Uvicorn builds and writes each of its own frames (messages of the app,
@@ -7,36 +7,33 @@ boundaries.
 
 What has to hold at each write, checked in the same step (no await between):
 
-* The WebSocket is open: past a Close frame no data may follow (RFC 6455 section 5.5.1).
+* No Close frame was sent, not even in answer to the peer's: no data may follow it (RFC 6455 section 5.5.1).
 * The transport is not closing: after ``close()`` asyncio would append behind the Close frame, and uvloop raises.
 * The protocol is not paused (``writable`` is set), or memory grows without a bound. On a lost connection uvicorn *sets*
   ``writable``: only ``is_closing()`` tells.
+
+A plain TCP transport with nothing in its buffer has nothing to add, so that the write goes to the descriptor itself;
+what the socket does not take is the transport's. In the same step must hold:
+
+* The buffer is empty, or the write would cut into a frame of which the transport holds the rest.
+* The transport is not closing: it closes the descriptor, and the number is then another client's.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+import os
+import sys
+from typing import Any, Final, Protocol
+
+from websockets.server import ServerProtocol
 
 from .base import Event, ServerSend, Transport
 
 _HIGH_WATER = 64 * 1024
 _LOW_WATER = 16 * 1024
-
-
-class _WebSocketState(Protocol):
-    name: str
-
-
-class _Close(Protocol):
-    code: int
-
-
-class _ServerProtocol(Protocol):
-    close_sent: _Close | None
-
-    @property
-    def state(self) -> _WebSocketState: ...
+_write: Final = os.write
+_TRANSPORTS: Final = {"asyncio.selector_events", "uvloop.loop"}
 
 
 class UvicornProtocol(Protocol):
@@ -44,7 +41,7 @@ class UvicornProtocol(Protocol):
 
     transport: asyncio.Transport
     writable: asyncio.Event
-    conn: _ServerProtocol
+    conn: ServerProtocol
 
 
 def protocol_of(send: ServerSend) -> UvicornProtocol | str:
@@ -64,37 +61,65 @@ def protocol_of(send: ServerSend) -> UvicornProtocol | str:
     if cls.__module__ != "uvicorn.protocols.websockets.websockets_sansio_impl":
         return f"{cls.__module__}.{cls.__qualname__} is not uvicorn's default WebSocket protocol"
     transport, writable = getattr(owner, "transport", None), getattr(owner, "writable", None)
-    state = getattr(getattr(owner, "conn", None), "state", None)
-    if not isinstance(writable, asyncio.Event) or not hasattr(transport, "get_write_buffer_size") or state is None:
+    conn = getattr(owner, "conn", None)
+    if (
+        not isinstance(writable, asyncio.Event)
+        or not hasattr(transport, "get_write_buffer_size")
+        or not isinstance(conn, ServerProtocol)
+    ):
         return "this version of uvicorn is not known to work"
     protocol: UvicornProtocol = owner
     return protocol
 
 
-class UvicornTransport(Transport):
-    """Writes to the transport under uvicorn's WebSocket protocol."""
+def descriptor_of(transport: asyncio.Transport) -> int | None:
+    """The descriptor that may be written to past a transport; None where the bytes are the transport's business."""
+    if sys.platform == "win32" or type(transport).__module__ not in _TRANSPORTS:
+        return None
+    plain = transport.get_extra_info("socket")
+    if plain is None or transport.get_extra_info("sslcontext") is not None:
+        return None
+    descriptor: int = plain.fileno()
+    return descriptor if descriptor >= 0 else None
 
-    __slots__ = ("_protocol", "_send", "_transport", "_writable")
+
+class UvicornTransport(Transport):
+    """Writes to the socket under uvicorn's WebSocket protocol."""
+
+    __slots__ = ("_conn", "_descriptor", "_send", "_transport", "_writable")
 
     name = "uvicorn"
 
     def __init__(self, protocol: UvicornProtocol, send: ServerSend) -> None:
-        self._protocol = protocol
+        super().__init__()
+        self._conn = protocol.conn
         self._transport = protocol.transport
         self._writable = protocol.writable
         self._send = send
+        self._descriptor = descriptor_of(protocol.transport)
         # uvloop's own low-water mark is 16 bytes: it would resume only when next to nothing is left.
         self._transport.set_write_buffer_limits(high=_HIGH_WATER, low=_LOW_WATER)
 
     def write(self, data: bytes) -> bool:
-        if not self._writable.is_set() or not self._open:
+        transport = self._transport
+        if self.held or transport.is_closing() or self._conn.close_sent is not None:
             return False
-        self._transport.write(data)
+        if self._descriptor is None or transport.get_write_buffer_size():
+            if not self._writable.is_set():
+                return False
+            transport.write(data)
+            return True
+        try:
+            written = _write(self._descriptor, data)
+        except OSError:  # full, or the peer is gone: the transport finds out which, and does what is to be done
+            written = 0
+        if written != len(data):
+            transport.write(memoryview(data)[written:] if written else data)
         return True
 
     async def write_soon(self, data: bytes) -> None:
         await self._writable.wait()
-        if not self._open:
+        if self._conn.close_sent is not None or self._transport.is_closing():
             raise ConnectionResetError("the socket is gone")
         self._transport.write(data)
 
@@ -113,12 +138,8 @@ class UvicornTransport(Transport):
 
     @property
     def restarting(self) -> bool | None:
-        sent = self._protocol.conn.close_sent
+        sent = self._conn.close_sent
         return sent is not None and sent.code == 1012
 
     def abort(self) -> None:
         self._transport.abort()
-
-    @property
-    def _open(self) -> bool:
-        return not self._transport.is_closing() and self._protocol.conn.state.name == "OPEN"

@@ -12,7 +12,7 @@ from .errors import InvalidArgument, NotInstalled, NotRunning, shown
 from .middleware import HubbubMiddleware
 
 if TYPE_CHECKING:
-    from starlette.types import Lifespan
+    from starlette.types import ASGIApp, Lifespan
 
     from .manager import ConnectionManager
 
@@ -35,6 +35,7 @@ def install(manager: ConnectionManager, app: Starlette) -> None:
         )
     if not managers:
         app.add_middleware(HubbubMiddleware, managers=managers)
+        _keep_outermost(app)
     managers.append(manager)
     inner = app.router.lifespan_context
 
@@ -45,6 +46,20 @@ def install(manager: ConnectionManager, app: Starlette) -> None:
 
     app.router.lifespan_context = cast("Lifespan[Any]", lifespan)
     manager.installed = True
+
+
+def _keep_outermost(app: Starlette) -> None:
+    """Sees to it that no middleware that is added later stands between the server and ours.
+
+    One that wraps ``send`` would hide the server's socket. The stack is built at the first request, once.
+    """
+    build = app.build_middleware_stack
+
+    def build_middleware_stack() -> ASGIApp:
+        app.user_middleware.sort(key=lambda middleware: cast(object, middleware.cls) is not HubbubMiddleware)
+        return build()
+
+    app.build_middleware_stack = build_middleware_stack  # type: ignore[method-assign]
 
 
 def why_not_running(*, installed: bool, mounted: bool) -> NotInstalled | NotRunning:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class Counters:
     refused: Counter[str] = field(default_factory=Counter)
 
     def frozen_errors(self) -> Mapping[str, int]:
-        return MappingProxyType(dict(self.errors))
+        return dict(self.errors)
 
     def frozen_refused(self) -> Mapping[str, int]:
-        return MappingProxyType(dict(self.refused))
+        return dict(self.refused)

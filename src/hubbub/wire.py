@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import orjson
 from starlette.websockets import WebSocketDisconnect
@@ -81,9 +81,11 @@ class Wire:
         "_ahead",
         "_closed_here",
         "_closing",
+        "_reader",
         "_receive",
         "_received",
         "_receiving",
+        "_server_receive",
         "_subprotocol",
         "accepted",
         "address",
@@ -135,7 +137,9 @@ class Wire:
         self._ahead: ReadAhead | None = None
         self._receiving = False
         self._received = True
-        self._receive = receive
+        self._server_receive = receive
+        self._receive = receive if self.fallback_reason is None else self._interruptible
+        self._reader: asyncio.Task[Any] | None = None
         self._subprotocol: str | None = None
         self._closed_here = False
         self._closing: asyncio.Task[None] | None = None
@@ -258,6 +262,26 @@ class Wire:
             else:
                 return event
 
+    async def _interruptible(self) -> Event:
+        """The server's receive, which a close ends: a server may send none while one is waited for (granian)."""
+        self._reader = task = asyncio.current_task()
+        try:
+            return await self._server_receive()
+        except asyncio.CancelledError:
+            if not self._closed_here or task is None or self._reader is not None or task.uncancel():
+                raise
+            code, reason = self.closed or Closed(1006, "")
+            return {"type": "websocket.disconnect", "code": code, "reason": reason}
+        finally:
+            self._reader = None
+
+    async def _interrupt(self) -> None:
+        """Ends the receive that is waited for, if there is one."""
+        task, self._reader = self._reader, None
+        if task is not None:
+            task.cancel()
+            await asyncio.sleep(0)
+
     def _admit(self, event: Event) -> bool:
         if self._closed_here:
             return False  # what it had sent before it heard: whoever was sent away has no last word
@@ -335,6 +359,7 @@ class Wire:
         try:
             async with asyncio.timeout(self.limits.close_timeout_s):
                 await self.writer.drained()
+                await self._interrupt()
                 await self.transport.send(event)
         except TimeoutError:
             self.owner.counters.stalled += 1

@@ -13,6 +13,9 @@ from collections.abc import Callable
 from ..frames import Opcode, split
 from .base import Event, ServerSend, Transport
 
+_PRIVATE_CODES = 3000
+"""What is added to a code such as 1008 where a server sends only 1000 and codes from 3000 to 4999."""
+
 
 class AsgiTransport(Transport):
     """Sends through the server's ASGI ``send``.
@@ -46,10 +49,22 @@ class AsgiTransport(Transport):
         if self._gone:
             raise ConnectionResetError("the socket is gone")
         try:
-            await self._send(event)
+            await self._send_or_translate(event)
         except Exception as error:
             self._gone = True
             raise ConnectionResetError(f"the server's send failed: {type(error).__name__}") from error
+
+    async def _send_or_translate(self, event: Event) -> None:
+        """Sends; a close code that the server does not let an application use goes to the private range."""
+        try:
+            await self._send(event)
+        except OSError:
+            raise
+        except Exception:
+            code = event.get("code", 1000)
+            if event["type"] != "websocket.close" or code == 1000 or code >= 3000:
+                raise
+            await self._send({**event, "code": code + _PRIVATE_CODES})  # daphne
 
     @property
     def buffered(self) -> int:

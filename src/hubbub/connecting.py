@@ -20,14 +20,17 @@ class Connecting:
     __slots__ = ("_connect", "_connection")
 
     def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
-        self._connect = connect
+        self._connect: Callable[[], Awaitable[Connection]] | None = connect
         self._connection: Connection | None = None
 
     def __await__(self) -> Generator[Any, None, Connection]:
-        return self._connect().__await__()
+        if self._connect is None:
+            raise RuntimeError("this connect() was awaited already")
+        connecting, self._connect = self._connect(), None  # it holds what connect() was given; we live long
+        return connecting.__await__()
 
     async def __aenter__(self) -> Connection:
-        self._connection = await self._connect()
+        self._connection = await self
         return self._connection
 
     async def __aexit__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 import orjson
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -19,9 +19,12 @@ from .presence import Info
 
 if TYPE_CHECKING:
     from .fanout import Fanout
-    from .room import Room
+    from .room import Membership
     from .timers import Timer
     from .wire import Wire
+
+
+_NOBODY: Final[frozenset[str]] = frozenset()
 
 
 class Home(Protocol):
@@ -46,23 +49,20 @@ class Connection:
         user_id: Whose it is, as a str; None where it is nobody's.
         info: What the app said of the user.
         websocket: Starlette's object.
-        joined: What each join gave, by room.
     """
 
     __slots__ = (
         "__weakref__",
         "_home",
         "_open",
+        "continues",
         "departure",
-        "excluded_as",
         "expiry",
         "gone_event",
         "id",
         "info",
-        "joined",
         "joining",
         "memberships",
-        "presences",
         "user_id",
         "websocket",
         "wire",
@@ -76,13 +76,11 @@ class Connection:
         self.user_id = user_id
         self.info = info
         self.websocket = websocket
-        self.joined: dict[str, Joined] = {}
-        self.joining: dict[str, asyncio.Future[None]] = {}
+        self.joining: dict[str, asyncio.Future[None]] | None = None
         self.wire = wire
         self.writer = wire.writer
-        self.memberships: dict[str, Room] = {}
-        self.presences: dict[str, float] = {}
-        self.excluded_as = frozenset((self.id, *since.connection_ids) if isinstance(since, Resume) else (self.id,))
+        self.memberships: dict[str, Membership] = {}
+        self.continues = frozenset(since.connection_ids) if isinstance(since, Resume) else _NOBODY
         self.departure: asyncio.Task[None] | None = None
         self.expiry: Timer | None = None
         self.gone_event: asyncio.Event | None = None
@@ -104,6 +102,11 @@ class Connection:
     def rooms(self) -> frozenset[str]:
         """The rooms it is in, by name."""
         return frozenset(name for name in self.memberships if name[0] != "$")
+
+    @property
+    def joined(self) -> dict[str, Joined]:
+        """What each join gave, by room."""
+        return {name: each.joined for name, each in self.memberships.items() if each.joined is not None}
 
     @property
     def address(self) -> str | None:
@@ -182,11 +185,14 @@ class Connection:
         return data
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
-        try:
-            while True:
-                yield await self.receive()
-        except WebSocketDisconnect:
-            return
+        receive = self.wire.receive
+        while not self.wire.told:
+            event = await receive()
+            if event["type"] == "websocket.disconnect":
+                break
+            text = event.get("text")
+            yield text if text is not None else event.get("bytes") or b""
+        self.websocket.client_state = WebSocketState.DISCONNECTED
 
     async def iter_text(self) -> AsyncIterator[str]:
         """Iterates over text messages until the client is gone."""
@@ -307,7 +313,9 @@ class Connection:
 
     def flush(self) -> None:
         """Writes what is pending in its rooms."""
-        self._home.fanout.give(self, self.memberships.values())
+        fanout = self._home.fanout
+        if fanout.busy:
+            fanout.give(self, [each.room for each in self.memberships.values()])
 
     def gone(self, *, grace: bool) -> None:
         """Its socket is gone or going: takes it out of everything."""

@@ -67,12 +67,16 @@ class Fanout:
             else:
                 self._handle = self._loop.call_soon(self._run)
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything is pending or in flight."""
+        return bool(self._dirty)
+
     def give(self, member: RoomMember, rooms: Iterable[Room]) -> None:
         """Writes what is pending in some rooms for one member, before something else is written to it."""
-        if self._dirty:
-            for room in tuple(rooms):  # a write may find that the peer is gone, which takes it out of its rooms
-                if room.flight is not None or room.pending:
-                    self.give_of(room, member)
+        for room in rooms:
+            if room.flight is not None or room.pending:
+                self.give_of(room, member)
 
     def give_of(self, room: Room, member: RoomMember) -> None:
         """`give`, of one room."""

@@ -275,7 +275,7 @@ class ConnectionManager:
                 raise InvalidArgument("user_id", "this socket is connected as another user", "one user for a socket")
             try:
                 for name in names:
-                    await self.join(known, name, places.get(label(name)))
+                    await self._join(known, name, places.get(label(name)) if places else None)
             except BaseException:
                 if new:
                     self.forget(known, grace=False)
@@ -294,13 +294,14 @@ class ConnectionManager:
 
     async def join(self, connection: Connection, room: str, since: object) -> Joined:
         """What `Connection.join` does."""
-        given = (EVERYONE_NAME, user_room(connection.user_id or ""))
-        name = room if room in given else room_name(room)
+        name = room_name(room)
         place = since_for(since, label(name))
         limit = self.limits.max_rooms_per_connection
-        known = name in connection.memberships or name in given
-        if limit is not None and not known and len(connection.memberships) - len(given) >= limit:
+        if limit is not None and name not in connection.memberships and len(connection.rooms) >= limit:
             await self._registrar.refuse(connection.wire, CloseCode.TOO_MANY_ROOMS)
+        return await self._join(connection, name, place)
+
+    async def _join(self, connection: Connection, name: str, place: Position | None) -> Joined:
         try:
             return await self._memberships.join(connection, name, place)
         except RoomIsFull:

@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Final
 
 from starlette.websockets import WebSocketDisconnect
 
@@ -25,11 +26,11 @@ from .connection import Connection
 from .envelope import Envelope, Kick, Page
 from .fanout import Fanout
 from .frames import Opcode, frame
-from .names import label
+from .names import is_user_room, label
 from .options import RoomOptions
 from .positions import Joined, Position
 from .presence import Change
-from .room import CatchUp, Room
+from .room import CatchUp, Membership, Room
 from .tasks import Tasks
 from .timers import Timers
 from .wire import Closed
@@ -37,6 +38,7 @@ from .wire import Closed
 logger = logging.getLogger("hubbub")
 
 _PAGE_MESSAGES = 128
+_UNNUMBERED: Final = Joined(None, recovered=False)
 
 
 class RoomIsFull(Exception):
@@ -111,35 +113,62 @@ class Memberships:
 
     async def join(self, connection: Connection, name: str, since: Position | None) -> Joined:
         """Puts a connection into a room. Idempotent."""
-        while (other := connection.joining.get(name)) is not None:
-            await asyncio.wait([other])
-        before = connection.joined.get(name)
-        if before is not None:
-            return before
-        done = connection.joining[name] = asyncio.get_running_loop().create_future()
-        try:
-            return await self._join(connection, name, since)
-        finally:
-            del connection.joining[name]
-            done.set_result(None)
+        if connection.joining is not None:
+            await self._joined(connection, name)
+        before = connection.memberships.get(name)
+        if before is not None and before.joined is not None:
+            return before.joined
+        room = self._rooms.get(name)
+        if room is not None and room.subscribed and (since is None or not room.options.numbered):
+            joined = self._go_in(connection, room)
+        else:
+            joined = await self._join(connection, name, since)
+        if connection.user_id is not None:
+            await self._enter(connection, name)
+        return joined
+
+    async def _joined(self, connection: Connection, name: str) -> None:
+        """Waits until no join of the room is under way."""
+        while connection.joining is not None and (join := connection.joining.get(name)) is not None:
+            await asyncio.wait([join])
 
     async def _join(self, connection: Connection, name: str, since: Position | None) -> Joined:
+        """A join that has to ask the broker."""
         room = self._rooms.get(name)
         if room is None:
             room = self._rooms[name] = Room(name, self._options_of(name))
+        if connection.joining is None:
+            connection.joining = {}
+        done = connection.joining[name] = asyncio.get_running_loop().create_future()
         room.joining += 1
         try:
             await self._subscribe(room)
-            limit = room.options.max_members
-            if limit is not None and room.size >= limit:
-                raise RoomIsFull(name)
-            if not connection.is_open:
-                raise WebSocketDisconnect(*(connection.wire.closed or (1006, "")))
-            joined = await self._begin(connection, room, since)
+            if since is None or not room.options.numbered:
+                return self._go_in(connection, room)
+            return await self._come_back(connection, room, since)
         finally:
             room.joining -= 1
             self._release_soon(room)
-        await self._enter(connection, room)
+            del connection.joining[name]
+            if not connection.joining:
+                connection.joining = None
+            done.set_result(None)
+
+    def _check_in(self, connection: Connection, room: Room) -> Membership:
+        limit = room.options.max_members
+        if limit is not None and room.size >= limit:
+            raise RoomIsFull(room.name)
+        if not connection.is_open:
+            raise WebSocketDisconnect(*(connection.wire.closed or (1006, "")))
+        membership = connection.memberships[room.name] = Membership(room)
+        return membership
+
+    def _go_in(self, connection: Connection, room: Room) -> Joined:
+        """Makes a connection a member from here on."""
+        membership = self._check_in(connection, room)
+        joined = membership.joined = _UNNUMBERED if room.head is None else Joined(room.head, recovered=False)
+        room.add(connection)  # before anything is written: a write may find that the peer is gone, and take it out
+        self._say_sync(connection, room, joined)
         return joined
 
     async def _subscribe(self, room: Room) -> None:
@@ -151,21 +180,15 @@ class Memberships:
                 room.subscribed = True
                 self._rooms[room.name] = room
 
-    async def _begin(self, connection: Connection, room: Room, since: Position | None) -> Joined:
-        """Makes a connection a member, live or catching up."""
-        if since is None or not room.options.numbered:
-            joined = connection.joined[room.name] = Joined(room.head, recovered=False)
-            connection.memberships[room.name] = room
-            room.add(connection)  # before anything is written: a write may find that the peer is gone, and take it out
-            self._say_sync(connection, room, joined)
-            return joined
+    async def _come_back(self, connection: Connection, room: Room, since: Position) -> Joined:
+        """Makes a connection a member that first catches up."""
+        membership = self._check_in(connection, room)
         catch_up = CatchUp(connection, since.offset)
         room.catching_up[connection.id] = catch_up
-        connection.memberships[room.name] = room
         page = await self._broker.history(room.name, since, _PAGE_MESSAGES)
         if not connection.is_open:
             raise WebSocketDisconnect(*(connection.wire.closed or (1006, "")))
-        joined = connection.joined[room.name] = Joined(page.head, page.whole)
+        joined = membership.joined = Joined(page.head, page.whole)
         self._say_sync(connection, room, joined)
         if not page.whole:
             catch_up.cursor = page.head.offset if page.head is not None else 0
@@ -222,33 +245,33 @@ class Memberships:
 
     async def leave(self, connection: Connection, name: str) -> None:
         """Takes a connection out of a room, without grace. Idempotent."""
-        while (join := connection.joining.get(name)) is not None:
-            await asyncio.wait([join])
-        room = self._take_out(connection, name)
+        await self._joined(connection, name)
+        left = self._take_out(connection, name)
         user = connection.user_id
-        if room is not None and user is not None and connection.presences.pop(name, None) is not None:
+        if left is not None and user is not None and left.grace_s is not None:
             await self._exit(user, connection.id, [name])
 
     def forget(self, connection: Connection, *, grace: bool) -> None:
         """Takes a connection out of all its rooms: its socket is gone."""
+        presences: dict[str, float] = {}
         for name in tuple(connection.memberships):
-            self._take_out(connection, name)
+            left = self._take_out(connection, name)
+            if left is not None and left.grace_s is not None:
+                presences[name] = left.grace_s if grace else 0.0
         user = connection.user_id
-        if user is not None and connection.presences:
-            presences, connection.presences = connection.presences, {}
-            departing = self._depart(user, connection.id, presences, grace=grace)
-            connection.departure = self._tasks.spawn(departing, "depart")
+        if user is not None and presences:
+            connection.departure = self._tasks.spawn(self._depart(user, connection.id, presences), "depart")
 
-    def _take_out(self, connection: Connection, name: str) -> Room | None:
-        room = connection.memberships.get(name)
-        if room is None:
+    def _take_out(self, connection: Connection, name: str) -> Membership | None:
+        membership = connection.memberships.get(name)
+        if membership is None:
             return None
-        self._fanout.give_of(room, connection)
+        room = membership.room
+        self._fanout.give_of(room, connection)  # by which it may turn out to be gone
         connection.memberships.pop(name, None)
-        connection.joined.pop(name, None)
         room.remove(connection)
         self._release_soon(room)
-        return room
+        return membership
 
     def _release_soon(self, room: Room) -> None:
         if room.vacant and self._rooms.get(room.name) is room:
@@ -266,22 +289,24 @@ class Memberships:
 
     # Presence
 
-    async def _enter(self, connection: Connection, room: Room) -> None:
-        user = connection.user_id
-        if user is None or room.label == "$user" or room.name not in connection.memberships:
+    async def _enter(self, connection: Connection, name: str) -> None:
+        user, membership = connection.user_id, connection.memberships.get(name)
+        if user is None or membership is None or is_user_room(name):
             return
-        connection.presences[room.name] = room.options.grace_s
-        change = await self._broker.enter(room.name, user, connection.id, connection.info)
+        room = membership.room
+        membership.grace_s = room.options.grace_s
+        change = await self._broker.enter(name, user, connection.id, connection.info)
         if change.turned and room.options.announce:
-            await self._announce("user_joined", room.name, user, change)
-        if room.name not in connection.presences:
+            await self._announce("user_joined", name, user, change)
+        now = connection.memberships.get(name)
+        if now is None or now.grace_s is None:
             # It left while the broker was told that it came: what said that it goes may have been too early.
-            await self._exit(user, connection.id, [room.name])
+            await self._exit(user, connection.id, [name])
 
-    async def _depart(self, user: str, connection_id: str, presences: dict[str, float], *, grace: bool) -> None:
+    async def _depart(self, user: str, connection_id: str, presences: dict[str, float]) -> None:
         by_grace: dict[float, list[str]] = {}
         for name, grace_s in presences.items():
-            by_grace.setdefault(grace_s if grace else 0.0, []).append(name)
+            by_grace.setdefault(grace_s, []).append(name)
         for grace_s, names in by_grace.items():
             if not grace_s:
                 await self._exit(user, connection_id, names)

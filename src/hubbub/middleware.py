@@ -48,42 +48,18 @@ class HubbubMiddleware:
         if scope["type"] != "websocket":
             await self.app(scope, receive, send)
             return
-        outer = scope.get("hubbub")
-        if isinstance(outer, Wire):  # a mounted app with managers of its own, below one with others
-            outer.owners.extend(manager for manager in self.managers if manager not in outer.owners)
+        wire = self._wire(scope, receive, send)
+        if wire is None:
             await self.app(scope, receive, send)
             return
         refusal = self._refusal(scope)
         if refusal is not None:
-            logger.warning("refused a WebSocket on %s: %s", shown(scope["path"]), refusal)
-            for manager in self.managers:
-                manager.counters.refused["origin"] += 1
-            await receive()
-            redact_query(scope)
-            await send({"type": "websocket.close", "code": 1008, "reason": "origin"})
+            await self._refuse(scope, receive, send, refusal)
             return
-        await self._serve(scope, receive, send)
-
-    def _refusal(self, scope: Scope) -> str | None:
-        """Why the origin is refused: by all managers, since only the handler knows which of them it uses."""
-        refusals = [manager.origins.refusal(scope["headers"]) for manager in self.managers]
-        return None if None in refusals else next(iter(refusals), None)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: ServerSend) -> None:
-        client = scope.get("client")
-        wire = Wire(
-            list(self.managers),
-            receive,
-            send,
-            address=client[0] if client else None,
-            where=shown(scope["path"]),
-            offered=scope.get("subprotocols") or [],
-        )
-        self._say_fallback(wire.fallback_reason)
-        inner = redact_query(scope)
-        inner["hubbub"] = wire
         ended: BaseException | None = None
         try:
+            inner = redact_query(scope)
+            inner["hubbub"] = wire
             await self.app(inner, wire.receive, wire.send)
         except (WebSocketDisconnect, BaseExceptionGroup) as error:
             ended = error
@@ -101,6 +77,37 @@ class HubbubMiddleware:
             raise
         finally:
             await self._end(wire, ended)
+
+    def _wire(self, scope: Scope, receive: Receive, send: ServerSend) -> Wire | None:
+        """The wire of a socket; None where a middleware further out has made it."""
+        outer = scope.get("hubbub")
+        if isinstance(outer, Wire):  # a mounted app with managers of its own, below one with others
+            outer.owners = [*outer.owners, *(manager for manager in self.managers if manager not in outer.owners)]
+            return None
+        client = scope.get("client")
+        wire = Wire(
+            self.managers,
+            receive,
+            send,
+            address=client[0] if client else None,
+            where=shown(scope["path"]),
+            offered=scope.get("subprotocols") or (),
+        )
+        self._say_fallback(wire.fallback_reason)
+        return wire
+
+    def _refusal(self, scope: Scope) -> str | None:
+        """Why the origin is refused: by all managers, since only the handler knows which of them it uses."""
+        refusals = [manager.origins.refusal(scope["headers"]) for manager in self.managers]
+        return None if None in refusals else next(iter(refusals), None)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: ServerSend, refusal: str) -> None:
+        logger.warning("refused a WebSocket on %s: %s", shown(scope["path"]), refusal)
+        for manager in self.managers:
+            manager.counters.refused["origin"] += 1
+        await receive()
+        redact_query(scope)
+        await send({"type": "websocket.close", "code": 1008, "reason": "origin"})
 
     async def _end(self, wire: Wire, ended: BaseException | None) -> None:
         wire.task = None  # from here on nobody cancels it

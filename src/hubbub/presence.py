@@ -11,7 +11,7 @@ Pure: no clock (the caller decides when grace is over), no loop.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -54,8 +54,8 @@ class Change(NamedTuple):
 class _User:
     since: datetime
     info: Info
-    live: set[str] = field(default_factory=set)
-    lingering: set[str] = field(default_factory=set)
+    live: tuple[str, ...] = ()  # a tuple: most have one connection, and a set of one holds 200 bytes
+    lingering: tuple[str, ...] = ()
 
 
 class PresenceTable:
@@ -72,16 +72,17 @@ class PresenceTable:
         if entry is None:
             entry = users[user] = _User(since=now, info=info)
         entry.info = info
-        entry.live.add(connection_id)
-        entry.lingering.clear()
+        if connection_id not in entry.live:
+            entry.live += (connection_id,)
+        entry.lingering = ()
         return Change(first, len(users), info)
 
     def linger(self, room: str, user: str, connection_id: str) -> None:
         """A connection was lost; its user stays until `exit`. Without effect where it is not in the room."""
         entry = self._rooms.get(room, {}).get(user)
         if entry is not None and connection_id in entry.live:
-            entry.live.discard(connection_id)
-            entry.lingering.add(connection_id)
+            entry.live = _without(entry.live, connection_id)
+            entry.lingering += (connection_id,)
 
     def exit(self, room: str, user: str, connection_id: str) -> Change:
         """A connection leaves for good, at once or when its grace is over. Idempotent."""
@@ -89,8 +90,8 @@ class PresenceTable:
         entry = users.get(user)
         if entry is None:
             return Change(False, len(users), None)
-        entry.live.discard(connection_id)
-        entry.lingering.discard(connection_id)
+        entry.live = _without(entry.live, connection_id)
+        entry.lingering = _without(entry.lingering, connection_id)
         if entry.live or entry.lingering:
             return Change(False, len(users), entry.info)
         del users[user]
@@ -117,3 +118,7 @@ class PresenceTable:
 
     def __len__(self) -> int:
         return len(self._rooms)
+
+
+def _without(ids: tuple[str, ...], gone: str) -> tuple[str, ...]:
+    return tuple(each for each in ids if each != gone) if gone in ids else ids

@@ -30,7 +30,7 @@ class Registry(Generic[ConnectionT]):
 
     def __init__(self) -> None:
         self._connections: dict[str, ConnectionT] = {}
-        self._by_user: dict[str, dict[str, ConnectionT]] = {}
+        self._by_user: dict[str, tuple[ConnectionT, ...]] = {}
         self._per_address: dict[str, int] = {}
 
     def add(self, connection: ConnectionT) -> None:
@@ -39,7 +39,7 @@ class Registry(Generic[ConnectionT]):
             raise ValueError(f"{connection!r} is registered already")
         self._connections[connection.id] = connection
         if connection.user_id is not None:
-            self._by_user.setdefault(connection.user_id, {})[connection.id] = connection
+            self._by_user[connection.user_id] = (*self._by_user.get(connection.user_id, ()), connection)
         if connection.address is not None:
             self._per_address[connection.address] = self._per_address.get(connection.address, 0) + 1
 
@@ -48,14 +48,15 @@ class Registry(Generic[ConnectionT]):
         if self._connections.pop(connection.id, None) is None:
             return False
         if connection.user_id is not None:
-            own = self._by_user[connection.user_id]
-            del own[connection.id]
-            if not own:
+            left = tuple(each for each in self._by_user[connection.user_id] if each.id != connection.id)
+            if left:
+                self._by_user[connection.user_id] = left
+            else:
                 del self._by_user[connection.user_id]
         if connection.address is not None:
-            left = self._per_address[connection.address] - 1
-            if left:
-                self._per_address[connection.address] = left
+            count = self._per_address[connection.address] - 1
+            if count:
+                self._per_address[connection.address] = count
             else:
                 del self._per_address[connection.address]
         return True
@@ -76,7 +77,7 @@ class Registry(Generic[ConnectionT]):
 
     def of_user(self, user_id: str) -> list[ConnectionT]:
         """The connections of a user."""
-        return list(self._by_user.get(user_id, {}).values())
+        return list(self._by_user.get(user_id, ()))
 
     def count_of_user(self, user_id: str) -> int:
         return len(self._by_user.get(user_id, ()))

@@ -11,7 +11,7 @@ from .names import label
 from .options import Overflow, RoomOptions
 from .outbox import Lane
 from .pace import Patience
-from .positions import Position, position_only, positioned
+from .positions import Joined, Position, position_only, positioned
 
 
 class Target(Protocol):
@@ -44,8 +44,8 @@ class RoomMember(Protocol):
     def id(self) -> str: ...
 
     @property
-    def excluded_as(self) -> frozenset[str]:
-        """The ids by which a publish may exclude it: its own, and those of the connections it continues."""
+    def continues(self) -> frozenset[str]:
+        """The ids of the connections before it, by which a publish may exclude it too."""
 
     @property
     def writer(self) -> MemberWriter: ...
@@ -68,9 +68,26 @@ class Outgoing(NamedTuple):
 
     def frame_for(self, member: RoomMember) -> bytes | None:
         """The frame that a member is to get."""
-        if self.exclude and not self.exclude.isdisjoint(member.excluded_as):
+        exclude = self.exclude
+        if exclude and (member.id in exclude or not exclude.isdisjoint(member.continues)):
             return self.instead
         return self.data
+
+
+class Membership:
+    """A connection's place in a room.
+
+    Attributes:
+        joined: What the join gave; None before the answer.
+        grace_s: How long its user stays when it is lost; None where it has no presence there.
+    """
+
+    __slots__ = ("grace_s", "joined", "room")
+
+    def __init__(self, room: Room) -> None:
+        self.room = room
+        self.joined: Joined | None = None
+        self.grace_s: float | None = None
 
 
 class CatchUp:
@@ -223,9 +240,8 @@ class Room:
         self._roster = None
         if self.pending:
             self.ahead[member.id] = len(self.pending)
-        if len(member.excluded_as) > 1:
-            for alias in member.excluded_as:
-                self.aliases.setdefault(alias, set()).add(member.id)
+        for alias in member.continues:
+            self.aliases.setdefault(alias, set()).add(member.id)
 
     def launch(self) -> tuple[Flight, list[tuple[RoomMember, list[Outgoing]]]]:
         """Takes what is pending.
@@ -262,8 +278,8 @@ class Room:
         self._roster = None
         self.ahead.pop(member.id, None)
         self.catching_up.pop(member.id, None)
-        if known is not None and len(member.excluded_as) > 1:
-            for alias in member.excluded_as:
+        if known is not None:
+            for alias in member.continues:
                 names = self.aliases.get(alias, set())
                 names.discard(member.id)
                 if not names:

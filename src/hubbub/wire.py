@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import orjson
@@ -109,13 +109,13 @@ class Wire:
 
     def __init__(
         self,
-        owners: list[Owner],
+        owners: Sequence[Owner],
         receive: Receive,
         send: ServerSend,
         *,
         address: str | None,
         where: str,
-        offered: list[str],
+        offered: Sequence[str],
     ) -> None:
         self.owner = owners[0]
         self.owners = owners
@@ -234,33 +234,39 @@ class Wire:
 
     async def receive(self) -> Event:
         """The ASGI ``receive`` that the app gets: messages within the limits, and the disconnect."""
-        if self._ahead is None:
+        if self._ahead is not None:
+            event = await self._ahead.get()
+        else:
             self._receiving = True
             try:
-                event = await self._next()
+                while True:
+                    event = await self._receive()
+                    if self._passes(event):
+                        break
             finally:
                 self._receiving = False
                 self._received = True
-        else:
-            event = await self._ahead.get()
         if event["type"] == "websocket.disconnect":
             self.told = True
         return event
 
     async def _next(self) -> Event:
+        """The next event, for who reads ahead."""
         while True:
             event = await self._receive()
-            kind = event["type"]
-            if kind == "websocket.receive":
-                if self._admit(event):
-                    return event
-            elif kind == "websocket.disconnect":
-                self.lost()
-                if not self._closed_here:
-                    self.closed = Closed(event.get("code", 1005), event.get("reason") or "")
+            if self._passes(event):
                 return event
-            else:
-                return event
+
+    def _passes(self, event: Event) -> bool:
+        """Whether an event goes on to the app."""
+        kind = event["type"]
+        if kind == "websocket.receive":
+            return self._admit(event)
+        if kind == "websocket.disconnect":
+            self.lost()
+            if not self._closed_here:
+                self.closed = Closed(event.get("code", 1005), event.get("reason") or "")
+        return True
 
     async def _interruptible(self) -> Event:
         """The server's receive, which a close ends: a server may send none while one is waited for (granian)."""

@@ -24,7 +24,7 @@ class Member:
 
     def __init__(self, name: str, *, slow: bool = False) -> None:
         self.id = name
-        self.excluded_as = frozenset((name,))
+        self.continues: frozenset[str] = frozenset()
         self.slow = slow
         self.written: list[bytes] = []
         self.queued: list[tuple[bytes, Lane, str | None]] = []
@@ -342,7 +342,7 @@ def _check_deliveries(actions: list[Action]) -> None:
             if inside:  # as memberships do
                 fanout.add(room, out(data, *([member.id] if what == "exclude" else [])))
             for each in inside:
-                if what == "publish" or member.id not in members[each].excluded_as:
+                if what == "publish" or member.id not in {members[each].id, *members[each].continues}:
                     due[each].append(data)
         elif what == "join" and which not in inside:
             inside.add(which)
@@ -358,7 +358,7 @@ def _check_deliveries(actions: list[Action]) -> None:
         elif what == "turn":
             loop.turn()
         elif what == "back" and which not in inside:  # with the ids of a connection before it
-            member.excluded_as = frozenset((member.id, members[which - 1].id))
+            member.continues = frozenset((members[which - 1].id,))
         assert room.size == len(inside)
     for _ in range(100):
         loop.turn()

@@ -38,7 +38,7 @@ class Member:
 
     def __init__(self, name: str, *continues: str) -> None:
         self.id = name
-        self.excluded_as = frozenset((name, *continues))
+        self.continues = frozenset(continues)
         self.writer: Any = None
 
 

@@ -10,8 +10,7 @@ from .codec import Payload, decode
 from .positions import Position
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """A message on a channel.
 
     Attributes:

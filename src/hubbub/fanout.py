@@ -95,18 +95,21 @@ class Fanout:
             self._handle = None
         self._slice(inf)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether so much is pending that who publishes is to be paced."""
+        return self._pending_bytes >= FLUSH_BYTES
+
     async def pace(self, room: Room) -> None:
         """Holds a publisher that has filled what is pending until it is on its way, and the loop has turned.
 
         Args:
             room: Where it published, whose patience it is.
         """
-        if self._pending_bytes < FLUSH_BYTES:
-            return
         if self._flush_interval_s and self._handle is not None and self._loop is not None:
             self._handle.cancel()
             self._handle = self._loop.call_soon(self._run)
-        while self._pending_bytes >= FLUSH_BYTES:  # noqa: ASYNC110 - the flights that are before it are busy, not idle
+        while self.crowded:  # noqa: ASYNC110 - the flights that are before it are busy, not idle
             await asyncio.sleep(0)
         await asyncio.sleep(_PACE_S)
         if room.patience is None:

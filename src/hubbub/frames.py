@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import IntEnum
+from struct import Struct
 
 
 class Opcode(IntEnum):
@@ -17,15 +18,19 @@ class Opcode(IntEnum):
     BINARY = 0x2
 
 
+_TINY, _SMALL, _LARGE = Struct("!BB").pack, Struct("!BBH").pack, Struct("!BBQ").pack
+"""The three forms of a header."""
+
+
 def frame(opcode: Opcode, payload: bytes) -> bytes:
     """Makes one frame of a whole message."""
     size = len(payload)
     first = 0x80 | opcode
     if size < 126:
-        return bytes((first, size)) + payload
+        return _TINY(first, size) + payload
     if size < 65536:
-        return b"%c\x7e%b%b" % (first, size.to_bytes(2, "big"), payload)
-    return b"%c\x7f%b%b" % (first, size.to_bytes(8, "big"), payload)
+        return _SMALL(first, 126, size) + payload
+    return _LARGE(first, 127, size) + payload
 
 
 def split(data: bytes) -> Iterator[tuple[Opcode, bytes]]:

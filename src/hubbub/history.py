@@ -8,7 +8,6 @@ given by the caller, in seconds of a monotonic clock.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 
@@ -44,11 +43,11 @@ class RoomLog:
         """Numbers a message, keeps it, and gives it back with its position."""
         self.offset += 1
         self.used_at = now
-        envelope = replace(envelope, position=self.head)
+        envelope = envelope._replace(position=self.head)
         if self.kept is not None:
             # orjson's bytes hold 4 KiB however short they are; a copy holds what it says.
             payload = envelope.payload._replace(data=bytes(memoryview(envelope.payload.data)))
-            self._entries.append(Entry(replace(envelope, payload=payload), sent_at))
+            self._entries.append(Entry(envelope._replace(payload=payload), sent_at))
             self._times.append(now)
             self._trim(now)
         return envelope

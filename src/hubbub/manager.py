@@ -429,8 +429,7 @@ class ConnectionManager:
         self._check_loop()
         self.counters.published += 1
         position = await self.broker.publish(name, envelope)
-        room = self._memberships.rooms.get(name)
-        if room is not None:
+        if self.fanout.crowded and (room := self._memberships.rooms.get(name)) is not None:
             await self.fanout.pace(room)
         return position
 

@@ -250,14 +250,16 @@ class Room:
             The flight, and who does not get just that, with what it gets: who is excluded from a message or ahead.
         """
         batch, self.pending = self.pending, []
-        apart, self.ahead = self.ahead, {}
-        for outgoing in batch:
-            for name in outgoing.exclude:
-                for excluded in (name, *self.aliases.get(name, ())):
-                    apart.setdefault(excluded, 0)
         if self._roster is None:
             self._roster = Roster(self.members.values())
         flight = self.flight = Flight(batch, self._roster)
+        excluded = {name for outgoing in batch if outgoing.exclude for name in outgoing.exclude}
+        if not excluded and not self.ahead:
+            return flight, []
+        apart, self.ahead = self.ahead, {}
+        for name in excluded:
+            for each in (name, *self.aliases.get(name, ())):
+                apart.setdefault(each, 0)
         members = [(flight.take(name), since) for name, since in apart.items()]
         return flight, [(member, batch[since:]) for member, since in members if member is not None]
 

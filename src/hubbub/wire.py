@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import orjson
@@ -293,7 +294,7 @@ class Wire:
             return False  # what it had sent before it heard: whoever was sent away has no last word
         owner, text = self.owner, event.get("text")
         owner.counters.received += 1
-        complaint = self.guard.judge(text, event.get("bytes"), asyncio.get_running_loop().time())
+        complaint = self.guard.judge(text, event.get("bytes"), monotonic())
         if complaint is not None:
             self.complain(complaint)
             return False

@@ -106,7 +106,7 @@ FALLBACK = [
     Kind(
         "daphne",
         f"{DAPHNE} {APPS}.own_lifespan:app",
-        "unknown server",
+        "daphne.server.Server is not uvicorn",
         loop="asyncio",
         own_codes=False,
         lets_close=False,

@@ -272,14 +272,15 @@ def test_who_is_excluded_gets_what_is_for_the_excluded(loop: FakeLoop, fanout: F
     assert (ann.got, bob.got) == (b"13", b"12!")
 
 
-def test_where_nothing_may_be_lost_a_slow_member_is_queued_the_whole_batch(loop: FakeLoop, fanout: Fanout) -> None:
-    ann, bob = Member("ann", slow=True), Member("bob")
-    room = room_of(ann, bob)
+def test_where_nothing_may_be_lost_all_slow_members_hold_the_same_batch(loop: FakeLoop, fanout: Fanout) -> None:
+    ann, bob, cid = Member("ann", slow=True), Member("bob"), Member("cid", slow=True)
+    room = room_of(ann, bob, cid)
     fanout.add(room, out(b"1"))
     fanout.add(room, out(b"2"))
     loop.turn()
     assert ann.queued == [(b"12", room, None)]
     assert bob.written == [b"12"]
+    assert ann.queued[0][0] is cid.queued[0][0] is bob.written[0]
 
 
 @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "latest"])
@@ -393,7 +394,8 @@ async def paced(fanout: Fanout, room: Room, size: int) -> float:
     loop = asyncio.get_running_loop()
     began = loop.time()
     fanout.add(room, out(bytes(size)))
-    await fanout.pace(room)
+    if fanout.crowded:
+        await fanout.pace(room)
     return loop.time() - began
 
 
@@ -411,8 +413,7 @@ def test_who_publishes_little_is_not_held_at_all() -> None:
     async def main(fanout: Fanout) -> None:
         room = room_of(Member("ann"))
         fanout.add(room, out(b"1"))
-        with pytest.raises(StopIteration):
-            fanout.pace(room).send(None)  # it does not even suspend
+        assert not fanout.crowded  # so that nobody even asks for a pause
 
     run(main)
 

@@ -83,7 +83,7 @@ class Repeats(MemoryBroker):
 
 class DropsTheKey(MemoryBroker):
     async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
-        return await super().publish(channel, replace(envelope, key=None), keep=keep)
+        return await super().publish(channel, envelope._replace(key=None), keep=keep)
 
 
 class KeepsEverything(MemoryBroker):

@@ -33,7 +33,7 @@ class MemoryBroker(Broker):
         self._clock = clock
         self._deliver: Deliver | None = None
         self._options_of: OptionsOf | None = None
-        self._subscribed: set[str] = set()
+        self._subscribed: dict[str, RoomLog | None] = {}  # with the logs, so that a publish need not match patterns
         self._logs: dict[str, RoomLog] = {}
         self._presence = PresenceTable()
         self._until_sweep = _SWEEP_EVERY
@@ -48,21 +48,21 @@ class MemoryBroker(Broker):
         self._presence.clear()
 
     async def subscribe(self, channel: str) -> Position | None:
-        self._subscribed.add(channel)
-        return await self.position(channel)
+        log = self._subscribed[channel] = self._log(channel)
+        return None if log is None else log.head
 
     async def unsubscribe(self, channel: str) -> None:
-        self._subscribed.discard(channel)
-        log = self._logs.get(channel)
+        log = self._subscribed.pop(channel, None)
         if log is not None:
             log.used_at = self._clock()
 
     async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
+        subscribed = channel in self._subscribed
         if keep:
-            log = self._log(channel)
+            log = self._subscribed[channel] if subscribed else self._log(channel)
             if log is not None:
                 envelope = log.append(envelope, self._clock(), datetime.now(UTC))
-        if self._deliver is not None and channel in self._subscribed:
+        if subscribed and self._deliver is not None:
             self._deliver(channel, envelope)
         return envelope.position
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from functools import partial
 from typing import Any, Final, Protocol
 
 from websockets.server import ServerProtocol
@@ -51,14 +52,14 @@ def protocol_of(send: ServerSend) -> UvicornProtocol | str:
         The protocol, or the reason why there is none.
     """
     owner: Any = getattr(send, "__self__", None)
+    if owner is None and (hasattr(send, "__wrapped__") or "<locals>" in repr(send)):
+        return "another middleware wraps send"
+    if owner is None and isinstance(send, partial):
+        owner = getattr(send.func, "__self__", None)  # daphne's; named below
     if owner is None:
-        return (
-            "another middleware wraps send"
-            if hasattr(send, "__wrapped__") or "<locals>" in repr(send)
-            else "unknown server"
-        )
+        return "unknown server"
     cls = type(owner)
-    if cls.__module__ != "uvicorn.protocols.websockets.websockets_sansio_impl":
+    if isinstance(send, partial) or cls.__module__ != "uvicorn.protocols.websockets.websockets_sansio_impl":
         return f"{cls.__module__}.{cls.__qualname__} is not uvicorn's default WebSocket protocol"
     transport, writable = getattr(owner, "transport", None), getattr(owner, "writable", None)
     conn = getattr(owner, "conn", None)
@@ -130,7 +131,10 @@ class UvicornTransport(Transport):
 
     @property
     def buffered(self) -> int:
-        return self._transport.get_write_buffer_size()
+        try:
+            return self._transport.get_write_buffer_size()
+        except AttributeError:  # asyncio's TLS transport has nothing below it any more once it is closed
+            return 0
 
     @property
     def closing(self) -> bool:

@@ -166,6 +166,7 @@ class Registrar:
 
     def _sweep(self) -> None:
         """Once a second: notices who is gone, who does not read, and which handler does not know."""
+        self._timers.call_later(_SWEEP_S, self._sweep)
         now = asyncio.get_running_loop().time()
         for wire in tuple(self.wires):
             wire.check(now)
@@ -175,7 +176,6 @@ class Registrar:
             elif now >= deadline:
                 del self._draining[transport]
                 transport.abort()
-        self._timers.call_later(_SWEEP_S, self._sweep)
 
 
 class Active(Collection[Connection]):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("hubbub")
 
 _SWEEP_S = 1.0
+_PARTS = 8  # so that a look at very many connections does not keep the loop
 
 
 Exclude = Connection | WebSocket | str | Iterable[Connection | WebSocket | str] | None
@@ -39,19 +40,21 @@ class Registrar:
     def __init__(self, manager: ConnectionManager, timers: Timers) -> None:
         self.registry: Registry[Connection] = Registry()
         self.wires: dict[Wire, None] = {}
+        self._parts: list[list[Wire]] = []  # of the sockets, that are still to be looked at in this round
         self._draining: dict[Transport, float] = {}
         self._manager = manager
         self._timers = timers
 
     def start(self) -> None:
         """Begins the housekeeping."""
-        self._timers.call_later(_SWEEP_S, self._sweep)
+        self._timers.call_later(_SWEEP_S / _PARTS, self._sweep)
 
     def stop(self) -> None:
         """Ends every socket that is still there."""
         for transport in (*self._draining, *(wire.transport for wire in self.wires)):
             if transport.buffered:
                 transport.abort()
+        self._parts.clear()
         self._draining.clear()
         self.wires.clear()
 
@@ -165,11 +168,15 @@ class Registrar:
             wire.transport.abort()
 
     def _sweep(self) -> None:
-        """Once a second: notices who is gone, who does not read, and which handler does not know."""
-        self._timers.call_later(_SWEEP_S, self._sweep)
+        """Notices who is gone, who does not read, and which handler does not know: everybody once in `_SWEEP_S`."""
+        self._timers.call_later(_SWEEP_S / _PARTS, self._sweep)
         now = asyncio.get_running_loop().time()
-        for wire in tuple(self.wires):
-            wire.check(now)
+        if not self._parts:
+            wires = list(self.wires)
+            self._parts = [wires[part::_PARTS] for part in range(_PARTS)]
+        for wire in self._parts.pop():
+            if wire in self.wires:
+                wire.check(now)
         for transport, deadline in tuple(self._draining.items()):
             if not transport.buffered:
                 del self._draining[transport]

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, NoReturn
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -39,11 +40,19 @@ class Registrar:
 
     def __init__(self, manager: ConnectionManager, timers: Timers) -> None:
         self.registry: Registry[Connection] = Registry()
-        self.wires: dict[Wire, None] = {}
-        self._parts: list[list[Wire]] = []  # of the sockets, that are still to be looked at in this round
+        self._wires: tuple[dict[Wire, None], ...] = tuple({} for _ in range(_PARTS))
+        self._turn = 0
         self._draining: dict[Transport, float] = {}
         self._manager = manager
         self._timers = timers
+
+    @property
+    def wires(self) -> Iterator[Wire]:
+        """The sockets, from accept to the end of their handler."""
+        return chain.from_iterable(tuple(part) for part in self._wires)
+
+    def _part_of(self, wire: Wire) -> dict[Wire, None]:
+        return self._wires[hash(wire) % _PARTS]
 
     def start(self) -> None:
         """Begins the housekeeping."""
@@ -54,9 +63,9 @@ class Registrar:
         for transport in (*self._draining, *(wire.transport for wire in self.wires)):
             if transport.buffered:
                 transport.abort()
-        self._parts.clear()
         self._draining.clear()
-        self.wires.clear()
+        for part in self._wires:
+            part.clear()
 
     def find(self, websocket: object) -> Connection | None:
         """The connection of a WebSocket, or one as it is, if it is registered here."""
@@ -144,7 +153,7 @@ class Registrar:
         connection = Connection(self._manager, wire, websocket, user, info, since)
         wire.connections.append(connection)
         self.registry.add(connection)
-        self.wires[wire] = None
+        self._part_of(wire)[wire] = None
         if expires_at is not None:
             connection.expiry = self._timers.call_later(max(0.0, expires_at - time.time()), lambda: self._expire(wire))
         return connection
@@ -159,7 +168,7 @@ class Registrar:
 
     def release(self, wire: Wire) -> None:
         """The handler of a socket ended. Sees to it that a peer that does not read can't hold the socket open."""
-        self.wires.pop(wire, None)
+        self._part_of(wire).pop(wire, None)
         if not wire.transport.buffered:
             return
         if self._manager.running:
@@ -171,12 +180,9 @@ class Registrar:
         """Notices who is gone, who does not read, and which handler does not know: everybody once in `_SWEEP_S`."""
         self._timers.call_later(_SWEEP_S / _PARTS, self._sweep)
         now = asyncio.get_running_loop().time()
-        if not self._parts:
-            wires = list(self.wires)
-            self._parts = [wires[part::_PARTS] for part in range(_PARTS)]
-        for wire in self._parts.pop():
-            if wire in self.wires:
-                wire.check(now)
+        self._turn = (self._turn + 1) % _PARTS
+        for wire in tuple(self._wires[self._turn]):
+            wire.check(now)
         for transport, deadline in tuple(self._draining.items()):
             if not transport.buffered:
                 del self._draining[transport]

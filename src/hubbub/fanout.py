@@ -152,9 +152,9 @@ class Fanout:
         while flight.at < end:
             first = flight.at
             flight.at = last = min(first + _STRIDE, end)
-            for index in range(first, last):
-                if not targets[index].write(data):
-                    _queue(flight.members[index], flight, room)
+            for target in targets[first:last]:
+                if not target.write(data):
+                    _queue(flight.members[targets.index(target, first, last)], flight, room)
             if self._past(deadline):
                 break
         return flight.at == end

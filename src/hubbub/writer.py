@@ -1,12 +1,12 @@
 """The only writer to one socket: at once while it takes what is written, else through a bounded outbox.
 
-Theory of operation. While the socket takes what is written, there is no outbox and no task: `write_now` is one call
-down to the transport. Once it does not, frames wait in the outbox and a task drains it, until it is empty. A send of
-the handler goes straight to the server when nothing waits, else it takes its turn in the outbox and the handler waits
-for it: Starlette's own backpressure. Nothing else ever waits.
+Theory of operation. While the socket takes what is written, there is no outbox and no task: a write is one call down to
+the transport. Once it does not, frames wait in the outbox and a task drains it, until it is empty. A send of the handler
+goes straight to the server when nothing waits, else it takes its turn in the outbox and the handler waits for it:
+Starlette's own backpressure. Nothing else ever waits.
 
-Invariant: `write_now` writes only while neither a drain nor a handler's send is under way; else the
-transport is ``held``, for the fan-out, which writes to the transports of many members without asking their writers.
+Invariant: the transport is *held*, and refuses, while a drain or a handler's send is under way and after the end. So the
+fan-out may write to the transports of many members without asking their writers.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Writer:
             await sent
             return
         self._sending = True
-        self.transport.held = True
+        self.transport.hold(True)
         self._own_bytes = _size(event)
         try:
             await self.transport.send(event)
@@ -165,7 +165,7 @@ class Writer:
     def end(self, *, discard: bool) -> None:
         """Takes no more. What is queued still goes out, unless it is discarded."""
         self.ended = True
-        self.transport.held = True
+        self.transport.hold(True)
         if discard and self._outbox is not None:
             _give_up(self._outbox)
 
@@ -214,7 +214,7 @@ class Writer:
     def _drain_soon(self) -> None:
         if self._drain_task is None and not self._sending and self._outbox:
             self._drain_task = self._host.tasks.spawn(self._drain(self._outbox), "drain")
-        self.transport.held = self.ended or self._sending or self._drain_task is not None
+        self.transport.hold(self.ended or self._sending or self._drain_task is not None)
 
     async def _drain(self, outbox: Outbox[_Turn]) -> None:
         try:

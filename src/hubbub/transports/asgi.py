@@ -30,10 +30,12 @@ class AsgiTransport(Transport):
     name = "asgi"
 
     def __init__(self, send: ServerSend, end_task: Callable[[], None]) -> None:
-        super().__init__()
         self._send = send
         self._end_task = end_task
         self._gone = False
+
+    def hold(self, held: bool) -> None:
+        pass  # write refuses anyway
 
     def write(self, data: bytes) -> bool:
         return False

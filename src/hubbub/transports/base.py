@@ -13,19 +13,17 @@ ServerSend: TypeAlias = Callable[[Event], Awaitable[None]]
 class Transport(ABC):
     """One accepted socket, below the outbox.
 
-    All writes are whole frames made by `hubbub.frames`. So that nothing overtakes, the owner of the outbox says when
-    frames wait in it or a `send` is under way.
-
-    Attributes:
-        held: Whether `write` is to refuse.
+    All writes are whole frames made by `hubbub.frames`. So that nothing overtakes, the owner of the outbox says with
+    `hold` when frames wait in it, a `send` is under way, or nothing may be written any more.
     """
 
-    __slots__ = ("held",)
+    __slots__ = ()
 
     name: str
 
-    def __init__(self) -> None:
-        self.held = False
+    @abstractmethod
+    def hold(self, held: bool) -> None:
+        """Lets `write` refuse, or no longer."""
 
     @abstractmethod
     def write(self, data: bytes) -> bool:

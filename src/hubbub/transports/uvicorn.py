@@ -7,7 +7,9 @@ boundaries.
 
 What has to hold at each write, checked in the same step (no await between):
 
-* No Close frame was sent, not even in answer to the peer's: no data may follow it (RFC 6455 section 5.5.1).
+* No Close frame was sent, not even in answer to the peer's: no data may follow it (RFC 6455 section 5.5.1). Uvicorn
+  closes the transport in the step in which it sends one, but for the one that the app asks for; that goes through
+  `send`, and whoever asks for it has this transport held before.
 * The transport is not closing: after ``close()`` asyncio would append behind the Close frame, and uvloop raises.
 * The protocol is not paused (``writable`` is set), or memory grows without a bound. On a lost connection uvicorn *sets*
   ``writable``: only ``is_closing()`` tells.
@@ -87,40 +89,51 @@ def descriptor_of(transport: asyncio.Transport) -> int | None:
 class UvicornTransport(Transport):
     """Writes to the socket under uvicorn's WebSocket protocol."""
 
-    __slots__ = ("_conn", "_descriptor", "_send", "_transport", "_writable")
+    __slots__ = ("_conn", "_descriptor", "_direct", "_held", "_send", "_transport", "_writable")
 
     name = "uvicorn"
 
     def __init__(self, protocol: UvicornProtocol, send: ServerSend) -> None:
-        super().__init__()
         self._conn = protocol.conn
         self._transport = protocol.transport
         self._writable = protocol.writable
         self._send = send
+        self._held = False
         self._descriptor = descriptor_of(protocol.transport)
+        self._direct = self._descriptor  # what may be written to now; None while held
         # uvloop's own low-water mark is 16 bytes: it would resume only when next to nothing is left.
         self._transport.set_write_buffer_limits(high=_HIGH_WATER, low=_LOW_WATER)
 
+    def hold(self, held: bool) -> None:
+        self._held = held
+        self._direct = None if held else self._descriptor
+
     def write(self, data: bytes) -> bool:
-        transport = self._transport
-        if self.held or transport.is_closing() or self._conn.close_sent is not None:
-            return False
-        if self._descriptor is None or transport.get_write_buffer_size():
-            if not self._writable.is_set():
-                return False
-            transport.write(data)
-            return True
+        descriptor, transport = self._direct, self._transport
+        if descriptor is None or transport.is_closing() or transport.get_write_buffer_size():
+            return self._write_behind(data)
         try:
-            written = _write(self._descriptor, data)
+            written = _write(descriptor, data)
         except OSError:  # full, or the peer is gone: the transport finds out which, and does what is to be done
             written = 0
         if written != len(data):
             transport.write(memoryview(data)[written:] if written else data)
         return True
 
+    def _write_behind(self, data: bytes) -> bool:
+        """Writes through the transport, behind what is in its buffer."""
+        if self._held or self._ended or not self._writable.is_set():
+            return False
+        self._transport.write(data)
+        return True
+
+    @property
+    def _ended(self) -> bool:
+        return self._transport.is_closing() or self._conn.close_sent is not None
+
     async def write_soon(self, data: bytes) -> None:
         await self._writable.wait()
-        if self._conn.close_sent is not None or self._transport.is_closing():
+        if self._ended:
             raise ConnectionResetError("the socket is gone")
         self._transport.write(data)
 

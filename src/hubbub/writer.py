@@ -1,12 +1,12 @@
 """The only writer to one socket: at once while it takes what is written, else through a bounded outbox.
 
-Theory of operation. While the socket takes what is written, there is no outbox and no task: a write is one call down to
-the transport. Once it does not, frames wait in the outbox and a task drains it, until it is empty. A send of the handler
-goes straight to the server when nothing waits, else it takes its turn in the outbox and the handler waits for it:
-Starlette's own backpressure. Nothing else ever waits.
+Theory of operation. While the socket takes what is written, there is no outbox and no task: a write is one call down
+to the transport. Once it does not, frames wait in the outbox and a task drains it, until it is empty. A send of the
+handler goes straight to the server when nothing waits, else it takes its turn in the outbox and the handler waits for
+it: Starlette's own backpressure. Nothing else ever waits.
 
-Invariant: the transport is *held*, and refuses, while a drain or a handler's send is under way and after the end. So the
-fan-out may write to the transports of many members without asking their writers.
+Invariant: the transport is *held*, and refuses, while a drain or a handler's send is under way and after the end. So
+the fan-out may write to the transports of many members without asking their writers.
 """
 
 from __future__ import annotations

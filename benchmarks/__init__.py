@@ -1,0 +1,1 @@
+"""What hubbub costs, beside its peers. Run by ``scripts/bench``."""

@@ -1,0 +1,326 @@
+"""The clients of the load generator.
+
+Theory of operation. All clients live in one loop over epoll, written for little work per received buffer: what comes in
+whole frames of the known size is counted and not looked at. A sample of the clients parses every frame, checks that no
+message comes twice, and takes the latencies; and at the end of a phase everybody must have everything. What is done to
+the server meanwhile is a phase: see `phases`.
+
+Reads a specification (JSON) from standard input and writes one JSON line per phase.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+import socket
+import time
+from collections.abc import Callable, Sequence
+from math import inf
+
+import psutil
+
+from . import wire
+from .dialects import Dialect
+from .meter import Meter
+
+_BUFFER = bytearray(1024 * 1024)
+_VIEW = memoryview(_BUFFER)
+_WATCHED = 24
+_UNKNOWN = 1 << 62
+_QUIET_S = 0.2
+_TIMEOUT_S = 60.0
+_GREETING_S = 15.0
+_MARK = b"#"  # once in each message, and in nothing else that servers say
+_NUMBER = re.compile(rb"#\d{8}")
+
+
+class Client:
+    """One socket."""
+
+    __slots__ = ("after", "before", "count", "fd", "group", "recv", "rest", "seen", "sock", "watched")
+
+    group: Group
+
+    def __init__(self, sock: socket.socket, before: bytes, after: bytes) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.recv = sock.recv_into
+        self.before, self.after = before, after  # what its messages stand between
+        self.rest = b""
+        self.count = 0
+        self.watched = False
+        self.seen: set[bytes] = set()
+
+
+class Group:
+    """Clients that get the same messages.
+
+    Attributes:
+        sent: Messages that were sent to it.
+        low: Messages that all have.
+        at: How many clients have how many messages.
+    """
+
+    __slots__ = ("at", "clients", "low", "sent")
+
+    def __init__(self, clients: list[Client]) -> None:
+        self.clients = clients
+        self.reset()
+
+    def reset(self) -> None:
+        """Begins to count anew."""
+        self.sent = self.low = 0
+        self.at = {0: len(self.clients)}
+        for client in self.clients:
+            client.count = 0
+            client.seen.clear()
+
+    def moved(self, before: int, after: int) -> bool:
+        """A client got on. Whether a message is through by it."""
+        at = self.at
+        left = at[before] - 1
+        at[after] = at.get(after, 0) + 1
+        if left:
+            at[before] = left
+            return False
+        del at[before]
+        if before != self.low:
+            return False
+        self.low = min(at)
+        return True
+
+
+class Load:
+    """The clients of one server.
+
+    Args:
+        port: Where it listens.
+        pid: Its process.
+        dialect: How its clients speak.
+        payload: Bytes of a message.
+    """
+
+    def __init__(self, port: int, pid: int, dialect: Dialect, payload: int) -> None:
+        self.address = ("127.0.0.1", port)
+        self.server = psutil.Process(pid)
+        self.dialect = dialect
+        self.filler = b"x" * (payload - 9)
+        self.groups: list[Group] = []
+        self.clients: dict[int, Client] = {}
+        self.size = _UNKNOWN  # of a frame on the wire
+        self.poll = select.epoll()
+        self.sent_at: dict[bytes, float] = {}
+        self.latencies: list[float] = []
+        self.problems: list[str] = []
+        self.sequence = 0
+        self.rate = inf  # deliveries a second that the last phase came to
+        self.through: Callable[[Group], None] = _nothing  # a message has reached all
+
+    # Connecting
+
+    def connect(self, paths: Sequence[str], at_once: int = 64) -> list[socket.socket]:
+        """Opens sockets, some at a time, and waits until each is accepted."""
+        opened: list[socket.socket] = []
+        for start in range(0, len(paths), at_once):
+            batch = [(self.dial(path), path) for path in paths[start : start + at_once]]
+            for sock, path in batch:
+                self.accepted(sock, path)
+            opened += [sock for sock, _ in batch]
+        return opened
+
+    def dial(self, path: str, receive_buffer: int = 0) -> socket.socket:
+        """Connects, and asks for a WebSocket."""
+        sock = socket.socket()
+        sock.settimeout(_TIMEOUT_S)
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.connect(self.address)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.sendall(wire.handshake(f"127.0.0.1:{self.address[1]}", self.dialect.path.replace("{path}", path)))
+        return sock
+
+    def accepted(self, sock: socket.socket, path: str) -> None:
+        """Waits for the answer, and says what the dialect says first."""
+        head = b""
+        while b"\r\n\r\n" not in head:
+            seen = sock.recv(4096, socket.MSG_PEEK)
+            end = (head + seen).find(b"\r\n\r\n")  # what comes behind the head is not ours to take here
+            head += sock.recv(len(seen) if end < 0 else end + 4 - len(head))
+            if not seen:
+                raise ConnectionError(f"the server closed during the handshake, after {head[:80]!r}")
+        if b" 101 " not in head.split(b"\r\n", 1)[0]:
+            raise ConnectionError(f"the server answered {head[:80]!r}")
+        for hello in self.dialect.hello:
+            self._message(sock)
+            sock.sendall(wire.client_frame(hello.replace("{path}", path).encode()))
+        if self.dialect.hello:
+            self._message(sock)
+
+    @staticmethod
+    def _message(sock: socket.socket) -> bytes:
+        data = b""
+        while True:
+            byte = sock.recv(1)
+            if not byte:
+                raise ConnectionError(f"the server closed while it was greeted, after {data[:80]!r}")
+            data += byte
+            for _, _, payload, _ in wire.frames(data):
+                return payload
+
+    def add_groups(self, paths: list[list[str]]) -> None:
+        """Connects clients: a group of paths each."""
+        sockets = iter(self.connect([path for group in paths for path in group]))
+        for group_paths in paths:
+            group = Group(
+                [Client(next(sockets), *self.dialect.around(path, len(self.filler) + 9)) for path in group_paths]
+            )
+            for client in group.clients:
+                client.group = group
+                self.clients[client.fd] = client
+                self.poll.register(client.fd, select.EPOLLIN)
+            self.groups.append(group)
+        everybody = list(self.clients.values())
+        for client in everybody[:: max(1, len(everybody) // _WATCHED)]:
+            client.watched = True
+
+    # Messages
+
+    def send(self, client: Client) -> None:
+        """Sends the next message."""
+        self.sequence += 1
+        number = b"#%08d" % self.sequence
+        client.group.sent += 1
+        self.sent_at[number] = time.perf_counter()
+        self.write(client, wire.client_frame(client.before + number + self.filler + client.after))
+
+    @staticmethod
+    def write(client: Client, data: bytes) -> None:
+        """Writes a frame; waits where the server does not read, as a client would."""
+        try:
+            done = client.sock.send(data)
+        except BlockingIOError:
+            done = 0
+        if done < len(data):
+            client.sock.settimeout(_TIMEOUT_S)
+            client.sock.sendall(data[done:])
+            client.sock.setblocking(False)
+
+    def receive(self, client: Client) -> int:
+        """Reads what is there. Gives how many messages it was."""
+        try:
+            size = client.recv(_BUFFER)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except ConnectionResetError:
+            size = 0
+        if not client.rest and not client.watched and not size % self.size and size and _BUFFER[0] < 0x83:
+            return size // self.size
+        return self._parse(client, size)
+
+    def _parse(self, client: Client, size: int) -> int:
+        if not size:
+            self.problems.append("the server closed a client")
+            self.poll.unregister(client.fd)
+            return 0
+        now = time.perf_counter()
+        data = client.rest + bytes(_VIEW[:size])
+        found, end, ping = 0, 0, self.dialect.ping
+        for opcode, wire_size, payload, end in wire.frames(data):  # noqa: B007 - where the last one ended
+            if opcode == wire.PING:
+                self.write(client, wire.client_frame(payload, wire.PONG))
+            elif opcode == wire.CLOSE:
+                self.problems.append(f"the server closed a client with {payload!r}")
+            elif ping is not None and payload == ping[0]:
+                self.write(client, wire.client_frame(ping[1]))
+            else:
+                messages = payload.count(_MARK)
+                found += messages
+                if not self.dialect.coalesces:
+                    self._check(wire_size, messages, payload)
+                if client.watched:
+                    self._note(client, payload, now)
+        client.rest = data[end:]
+        return found
+
+    def _check(self, wire_size: int, messages: int, payload: bytes) -> None:
+        if self.size == _UNKNOWN:
+            self.size = wire_size
+        if messages != 1 or wire_size != self.size:
+            self.problems.append(f"a frame of {wire_size} bytes, not {self.size}: {payload[:80]!r}")
+
+    def _note(self, client: Client, payload: bytes, now: float) -> None:
+        for number in _NUMBER.findall(payload):
+            sent_at = self.sent_at.get(number)
+            if sent_at is None:
+                self.problems.append(f"a message that was not sent: {payload[:80]!r}")
+            elif number in client.seen:
+                self.problems.append(f"a message came twice: {payload[:80]!r}")
+            else:
+                client.seen.add(number)
+                self.latencies.append(now - sent_at)
+
+    # Time
+
+    def settle(self) -> None:
+        """Reads and forgets what comes by itself, then learns the size of a frame from a first message."""
+        while events := self.poll.poll(_QUIET_S):
+            for fd, _ in events:
+                self.receive(self.clients[fd])
+        self.problems.clear()
+        self.size = _UNKNOWN
+        self.begin()
+        self.send(self.groups[0].clients[0])
+        self.finish(_GREETING_S)
+
+    def begin(self) -> None:
+        """Counts anew, as a phase begins."""
+        self.sent_at.clear()
+        for group in self.groups:
+            group.reset()
+
+    def turn(self, timeout_s: float) -> None:
+        """Reads what came, once."""
+        clients, receive, through = self.clients, self.receive, self.through
+        for fd, _ in self.poll.poll(timeout_s):
+            client = clients[fd]
+            found = receive(client)
+            if found:
+                before = client.count
+                client.count = before + found
+                if client.group.moved(before, before + found):
+                    through(client.group)
+
+    def run(self, seconds: float) -> None:
+        """Reads for a while."""
+        deadline = time.perf_counter() + seconds
+        while time.perf_counter() < deadline:
+            self.turn(min(1.0, seconds))
+
+    def finish(self, patience_s: float = _TIMEOUT_S) -> None:
+        """Waits until everybody has everything.
+
+        Raises:
+            TimeoutError: Somebody has not.
+        """
+        deadline = time.perf_counter() + patience_s
+        while any(group.low != group.sent for group in self.groups):
+            if time.perf_counter() > deadline or self.problems:
+                raise TimeoutError(f"not all has arrived in {patience_s:.0f} s")
+            self.turn(0.01)
+
+    def delivered(self) -> int:
+        """Messages that the clients have got in this phase."""
+        return sum([client.count for client in self.clients.values()])
+
+    def meter(self) -> Meter:
+        return Meter(self.server, self.delivered, self.latencies)
+
+    def close(self) -> None:
+        for client in self.clients.values():
+            client.sock.close()
+        self.poll.close()
+
+
+def _nothing(group: Group) -> None:
+    pass

@@ -1,0 +1,79 @@
+"""What one stretch of time cost: CPU from the operating system's accounting, latencies from the watched clients."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from math import nan
+
+import psutil
+
+_QUIET_CPU_S = 0.015  # a tick of the accounting, and a bit
+
+
+class Meter:
+    """Measures from its making to `stop`.
+
+    Args:
+        server: The server's process; what it started is counted in.
+        delivered: Gives how many messages have arrived so far.
+        latencies: Where the latencies are put while it measures, in seconds.
+    """
+
+    def __init__(self, server: psutil.Process, delivered: Callable[[], int], latencies: list[float]) -> None:
+        self._server, self._delivered, self._latencies = server, delivered, latencies
+        latencies.clear()
+        self._before = delivered()
+        self._at, self._own_s, self._server_s = time.perf_counter(), time.process_time(), cpu_s(server)
+
+    def stop(self) -> dict[str, float]:
+        """The measurements: CPU in µs per delivery, shares of a core, latencies in ms."""
+        wall_s, own_s = time.perf_counter() - self._at, time.process_time() - self._own_s
+        server_s = cpu_s(self._server) - self._server_s
+        deliveries = self._delivered() - self._before
+        latencies = sorted(self._latencies)
+        return {
+            "deliveries": deliveries,
+            "per_s": deliveries / wall_s,
+            "server_cpu_s": server_s,
+            "cpu_us": server_s / deliveries * 1e6 if deliveries else nan,
+            "server_busy": server_s / wall_s,
+            "load_busy": own_s / wall_s,
+            "p50_ms": quantile(latencies, 0.5) * 1000,
+            "p99_ms": quantile(latencies, 0.99) * 1000,
+            "max_ms": latencies[-1] * 1000 if latencies else nan,
+        }
+
+
+def family(process: psutil.Process) -> list[psutil.Process]:
+    """A process and what it started."""
+    return [process, *process.children(recursive=True)]
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """CPU seconds of a process and what it started. A child that has ended no longer counts: servers keep theirs."""
+    total = 0.0
+    for each in family(process):
+        try:
+            times = each.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+    return total
+
+
+def settled(process: psutil.Process, quiet_s: float = 0.3, timeout_s: float = 20.0) -> float:
+    """Waits until a server is idle. Gives the CPU seconds that it has used."""
+    deadline = time.perf_counter() + timeout_s
+    used_s = cpu_s(process)
+    while time.perf_counter() < deadline:
+        time.sleep(quiet_s)
+        before, used_s = used_s, cpu_s(process)
+        if used_s - before <= _QUIET_CPU_S:
+            break
+    return used_s
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """The value that a share of the others is below."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else nan

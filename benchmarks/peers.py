@@ -1,0 +1,205 @@
+"""Who is measured: what each is, how it is started, which version it is; and where one can't be had, why not."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from .server import ROOT, open_files
+
+SERVERS = Path(__file__).parent / "servers"
+NODE_MODULES = ROOT / ".bench-node" / "node_modules"
+
+
+class NotToBeHad(Exception):
+    """A peer is not there; says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A server that can be started.
+
+    Attributes:
+        command: What starts it; ``{port}`` is still to be filled in.
+        version: Which it is.
+        environment: What is added to the environment.
+    """
+
+    command: tuple[str, ...]
+    version: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A server of the same chat room.
+
+    Attributes:
+        name: What it is called here, and on the command line.
+        what: What it is, in a few words.
+        prepare: Gives how to start it; takes a directory for what it needs. Raises `NotToBeHad`.
+        dialect: How its clients speak.
+    """
+
+    name: str
+    what: str
+    prepare: Callable[[Path], Ready]
+    dialect: str = "plain"
+
+
+def _asgi(app: str, *packages: str) -> Callable[[Path], Ready]:
+    """An ASGI app on uvicorn's defaults, but for a log line per connection."""
+    command = ("-m", "uvicorn", "--host", "127.0.0.1", "--port", "{port}", "--log-level", "warning", app)
+    return _python(command, *packages, "uvicorn", "uvloop")
+
+
+def _python(command: tuple[str, ...], *packages: str) -> Callable[[Path], Ready]:
+    def prepare(place: Path) -> Ready:
+        versions = " · ".join(f"{package} {_installed(package)}" for package in packages)
+        return Ready((sys.executable, *command), versions)
+
+    return prepare
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        raise NotToBeHad(f"the package {package} is not installed in this Python's environment") from None
+
+
+def _node(script: str, package: str) -> Callable[[Path], Ready]:
+    def prepare(place: Path) -> Ready:
+        node = _program("node")
+        description = NODE_MODULES / package / "package.json"
+        if not description.exists():
+            raise NotToBeHad(f"the npm package {package} is not in {NODE_MODULES.relative_to(ROOT)}")
+        versions = f"{package} {json.loads(description.read_text())['version']} · node {_said(node, '--version')}"
+        return Ready((node, str(SERVERS / script), "{port}"), versions, {"NODE_PATH": str(NODE_MODULES)})
+
+    return prepare
+
+
+def _floor(place: Path) -> Ready:
+    compiler = shutil.which("cc") or _program("gcc", "clang")
+    target = place / "floor"
+    subprocess.run([compiler, "-O2", "-o", str(target), str(SERVERS / "floor.c")], check=True)
+    return Ready((str(target), "{port}"), _said(compiler, "--version"))
+
+
+def _nchan(place: Path) -> Ready:
+    nginx = _program("nginx")
+    built = _said(nginx, "-V", lines=9)
+    module = Path(_match(r"--modules-path=(\S+)", built) or "/usr/lib/nginx/modules") / "ngx_nchan_module.so"
+    if not module.exists() and "nchan" not in built:
+        raise NotToBeHad("nginx is there, its module nchan is not")
+    load = f"load_module {module};" if module.exists() else ""
+    start = _configured(place, "nchan.conf", f'exec "{nginx}" -e stderr -p "{place}" -c "$1"', {"module": load})
+    return Ready(start, built.splitlines()[0].removeprefix("nginx version: "))
+
+
+def _nats(place: Path) -> Ready:
+    nats = _program("nats-server")
+    return Ready(_configured(place, "nats.conf", f'exec "{nats}" -c "$1"', {}), _said(nats, "--version"))
+
+
+def _configured(place: Path, name: str, start: str, values: Mapping[str, str]) -> tuple[str, ...]:
+    """A command that fills the port into a configuration first."""
+    text = (SERVERS / name).read_text()
+    for key, value in {"files": str(open_files()), **values}.items():
+        text = text.replace(f"{{{key}}}", value)
+    template = place / f"{name}.in"
+    template.write_text(text)
+    script = f'sed "s/[{{]port[}}]/$2/" "$0" >"$1" && {start}'
+    return ("sh", "-c", script, str(template), str(place / name), "{port}")
+
+
+def _program(*names: str) -> str:
+    for name in names:
+        if path := shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin"):
+            return path
+    raise NotToBeHad(f"no {' or '.join(names)} on the PATH")
+
+
+def _said(*command: str, lines: int = 1) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    return "\n".join((done.stdout or done.stderr).strip().splitlines()[:lines])
+
+
+def _match(pattern: str, text: str) -> str | None:
+    found = re.search(pattern, text)
+    return found[1] if found else None
+
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("hubbub", "this library on uvicorn", _asgi("benchmarks.servers.hubbub_app:app", "hubbub", "fastapi")),
+        Peer("floor", "a C loop of `send()`, one for each message and member", _floor),
+        Peer(
+            "handwritten",
+            "the manager that everybody copies, FastAPI on uvicorn",
+            _asgi("benchmarks.servers.handwritten:app", "fastapi"),
+        ),
+        Peer("bare", "the same routes on FastAPI and nothing else", _asgi("benchmarks.servers.bare:app", "fastapi")),
+        Peer(
+            "websockets",
+            "`websockets.broadcast` on uvloop",
+            _python(("-m", "benchmarks.servers.websockets_broadcast", "{port}"), "websockets", "uvloop"),
+        ),
+        Peer(
+            "picows",
+            "picows (Cython) and a loop over the room, on uvloop",
+            _python(("-m", "benchmarks.servers.picows_server", "{port}"), "picows", "uvloop"),
+        ),
+        Peer(
+            "socketify",
+            "socketify: uWebSockets (C++) from Python",
+            _python(("-m", "benchmarks.servers.socketify_app", "{port}"), "socketify"),
+        ),
+        Peer("litestar", "Litestar channels on uvicorn", _asgi("benchmarks.servers.litestar_app:app", "litestar")),
+        Peer(
+            "broadcaster",
+            "broadcaster with Starlette on uvicorn",
+            _asgi("benchmarks.servers.broadcaster_app:app", "broadcaster", "starlette"),
+        ),
+        Peer(
+            "python-socketio",
+            "python-socketio on uvicorn",
+            _asgi("benchmarks.servers.socketio_app:app", "python-socketio"),
+            "socketio",
+        ),
+        Peer(
+            "channels",
+            "Django Channels on daphne, in-memory layer",
+            _python(
+                (
+                    "-m",
+                    "daphne",
+                    "-v",
+                    "0",
+                    "-b",
+                    "127.0.0.1",
+                    "-p",
+                    "{port}",
+                    "benchmarks.servers.channels_app:application",
+                ),
+                "channels",
+                "daphne",
+                "django",
+            ),
+        ),
+        Peer("ws", "ws on Node", _node("ws_server.js", "ws")),
+        Peer("socket.io", "Socket.IO on Node", _node("socketio_server.js", "socket.io"), "socketio"),
+        Peer("nchan", "nchan, a module of nginx (C)", _nchan),
+        Peer("nats", "nats-server (Go), its WebSocket", _nats, "nats"),
+    )
+}

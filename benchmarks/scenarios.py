@@ -1,0 +1,393 @@
+"""What is measured: the scenarios, who takes part in each, and what hubbub is to reach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .peers import PEERS
+
+PAYLOAD_BYTES = 128
+_LARGE_BYTES = 4096
+_WARM_S = 0.5
+_SPARE_FILES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much of it.
+
+    Attributes:
+        members: Of the room; what other scenarios need goes with it.
+        seconds: How long each case is measured.
+    """
+
+    members: int = 1000
+    seconds: float = 3.0
+
+    @property
+    def timing(self) -> dict[str, float]:
+        return {"warm_s": min(_WARM_S, self.seconds / 4), "measure_s": self.seconds}
+
+    @property
+    def connections(self) -> int:
+        """Idle ones, or opened and closed."""
+        return self.members * 5
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One server's life: started, loaded in one or more phases, ended.
+
+    Attributes:
+        peer: Which server.
+        phases: What is done to it: each phase with the case that it belongs to.
+        groups: The paths of the clients, group by group.
+        subject: The row that it belongs to, where that is not the peer's.
+        payload: Bytes of a message.
+        environment: What is added to the server's environment.
+        files: Sockets that each side needs.
+    """
+
+    peer: str
+    phases: Sequence[tuple[str, Mapping[str, Any]]]
+    groups: Sequence[Sequence[str]] = ()
+    subject: str = ""
+    payload: int = PAYLOAD_BYTES
+    environment: Mapping[str, str] = field(default_factory=dict)
+    files: int = 0
+
+    @property
+    def row(self) -> str:
+        return self.subject or self.peer
+
+    @property
+    def name(self) -> str:
+        return f"{self.peer}, {self.subject}" if self.subject else self.peer
+
+    @property
+    def sockets(self) -> int:
+        return _SPARE_FILES + (self.files or sum(len(group) for group in self.groups))
+
+
+How = Literal["ratio", "pairs", "more", "median", "worst"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What hubbub is to reach.
+
+    Attributes:
+        text: What it is, for a reader.
+        case: Of the scenario.
+        metric: What is compared.
+        of: The row that is judged.
+        limit: At most.
+        over: The row that it is held against.
+        how: ``"ratio"`` of the medians, median of the ratios of the ``"pairs"``, how much ``"more"`` in medians, the
+            ``"median"`` itself, the ``"worst"`` of all runs.
+        unit: Of what is judged.
+    """
+
+    text: str
+    case: str
+    metric: str
+    of: str
+    limit: float
+    over: str = ""
+    how: How = "ratio"
+    unit: str = ""
+
+
+_COST: Mapping[str, str] = {
+    "cpu_us": "CPU per delivery, µs",
+    "per_s": "deliveries/s",
+    "p50_ms": "p50, ms",
+    "p99_ms": "p99, ms",
+    "server_busy": "server busy",
+    "load_busy": "generator busy",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A kind of load.
+
+    Attributes:
+        name: On the command line.
+        text: What happens in it, for a reader.
+        trials: What one run is made of.
+        metric: What the ratios are of.
+        of: The row that the others are held against.
+        columns: Metrics and their titles.
+        targets: What is to be reached.
+    """
+
+    name: str
+    text: str
+    trials: Callable[[Size], list[Trial]]
+    metric: str = "cpu_us"
+    of: str = "hubbub"
+    columns: Mapping[str, str] = field(default_factory=lambda: _COST)
+    targets: Sequence[Target] = ()
+
+
+_ALL = [name for name in PEERS if name != "bare"]
+_PACED = {"hubbub", "handwritten", "websockets", "socketify", "ws"}
+_SOME = ["hubbub", "handwritten", "socketify", "ws"]
+
+
+def _fanout(size: Size) -> list[Trial]:
+    windows = [(f"window {window}", {"kind": "closed", "window": window, **size.timing}) for window in (1, 16, 64)]
+    paced = ("200 messages/s", {"kind": "paced", "publishers": 16, "rate": 200, **size.timing})
+    return [
+        Trial(peer, [*windows, paced] if peer in _PACED else windows, [["/room/r"] * size.members]) for peer in _ALL
+    ]
+
+
+def _rooms(size: Size) -> list[Trial]:
+    rooms = [[f"/room/r{number:04}"] * 10 for number in range(size.members // 10)]
+    windows = [(f"window {window}", {"kind": "closed", "window": window, **size.timing}) for window in (1, 4)]
+    return [Trial(peer, windows, rooms) for peer in [*_SOME, "litestar"]]
+
+
+def _users(size: Size) -> list[Trial]:
+    users = [[f"/user/u{number:04}"] * 2 for number in range(size.members // 2)]
+    return [Trial(peer, [("window 1", {"kind": "closed", "window": 1, **size.timing})], users) for peer in _SOME]
+
+
+def _echo(size: Size) -> list[Trial]:
+    echo = [("echo", {"kind": "closed", "window": 1, **size.timing})]
+    read = {"text": "x" * PAYLOAD_BYTES, "json": f'{{"body":"{"x" * (PAYLOAD_BYTES - 11)}"}}'}
+    phases = {
+        kind: {"kind": "inbound", "path": f"/read/{kind}", "clients": 200, "payload": payload, **size.timing}
+        for kind, payload in read.items()
+    }
+    return [
+        *[
+            Trial(peer, echo, [["/echo"]] * (size.members // 5))
+            for peer in ("hubbub", "bare", "websockets", *_SOME[2:])
+        ],
+        *[Trial(peer, [(f"{kind}, only read", phases[kind])]) for kind in phases for peer in ("hubbub", "bare")],
+    ]
+
+
+_SHAPES = {"a room": "/room/r", "a room, each a user": "/member/r/u{number:05}"}
+
+
+def _paths(size: Size, shape: str) -> list[str]:
+    return [_SHAPES[shape].format(number=number) for number in range(size.connections)]
+
+
+def _connect(size: Size) -> list[Trial]:
+    return [
+        Trial(peer, [(shape, {"kind": "connect", "paths": _paths(size, shape), "at_once": 64})], files=size.connections)
+        for shape in _SHAPES
+        for peer in ("hubbub", "bare", *(["handwritten"] if shape == "a room" else []))
+    ]
+
+
+def _memory(size: Size) -> list[Trial]:
+    return [
+        Trial(
+            peer,
+            [(shape, {"kind": "memory", "paths": _paths(size, shape), "settle_s": size.seconds})],
+            files=size.connections,
+        )
+        for shape in _SHAPES
+        for peer in ("hubbub", "bare", *(["handwritten"] if shape == "a room" else []))
+    ]
+
+
+def _slow(size: Size) -> list[Trial]:
+    paced = {
+        "kind": "paced",
+        "publishers": 4,
+        "rate": 200,
+        "warm_s": size.seconds / 3,
+        "measure_s": size.seconds * 3,  # so long that an outbox fills, and that who is closed comes back
+        "patience_s": 3.0,
+    }
+    return [
+        Trial(peer, [(peer, {**paced, "never_reads": path})], [["/room/r"] * (size.members // 4)], row, _LARGE_BYTES)
+        for peer in ("hubbub", "handwritten")
+        for row, path in (("one never reads", "/room/r"), ("all read", ""))
+    ]
+
+
+def _scale(size: Size) -> list[Trial]:
+    def trial(peer: str, factor: int, watched: bool) -> Trial:
+        return Trial(
+            peer,
+            [(peer, {"kind": "closed", "window": 1, **size.timing, "probe": "/loop" if watched else ""})],
+            [["/room/r"] * (size.members * factor)],
+            f"members × {factor}{', loop watched' if watched else ''}",
+            environment={"HUBBUB_BENCH_TICKER": "1"} if watched else {},
+        )
+
+    return [
+        trial("hubbub", 1, False),
+        trial("hubbub", 10, False),
+        trial("hubbub", 10, True),
+        trial("handwritten", 10, True),
+    ]
+
+
+_FANOUT_TARGETS = [
+    Target("window 1: CPU per delivery, against the C floor", "window 1", "cpu_us", "hubbub", 1.35, "floor"),
+    Target("window 16: against the hand-written manager", "window 16", "cpu_us", "hubbub", 0.13, "handwritten"),
+    Target("window 16: against socketify (uWebSockets)", "window 16", "cpu_us", "hubbub", 2.0, "socketify"),
+    Target("window 64: against socketify (uWebSockets)", "window 64", "cpu_us", "hubbub", 1.3, "socketify"),
+    Target(
+        "16 publishers, 200 messages/s: CPU used, against the hand-written manager",
+        "200 messages/s",
+        "cpu_us",
+        "hubbub",
+        0.6,
+        "handwritten",
+    ),
+    Target("the same: p99", "200 messages/s", "p99_ms", "hubbub", 0.6, "handwritten"),
+]
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario(
+            "fanout",
+            "One room. What a member sends goes to all. Closed loop with a window: so many messages are in flight, "
+            "each from another member, and the next is sent when one has reached all. Then a paced load: 16 publishers "
+            "that do not wait send 200 messages a second in all, at random times, and CPU is counted until the last "
+            "has arrived.",
+            _fanout,
+            targets=_FANOUT_TARGETS,
+        ),
+        Scenario(
+            "rooms",
+            "The same members in rooms of ten, a window in each room.",
+            _rooms,
+            targets=[
+                Target(
+                    "100 rooms of 10: CPU per delivery, against the hand-written manager",
+                    "window 1",
+                    "cpu_us",
+                    "hubbub",
+                    0.6,
+                    "handwritten",
+                )
+            ],
+        ),
+        Scenario("users", "Users with two tabs each; what a tab sends goes to both.", _users),
+        Scenario(
+            "echo",
+            "Each client gets back what it sends. Then messages that the server only reads, of 200 clients: "
+            "`async for` and `iter_json` of a connection, against Starlette's `iter_text` and `iter_json` on bare "
+            "FastAPI. There a delivery is one to the server, and one message in a hundred is answered.",
+            _echo,
+            targets=[
+                Target(f"one received message ({kind}), against bare FastAPI", case, "cpu_us", "hubbub", 1.1, "bare")
+                for kind, case in (("`async for`", "text, only read"), ("`iter_json`", "json, only read"))
+            ],
+        ),
+        Scenario(
+            "connect",
+            "Connections are opened, 64 at a time, held, and closed with a Close frame.",
+            _connect,
+            metric="open_us",
+            columns={"open_us": "CPU to accept, µs", "life_us": "CPU with the close, µs", "per_s": "accepted/s"},
+            targets=[
+                Target(
+                    "CPU of an accepted connection, against bare FastAPI", "a room", "open_us", "hubbub", 1.2, "bare"
+                ),
+                Target(
+                    "the same, each a user (for comparison)", "a room, each a user", "open_us", "hubbub", 1.2, "bare"
+                ),
+            ],
+        ),
+        Scenario(
+            "memory",
+            "Connections are opened and idle. What each adds to the server's own memory (USS) and resident memory "
+            "(RSS), at once and when it has settled.",
+            _memory,
+            metric="uss_kb",
+            columns={
+                "uss_kb": "USS, KiB",
+                "rss_kb": "RSS, KiB",
+                "uss_opened_kb": "USS at once, KiB",
+                "rss_opened_kb": "RSS at once, KiB",
+            },
+            targets=[
+                Target(text, shape, "uss_kb", "hubbub", 2.5, "bare", "more", " KiB")
+                for text, shape in (
+                    ("memory of an idle connection, over bare FastAPI", "a room"),
+                    ("the same, each a user (for comparison)", "a room, each a user"),
+                )
+            ],
+        ),
+        Scenario(
+            "slow",
+            "One room of a quarter of the members, messages of 4 KiB, 200 a second from 4 of them, paced. With one "
+            "more member that never reads, has next to no receive buffer, and comes back as often as it is closed; and "
+            "without. Latencies are those of the others. What has not arrived after 3 seconds counts with its age.",
+            _slow,
+            metric="p99_ms",
+            of="one never reads",
+            columns={
+                "p50_ms": "p50, ms",
+                "p99_ms": "p99, ms",
+                "max_ms": "longest, ms",
+                "missing": "share not arrived",
+                "closings": "closed by the server",
+                "server_busy": "server busy",
+                "load_busy": "generator busy",
+            },
+            targets=[
+                Target(
+                    "one member that never reads: p99 of the others, against none",
+                    "hubbub",
+                    "p99_ms",
+                    "one never reads",
+                    1.1,
+                    "all read",
+                    "pairs",
+                ),
+                Target(
+                    "the same: longest latency of all runs",
+                    "hubbub",
+                    "max_ms",
+                    "one never reads",
+                    50,
+                    how="worst",
+                    unit=" ms",
+                ),
+            ],
+        ),
+        Scenario(
+            "scale",
+            "One room, window 1, and the same with ten times the members. In runs of their own a ticker of 1 ms in the "
+            "server looks for the longest time that its event loop was not free.",
+            _scale,
+            of="members × 10",
+            columns={**_COST, "loop_ms": "loop not free, ms"},
+            targets=[
+                Target(
+                    "10,000 members: CPU per delivery, against 1,000",
+                    "hubbub",
+                    "cpu_us",
+                    "members × 10",
+                    1.2,
+                    "members × 1",
+                ),
+                Target(
+                    "10,000 members: longest time that the loop is not free (median of the runs)",
+                    "hubbub",
+                    "loop_ms",
+                    "members × 10, loop watched",
+                    10,
+                    how="median",
+                    unit=" ms",
+                ),
+            ],
+        ),
+    )
+}

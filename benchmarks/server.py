@@ -1,0 +1,142 @@
+"""Starts a server as a process of its own, on a core of its own, and runs the load generator against it."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from .meter import family
+
+ROOT = Path(__file__).parent.parent
+
+_START_S = 30.0
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+
+
+class DidNotStart(Exception):
+    """A server did not come to listen; says what it wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that listens."""
+
+    port: int
+    pid: int
+
+
+@contextmanager
+def serving(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[Running]:
+    """Runs a command that serves on ``{port}``, until the block ends.
+
+    Raises:
+        DidNotStart: It ended, or nobody listens in time.
+    """
+    port = _free_port()
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            [part.replace("{port}", str(port)) for part in command],
+            cwd=ROOT,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_settle_in,
+        )
+        try:
+            _wait(process, port, output)
+            yield Running(port, process.pid)
+        finally:
+            _end(process)
+
+
+def load(server: Running, spec: Mapping[str, Any], timeout_s: float = 300.0) -> list[dict[str, Any]]:
+    """Runs the load generator; gives a result for each phase, up to one that failed.
+
+    Raises:
+        RuntimeError: It failed; says how.
+    """
+    whole = {"port": server.port, "pid": server.pid, "core": _cores()[1] if len(_cores()) > 1 else None, **spec}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.phases"],
+            input=json.dumps(whole),
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"the load generator did not end in {timeout_s:.0f} s") from None
+    if done.returncode:
+        raise RuntimeError(f"the load generator ended with {done.stderr.strip().splitlines()[-1][:400]}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def open_files() -> int:
+    """How many sockets a process of ours may have."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
+def _settle_in() -> None:
+    """In the server's process, before it is one: its core, its limits, and its end where ours is."""
+    os.sched_setaffinity(0, _cores()[:1])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files(), open_files()))
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _cores() -> list[int]:
+    """What we may run on: the first is the server's, the second the load generator's."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, output: IO[bytes]) -> None:
+    deadline = time.monotonic() + _START_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                output.seek(0)
+                said = output.read()[-800:].decode(errors="replace").strip()
+                raise DidNotStart(said.splitlines()[-1] if said else "it says nothing") from None
+            time.sleep(0.05)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a server and what it started: measured is measured, so at once."""
+    try:
+        members = family(psutil.Process(process.pid))
+    except psutil.NoSuchProcess:
+        members = []
+    for each in members:
+        try:
+            each.kill()
+        except psutil.NoSuchProcess:
+            pass
+    process.wait(10)

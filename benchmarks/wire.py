@@ -1,0 +1,55 @@
+"""The client side of RFC 6455, for a load generator: handshakes, masked frames, and a parser for what comes back.
+
+Plain functions over bytes: nothing here waits. All messages of one run have one size, so that the generator need not
+parse what comes in whole frames of that size; the parser is for everything else (pings, pieces, the end).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+
+
+def handshake(host: str, path: str) -> bytes:
+    """The request; it offers no compression."""
+    lines = [
+        f"GET {path} HTTP/1.1",
+        f"Host: {host}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def client_frame(payload: bytes, opcode: int = TEXT) -> bytes:
+    """A frame as a client sends it. Masked with zeros, which every server has to take (section 5.3)."""
+    size = len(payload)
+    if size < 126:
+        head = bytes((0x80 | opcode, 0x80 | size))
+    elif size < 65536:
+        head = bytes((0x80 | opcode, 0x80 | 126)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((0x80 | opcode, 0x80 | 127)) + size.to_bytes(8, "big")
+    return head + b"\0\0\0\0" + payload
+
+
+def frames(data: bytes) -> Iterator[tuple[int, int, bytes, int]]:
+    """The whole frames at the start of ``data``: (opcode, wire size, payload, where the next one begins)."""
+    at, end = 0, len(data)
+    while end - at >= 2:
+        opcode, size, head = data[at] & 0x0F, data[at + 1], 2
+        if size == 126:
+            head = 4
+        elif size == 127:
+            head = 10
+        if end - at < head:
+            return
+        if head > 2:
+            size = int.from_bytes(data[at + 2 : at + head], "big")
+        if end - at < head + size:
+            return
+        yield opcode, head + size, data[at + head : at + head + size], at + head + size
+        at += head + size

@@ -50,7 +50,9 @@ class Guard:
             if size > limit:
                 problem = f"a message of {size} bytes; the limit is {limit}"
                 return Complaint("message_too_big", problem, CloseCode.MESSAGE_TOO_BIG)
-        if rate is not None and not self._within(rate, now):
+        if rate is None or self._allowance >= 1.0:
+            self._allowance -= 1.0
+        elif not self._earned(rate, now):
             return Complaint("rate_limited", f"over {rate:g} messages a second", CloseCode.RATE_LIMITED)
         return None
 
@@ -59,13 +61,12 @@ class Guard:
         self.errors += 1
         return self.limits.max_errors is not None and self.errors >= self.limits.max_errors
 
-    def _within(self, rate: float, now: float) -> bool:
-        """A token bucket, filled up only when it runs dry."""
+    def _earned(self, rate: float, now: float) -> bool:
+        """Fills up the token bucket, now that it ran dry, and takes one."""
+        earned = (now - self._refilled_at) * rate
+        self._refilled_at = now
+        self._allowance = min(self._allowance + earned, max(1.0, rate * BURST_S))
         if self._allowance < 1.0:
-            earned = (now - self._refilled_at) * rate
-            self._refilled_at = now
-            self._allowance = min(self._allowance + earned, max(1.0, rate * BURST_S))
-            if self._allowance < 1.0:
-                return False
+            return False
         self._allowance -= 1.0
         return True

@@ -29,7 +29,7 @@ from .origin import OriginPolicy
 from .positions import Joined, Position, since_for
 from .presence import Info, Member
 from .redaction import HandshakeFilter
-from .registrar import Active, Exclude, Registrar
+from .registrar import NOBODY, Active, Exclude, Registrar
 from .stats import Counters, Stats
 from .tasks import Tasks
 from .threads import FromThread
@@ -199,8 +199,8 @@ class ConnectionManager:
         raise why_not_running(installed=self.installed, mounted=mounted)
 
     def _check_loop(self, websocket: WebSocket | None = None) -> None:
-        loop = self.check_running(websocket)
-        if asyncio.get_running_loop() is not loop:
+        running = asyncio.get_running_loop()
+        if running is not self._loop and running is not self.check_running(websocket):
             raise WrongLoop(
                 "this ConnectionManager runs on another event loop. In tests, use one client for all sockets: "
                 "`with TestClient(app) as client:`; from a thread, use `manager.from_thread`"
@@ -368,7 +368,8 @@ class ConnectionManager:
         name = EVERYONE_NAME if isinstance(room, Everyone) else room_name(room)
         if key is not None and not isinstance(key, str):
             raise InvalidArgument("key", f"got {shown(key)}", "a str, or None")
-        return await self._publish(name, Envelope(encode(message), self._registrar.ids(exclude), key))
+        excluded = NOBODY if exclude is None else self._registrar.ids(exclude)
+        return await self._publish(name, Envelope(encode(message), excluded, key))
 
     async def broadcast_to_room(self, room: str, message: Message, *, exclude: Exclude = None) -> Position | None:
         """`broadcast` to a room, in the order that people know."""

@@ -29,6 +29,7 @@ EVERYONE: Final = Everyone()
 EVERYONE_NAME: Final[Literal["$everyone"]] = "$everyone"
 USER_LABEL: Final[Literal["$user"]] = "$user"
 _USER_PREFIX = "$user:"
+_SUSPECT: Final = frozenset(("", "$"))
 
 
 def room_name(room: object, argument: str = "room") -> str:
@@ -37,6 +38,8 @@ def room_name(room: object, argument: str = "room") -> str:
     Raises:
         InvalidArgument: It is not a str, is empty, has over 255 bytes, or starts with ``$``.
     """
+    if isinstance(room, str) and room[:1] not in _SUSPECT and len(room) <= MAX_NAME_BYTES and room.isascii():
+        return room
     accepted = f"a str of 1 to {MAX_NAME_BYTES} bytes that does not start with '$'"
     if room is None:
         raise InvalidArgument(

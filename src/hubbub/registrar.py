@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -31,6 +31,8 @@ _PARTS = 8  # so that a look at very many connections does not keep the loop
 
 Exclude = Connection | WebSocket | str | Iterable[Connection | WebSocket | str] | None
 """Whom a broadcast leaves out: connections, WebSockets or connection ids, one or several."""
+
+NOBODY: Final[frozenset[str]] = frozenset()
 
 _EXCLUDABLE = "a Connection, a WebSocket, a connection's id, or several of them"
 
@@ -88,7 +90,7 @@ class Registrar:
             InvalidArgument: It is nothing that can be left out.
         """
         if exclude is None:
-            return frozenset()
+            return NOBODY
         if isinstance(exclude, (str, Connection, WebSocket)):
             exclude = (exclude,)
         elif not isinstance(exclude, Iterable):

@@ -243,6 +243,13 @@ class Room:
         for alias in member.continues:
             self.aliases.setdefault(alias, set()).add(member.id)
 
+    @property
+    def roster(self) -> Roster:
+        """The members as they are now."""
+        if self._roster is None:
+            self._roster = Roster(self.members.values())
+        return self._roster
+
     def launch(self) -> tuple[Flight, list[tuple[RoomMember, list[Outgoing]]]]:
         """Takes what is pending.
 
@@ -250,9 +257,7 @@ class Room:
             The flight, and who does not get just that, with what it gets: who is excluded from a message or ahead.
         """
         batch, self.pending = self.pending, []
-        if self._roster is None:
-            self._roster = Roster(self.members.values())
-        flight = self.flight = Flight(batch, self._roster)
+        flight = self.flight = Flight(batch, self.roster)
         excluded = {name for outgoing in batch if outgoing.exclude for name in outgoing.exclude}
         if not excluded and not self.ahead:
             return flight, []

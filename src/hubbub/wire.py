@@ -239,10 +239,14 @@ class Wire:
             event = await self._ahead.get()
         else:
             self._receiving = True
+            receive = self._receive
             try:
                 while True:
-                    event = await self._receive()
-                    if self._passes(event):
+                    event = await receive()
+                    if event["type"] == "websocket.receive":
+                        if self._admit(event):
+                            return event
+                    elif self._passes(event):
                         break
             finally:
                 self._receiving = False

@@ -684,7 +684,7 @@ def fuzz(seed: str, transport: str, loop: str, certificate: Certificate, seconds
     assert sum(guest.complete for guest in guests) >= GUESTS // 4, "hardly anybody saw everything"
 
 
-CONFIG: dict[str, Any] = {"ws_ping_interval": 0.1, "ws_ping_timeout": None, "log_level": "warning"}
+CONFIG: dict[str, Any] = {"ws_ping_interval": 0.1, "ws_ping_timeout": 60.0, "log_level": "warning"}
 
 
 def first_of(error: BaseException) -> BaseException:

@@ -91,7 +91,7 @@ def place(request: pytest.FixtureRequest, loop: str, certificate: Certificate) -
             finally:
                 del connections[name]
 
-    config: dict[str, Any] = {"ws_ping_interval": 0.05, "ws_ping_timeout": None, "log_level": "warning"}
+    config: dict[str, Any] = {"ws_ping_interval": 0.05, "ws_ping_timeout": 60.0, "log_level": "warning"}
     with site(app, request.param, loop, certificate, **config) as served:
         yield Place(served, manager, connections)
 

@@ -128,13 +128,12 @@ class Fanout:
         while self._dirty:
             room = next(iter(self._dirty))
             del self._dirty[room]
-            if room.flight is None and self._flush_small(room):
-                continue
-            flight = room.flight or self._launch(room)
-            if self._fly(flight, room, deadline):
-                room.flight = None
-            if room.flight is not None or room.pending:
-                self._dirty[room] = None
+            if room.flight is not None or not self._flush_small(room):
+                flight = room.flight or self._launch(room)
+                if self._fly(flight, room, deadline):
+                    room.flight = None
+                if room.flight is not None or room.pending:
+                    self._dirty[room] = None
             if self._past(deadline):
                 return
 

@@ -182,6 +182,16 @@ def test_a_flush_to_many_lets_the_loop_turn_between_slices(loop: FakeLoop, fanou
     assert (direct.got, gone.got, late.got) == (b"123", b"12", b"3")
 
 
+def test_a_flush_of_many_rooms_lets_the_loop_turn_too(loop: FakeLoop, fanout: Fanout) -> None:
+    members = [Member(str(number)) for number in range(10)]
+    for member in members:
+        member.on_write = lambda: loop.advance(fanout_module.SLICE_S)
+        fanout.add(room_of(member), out(b"1"))
+    for turn in range(1, 11):
+        loop.turn()
+        assert sum(bool(member.got) for member in members) == turn
+
+
 def test_who_comes_back_within_a_flight_gets_nothing_twice(loop: FakeLoop, fanout: Fanout) -> None:
     members = [Member(str(number)) for number in range(2 * fanout_module._STRIDE)]
     members[0].on_write = lambda: loop.advance(fanout_module.SLICE_S)

@@ -27,6 +27,7 @@ from .meter import Meter, family, settled
 Result = dict[str, Any]
 
 _ROUND_S = 10.0  # what a window may take to go once around
+_ROUNDS = 2  # that are measured at least
 _ANSWERED = 100  # the servers' /read routes answer one message in so many
 _WARM_CONNECTIONS = 50
 
@@ -41,11 +42,13 @@ def closed(load: Load, window: int, warm_s: float, measure_s: float, probe: str 
         load: The clients.
         window: Messages in flight per group.
         warm_s: How long before it is measured.
-        measure_s: How long it is measured.
+        measure_s: How long it is measured; longer where a window takes long to go around.
         probe: A path that the server answers with JSON, which is added: asked as it begins to measure, and as it ends.
     """
     if len(load.clients) * window > _ROUND_S * load.rate:
         return {"skipped": f"a window would take longer than {_ROUND_S:.0f} s to go once around"}
+    if load.rate:
+        measure_s = max(measure_s, _ROUNDS * len(load.clients) * window / load.rate)
 
     def refill(group: Group) -> None:
         clients = group.clients

@@ -121,7 +121,7 @@ def _verdict(target: Target, part: Part | None) -> list[str]:
     verdict = "met" if value <= target.limit else "**not met**"
     if (members := part["settings"]["members"]) != _MEMBERS:
         verdict += f", with {members:,} for {_MEMBERS:,} members"
-    return [shown(value) + target.unit, _spread(median(pairs), pairs) if pairs else "", limit, verdict]
+    return [f"{value:.3g}{target.unit}", _spread(median(pairs), pairs) if pairs else "", limit, verdict]
 
 
 def _machines(parts: Mapping[str, Part]) -> str:

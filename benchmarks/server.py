@@ -87,7 +87,8 @@ def load(server: Running, spec: Mapping[str, Any], timeout_s: float = 300.0) -> 
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"the load generator did not end in {timeout_s:.0f} s") from None
     if done.returncode:
-        raise RuntimeError(f"the load generator ended with {done.stderr.strip().splitlines()[-1][:400]}")
+        said = done.stderr.strip().splitlines() or [f"status {done.returncode}, and says nothing"]
+        raise RuntimeError(f"the load generator ended with {said[-1][:400]}")
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

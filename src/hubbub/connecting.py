@@ -40,7 +40,7 @@ class Connecting:
         wire = self._connection.wire
         await wire.close(*close_for(error, stopping=wire.transport.restarting is not False))
         if self._connection.departure is not None:
-            await asyncio.shield(self._connection.departure)  # presence is what it says once the block is left
+            await asyncio.wait([self._connection.departure])  # presence is what it says once the block is left
         return is_disconnect(error)
 
 

@@ -272,7 +272,7 @@ class Connection:
         return sent
 
     def _write(self, payload: Payload) -> bool:
-        self.flush()
+        self.wire.flush()  # of all managers that share the socket
         return self._open and self.writer.write(payload.frame())
 
     async def close(self, code: int = 1000, reason: str | None = None) -> None:

@@ -50,6 +50,8 @@ class Fanout:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._dirty.clear()
+        self._pending_bytes = 0
 
     def stop(self) -> None:
         """Writes what is pending, and ends."""
@@ -106,10 +108,10 @@ class Fanout:
         Args:
             room: Where it published, whose patience it is.
         """
-        if self._flush_interval_s and self._handle is not None and self._loop is not None:
-            self._handle.cancel()
-            self._handle = self._loop.call_soon(self._run)
-        while self.crowded:  # noqa: ASYNC110 - the flights that are before it are busy, not idle
+        while self.crowded and self._loop is not None:
+            if self._flush_interval_s and self._handle is not None:
+                self._handle.cancel()
+                self._handle = self._loop.call_soon(self._run)
             await asyncio.sleep(0)
         await asyncio.sleep(_PACE_S)
         if room.patience is None:

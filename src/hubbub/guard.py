@@ -9,7 +9,7 @@ from .close import CloseCode
 from .options import Limits
 
 BURST_S: Final = 5.0
-"""How many seconds' worth of messages a client can save up."""
+"""How many seconds' worth of messages a client can save up; at most twice that passes in one burst."""
 
 
 class Complaint(NamedTuple):

@@ -95,7 +95,7 @@ class Memberships:
             room.advance(delivery.position)
         elif room.catching_up:
             # Not in the history, so that a replay would not bring it.
-            for catch_up in room.catching_up.values():
+            for catch_up in tuple(room.catching_up.values()):  # a write may find that the peer is gone
                 data = room.outgoing(delivery).frame_for(catch_up.member)
                 if data is not None:
                     catch_up.member.writer.write(data, room, delivery.key)
@@ -185,7 +185,11 @@ class Memberships:
         membership = self._check_in(connection, room)
         catch_up = CatchUp(connection, since.offset)
         room.catching_up[connection.id] = catch_up
-        page = await self._broker.history(room.name, since, _PAGE_MESSAGES)
+        try:
+            page = await self._broker.history(room.name, since, _PAGE_MESSAGES)
+        except BaseException:
+            self._take_out(connection, room.name)
+            raise
         if not connection.is_open:
             raise WebSocketDisconnect(*(connection.wire.closed or (1006, "")))
         joined = membership.joined = Joined(page.head, page.whole)

@@ -114,16 +114,18 @@ class HubbubMiddleware:
         for connection in tuple(wire.connections):
             connection.flush()
             connection.gone(grace=True)
-        if wire.accepted:
-            await wire.close(*close_for(ended, stopping=wire.transport.restarting is not False))
-        else:
-            # Uvicorn notes one pass of the loop late that a denial was sent, and would log an error.
-            await asyncio.sleep(0)
-        for owner in wire.owners:
-            owner.release(wire)
-        wire.ended()
+        try:
+            if wire.accepted:
+                await wire.close(*close_for(ended, stopping=wire.transport.restarting is not False))
+            else:
+                # Uvicorn notes one pass of the loop late that a denial was sent, and would log an error.
+                await asyncio.sleep(0)
+        finally:
+            for owner in wire.owners:
+                owner.release(wire)
+            wire.ended()
 
     def _say_fallback(self, reason: str | None) -> None:
         if reason is not None and reason not in self._fallbacks:
             self._fallbacks.add(reason)
-            logger.info("writing through the server's ASGI send, the slower way: %s", reason)
+            logger.info("not writing straight to the socket, but through %s", reason)

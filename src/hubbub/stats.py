@@ -23,7 +23,7 @@ class Stats:
         stalled: Connections aborted because their outbox, or their close, did not move.
         errors: Bad messages of clients, by the code of the error frame.
         refused: Connections refused or closed by a limit or a check, by what refused them.
-        fast_path: The share of the open connections that are written to directly, from 0 to 1.
+        fast_path: The share of the open connections whose frames go straight to the socket, from 0 to 1.
     """
 
     connections: int

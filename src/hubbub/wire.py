@@ -22,7 +22,7 @@ from .frames import Opcode, frame
 from .guard import Complaint, Guard
 from .options import Limits
 from .read_ahead import ReadAhead
-from .transports import Event, ServerSend, transport_for
+from .transports import AsgiTransport, Event, ServerSend, transport_for
 from .writer import Writer, control
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Wire:
         self._receiving = False
         self._received = True
         self._server_receive = receive
-        self._receive = receive if self.fallback_reason is None else self._interruptible
+        self._receive = self._interruptible if isinstance(self.transport, AsgiTransport) else receive
         self._reader: asyncio.Task[Any] | None = None
         self._subprotocol: str | None = None
         self._closed_here = False
@@ -221,7 +221,7 @@ class Wire:
             await self.transport.send(event)
 
     async def _send_in_order(self, event: Event) -> None:
-        self._flush()
+        self.flush()
         if self.closed is None:
             try:
                 await self.writer.send(event)
@@ -339,7 +339,7 @@ class Wire:
     def close_soon(self, cause: CloseCode | Closed, *, discard: bool = False, grace: bool = True) -> None:
         """Closes like `close`, without waiting. Idempotent."""
         if not discard:
-            self._flush()
+            self.flush()
         if self.closed is None:
             self._closed_here = True
             code, reason = _code(cause) if isinstance(cause, CloseCode) else cause
@@ -352,7 +352,7 @@ class Wire:
         if self.closed is None:
             self._end(1006, "", discard=True, grace=True)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Writes what was published before. It may turn out by it that the peer is gone."""
         for connection in tuple(self.connections):
             connection.flush()

@@ -219,6 +219,7 @@ class Writer:
     async def _drain(self, outbox: Outbox[_Turn]) -> None:
         try:
             while True:
+                await self.transport.ready()  # before the take: what waits is shared with others, what is taken is not
                 item = outbox.take(_CHUNK_BYTES)
                 if item is None:
                     notices = outbox.take_dropped()
@@ -248,10 +249,11 @@ class Writer:
         self._own_bytes = _size(turn.event)
         try:
             await self.transport.send(turn.event)
-        except Exception as error:
+        except BaseException as error:
+            known = isinstance(error, Exception)
             if not turn.sent.done():
-                turn.sent.set_exception(error)
-            if isinstance(error, OSError):
+                turn.sent.set_exception(error if known else ConnectionResetError("the socket is gone"))
+            if isinstance(error, OSError) or not known:
                 raise
         else:
             if not turn.sent.done():

@@ -25,6 +25,7 @@ from examples import (
     getting_started,
     limits,
     notifications,
+    own_lifespan,
     quickstart,
     rooms,
     slow_clients,
@@ -428,3 +429,11 @@ class TestNotifications:
         async with client(server, "/ws/ann") as again:
             await ask(server, "/users/ann/notifications?text=Two", "POST")
             assert (await receive(again))["text"] == "Two"
+
+
+async def test_an_app_enters_its_own_lifespan_on_a_server_that_runs_none() -> None:
+    with serving(own_lifespan.application, lifespan="off") as server:
+        async with client(server, "/ws") as one, client(server, "/ws") as two:
+            await one.send("hello")
+            assert [await receive(each) for each in (one, two)] == ["hello", "hello"]
+        await eventually(lambda: not own_lifespan.manager.stats().connections)

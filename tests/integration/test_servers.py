@@ -81,7 +81,6 @@ DAPHNE = "daphne --bind 127.0.0.1 --port {port}"
 FAST = [
     Kind("uvicorn-uvloop", UVICORN, loop="uvloop"),
     Kind("uvicorn-asyncio", f"{UVICORN} --loop asyncio", loop="asyncio"),
-    Kind("uvicorn-tls", f"{UVICORN} --ssl-certfile {{folder}}/cert.pem --ssl-keyfile {{folder}}/key.pem", tls=True),
     Kind("fastapi-run-uvloop", FASTAPI, loop="uvloop"),
     Kind("fastapi-run-asyncio", FASTAPI, loop="asyncio"),  # it has no option for it: as where uvloop is not installed
     Kind("gunicorn-uvloop", f"{GUNICORN} --worker-class uvicorn_worker.UvicornWorker", loop="uvloop"),
@@ -89,6 +88,12 @@ FAST = [
     Kind("wrapped-later", f"uvicorn {APPS}.wrapped_later:app --port {{port}}"),
 ]
 FALLBACK = [
+    Kind(
+        "uvicorn-tls",
+        f"{UVICORN} --ssl-certfile {{folder}}/cert.pem --ssl-keyfile {{folder}}/key.pem",
+        "through the server's transport: TLS",
+        tls=True,
+    ),
     Kind("wrapped-outside", f"uvicorn {APPS}.wrapped_outside:app --port {{port}}", "another middleware wraps send"),
     Kind("uvicorn-websockets", f"{UVICORN} --ws websockets", "websockets_impl.WebSocketProtocol is not uvicorn's"),
     Kind("uvicorn-wsproto", f"{UVICORN} --ws wsproto", "wsproto_impl.WSProtocol is not uvicorn's"),
@@ -147,7 +152,7 @@ class Server:
     @property
     def excuses(self) -> list[str]:
         """Where the manager says why it does not take the fast path."""
-        return [line for line in self.lines("[hubbub] INFO ") if "ASGI send" in line]
+        return [line for line in self.lines("[hubbub] INFO ") if "not writing straight to the socket" in line]
 
     @property
     def surprises(self) -> int:

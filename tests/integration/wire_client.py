@@ -506,7 +506,7 @@ class Site(NamedTuple):
     @property
     def fast_path(self) -> float:
         """What `stats` is to say of it."""
-        return 0.0 if self.transport == "asgi" else 1.0
+        return 1.0 if self.transport == "direct" else 0.0
 
     async def client(self, path: str, **options: Any) -> WireClient:
         return await WireClient.open(self.server, path, tls=self.tls, **options)

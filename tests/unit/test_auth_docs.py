@@ -68,7 +68,7 @@ class Server(uvicorn.Server):
 
 @contextmanager
 def running(app: Any) -> Iterator[int]:
-    config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5)
+    config = uvicorn.Config(app, port=0, log_config=None, log_level="info", timeout_graceful_shutdown=5)
     server = Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -18,7 +18,7 @@ from hubbub.frames import Opcode, frame
 
 pytest.importorskip("psutil", reason="the benchmark measures with psutil")
 
-from benchmarks import compare, report, wire
+from benchmarks import compare, report, server, wire
 from benchmarks.compare import Outcome, Record, Runs
 from benchmarks.dialects import DIALECTS
 from benchmarks.load import Group
@@ -194,7 +194,7 @@ def test_a_table_has_medians_spreads_and_ratios() -> None:
 
 
 @pytest.mark.parametrize(
-    ("floor", "cells"), [(4.0, "| 1.25 | 1.25 | 1.35 | met |"), (2.0, "| 2.50 | 2.50 | 1.35 | **not met** |")]
+    ("floor", "cells"), [(4.0, "| 1.25 | 1.25 | 1.35 | met |"), (2.0, "| 2.5 | 2.50 | 1.35 | **not met** |")]
 )
 def test_a_target_is_met_or_not(floor: float, cells: str) -> None:
     assert cells in report.markdown({"fanout": made({"hubbub": [5], "floor": [floor]})})
@@ -270,3 +270,17 @@ def test_a_peer_that_nobody_knows_is_refused() -> None:
     )
     assert done.returncode == 2
     assert "no peer hubub; there are hubbub, floor," in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "status -9, and says nothing"),
+        ("raise SystemExit('no sockets left')", "no sockets left"),
+    ],
+)
+def test_a_generator_that_ends_early_says_how(monkeypatch: pytest.MonkeyPatch, program: str, said: str) -> None:
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda command, **options: run([sys.executable, "-c", program], **options))
+    with pytest.raises(RuntimeError, match=said):
+        server.load(server.Running(port=1, pid=1), {})

@@ -441,6 +441,18 @@ def test_who_publishes_much_flushes_and_lets_the_loop_turn() -> None:
     run(main)
 
 
+def test_nobody_is_held_by_a_fanout_that_has_stopped() -> None:
+    async def main(fanout: Fanout) -> None:
+        room = room_of(ann := Member("ann"))
+        fanout.stop()
+        await asyncio.wait_for(paced(fanout, room, FLUSH_BYTES), 1)
+        fanout.start(asyncio.get_running_loop())
+        assert not fanout.crowded
+        assert not ann.got
+
+    run(main)
+
+
 def test_a_publisher_waits_a_little_for_who_reads() -> None:
     async def main(fanout: Fanout) -> None:
         ann = Member("ann", slow=True)

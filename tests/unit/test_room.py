@@ -17,7 +17,8 @@ from hubbub import membership as membership_module
 from hubbub.brokers import Broker, MemoryBroker
 from hubbub.codec import encode
 from hubbub.connection import Home
-from hubbub.envelope import Envelope
+from hubbub.envelope import Envelope, Page
+from hubbub.errors import BrokerUnavailable
 from hubbub.fanout import Fanout
 from hubbub.frames import Opcode, frame, split
 from hubbub.membership import Memberships
@@ -440,6 +441,67 @@ def test_who_comes_back_while_a_message_is_pending_for_the_others_gets_it_once()
             assert stays.complaints == returns.complaints == []
             assert [offset for offset, _ in stays.seen] == [1]
             assert [offset for offset, _ in returns.seen] == [1]
+        finally:
+            await world.end()
+
+    asyncio.run(main())
+
+
+def test_who_is_found_gone_while_it_catches_up_does_not_keep_news_from_the_others() -> None:
+    async def main() -> None:
+        broker = MemoryBroker(FakeClock())
+        world = World(broker, broker)
+        await world.start()
+        try:
+            for client in world.clients:
+                await world.come_at_once(client)
+            gone, other, stays = world.clients
+            told: list[str] = []
+
+            def lost(message: dict[str, Any]) -> None:
+                told.append("gone")
+                world.go(gone)
+
+            room = world.memberships.rooms["lobby"]
+            for client in (gone, other):
+                assert client.connection is not None
+                room.remove(client.connection)
+                room.catching_up[client.connection.id] = CatchUp(client.connection, 0)
+            gone.writer._take = lost
+            other.writer._take = lambda message: told.append("other")
+            stays.writer._take = lambda message: told.append("stays")
+            await world.say_news()
+            await asyncio.sleep(0)
+            assert told == ["gone", "other", "stays"]
+        finally:
+            await world.end()
+
+    asyncio.run(main())
+
+
+def test_a_join_whose_history_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        broker = MemoryBroker(FakeClock())
+        world = World(broker, broker)
+        await world.start()
+        try:
+            client = world.clients[0]
+            await world.come_at_once(client)
+            world.go(client)
+
+            async def fail(*_: object) -> Page:
+                raise BrokerUnavailable("away")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(broker, "history", fail)
+                with pytest.raises(BrokerUnavailable):
+                    await world.come_at_once(client)
+            assert client.connection is not None
+            assert not client.connection.memberships
+            assert world.memberships.rooms["lobby"].size == 0
+            client.position = None
+            await world.memberships.join(client.connection, "lobby", None)
+            assert world.memberships.rooms["lobby"].size == 1
         finally:
             await world.end()
 

@@ -19,9 +19,10 @@ def transport_for(send: ServerSend, end_task: Callable[[], None]) -> tuple[Trans
         end_task: Ends the application's task; the last resort of a server that gives no access to its sockets.
 
     Returns:
-        The transport, and why it is not the fast one (None where it is).
+        The transport, and through what frames go, and why, where they don't go straight to the socket.
     """
     found = protocol_of(send)
     if isinstance(found, str):
-        return AsgiTransport(send, end_task), found
-    return UvicornTransport(found, send), None
+        return AsgiTransport(send, end_task), f"the server's ASGI send, message by message: {found}"
+    transport = UvicornTransport(found, send)
+    return transport, transport.detour

@@ -40,6 +40,9 @@ class AsgiTransport(Transport):
     def write(self, data: bytes) -> bool:
         return False
 
+    async def ready(self) -> None:
+        pass  # there is no telling
+
     async def write_soon(self, data: bytes) -> None:
         for opcode, payload in split(data):
             if opcode is Opcode.TEXT:

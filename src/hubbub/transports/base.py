@@ -34,6 +34,10 @@ class Transport(ABC):
         """
 
     @abstractmethod
+    async def ready(self) -> None:
+        """Waits until the socket takes something, or is gone."""
+
+    @abstractmethod
     async def write_soon(self, data: bytes) -> None:
         """Waits until the socket takes something, and writes frames.
 

@@ -27,6 +27,7 @@ import asyncio
 import os
 import sys
 from functools import partial
+from types import MethodType
 from typing import Any, Final, Protocol
 
 from websockets.server import ServerProtocol
@@ -57,12 +58,14 @@ def protocol_of(send: ServerSend) -> UvicornProtocol | str:
     if owner is None and (hasattr(send, "__wrapped__") or "<locals>" in repr(send)):
         return "another middleware wraps send"
     if owner is None and isinstance(send, partial):
-        owner = getattr(send.func, "__self__", None)  # daphne's; named below
+        owner = getattr(send.func, "__self__", None)  # daphne's
     if owner is None:
         return "unknown server"
     cls = type(owner)
-    if isinstance(send, partial) or cls.__module__ != "uvicorn.protocols.websockets.websockets_sansio_impl":
+    if cls.__module__ != "uvicorn.protocols.websockets.websockets_sansio_impl":
         return f"{cls.__module__}.{cls.__qualname__} is not uvicorn's default WebSocket protocol"
+    if type(send) is not MethodType:
+        return "another middleware wraps send"  # one that looks like what it wraps
     transport, writable = getattr(owner, "transport", None), getattr(owner, "writable", None)
     conn = getattr(owner, "conn", None)
     if (
@@ -130,6 +133,17 @@ class UvicornTransport(Transport):
     @property
     def _ended(self) -> bool:
         return self._transport.is_closing() or self._conn.close_sent is not None
+
+    @property
+    def detour(self) -> str | None:
+        """Why frames do not go straight to the socket; None where they do."""
+        if self._descriptor is not None:
+            return None
+        secured = self._transport.get_extra_info("sslcontext") is not None
+        return "the server's transport: " + ("TLS" if secured else "it is not known to be a plain socket")
+
+    async def ready(self) -> None:
+        await self._writable.wait()
 
     async def write_soon(self, data: bytes) -> None:
         await self._writable.wait()

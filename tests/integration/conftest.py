@@ -46,8 +46,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def _living() -> dict[int, str]:
-    """The connections that exist, and hubbub's tasks."""
-    gc.collect()
+    """The connections that exist, and hubbub's tasks; garbage that was not collected yet among them."""
     found = {}
     for each in gc.get_objects():
         if type(each) is Connection or (type(each) is asyncio.Task and each.get_name().startswith("hubbub:")):
@@ -78,3 +77,4 @@ def _nothing_leaks(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixt
         if time.monotonic() > deadline:
             pytest.fail("left behind: " + ", ".join(left), pytrace=False)
         time.sleep(0.01)
+        gc.collect()  # not before there is a reason to: it takes longer than most tests do

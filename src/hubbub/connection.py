@@ -331,6 +331,7 @@ class Connection:
             self.expiry = None
         if self in self.wire.connections:
             self.wire.connections.remove(self)
+            self.wire.former_ids += (self.id,)
         if self.gone_event is not None:
             self.gone_event.set()
         return True

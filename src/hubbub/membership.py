@@ -21,6 +21,7 @@ from typing import Final
 from starlette.websockets import WebSocketDisconnect
 
 from .brokers.base import Broker, Delivery
+from .close import CloseCode
 from .codec import Kind, Payload, dumps
 from .connection import Connection
 from .envelope import Envelope, Kick, Page
@@ -197,7 +198,7 @@ class Memberships:
         if not page.whole:
             catch_up.cursor = page.head.offset if page.head is not None else 0
         if not (self._replay(connection, room, catch_up, page) and room.caught_up(catch_up, page.head)):
-            self._tasks.spawn(self._catch_up(connection, room, catch_up, page.head), "catch up")
+            self._tasks.spawn(self._catch_up_or_close(connection, room, catch_up, page.head), "catch up")
         return joined
 
     def _replay(self, connection: Connection, room: Room, catch_up: CatchUp, page: Page) -> bool:
@@ -216,12 +217,21 @@ class Memberships:
             catch_up.cursor = envelope.position.offset
         return page.last or not page.whole
 
+    async def _catch_up_or_close(
+        self, connection: Connection, room: Room, catch_up: CatchUp, head: Position | None
+    ) -> None:
+        try:
+            await self._catch_up(connection, room, catch_up, head)
+        except Exception:
+            connection.wire.close_soon(CloseCode.INTERNAL_ERROR)  # or it would hear nothing, and never know
+            raise
+
     async def _catch_up(self, connection: Connection, room: Room, catch_up: CatchUp, head: Position | None) -> None:
         """Goes on with a replay, as the socket drains."""
         assert head is not None
         epoch = head.epoch
         while room.is_catching_up(catch_up):
-            await connection.writer.drained()
+            await connection.writer.uncongested()
             page = await self._broker.history(room.name, Position(epoch, catch_up.cursor), _PAGE_MESSAGES)
             if not room.is_catching_up(catch_up):
                 return

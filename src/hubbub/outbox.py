@@ -83,7 +83,8 @@ class Outbox(Generic[TurnT]):
         self._dropped: dict[str, int] = {}
 
     def __bool__(self) -> bool:
-        return self.frames + self._turns > 0
+        """Whether anything is to go out: what waits, or word of what was dropped."""
+        return self.frames + self._turns > 0 or bool(self._dropped)
 
     def push(self, data: bytes, lane: Lane, key: str | None = None, *, buffered: int = 0) -> Outcome:
         """Queues a frame, or whole frames in one piece.

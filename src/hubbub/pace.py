@@ -23,7 +23,7 @@ class Queue(Protocol):
     """What may have much waiting."""
 
     @property
-    def queued_bytes(self) -> int: ...
+    def waiting_bytes(self) -> int: ...
 
     @property
     def congested(self) -> bool: ...
@@ -46,11 +46,11 @@ class Patience:
         now = asyncio.get_running_loop().time()
         self.left_s = min(PATIENCE_S, self.left_s + (now - self._at) * EARNED)
         self._at = now
-        least, still = sum(queue.queued_bytes for queue in lagging), 0
+        least, still = sum(queue.waiting_bytes for queue in lagging), 0
         while lagging and self.left_s > 0 and still < MAX_STILL:
             self.left_s -= PAUSE_S
             await asyncio.sleep(PAUSE_S)
             lagging = [queue for queue in lagging if queue.congested]
-            waiting = sum(queue.queued_bytes for queue in lagging)
+            waiting = sum(queue.waiting_bytes for queue in lagging)
             still = 0 if waiting < least else still + 1
             least = min(least, waiting)

@@ -99,9 +99,10 @@ class Registrar:
         for item in exclude:
             if not isinstance(item, (str, Connection, WebSocket)):
                 raise InvalidArgument("exclude", f"got {shown(item)}", _EXCLUDABLE)
-            found = self.find(item) if isinstance(item, WebSocket) else item
-            if found is not None:
-                ids.add(found if isinstance(found, str) else found.id)
+            if isinstance(item, WebSocket):
+                ids.update(_ids_of(item))
+            else:
+                ids.add(item if isinstance(item, str) else item.id)
         return frozenset(ids)
 
     async def check_limits(self, wire: Wire, user: str | None, rooms: Sequence[str], expires_at: float | None) -> None:
@@ -210,6 +211,14 @@ class Active(Collection[Connection]):
 
     def __repr__(self) -> str:
         return f"<{len(self)} active connections>"
+
+
+def _ids_of(websocket: WebSocket) -> Iterable[str]:
+    """The ids that a socket has, or had: its client may come back, and present them."""
+    wire = websocket.scope.get("hubbub")
+    if not isinstance(wire, Wire):
+        return ()
+    return (*(each.id for each in wire.connections), *wire.former_ids)
 
 
 def _over(limit: int | None, count: int) -> bool:

@@ -52,6 +52,9 @@ class Owner(Protocol):
 class Peer(Protocol):
     """What a wire needs of a connection."""
 
+    @property
+    def id(self) -> str: ...
+
     def flush(self) -> None:
         """Writes what is pending for it."""
 
@@ -95,6 +98,7 @@ class Wire:
         "connections",
         "expires_at",
         "fallback_reason",
+        "former_ids",
         "gone_at",
         "guard",
         "limits",
@@ -126,6 +130,7 @@ class Wire:
         self.where = where
         self.offered = offered
         self.connections: list[Peer] = []
+        self.former_ids: tuple[str, ...] = ()
         self.task = asyncio.current_task()
         self.accepted = False
         self.closed: Closed | None = None
@@ -150,6 +155,7 @@ class Wire:
         if not self.connections:
             self.owner = owner
             self.limits = self.guard.limits = owner.limits
+            self.transport.bound(owner.limits.max_outbox_bytes // 4)  # so that whoever is congested can wait for it
 
     # What an auth dependency tells
 

@@ -91,13 +91,23 @@ class Writer:
 
     @property
     def queued_bytes(self) -> int:
-        """Bytes that wait: in the outbox, and in the hand of the drain."""
+        """Bytes that wait here: in the outbox, and in the hand of the drain."""
         return self._in_hand if self._outbox is None else self._outbox.bytes + self._in_hand
 
     @property
+    def waiting_bytes(self) -> int:
+        """Bytes that count against the outbox's bound: those that wait here, and in the transport's own buffer."""
+        return self.queued_bytes + self._buffered_by_us
+
+    @property
     def congested(self) -> bool:
-        """Whether more than a quarter of the outbox is in use: the time to page a replay."""
-        return self._outbox is not None and self._outbox.bytes > self._outbox.max_bytes // 4
+        """Whether more than a quarter of the outbox is in use: the time to pause a burst, and to page a replay."""
+        return self.waiting_bytes > self._host.max_outbox_bytes // 4
+
+    async def uncongested(self) -> None:
+        """Waits until nothing waits here and the socket takes more. Returns too when it is gone."""
+        await self.drained()
+        await self.transport.ready()
 
     def write(self, data: bytes, lane: Lane = DIRECT, key: str | None = None) -> bool:
         """Writes a frame, or queues it, without waiting.

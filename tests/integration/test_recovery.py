@@ -13,7 +13,16 @@ from fastapi import FastAPI, WebSocket
 from websockets.asyncio.client import ClientConnection
 
 from hubbub import ConnectionManager, History, Limits, Position, Resume, RoomOptions
-from tests.integration.support import LiveServer, client, eventually, receive, receive_until, serving, through_asgi
+from tests.integration.support import (
+    LiveServer,
+    client,
+    closed,
+    eventually,
+    receive,
+    receive_until,
+    serving,
+    through_asgi,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -234,6 +243,29 @@ async def test_the_excluded_gets_the_position_and_is_not_replayed_its_own_messag
     assert other.data["kept:a"] == ["mine", "lost on the way back", "after"]
 
 
+async def test_the_excluded_that_is_gone_is_not_replayed_its_own_message(transport: str, loop: str) -> None:
+    with Site(transport, loop) as site:
+        author, other = Back(site, "kept:a"), Back(site, "kept:a")
+        sockets: list[WebSocket] = []
+
+        async def publish_for(websocket: WebSocket) -> None:
+            await site.manager.broadcast("mine", room="kept:a", exclude=websocket)
+
+        async with client(site.server, other.path()) as theirs:
+            await other.synced(theirs)
+            async with client(site.server, author.path()) as mine:
+                await author.synced(mine)
+                sockets = [each.websocket for each in site.manager.active_connections]
+            await eventually(lambda: len(site.manager.active_connections) == 1)
+            gone = next(each for each in sockets if each not in site.manager.active_connections)
+            await site.server.acall(publish_for(gone))
+            await other.read_to(theirs, "kept:a", 1)
+        await site.publish("kept:a", "after")
+        async with client(site.server, author.path()) as mine:
+            await author.read_to(mine, "kept:a", 2)
+    assert (author.data["kept:a"], other.data["kept:a"]) == (["after"], ["mine"])
+
+
 async def test_a_replay_far_larger_than_the_outbox_is_paged_while_others_publish(site: Site) -> None:
     back = Back(site, "kept:a")
     async with client(site.server, back.path()) as connection:
@@ -252,6 +284,49 @@ async def test_a_replay_far_larger_than_the_outbox_is_paged_while_others_publish
     assert [message["n"] for message in back.data["kept:a"]] == list(range(count + live))
     stats = site.manager.stats()
     assert (stats.slow, stats.dropped) == (0, 0)
+
+
+async def test_a_replay_of_messages_nearly_as_large_as_the_outbox_closes_nobody(site: Site) -> None:
+    back = Back(site, "kept:a")
+    async with client(site.server, back.path()) as connection:
+        await back.synced(connection)
+    count = 60  # 10 MiB, more than the kernel's buffers take
+
+    async def fill() -> None:
+        for n in range(count):
+            await site.manager.broadcast({"n": n, "filler": "x" * 180 * 1024}, room="kept:a")
+
+    await site.server.acall(fill())
+    async with client(site.server, back.path(), max_queue=1) as connection:
+        connection.transport.pause_reading()
+        await eventually(lambda: any(each.writer.congested for each in site.manager.active_connections))
+        connection.transport.resume_reading()
+        await back.read_to(connection, "kept:a", count)
+    assert [message["n"] for message in back.data["kept:a"]] == list(range(count))
+    assert site.manager.stats().slow == 0
+
+
+async def test_a_catch_up_that_fails_closes_its_connection(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would hear nothing from the room, and not know."""
+    back = Back(site, "kept:a")
+    async with client(site.server, back.path()) as connection:
+        await back.synced(connection)
+    for n in range(200):
+        await site.publish("kept:a", n)
+    history = site.manager.broker.history
+    asked = 0
+
+    async def failing(*args: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise RuntimeError("no second page")
+        return await history(*args)
+
+    monkeypatch.setattr(site.manager.broker, "history", failing)
+    async with client(site.server, back.path(), max_queue=None) as connection:
+        assert (await closed(connection))[0] == 1011
+    await eventually(lambda: not site.manager.rooms)
 
 
 async def test_a_history_that_is_trimmed_under_a_replay_is_said_with_a_second_sync(transport: str, loop: str) -> None:

@@ -201,6 +201,22 @@ async def test_a_burst_of_5000_broadcasts_closes_nobody(size: int, transport: st
             assert manager.stats().slow == manager.stats().dropped == 0
 
 
+async def test_a_burst_of_messages_nearly_as_large_as_the_outbox_closes_nobody(transport: str, loop: str) -> None:
+    manager, app = site()
+    with serving(on(app, transport), loop=loop) as server:
+        async with client(server, "/ws/room", max_size=None) as connection:
+            await eventually(lambda: bool(manager.rooms))
+
+            async def burst() -> None:
+                for n in range(30):
+                    await manager.broadcast({"n": n, "filler": "x" * 700 * KIB}, room="room")
+
+            bursting = asyncio.ensure_future(server.acall(burst(), timeout_s=30))
+            assert [(await receive(connection))["n"] for _ in range(30)] == list(range(30))
+            await bursting
+            assert manager.stats().slow == 0
+
+
 async def test_a_send_of_the_handler_keeps_starlettes_backpressure_and_its_place(loop: str) -> None:
     manager, app = ConnectionManager(limits=Limits(max_outbox_bytes=16 * 1024 * KIB)), FastAPI()
     manager.install(app)

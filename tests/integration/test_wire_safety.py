@@ -179,7 +179,7 @@ async def test_frames_that_the_socket_took_in_part_are_followed_by_what_belongs_
             connection.send_nowait(message(*sizes))
 
         for number in range(rounds):
-            while writer.queued_bytes + writer.transport.buffered < 150 * KIB:
+            while writer.waiting_bytes < 150 * KIB:
                 connection.send_nowait(message(*((200,), (65_536,), (200, 5000, 65_536))[number]))
                 await asyncio.sleep(0)
             for _ in range(5):

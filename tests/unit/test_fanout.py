@@ -33,12 +33,12 @@ class Member:
         self.writer = self.transport = self
 
     @property
-    def queued_bytes(self) -> int:
+    def waiting_bytes(self) -> int:
         return self.waits + sum(len(data) for data, _, _ in self.queued)
 
     @property
     def congested(self) -> bool:
-        return self.queued_bytes > 0
+        return self.waiting_bytes > 0
 
     def write(self, data: bytes, lane: Lane | None = None, key: str | None = None) -> bool:
         """As a transport without a lane, as a writer with one."""
@@ -192,15 +192,41 @@ def test_a_flush_of_many_rooms_lets_the_loop_turn_too(loop: FakeLoop, fanout: Fa
         assert sum(bool(member.got) for member in members) == turn
 
 
-def test_who_comes_back_within_a_flight_gets_nothing_twice(loop: FakeLoop, fanout: Fanout) -> None:
+def in_flight(loop: FakeLoop, fanout: Fanout) -> tuple[Room, list[Member]]:
+    """A room of which the first `_STRIDE` members have got a message, and as many have not."""
     members = [Member(str(number)) for number in range(2 * fanout_module._STRIDE)]
     members[0].on_write = lambda: loop.advance(fanout_module.SLICE_S)
     room = room_of(*members)
     fanout.add(room, out(b"1"))
     loop.turn()
-    back, first = members[-1], members[0]
-    assert (first.got, back.got) == (b"1", b"")
-    for member in (back, first):
+    assert [member.got for member in members] == [b"1"] * fanout_module._STRIDE + [b""] * fanout_module._STRIDE
+    return room, members
+
+
+def test_one_member_is_given_what_is_in_flight_at_once_and_only_once(loop: FakeLoop, fanout: Fanout) -> None:
+    room, members = in_flight(loop, fanout)
+    for _ in range(2):
+        for member in (members[0], members[-1]):
+            fanout.give(member, [room])
+            assert member.got == b"1"
+    assert members[-2].got == b""
+    loop.turn()
+    assert {member.got for member in members} == {b"1"}
+
+
+def test_a_room_that_becomes_small_within_a_flight_keeps_its_order(loop: FakeLoop, fanout: Fanout) -> None:
+    room, members = in_flight(loop, fanout)
+    for member in members[: fanout_module._STRIDE]:
+        room.remove(member)
+    fanout.add(room, out(b"2"))
+    for _ in range(2):
+        loop.turn()
+    assert {member.got for member in members[fanout_module._STRIDE :]} == {b"12"}
+
+
+def test_who_comes_back_within_a_flight_gets_nothing_twice(loop: FakeLoop, fanout: Fanout) -> None:
+    room, members = in_flight(loop, fanout)
+    for member in (members[-1], members[0]):
         fanout.give_of(room, member)
         room.remove(member)
         room.add(member)
@@ -253,10 +279,20 @@ def test_members_may_go_while_they_are_written_to(loop: FakeLoop, fanout: Fanout
     for each in (room, other):
         fanout.add(each, out(b"1"))
     loop.turn()
-    assert (bob.got, cid.got) == (b"11", b"1")
+    assert (ann.got, bob.got, cid.got) == (b"11", b"11", b"1")
     fanout.add(room, out(b"2"))
     loop.turn()
     assert (bob.got, cid.got) == (b"112", b"12")
+
+
+def test_what_is_published_while_members_are_written_to_comes_after(loop: FakeLoop, fanout: Fanout) -> None:
+    ann, bob = Member("ann"), Member("bob")
+    room, replies = room_of(ann, bob), [b"2"]
+    ann.on_write = lambda: fanout.add(room, out(replies.pop())) if replies else None
+    fanout.add(room, out(b"1"))
+    for _ in range(2):
+        loop.turn()
+    assert (ann.written, bob.written) == ([b"1", b"2"], [b"1", b"2"])
 
 
 def test_stop_writes_what_is_pending(loop: FakeLoop, fanout: Fanout) -> None:
@@ -280,6 +316,21 @@ def test_who_is_excluded_gets_what_is_for_the_excluded(loop: FakeLoop, fanout: F
     fanout.add(room, out(b"3", "bob", instead=b"!"))
     loop.turn()
     assert (ann.got, bob.got) == (b"13", b"12!")
+    fanout.add(room, out(b"4", "ann"))
+    loop.turn()
+    assert (ann.got, bob.got) == (b"13", b"12!4")
+
+
+def test_who_continues_a_connection_is_excluded_as_that(loop: FakeLoop, fanout: Fanout) -> None:
+    ann, bob = Member("ann"), Member("bob")
+    ann.continues = frozenset({"before"})
+    room = room_of(bob, ann)
+    for data in (b"1", b"2"):  # alone, and among others
+        fanout.add(room, out(data, "before"))
+        loop.turn()
+        fanout.add(room, out(b"-"))
+    loop.turn()
+    assert (ann.got, bob.got) == (b"--", b"1-2-")
 
 
 def test_where_nothing_may_be_lost_all_slow_members_hold_the_same_batch(loop: FakeLoop, fanout: Fanout) -> None:
@@ -291,6 +342,16 @@ def test_where_nothing_may_be_lost_all_slow_members_hold_the_same_batch(loop: Fa
     assert ann.queued == [(b"12", room, None)]
     assert bob.written == [b"12"]
     assert ann.queued[0][0] is cid.queued[0][0] is bob.written[0]
+
+
+@pytest.mark.parametrize("overflow", ["close", "drop_oldest", "drop_newest", "latest"])
+def test_one_message_alone_is_queued_for_who_is_slow(loop: FakeLoop, fanout: Fanout, overflow: Overflow) -> None:
+    ann, bob, cid = Member("ann"), Member("bob", slow=True), Member("cid")
+    room = room_of(ann, bob, cid, overflow=overflow)
+    fanout.add(room, out(b"1", key="a"))
+    loop.turn()
+    assert bob.queued == [(b"1", room, None if overflow == "close" else "a")]
+    assert (ann.written, cid.written) == ([b"1"], [b"1"])
 
 
 @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "latest"])
@@ -439,6 +500,18 @@ def test_who_publishes_much_flushes_and_lets_the_loop_turn() -> None:
         assert held < 0.1
 
     run(main)
+
+
+@pytest.mark.parametrize("messages", [1, 2])
+@pytest.mark.parametrize("members", [1, 100])
+def test_what_has_been_written_holds_nobody(loop: FakeLoop, fanout: Fanout, members: int, messages: int) -> None:
+    room = room_of(*(Member(str(number)) for number in range(members)))
+    for _ in range(messages):
+        fanout.add(room, out(bytes(FLUSH_BYTES)))
+    assert fanout.crowded
+    fanout.flush_all()
+    fanout.add(room, out(bytes(FLUSH_BYTES - 1)))
+    assert not fanout.crowded
 
 
 def test_nobody_is_held_by_a_fanout_that_has_stopped() -> None:

@@ -195,6 +195,15 @@ def test_what_the_transport_holds_counts_against_the_bound() -> None:
     assert outbox.push(b"bb", CLOSE, buffered=6) == "queued"
 
 
+def test_what_was_dropped_with_nothing_beside_it_is_still_to_be_told() -> None:
+    outbox = filled(100)
+    assert outbox.push(b"x" * 1000, NEWEST, buffered=26) == "dropped"
+    assert outbox
+    assert outbox.take(1000) is None
+    assert outbox.take_dropped() == {"newest": 1}
+    assert not outbox
+
+
 def test_a_frame_larger_than_the_bound_is_taken_while_the_transport_holds_little() -> None:
     for buffered, outcome in ((0, "queued"), (25, "queued"), (26, "overflow")):
         outbox = filled(100)
@@ -398,7 +407,7 @@ class OutboxMachine(RuleBasedStateMachine):
         frames = [each for each in self.waiting() if each[1] is not None]
         assert self.outbox.frames == len(frames)
         assert self.outbox.bytes == sum(len(each[1] or b"") for each in frames)
-        assert bool(self.outbox) == bool(self.waiting())
+        assert bool(self.outbox) == bool(self.waiting() or self.dropped)
         assert self.outbox.dropped_frames == self.dropped_in_all
 
     @invariant()

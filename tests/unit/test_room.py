@@ -85,6 +85,17 @@ def test_who_is_excluded_gets_the_position_where_there_are_positions_and_else_no
 # Who is in it
 
 
+def test_a_room_forgets_whom_a_member_continues_when_it_leaves() -> None:
+    room, ann, bob = Room("lobby", RoomOptions()), Member("ann", "before"), Member("bob", "before")
+    room.add(ann)
+    room.add(bob)
+    assert room.aliases == {"before": {"ann", "bob"}}
+    room.remove(ann)
+    assert room.aliases == {"before": {"bob"}}
+    room.remove(bob)
+    assert room.aliases == {}
+
+
 def test_a_room_is_vacant_when_nobody_is_there_or_about_to_be() -> None:
     async def main() -> None:
         room = Room("lobby", RoomOptions())
@@ -152,7 +163,7 @@ class FakeWriter:
         self._going.set()
 
     @property
-    def queued_bytes(self) -> int:
+    def waiting_bytes(self) -> int:
         return int(self.congested)
 
     @property
@@ -165,7 +176,7 @@ class FakeWriter:
         else:
             self._going.set()
 
-    async def drained(self) -> None:
+    async def uncongested(self) -> None:
         await self._going.wait()
 
     @property

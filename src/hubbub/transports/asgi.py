@@ -40,6 +40,9 @@ class AsgiTransport(Transport):
     def write(self, data: bytes) -> bool:
         return False
 
+    def bound(self, max_bytes: int) -> None:
+        pass  # how much is buffered is the server's to say
+
     async def ready(self) -> None:
         pass  # there is no telling
 

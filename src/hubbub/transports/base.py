@@ -34,6 +34,10 @@ class Transport(ABC):
         """
 
     @abstractmethod
+    def bound(self, max_bytes: int) -> None:
+        """Says from how many buffered bytes on nothing is ready, at the latest."""
+
+    @abstractmethod
     async def ready(self) -> None:
         """Waits until the socket takes something, or is gone."""
 

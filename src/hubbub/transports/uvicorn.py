@@ -25,8 +25,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
-from functools import partial
+from functools import cache, partial
+from importlib.metadata import version
 from types import MethodType
 from typing import Any, Final, Protocol
 
@@ -35,7 +37,7 @@ from websockets.server import ServerProtocol
 from .base import Event, ServerSend, Transport
 
 _HIGH_WATER = 64 * 1024
-_LOW_WATER = 16 * 1024
+_KNOWN: Final = (0, 52), (0, 54)
 _write: Final = os.write
 _TRANSPORTS: Final = {"asyncio.selector_events", "uvloop.loop"}
 
@@ -66,6 +68,9 @@ def protocol_of(send: ServerSend) -> UvicornProtocol | str:
         return f"{cls.__module__}.{cls.__qualname__} is not uvicorn's default WebSocket protocol"
     if type(send) is not MethodType:
         return "another middleware wraps send"  # one that looks like what it wraps
+    unknown = unknown_version(_installed())
+    if unknown is not None:
+        return unknown
     transport, writable = getattr(owner, "transport", None), getattr(owner, "writable", None)
     conn = getattr(owner, "conn", None)
     if (
@@ -76,6 +81,21 @@ def protocol_of(send: ServerSend) -> UvicornProtocol | str:
         return "this version of uvicorn is not known to work"
     protocol: UvicornProtocol = owner
     return protocol
+
+
+@cache
+def _installed() -> str:
+    return version("uvicorn")
+
+
+@cache
+def unknown_version(uvicorn: str) -> str | None:
+    """Why nothing is written past a version of uvicorn; None where what has to hold was read and tested in it."""
+    oldest, newest = _KNOWN
+    if oldest <= tuple(int(number) for number in re.findall(r"\d+", uvicorn)[:2]) <= newest:
+        return None
+    known = " to ".join(".".join(map(str, each)) for each in _KNOWN)
+    return f"uvicorn {uvicorn} is not known to work ({known} are); a newer hubbub may know it"
 
 
 def descriptor_of(transport: asyncio.Transport) -> int | None:
@@ -104,12 +124,15 @@ class UvicornTransport(Transport):
         self._held = False
         self._descriptor = descriptor_of(protocol.transport)
         self._direct = self._descriptor  # what may be written to now; None while held
-        # uvloop's own low-water mark is 16 bytes: it would resume only when next to nothing is left.
-        self._transport.set_write_buffer_limits(high=_HIGH_WATER, low=_LOW_WATER)
 
     def hold(self, held: bool) -> None:
         self._held = held
         self._direct = None if held else self._descriptor
+
+    def bound(self, max_bytes: int) -> None:
+        # uvloop's own low-water mark is 16 bytes: it would resume only when next to nothing is left.
+        high = min(_HIGH_WATER, max_bytes)
+        self._transport.set_write_buffer_limits(high=high, low=high // 4)
 
     def write(self, data: bytes) -> bool:
         descriptor, transport = self._direct, self._transport

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from math import inf
@@ -369,7 +369,10 @@ class ConnectionManager:
         if key is not None and not isinstance(key, str):
             raise InvalidArgument("key", f"got {shown(key)}", "a str, or None")
         excluded = NOBODY if exclude is None else self._registrar.ids(exclude)
-        return await self._publish(name, Envelope(encode(message), excluded, key))
+        position = await self._publish(name, Envelope(encode(message), excluded, key))
+        if self.fanout.crowded:
+            await self._pace(name)
+        return position
 
     async def broadcast_to_room(self, room: str, message: Message, *, exclude: Exclude = None) -> Position | None:
         """`broadcast` to a room, in the order that people know."""
@@ -383,6 +386,8 @@ class ConnectionManager:
         """
         name = user_room(user_name(user_id))
         await self._publish(name, Envelope(encode(message)))
+        if self.fanout.crowded:
+            await self._pace(name)
         return await self._has_members(name)
 
     async def send_personal(self, message: Message, websocket: Message) -> bool:
@@ -426,13 +431,15 @@ class ConnectionManager:
         self._memberships.end_graces(user_name(user_id))
         return had
 
-    async def _publish(self, name: str, envelope: Envelope) -> Position | None:
+    def _publish(self, name: str, envelope: Envelope) -> Awaitable[Position | None]:
         self._check_loop()
         self.counters.published += 1
-        position = await self.broker.publish(name, envelope)
-        if self.fanout.crowded and (room := self._memberships.rooms.get(name)) is not None:
+        return self.broker.publish(name, envelope)
+
+    async def _pace(self, name: str) -> None:
+        room = self._memberships.rooms.get(name)
+        if room is not None:
             await self.fanout.pace(room)
-        return position
 
     async def _has_members(self, name: str) -> bool:
         room = self._memberships.rooms.get(name)

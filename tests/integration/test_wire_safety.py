@@ -11,6 +11,7 @@ import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ import pytest
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from hubbub import Connection, ConnectionManager, Limits
+from hubbub.frames import Opcode, frame
 from tests.integration.support import assert_nothing_left, eventually
 from tests.integration.wire_client import TRANSPORTS, Certificate, Site, Violation, WireClient, site, stamp, stamped
 
@@ -25,6 +27,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quick_sweeps")]
 
 KIB = 1024
 SIZES = (0, 125, 126, 65_535, 65_536, 1024 * KIB)
+AFTER = frame(Opcode.TEXT, b"after")
 
 
 class Place(NamedTuple):
@@ -212,6 +215,21 @@ async def test_frames_that_the_socket_took_in_part_are_followed_by_what_belongs_
     await place.nothing_left()
 
 
+async def test_a_socket_that_does_not_read_is_given_no_more_than_its_bound_and_a_message(place: Place) -> None:
+    async with place.client("stops", buffers=32 * KIB):
+        transport, data = place.connections["stops"].wire.transport, frame(Opcode.BINARY, bytes(4 * KIB))
+
+        async def fill() -> int:
+            transport.bound(8 * KIB)
+            for _ in range(5000):
+                if not transport.write(data):
+                    return transport.buffered
+            raise AssertionError("it takes everything")
+
+        assert await place.run(fill) <= 8 * KIB + len(data)
+    await place.nothing_left()
+
+
 @pytest.mark.parametrize("backlog", [False, True], ids=["idle", "with a backlog"])
 async def test_nothing_follows_a_close_frame(backlog: bool, place: Place) -> None:
     """What is written between the close and the peer's answer goes nowhere; what was written before all comes."""
@@ -251,6 +269,8 @@ async def test_nothing_follows_a_close_frame(backlog: bool, place: Place) -> Non
                         seen += await client.read()
                 assert [stamped(each) for each in seen] == [["before"]] * sent
                 assert client.closed == (4000, "disconnected by the server" if name == "user" else "")
+                with pytest.raises(ConnectionResetError):  # nobody asks for it: the transport looks for itself too
+                    await place.run(partial(connection.wire.transport.write_soon, AFTER))
                 await place.run(lambda: manager.broadcast(stamp("last"), room="room"))
                 client.answer()
                 assert await client.rest() == []
@@ -295,6 +315,8 @@ async def test_a_write_to_a_client_that_is_lost_does_not_reach_who_has_its_numbe
                         await manager.broadcast(stamp("lost", size=size), room="private")
                         connection.send_nowait(stamp("lost", size=size))
                         await asyncio.sleep(0)
+                    with pytest.raises(OSError, match=r"is gone|send failed"):
+                        await connection.wire.transport.send({"type": "websocket.send", "text": stamp("lost")})
                     await place.connections["found"].send(stamp("found"))
 
                 await place.run(play)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("hubbub")
 
 _SWEEP_S = 1.0
-_PARTS = 7  # so that a look at very many connections does not keep the loop; a prime, since hashes are addresses
+_PARTS = 31  # so that a look at very many connections does not keep the loop; a prime, since hashes are addresses
 
 
 Exclude = Connection | WebSocket | str | Iterable[Connection | WebSocket | str] | None

@@ -14,7 +14,7 @@ from .arguments import close_code, close_reason
 from .codec import Kind, Message, Payload, dumps, encode
 from .errors import InvalidArgument, shown
 from .guard import Complaint
-from .positions import Joined, Position, Resume
+from .positions import MAX_RESUME_IDS, Joined, Position, Resume
 from .presence import Info
 
 if TYPE_CHECKING:
@@ -331,7 +331,7 @@ class Connection:
             self.expiry = None
         if self in self.wire.connections:
             self.wire.connections.remove(self)
-            self.wire.former_ids += (self.id,)
+            self.wire.former_ids = (*self.wire.former_ids, self.id)[-MAX_RESUME_IDS:]
         if self.gone_event is not None:
             self.gone_event.set()
         return True

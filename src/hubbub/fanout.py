@@ -47,6 +47,7 @@ class Fanout:
         self._pending_bytes = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._handle: asyncio.Handle | None = None
+        self._delayed = False  # whether the handle is for the end of the interval, and not for this pass
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -66,6 +67,7 @@ class Fanout:
         if self._handle is None and self._loop is not None:
             if self._flush_interval_s:
                 self._handle = self._loop.call_later(self._flush_interval_s, self._run)
+                self._delayed = True
             else:
                 self._handle = self._loop.call_soon(self._run)
 
@@ -109,7 +111,8 @@ class Fanout:
             room: Where it published, whose patience it is.
         """
         while self.crowded and self._loop is not None:
-            if self._flush_interval_s and self._handle is not None:
+            if self._delayed and self._handle is not None:
+                self._delayed = False
                 self._handle.cancel()
                 self._handle = self._loop.call_soon(self._run)
             await asyncio.sleep(0)
@@ -119,7 +122,7 @@ class Fanout:
         await room.patience.pause_for([member.writer for member in room.members.values()])
 
     def _run(self) -> None:
-        self._handle = None
+        self._handle, self._delayed = None, False
         if self._loop is not None:
             self._slice(self._loop.time() + SLICE_S)
             if self._dirty:

@@ -150,6 +150,8 @@ class Registrar:
         Raises:
             WebSocketDisconnect: The client is gone.
         """
+        if wire.transport.closing:
+            wire.lost()
         if wire.closed is not None:
             raise WebSocketDisconnect(*wire.closed)
         wire.adopt(self._manager)

@@ -223,7 +223,8 @@ class Writer:
 
     def _drain_soon(self) -> None:
         if self._drain_task is None and not self._sending and self._outbox:
-            self._drain_task = self._host.tasks.spawn(self._drain(self._outbox), "drain")
+            task = self._host.tasks.spawn(self._drain(self._outbox), "drain")
+            self._drain_task = None if task.done() else task  # an eager task may have ended by now
         self.transport.hold(self.ended or self._sending or self._drain_task is not None)
 
     async def _drain(self, outbox: Outbox[_Turn]) -> None:

@@ -326,6 +326,29 @@ class TestTheClientEnds:
         await live.nothing_left()
         assert not tracebacks(caplog)
 
+    async def test_between_the_accept_of_the_handler_and_its_connect(
+        self, live: Live, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        outcome: list[object] = []
+
+        async def handler(websocket: WebSocket) -> None:
+            await websocket.accept()
+            transport = websocket.scope["hubbub"].transport
+            await eventually(lambda: transport.closing)
+            try:
+                async with live.manager.connect(websocket, "ann"):
+                    outcome.append("connected")
+            except WebSocketDisconnect as gone:
+                outcome.append(gone.code)
+                raise
+
+        _, writer, _ = await opened(live.server, live.at(handler))
+        writer.transport.abort()
+        await eventually(lambda: bool(outcome))
+        assert outcome == [1006]
+        await live.nothing_left()
+        assert not tracebacks(caplog)
+
     async def test_by_not_answering_a_close(self, live: Live, style: str) -> None:
         done = asyncio.Event()
 

@@ -455,9 +455,11 @@ class TestAnObjectThatIsAlmostUvicorns:
         setattr(protocol, name, other)
         assert protocol_of(protocol.send) == "this version of uvicorn is not known to work"
 
-    @pytest.mark.parametrize("version", ["0.51.0", "0.55.0", "0.55.0.dev1", "1.0"])
+    @pytest.mark.parametrize("version", ["0.51.0", "0.52.0", "0.55.0", "0.55.0.dev1", "1.0"])
     async def test_of_an_unknown_version_is_not_used(self, version: str) -> None:
-        assert (unknown_version(version) or "").startswith(f"uvicorn {version} is not known to work (0.52 to 0.54 are)")
+        assert (unknown_version(version) or "").startswith(
+            f"uvicorn {version} is not known to work (0.52.1 to 0.54 are)"
+        )
 
     @pytest.mark.parametrize("version", ["0.52.1", "0.53.0", "0.54.9"])
     async def test_of_a_known_version_is_used(self, version: str) -> None:

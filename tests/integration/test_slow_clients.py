@@ -105,6 +105,16 @@ async def test_a_slow_client_that_does_not_take_its_close_is_aborted(loop: str) 
             await eventually(lambda: not server.server.server_state.connections)
 
 
+async def test_the_servers_buffer_is_bounded_with_the_outbox(loop: str) -> None:
+    """Who waits for the socket to take more is woken once a quarter of the outbox is free."""
+    manager, app = site(max_outbox_bytes=64 * KIB)
+    with serving(app, loop=loop) as server:
+        async with client(server, "/ws/room"):
+            await eventually(lambda: bool(manager.rooms))
+            transport: Any = next(iter(manager.active_connections)).wire.transport
+            assert transport._transport.get_write_buffer_limits() == (4 * KIB, 16 * KIB)
+
+
 async def test_an_outbox_that_does_not_move_is_aborted_and_not_closed(transport: str, loop: str) -> None:
     manager, app = site(stall_timeout_s=0.5)
     with serving(on(app, transport), loop=loop) as server:

@@ -502,6 +502,21 @@ def test_who_publishes_much_flushes_and_lets_the_loop_turn() -> None:
     run(main)
 
 
+def test_several_who_publish_much_do_not_wait_for_the_interval_nor_for_each_other() -> None:
+    """Each hurries what is pending; none takes back what another has hurried."""
+
+    async def main() -> None:
+        fanout = Fanout(flush_interval_s=60.0)
+        fanout.start(asyncio.get_running_loop())
+        room = room_of(ann := Member("ann"))
+        async with asyncio.timeout(5.0):
+            await asyncio.gather(*(paced(fanout, room, FLUSH_BYTES) for _ in range(3)))
+        assert len(ann.got) == 3 * FLUSH_BYTES
+        assert not fanout.busy
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("messages", [1, 2])
 @pytest.mark.parametrize("members", [1, 100])
 def test_what_has_been_written_holds_nobody(loop: FakeLoop, fanout: Fanout, members: int, messages: int) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from typing import Any, cast
 
 import pytest
 
@@ -171,6 +171,30 @@ def test_while_the_socket_takes_what_is_written_nothing_waits() -> None:
             assert place.writer.write(data)
         assert place.got == [b"1", b"2"]
         assert (place.writer.queued_bytes, len(place.host.tasks)) == (0, 0)
+        await place.drained()
+
+    run(main)
+
+
+class EagerTasks(Tasks):
+    """Runs what it is given at once, as `asyncio.eager_task_factory` does, where that does not wait for anything."""
+
+    def spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
+        with pytest.raises(StopIteration):
+            work.send(None)
+        ended: Any = asyncio.get_running_loop().create_future()
+        ended.set_result(None)
+        return cast("asyncio.Task[None]", ended)
+
+
+def test_a_drain_that_ends_at_once_leaves_nothing_held() -> None:
+    async def main(place: Place) -> None:
+        place.host.tasks = EagerTasks()
+        for data in (b"1", b"2"):
+            place.socket.held = True  # on the fallback a write is always refused, and the drain has nothing to wait for
+            assert place.writer.write(data)
+        assert place.got == [b"1", b"2"]
+        assert not place.socket.held
         await place.drained()
 
     run(main)

@@ -28,7 +28,6 @@ import os
 import re
 import sys
 from functools import cache, partial
-from importlib.metadata import version
 from types import MethodType
 from typing import Any, Final, Protocol
 
@@ -37,7 +36,7 @@ from websockets.server import ServerProtocol
 from .base import Event, ServerSend, Transport
 
 _HIGH_WATER = 64 * 1024
-_KNOWN: Final = (0, 52), (0, 54)
+_KNOWN: Final = (0, 52, 1), (0, 54)
 _write: Final = os.write
 _TRANSPORTS: Final = {"asyncio.selector_events", "uvloop.loop"}
 
@@ -83,16 +82,18 @@ def protocol_of(send: ServerSend) -> UvicornProtocol | str:
     return protocol
 
 
-@cache
 def _installed() -> str:
-    return version("uvicorn")
+    import uvicorn  # it serves, so that it is loaded; on another server it need not be
+
+    return uvicorn.__version__
 
 
 @cache
 def unknown_version(uvicorn: str) -> str | None:
     """Why nothing is written past a version of uvicorn; None where what has to hold was read and tested in it."""
     oldest, newest = _KNOWN
-    if oldest <= tuple(int(number) for number in re.findall(r"\d+", uvicorn)[:2]) <= newest:
+    numbers = tuple(int(number) for number in re.findall(r"\d+", uvicorn))
+    if oldest <= numbers and numbers[: len(newest)] <= newest:
         return None
     known = " to ".join(".".join(map(str, each)) for each in _KNOWN)
     return f"uvicorn {uvicorn} is not known to work ({known} are); a newer hubbub may know it"

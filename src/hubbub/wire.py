@@ -206,7 +206,7 @@ class Wire:
                 await self.close(event.get("code", 1000), event.get("reason") or "")
             else:
                 self.closed = Closed(event.get("code", 1000), event.get("reason") or "")
-                await self.transport.send(event)
+                await self._deny(event)
         elif kind == "websocket.accept":
             if event.get("subprotocol") is None and self._subprotocol in self.offered:
                 event = {**event, "subprotocol": self._subprotocol}
@@ -224,7 +224,14 @@ class Wire:
         else:
             if kind == "websocket.http.response.body" and not event.get("more_body"):
                 self.closed = Closed(1006, "")
+            await self._deny(event)
+
+    async def _deny(self, event: Event) -> None:
+        """Passes on what refuses a handshake. Whom it is for may be gone, which is no error."""
+        try:
             await self.transport.send(event)
+        except OSError:
+            self.lost()
 
     async def _send_in_order(self, event: Event) -> None:
         self.flush()

@@ -326,6 +326,24 @@ class TestTheClientEnds:
         await live.nothing_left()
         assert not tracebacks(caplog)
 
+    async def test_before_the_handler_denies_it(self, live: Live, caplog: pytest.LogCaptureFixture) -> None:
+        waiting, ended = asyncio.Event(), asyncio.Event()
+
+        async def handler(websocket: WebSocket) -> None:
+            transport = websocket.scope["hubbub"].transport
+            waiting.set()
+            await eventually(lambda: transport.closing)
+            ended.set()
+            raise WebSocketException(1008, "who are you?")
+
+        connecting = asyncio.create_task(opened(live.server, live.at(handler)))
+        await eventually(waiting.is_set)
+        connecting.cancel()
+        await asyncio.gather(connecting, return_exceptions=True)
+        await eventually(ended.is_set)
+        await live.nothing_left()
+        assert not tracebacks(caplog)
+
     async def test_between_the_accept_of_the_handler_and_its_connect(
         self, live: Live, caplog: pytest.LogCaptureFixture
     ) -> None:

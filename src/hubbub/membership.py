@@ -223,7 +223,8 @@ class Memberships:
         try:
             await self._catch_up(connection, room, catch_up, head)
         except Exception:
-            connection.wire.close_soon(CloseCode.INTERNAL_ERROR)  # or it would hear nothing, and never know
+            if room.is_catching_up(catch_up):  # it would hear nothing, and never know
+                connection.wire.close_soon(CloseCode.INTERNAL_ERROR)
             raise
 
     async def _catch_up(self, connection: Connection, room: Room, catch_up: CatchUp, head: Position | None) -> None:

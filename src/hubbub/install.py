@@ -59,6 +59,7 @@ def _keep_outermost(app: Starlette) -> None:
         app.user_middleware.sort(key=lambda middleware: cast(object, middleware.cls) is not HubbubMiddleware)
         return build()
 
+    # On this app alone, and not in a subclass: the app is the user's own object, and exists already.
     app.build_middleware_stack = build_middleware_stack  # type: ignore[method-assign]
 
 

@@ -21,6 +21,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from ..brokers.base import Broker, Delivery, OptionsOf
@@ -151,7 +152,7 @@ class BrokerSuite:
 
     def brokers(self) -> AbstractAsyncContextManager[Sequence[Broker]]:
         """Gives brokers that are not started and share what they keep: two, or the only one there can be."""
-        raise NotImplementedError
+        raise NotImplementedError("say where the brokers come from: see the module's docstring")
 
     async def pass_time(self, seconds: float) -> None:
         """Lets time go by at the broker. Override it where a test can set the broker's clock."""
@@ -324,7 +325,7 @@ class BrokerSuite:
                     position = await first.broker.subscribe(NUMBERED)
                     assert position is not None
                     reached = max(numbers, position.offset) + 3
-                    await first.until(lambda reached=reached: _newest(first) >= reached)  # type: ignore[misc]
+                    await first.until(partial(_has_come, first, reached))
                     offsets = [
                         each.position.offset
                         for _, each in first.received
@@ -706,6 +707,10 @@ class BrokerSuite:
                 await first.publish(PLAIN, round_)
                 assert await first.messages(PLAIN) == [round_]
                 assert await first.broker.healthy()
+
+
+def _has_come(worker: Worker, offset: int) -> bool:
+    return _newest(worker) >= offset
 
 
 def _newest(worker: Worker) -> int:

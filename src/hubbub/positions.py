@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("hubbub")
 
 EPOCH_CHARS = 8
+_MAX_EPOCH_CHARS = 64  # in what a client presents
 MAX_RESUME_IDS = 8
 MAX_RESUME_ROOMS = 1024
 
@@ -127,7 +128,8 @@ def as_position(value: object, argument: str = "since") -> Position:
     pair = (value.get("epoch"), value.get("offset")) if isinstance(value, Mapping) else value
     if isinstance(pair, (tuple, list)) and len(pair) == 2:
         epoch, offset = pair
-        if isinstance(epoch, str) and isinstance(offset, int) and not isinstance(offset, bool) and offset >= 0:
+        known = isinstance(epoch, str) and epoch.isascii() and len(epoch) <= _MAX_EPOCH_CHARS
+        if known and isinstance(offset, int) and not isinstance(offset, bool) and 0 <= offset < 2**63:
             return Position(epoch, offset)
     raise InvalidArgument(
         argument, f"{shown(value)} is no position", "Position(epoch, offset), or a mapping of room to Position"

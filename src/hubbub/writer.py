@@ -224,7 +224,9 @@ class Writer:
     def _drain_soon(self) -> None:
         if self._drain_task is None and not self._sending and self._outbox:
             task = self._host.tasks.spawn(self._drain(self._outbox), "drain")
-            self._drain_task = None if task.done() else task  # an eager task may have ended by now
+            if not task.done():  # an eager task may have ended by now
+                self._drain_task = task
+                task.add_done_callback(self._never_began)
         self.transport.hold(self.ended or self._sending or self._drain_task is not None)
 
     async def _drain(self, outbox: Outbox[_Turn]) -> None:
@@ -248,11 +250,19 @@ class Writer:
         except OSError:
             self._host.lost()
         finally:
-            self._in_hand = 0
-            self._drain_task = None
-            self._outbox = None
-            _give_up(outbox)
-            self._idle()
+            self._drain_is_over(outbox)
+
+    def _never_began(self, task: asyncio.Task[None]) -> None:
+        """A drain that is cancelled before its first step does not get to its end."""
+        if self._drain_task is task and self._outbox is not None:
+            self._drain_is_over(self._outbox)
+
+    def _drain_is_over(self, outbox: Outbox[_Turn]) -> None:
+        self._in_hand = 0
+        self._drain_task = None
+        self._outbox = None
+        _give_up(outbox)
+        self._idle()
 
     async def _perform(self, turn: _Turn) -> None:
         if turn.sent.done():

@@ -121,7 +121,7 @@ def test_what_is_a_position(value: Any) -> None:
     [
         None, "", "abcdefgh", 12, True, b"ab", (), (EPOCH,), (12, EPOCH), (EPOCH, "12"), (EPOCH, -1), (EPOCH, 1.0),
         (EPOCH, True), (EPOCH, None), (EPOCH, 12, 13), (None, 12), {}, {"epoch": EPOCH}, {"offset": 12}, {EPOCH: 12},
-        {"epoch": 12, "offset": EPOCH},
+        {"epoch": 12, "offset": EPOCH}, ("\ud800", 12), ("e" * 65, 12), (EPOCH, 2**63),
     ],
     ids=repr,
 )  # fmt: skip

@@ -200,6 +200,18 @@ def test_a_drain_that_ends_at_once_leaves_nothing_held() -> None:
     run(main)
 
 
+def test_a_drain_that_is_given_up_before_it_began_is_over() -> None:
+    async def main(place: Place) -> None:
+        place.socket.taking.clear()
+        place.writer.write(b"1")
+        place.writer.abandon()
+        async with asyncio.timeout(1.0):
+            await place.drained()
+        assert place.got == []
+
+    run(main)
+
+
 def test_nothing_overtakes_what_waits() -> None:
     async def main(place: Place) -> None:
         place.socket.taking.clear()

@@ -21,10 +21,12 @@ from .names import EVERYONE
 from .options import History, Limits, Overflow, RoomOptions
 from .positions import Joined, Position, Resume
 from .presence import Member
+from .publisher import AsyncPublisher, Publisher
 from .stats import Stats
 
 __all__ = [
     "EVERYONE",
+    "AsyncPublisher",
     "Broker",
     "BrokerUnavailable",
     "CloseCode",
@@ -41,6 +43,7 @@ __all__ = [
     "NotRunning",
     "Overflow",
     "Position",
+    "Publisher",
     "Recorded",
     "Resume",
     "RoomOptions",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Final, TypeGuard
 
 from .close import is_sendable
 from .codec import dumps
@@ -12,6 +13,7 @@ from .names import room_name
 from .positions import Position, is_place, since_for
 from .presence import Info
 
+MAX_KEY_BYTES: Final = 65_534
 _FAR_FUTURE_S = 1e12
 
 
@@ -52,6 +54,21 @@ def check_info(info: Info) -> None:
         dumps(info)
     except InvalidArgument as error:
         raise InvalidArgument("info", error.problem, "a mapping that goes to JSON, or None") from None
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Whether it is a str that goes to UTF-8: one with half a surrogate pair does not."""
+    try:
+        return isinstance(value, str) and bool(value.isascii() or value.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def message_key(key: object) -> str | None:
+    """What ``overflow="latest"`` replaces by."""
+    if key is not None and (not is_text(key) or len(key.encode()) > MAX_KEY_BYTES):
+        raise InvalidArgument("key", f"got {shown(key)}", f"a str of at most {MAX_KEY_BYTES} bytes, or None")
+    return key
 
 
 def timestamp(expires_at: datetime | float | None) -> float | None:

@@ -45,6 +45,7 @@ class CloseCode(Enum):
     INTERNAL_ERROR = 1011, "", True
     SERVICE_RESTART = 1012, "", True
     SLOW_CONSUMER = 1013, "slow consumer", True
+    BROKER_UNAVAILABLE = 1013, "try again later", True
     TOO_MANY_CONNECTIONS = 1013, "too many connections", True
 
     def __init__(self, code: int, reason: str, retry: bool) -> None:

@@ -12,6 +12,9 @@ from starlette.websockets import WebSocketDisconnect
 
 from .close import CloseCode
 from .connection import Connection
+from .errors import BrokerUnavailable
+
+_PATIENCE_S = 2.0
 
 
 class Connecting:
@@ -40,7 +43,8 @@ class Connecting:
         wire = self._connection.wire
         await wire.close(*close_for(error, stopping=wire.transport.restarting is not False))
         if self._connection.departure is not None:
-            await asyncio.wait([self._connection.departure])  # presence is what it says once the block is left
+            # Presence is what it says once the block is left, unless the broker is away.
+            await asyncio.wait([self._connection.departure], timeout=_PATIENCE_S)
         return is_disconnect(error)
 
 
@@ -62,6 +66,8 @@ def close_for(error: BaseException | None, *, stopping: bool) -> tuple[int, str]
         return error.code, error.reason
     if error is None or is_disconnect(error):
         cause = CloseCode.NORMAL
+    elif isinstance(error, BrokerUnavailable):
+        cause = CloseCode.BROKER_UNAVAILABLE
     elif isinstance(error, asyncio.CancelledError) and stopping:
         cause = CloseCode.SERVICE_RESTART
     elif isinstance(error, HTTPException) and error.status_code < 500:

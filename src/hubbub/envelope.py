@@ -34,6 +34,17 @@ class Kick:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """News of a room: what comes after this position does not follow what came before it.
+
+    Attributes:
+        position: Where the room is; what is up to it and did not come is lost.
+    """
+
+    position: Position
+
+
 class Recorded(NamedTuple):
     """A message of a room's history.
 

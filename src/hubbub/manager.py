@@ -18,13 +18,14 @@ from .close import CloseCode
 from .codec import Message, encode
 from .connecting import Connecting
 from .connection import Connection
+from .draining import check_over_s, send_away, started, stopped
 from .envelope import Envelope, Kick, Recorded
-from .errors import InvalidArgument, WrongLoop, shown
+from .errors import BrokerUnavailable, InvalidArgument, WrongLoop, shown
 from .fanout import Fanout
 from .install import install, not_installed_here, why_not_running
 from .membership import Memberships, RoomIsFull
-from .names import EVERYONE, EVERYONE_NAME, Everyone, UserId, is_user_room, label, room_name, user_name, user_room
-from .options import Limits, RoomOptions, RoomPatterns
+from .names import EVERYONE, EVERYONE_NAME, Everyone, UserId, label, room_name, user_name, user_room
+from .options import Limits, RoomOptions, RoomTable
 from .origin import OriginPolicy
 from .positions import Joined, Position, since_for
 from .presence import Info, Member
@@ -52,7 +53,7 @@ class ConnectionManager:
     Keep one per app, at module level; it binds to no event loop until the app's lifespan starts it.
 
     Args:
-        broker: Where rooms live: ``"memory://"`` (this process only), or a `Broker`.
+        broker: Where rooms live: ``"memory://"`` (this process only), ``"redis://host"`` (many), or a `Broker`.
         rooms: Options of rooms by name or pattern (``"ticker:*"``); the first that fits. Others have the defaults.
         everyone: Options of the room that everybody is in.
         users: Options of the rooms that each user's connections are.
@@ -100,9 +101,7 @@ class ConnectionManager:
         self.fanout = Fanout(flush_interval_s)
         self.from_thread = FromThread(self, thread_timeout_s)
         self.installed = False
-        self._patterns = RoomPatterns(rooms or {})
-        self._everyone = everyone
-        self._users = users
+        self.options_of = RoomTable(rooms, everyone, users)
         self._timers = Timers()
         self._registrar = Registrar(self, self._timers)
         self._registry = self._registrar.registry
@@ -150,40 +149,82 @@ class ConnectionManager:
         self.fanout.start(loop)
         logging.getLogger("uvicorn.error").addFilter(self._filter)
         self._timers.start(loop)
-        await self.broker.start(self._memberships.deliver, self.options_of)
+        try:
+            await self.broker.start(self._memberships, self.options_of)
+        except BaseException:
+            self._end()
+            raise
         self._loop = loop
         self._draining = False
         self._registrar.start()
         workers = sibling_workers()
         if workers > 1 and not self.broker.distributed:
             logger.warning(
-                "%d workers on %s://: each knows its own clients only, so that most messages are LOST between them, "
-                "and presence and recovery are wrong. Run one worker, or give ConnectionManager(...) a broker that "
-                "reaches all",
+                "%d workers on %s://: each knows its own clients only. What one of them publishes is LOST for the "
+                "clients of the others; who is here, who is online and what is replayed is wrong. Run one worker, or "
+                'let them share a Redis: ConnectionManager("redis://localhost")',
                 workers,
                 self.broker.name,
             )
+        started(self)
         logger.debug("the manager runs on %s://", self.broker.name)
 
-    async def _stop(self) -> None:
+    async def drain(self, over_s: float = 5.0) -> bool:
+        """Sends everybody away a few at a time, so that who they come back to is not stormed.
+
+        For who ends a server by hand; ``hubbub run`` does it on SIGTERM. At once `ready` is False, and new sockets are
+        closed with 1012. The open ones are too, evenly over ``over_s`` (sooner where they are few), and their handlers
+        end. Users stay present for the rooms' grace.
+
+        *Cancellation*: who is not closed yet stays, and new ones go on being refused.
+
+        Args:
+            over_s: Seconds to spread the closes over.
+
+        Returns:
+            Whether all handlers have ended, which is waited for as long as the limits let a close and a handler take.
+
+        Raises:
+            InvalidArgument: ``over_s`` is no time.
+            NotRunning: The manager is not running.
+        """
+        check_over_s(over_s)
+        self._check_loop()
         self._draining = True
-        for wire in tuple(self._registrar.wires):
-            wire.close_soon(CloseCode.SERVICE_RESTART, grace=False)
+        wires = tuple(self._registrar.wires)
+        if wires:
+            logger.info("draining: %d connections are closed over up to %g s", len(wires), over_s)
+        await send_away(wires, over_s)
+        patience_s = max(self.limits.close_timeout_s, self.limits.shutdown_timeout_s) + 2.0  # who is late, a sweep ends
+        try:
+            async with asyncio.timeout(patience_s):
+                while next(self._registrar.wires, None) is not None:  # noqa: ASYNC110 - no event: they end one by one
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _stop(self) -> None:
+        stopped(self)
+        self._draining = True
+        wires = tuple(self._registrar.wires)
+        for wire in wires:
+            # Where there are other workers, who comes back to one of them in time has not left.
+            wire.close_soon(CloseCode.SERVICE_RESTART, grace=self.broker.distributed)
             wire.stop_reading()
-        await self.tasks.close(self.limits.close_timeout_s + 1.0)
-        self.fanout.stop()
+        # Presence that can't be told now is taken out by another worker, once this one's lease is over.
+        await self.tasks.close(self.limits.close_timeout_s + 1.0 if wires or self.broker.state.up else 0.0)
         self._timers.stop()
         await self.broker.close()
+        self._end()
+
+    def _end(self) -> None:
+        self.fanout.stop()
+        self._timers.stop()
         self._memberships.clear()
         self._registrar.stop()
         logging.getLogger("uvicorn.error").removeFilter(self._filter)
         self._loop = None
-
-    def options_of(self, name: str) -> RoomOptions:
-        """The options of a room, by the name of its channel."""
-        if name == EVERYONE_NAME:
-            return self._everyone
-        return self._users if is_user_room(name) else self._patterns.match(name)
 
     def check_running(self, websocket: WebSocket | None = None) -> asyncio.AbstractEventLoop:
         """The loop that the manager runs on.
@@ -276,9 +317,14 @@ class ConnectionManager:
             try:
                 for name in names:
                     await self._join(known, name, places.get(label(name)) if places else None)
-            except BaseException:
+            except BaseException as error:
                 if new:
                     self.forget(known, grace=False)
+                    if isinstance(error, BrokerUnavailable):
+                        logger.warning(
+                            "a connection can't join its rooms: %s", str(error)
+                        )  # the error holds its frames
+                        await self._registrar.refuse(wire, CloseCode.BROKER_UNAVAILABLE)
                 raise
             return known
 
@@ -366,9 +412,8 @@ class ConnectionManager:
             BrokerUnavailable: The broker can't be reached.
         """
         name = EVERYONE_NAME if isinstance(room, Everyone) else room_name(room)
-        if key is not None and not isinstance(key, str):
-            raise InvalidArgument("key", f"got {shown(key)}", "a str, or None")
         excluded = NOBODY if exclude is None else self._registrar.ids(exclude)
+        key = None if key is None else arguments.message_key(key)
         position = await self._publish(name, Envelope(encode(message), excluded, key))
         if self.fanout.crowded:
             await self._pace(name)
@@ -428,7 +473,6 @@ class ConnectionManager:
         self._check_loop()
         had = await self._has_members(name)
         await self.broker.order(name, kick)
-        self._memberships.end_graces(user_name(user_id))
         return had
 
     def _publish(self, name: str, envelope: Envelope) -> Awaitable[Position | None]:
@@ -505,6 +549,7 @@ class ConnectionManager:
         counters = self.counters
         wires = tuple(self._registrar.wires)  # a `def` route may ask, in a thread
         fast = sum(wire.fallback_reason is None for wire in wires)
+        broker = self.broker.state
         return Stats(
             connections=len(self._registry),
             users=self._registry.user_count,
@@ -518,6 +563,9 @@ class ConnectionManager:
             errors=counters.frozen_errors(),
             refused=counters.frozen_refused(),
             fast_path=fast / len(wires) if wires else 0.0,
+            broker_up=broker.up,
+            broker_reconnects=broker.reconnects,
+            local_only=broker.local_only,
         )
 
     @property

@@ -15,23 +15,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final
 
 from starlette.websockets import WebSocketDisconnect
 
-from .brokers.base import Broker, Delivery
+from .brokers.base import Broker, Delivery, Receiver
 from .close import CloseCode
-from .codec import Kind, Payload, dumps
+from .codec import dumps
 from .connection import Connection
-from .envelope import Envelope, Kick, Page
+from .envelope import Kick, Reset
+from .errors import BrokerUnavailable
 from .fanout import Fanout
 from .frames import Opcode, frame
-from .names import is_user_room, label
+from .names import is_user_room, user_room
 from .options import RoomOptions
 from .positions import Joined, Position
-from .presence import Change
-from .room import CatchUp, Membership, Room
+from .replay import Replay
+from .room import CatchUp, Membership, Outgoing, Room
 from .tasks import Tasks
 from .timers import Timers
 from .wire import Closed
@@ -39,6 +39,10 @@ from .wire import Closed
 logger = logging.getLogger("hubbub")
 
 _PAGE_MESSAGES = 128
+_FRESH_S = 0.5
+_FRESH_PAGES = 64
+_PATIENCE_S = 2.0
+_RETRY_S = 0.5
 _UNNUMBERED: Final = Joined(None, recovered=False)
 
 
@@ -46,7 +50,7 @@ class RoomIsFull(Exception):
     """A join would be one too many."""
 
 
-class Memberships:
+class Memberships(Receiver):
     """The rooms of this process.
 
     Args:
@@ -72,6 +76,8 @@ class Memberships:
         self._options_of = options_of
         self._rooms: dict[str, Room] = {}
         self._graces: dict[str, list[Callable[[], None]]] = {}
+        self._latest: Room | None = None
+        self._replayed: set[Room] = set()
 
     @property
     def rooms(self) -> dict[str, Room]:
@@ -81,16 +87,21 @@ class Memberships:
     def clear(self) -> None:
         self._rooms.clear()
         self._graces.clear()
+        self._latest = None
+        self._replayed.clear()
 
     # What comes from the broker
 
     def deliver(self, channel: str, delivery: Delivery) -> None:
         """Takes a message from the broker; the fan-out writes it at the end of the pass."""
+        if isinstance(delivery, Kick):
+            self._kick(channel, delivery)
+            return
         room = self._rooms.get(channel)
         if room is None:
             return
-        if isinstance(delivery, Kick):
-            self._kick(room, delivery)
+        if isinstance(delivery, Reset):
+            self._reset(room, delivery.position)
             return
         if delivery.position is not None:
             room.advance(delivery.position)
@@ -102,13 +113,29 @@ class Memberships:
                     catch_up.member.writer.write(data, room, delivery.key)
         if room.members:
             self._fanout.add(room, room.outgoing(delivery))
+            self._latest = room
 
-    def _kick(self, room: Room, kick: Kick) -> None:
-        for member in room.everybody():
+    async def settled(self) -> None:
+        """Waits until what the broker delivered is on its way: what comes in is paced like what is published here."""
+        if self._fanout.crowded and self._latest is not None:
+            await self._fanout.pace(self._latest)
+
+    def _reset(self, room: Room, position: Position) -> None:
+        """What the members have does not lead to what comes next: says so to those who know positions."""
+        room.head = position
+        room.replays.clear()
+        if room.options.positions and room.members:
+            news = dumps({"type": "reset", "room": room.label, "epoch": position.epoch, "offset": position.offset})
+            self._fanout.add(room, Outgoing(frame(Opcode.TEXT, news), None, frozenset(), None))
+
+    def _kick(self, channel: str, kick: Kick) -> None:
+        """A user is sent away; also who is only in grace leaves at once."""
+        room = self._rooms.get(channel)
+        for member in room.everybody() if room is not None else ():
             assert isinstance(member, Connection)
             member.wire.close_soon(Closed(kick.code, kick.reason), grace=False)
-            if member.user_id is not None:
-                self.end_graces(member.user_id)
+        for over in tuple(self._graces.get(channel, ())):
+            over()
 
     # Joining
 
@@ -125,7 +152,11 @@ class Memberships:
         else:
             joined = await self._join(connection, name, since)
         if connection.user_id is not None:
-            await self._enter(connection, name)
+            try:
+                await self._enter(connection, name)
+            except BaseException:
+                self._leave(connection, name)
+                raise
         return joined
 
     async def _joined(self, connection: Connection, name: str) -> None:
@@ -187,35 +218,51 @@ class Memberships:
         catch_up = CatchUp(connection, since.offset)
         room.catching_up[connection.id] = catch_up
         try:
-            page = await self._broker.history(room.name, since, _PAGE_MESSAGES)
+            replay = await self._read(room, since)
         except BaseException:
             self._take_out(connection, room.name)
             raise
+        page = replay.page
         if not connection.is_open:
             raise WebSocketDisconnect(*(connection.wire.closed or (1006, "")))
         joined = membership.joined = Joined(page.head, page.whole)
         self._say_sync(connection, room, joined)
         if not page.whole:
             catch_up.cursor = page.head.offset if page.head is not None else 0
-        if not (self._replay(connection, room, catch_up, page) and room.caught_up(catch_up, page.head)):
+        if not (self._replay(connection, room, catch_up, replay) and room.caught_up(catch_up, page.head)):
             self._tasks.spawn(self._catch_up_or_close(connection, room, catch_up, page.head), "catch up")
         return joined
 
-    def _replay(self, connection: Connection, room: Room, catch_up: CatchUp, page: Page) -> bool:
+    async def _read(self, room: Room, after: Position) -> Replay:
+        """Reads a page of the history. One that was read a moment ago is as good, if nothing came since."""
+        replay = room.replays.get(after)
+        if replay is None or replay.page.head != room.head:
+            replay = Replay(room, await self._broker.history(room.name, after, _PAGE_MESSAGES))
+            if not self._replayed:
+                self._timers.call_later(_FRESH_S, self._forget_replays)
+            self._replayed.add(room)
+            if after in room.replays or len(room.replays) < _FRESH_PAGES:
+                room.replays[after] = replay
+        return replay
+
+    def _forget_replays(self) -> None:
+        for room in self._replayed:
+            room.replays.clear()
+        self._replayed.clear()
+
+    def _replay(self, connection: Connection, room: Room, catch_up: CatchUp, replay: Replay) -> bool:
         """Writes a page of history.
 
         Returns:
             Whether nothing comes after it. The cursor tells how far it got: the socket may not have taken all.
         """
-        for envelope in (entry.envelope for entry in page.entries if page.whole):
+        for piece in replay.pieces(connection):
             if connection.writer.congested:
                 return False
-            data = room.outgoing(envelope).frame_for(connection)
-            if data is not None:
-                connection.writer.write(data, room)
-            assert envelope.position is not None
-            catch_up.cursor = envelope.position.offset
-        return page.last or not page.whole
+            if piece.data:
+                connection.writer.write(piece.data, room)
+            catch_up.cursor = piece.reaches
+        return replay.page.last or not replay.page.whole
 
     async def _catch_up_or_close(
         self, connection: Connection, room: Room, catch_up: CatchUp, head: Position | None
@@ -233,14 +280,20 @@ class Memberships:
         epoch = head.epoch
         while room.is_catching_up(catch_up):
             await connection.writer.uncongested()
-            page = await self._broker.history(room.name, Position(epoch, catch_up.cursor), _PAGE_MESSAGES)
+            try:
+                replay = await self._read(room, Position(epoch, catch_up.cursor))
+            except BrokerUnavailable as error:
+                logger.info("a replay of %s waits: %s", room.name, str(error))
+                await asyncio.sleep(_RETRY_S)
+                continue
             if not room.is_catching_up(catch_up):
                 return
+            page = replay.page
             if not page.whole:
-                logger.info("the history of %s was trimmed under a replay", room.name)
-                catch_up.cursor = page.head.offset if page.head is not None else 0
+                logger.info("the history of %s was trimmed under a replay, or begun anew", room.name)
+                epoch, catch_up.cursor = page.head if page.head is not None else (epoch, 0)
                 self._say_sync(connection, room, Joined(page.head, recovered=False))
-            if self._replay(connection, room, catch_up, page) and room.caught_up(catch_up, page.head):
+            if self._replay(connection, room, catch_up, replay) and room.caught_up(catch_up, page.head):
                 return
             await asyncio.sleep(0)  # a socket that takes everything must not keep the loop for a whole history
 
@@ -261,21 +314,31 @@ class Memberships:
     async def leave(self, connection: Connection, name: str) -> None:
         """Takes a connection out of a room, without grace. Idempotent."""
         await self._joined(connection, name)
+        leaving = self._leave(connection, name)
+        if leaving is not None:
+            # Whoever leaves does not wait for a broker that is away.
+            await asyncio.wait([leaving], timeout=_PATIENCE_S)
+
+    def _leave(self, connection: Connection, name: str) -> asyncio.Task[None] | None:
         left = self._take_out(connection, name)
         user = connection.user_id
-        if left is not None and user is not None and left.grace_s is not None:
-            await self._exit(user, connection.id, [name])
+        if left is None or user is None or left.grace_s is None:
+            return None
+        return self._tasks.spawn(self._exit(user, connection.id, [name]), "leave")
 
     def forget(self, connection: Connection, *, grace: bool) -> None:
         """Takes a connection out of all its rooms: its socket is gone."""
-        presences: dict[str, float] = {}
+        by_grace: dict[float, list[str]] = {}
         for name in tuple(connection.memberships):
             left = self._take_out(connection, name)
             if left is not None and left.grace_s is not None:
-                presences[name] = left.grace_s if grace else 0.0
+                by_grace.setdefault(left.grace_s if grace else 0.0, []).append(name)
         user = connection.user_id
-        if user is not None and presences:
-            connection.departure = self._tasks.spawn(self._depart(user, connection.id, presences), "depart")
+        if user is not None and by_grace:
+            for grace_s, names in by_grace.items():
+                if grace_s:
+                    self._begin_grace(grace_s, user, connection.id, names)
+            connection.departure = self._tasks.spawn(self._depart(user, connection.id, by_grace), "depart")
 
     def _take_out(self, connection: Connection, name: str) -> Membership | None:
         membership = connection.memberships.get(name)
@@ -301,6 +364,8 @@ class Memberships:
                     await self._broker.unsubscribe(room.name)
                 if room.vacant:
                     self._rooms.pop(room.name, None)
+                    if self._latest is room:
+                        self._latest = None
 
     # Presence
 
@@ -310,57 +375,34 @@ class Memberships:
             return
         room = membership.room
         membership.grace_s = room.options.grace_s
-        change = await self._broker.enter(name, user, connection.id, connection.info)
-        if change.turned and room.options.announce:
-            await self._announce("user_joined", name, user, change)
+        await self._broker.enter(name, user, connection.id, connection.info)
         now = connection.memberships.get(name)
         if now is None or now.grace_s is None:
             # It left while the broker was told that it came: what said that it goes may have been too early.
             await self._exit(user, connection.id, [name])
 
-    async def _depart(self, user: str, connection_id: str, presences: dict[str, float]) -> None:
-        by_grace: dict[float, list[str]] = {}
-        for name, grace_s in presences.items():
-            by_grace.setdefault(grace_s, []).append(name)
+    async def _depart(self, user: str, connection_id: str, by_grace: dict[float, list[str]]) -> None:
         for grace_s, names in by_grace.items():
             if not grace_s:
                 await self._exit(user, connection_id, names)
                 continue
             for name in names:
-                await self._broker.linger(name, user, connection_id)
-
-            self._begin_grace(grace_s, user, connection_id, names)
+                await self._broker.linger(name, user, connection_id, grace_s)
 
     def _begin_grace(self, grace_s: float, user: str, connection_id: str, names: list[str]) -> None:
+        channel = user_room(user)
+
         def over() -> None:
-            graces = self._graces[user]
+            graces = self._graces[channel]
             graces.remove(over)
             if not graces:
-                del self._graces[user]
+                del self._graces[channel]
             timer.cancel()
             self._tasks.spawn(self._exit(user, connection_id, names), "grace")
 
         timer = self._timers.call_later(grace_s, over)
-        self._graces.setdefault(user, []).append(over)
-
-    def end_graces(self, user: str) -> None:
-        """A user was sent away: who is only in grace leaves at once too."""
-        for over in tuple(self._graces.get(user, ())):
-            over()
+        self._graces.setdefault(channel, []).append(over)
 
     async def _exit(self, user: str, connection_id: str, names: list[str]) -> None:
         for name in names:
-            change = await self._broker.exit(name, user, connection_id)
-            if change.turned and self._options_of(name).announce:
-                await self._announce("user_left", name, user, change)
-
-    async def _announce(self, kind: str, name: str, user: str, change: Change) -> None:
-        fields = {
-            "type": kind,
-            "room": label(name),
-            "user_id": user,
-            "info": change.info,
-            "count": change.users,
-            "timestamp": datetime.now(UTC),
-        }
-        await self._broker.publish(name, Envelope(Payload(Kind.JSON, dumps(fields))), keep=False)
+            await self._broker.exit(name, user, connection_id)

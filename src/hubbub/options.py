@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from math import inf
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
+
+import orjson
 
 from .errors import InvalidArgument, shown
+from .names import EVERYONE_NAME
 
 Overflow = Literal["close", "drop_oldest", "drop_newest", "latest"]
 """What happens when a slow connection's outbox is full: see `RoomOptions.overflow`."""
@@ -26,6 +29,28 @@ class History(NamedTuple):
 
     size: int
     ttl_s: float = 300.0
+
+
+def _history(value: object) -> History | None:
+    accepted = "History(size, ttl_s), (size, ttl_s), a size, or None"
+    if value is None:
+        return None
+    if _is_int(value):
+        value = (value,)
+    if not isinstance(value, tuple) or not 1 <= len(value) <= 2:
+        raise InvalidArgument("history", f"got {shown(value)}", accepted)
+    history = History(*value)
+    if not _is_int(history.size) or history.size < 1 or not _is_number(history.ttl_s) or history.ttl_s <= 0:
+        raise InvalidArgument("history", f"got {shown(value)}", f"{accepted}; a size from 1 and a ttl_s over 0")
+    return history
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +109,9 @@ class RoomOptions:
         return self.positions or self.history is not None
 
 
+_DEFAULT = RoomOptions()
+
+
 class RoomPatterns:
     """Finds a room's options by its name: an exact name first, then the patterns in the order given.
 
@@ -100,17 +128,65 @@ class RoomPatterns:
                 )
             if not isinstance(options, RoomOptions):
                 raise InvalidArgument(f"rooms[{pattern!r}]", f"got {shown(options)}", "RoomOptions(...)")
-        self._patterns = dict(patterns)
-        self._default = RoomOptions()
+        self.patterns = dict(patterns)
 
     def match(self, name: str) -> RoomOptions:
-        exact = self._patterns.get(name)
+        exact = self.patterns.get(name)
         if exact is not None:
             return exact
-        for pattern, options in self._patterns.items():
+        for pattern, options in self.patterns.items():
             if fnmatchcase(name, pattern):
                 return options
-        return self._default
+        return _DEFAULT
+
+
+class RoomTable:
+    """The options of all rooms of an app, by the name of their channel; and as JSON, for a broker to keep.
+
+    Args:
+        rooms: Options by name or pattern.
+        everyone: Those of the room that everybody is in.
+        users: Those of each user's own room.
+    """
+
+    def __init__(
+        self,
+        rooms: Mapping[str, RoomOptions] | None = None,
+        everyone: RoomOptions = _DEFAULT,
+        users: RoomOptions = _DEFAULT,
+    ) -> None:
+        self._rooms = RoomPatterns(rooms or {})
+        self._everyone = everyone
+        self._users = users
+
+    def __call__(self, name: str) -> RoomOptions:
+        if name[0] != "$":
+            return self._rooms.match(name)
+        return self._everyone if name == EVERYONE_NAME else self._users
+
+    def to_json(self) -> bytes:
+        """The table, for `from_json`."""
+        rooms = list(self._rooms.patterns.items())  # in their order, which a mapping in JSON does not promise
+        return orjson.dumps({"rooms": rooms, "everyone": self._everyone, "users": self._users}, default=list)
+
+    @classmethod
+    def from_json(cls, text: bytes) -> RoomTable:
+        """Gives back what `to_json` was given.
+
+        Raises:
+            ValueError: It is nothing of the kind.
+        """
+        try:
+            value = orjson.loads(text)
+            rooms = {pattern: _options(fields) for pattern, fields in value["rooms"]}
+            return cls(rooms, _options(value["everyone"]), _options(value["users"]))
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"no table of rooms: {shown(error)}") from None
+
+
+def _options(fields: dict[str, Any]) -> RoomOptions:
+    history = fields["history"]
+    return RoomOptions(**{**fields, "history": None if history is None else History(*history)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,25 +237,3 @@ class Limits:
             if not (_is_int(value) if whole else _is_number(value)) or value <= 0:
                 kind = "a whole number from 1" if whole else "a number over 0"
                 raise InvalidArgument(field.name, f"got {shown(value)}", f"{kind}, or None" if optional else kind)
-
-
-def _history(value: object) -> History | None:
-    accepted = "History(size, ttl_s), (size, ttl_s), a size, or None"
-    if value is None:
-        return None
-    if _is_int(value):
-        value = (value,)
-    if not isinstance(value, tuple) or not 1 <= len(value) <= 2:
-        raise InvalidArgument("history", f"got {shown(value)}", accepted)
-    history = History(*value)
-    if not _is_int(history.size) or history.size < 1 or not _is_number(history.ttl_s) or history.ttl_s <= 0:
-        raise InvalidArgument("history", f"got {shown(value)}", f"{accepted}; a size from 1 and a ttl_s over 0")
-    return history
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value

@@ -5,15 +5,18 @@ connection that was lost does not exit at once: it *lingers* for the room's grac
 user in the room but no longer counted as a connection. If the user enters again meanwhile, the new connection takes
 over and the lingering ones are forgotten, so that nobody hears of it.
 
-Pure: no clock (the caller decides when grace is over), no loop.
+Pure: the caller decides when grace is over; no loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, NamedTuple
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+
+from .codec import dumps
+from .names import label
 
 Info = Mapping[str, Any] | None
 """What the app says of a user when it connects; it goes to JSON."""
@@ -34,6 +37,28 @@ class Member:
     info: Info
     connections: int
     since: datetime
+
+
+class Announcement(NamedTuple):
+    """What a room is told when a user comes or leaves, but for what is known only where presence is kept.
+
+    Attributes:
+        head: JSON, up to the user's info.
+        tail: JSON, from behind the count.
+    """
+
+    head: bytes
+    tail: bytes
+
+    def of(self, info: bytes, users: int) -> bytes:
+        """The whole of it, with the user's info as JSON, and how many users the room has now."""
+        return b'%b%b,"count":%d%b' % (self.head, info, users, self.tail)
+
+
+def announcement(kind: Literal["user_joined", "user_left"], room: str, user: str) -> Announcement:
+    """Announces that a user came into a room, or left it, now."""
+    head = b'{"type":"%b","room":%b,"user_id":%b,"info":' % (kind.encode(), dumps(label(room)), dumps(user))
+    return Announcement(head, b',"timestamp":%b}' % dumps(datetime.now(UTC)))
 
 
 class Change(NamedTuple):

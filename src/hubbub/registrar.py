@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from .arguments import is_text
 from .close import CloseCode
 from .connection import Connection
 from .errors import InvalidArgument, shown
@@ -97,7 +98,7 @@ class Registrar:
             raise InvalidArgument("exclude", f"got {shown(exclude)}", _EXCLUDABLE)
         ids: set[str] = set()
         for item in exclude:
-            if not isinstance(item, (str, Connection, WebSocket)):
+            if not (is_text(item) or isinstance(item, (Connection, WebSocket))):
                 raise InvalidArgument("exclude", f"got {shown(item)}", _EXCLUDABLE)
             if isinstance(item, WebSocket):
                 ids.update(_ids_of(item))

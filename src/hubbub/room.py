@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .envelope import Envelope
 from .names import label
@@ -12,6 +12,9 @@ from .options import Overflow, RoomOptions
 from .outbox import Lane
 from .pace import Patience
 from .positions import Joined, Position, position_only, positioned
+
+if TYPE_CHECKING:
+    from .replay import Replay
 
 
 class Target(Protocol):
@@ -176,6 +179,7 @@ class Room:
         members: Who gets what is published, by connection id.
         aliases: Members by the ids of the connections that they continue.
         catching_up: Who will be a member, after a replay.
+        replays: What was read of the history a moment ago, by the position that it follows.
         pending: What the members get at the end of this pass of the event loop.
         ahead: Members to whom so many of the pending messages do not go any more: they came later, or were given them.
         flight: What is being written, where that takes more than one slice.
@@ -197,6 +201,7 @@ class Room:
         "options",
         "patience",
         "pending",
+        "replays",
         "subscribed",
     )
 
@@ -207,6 +212,7 @@ class Room:
         self.members: dict[str, RoomMember] = {}
         self.aliases: dict[str, set[str]] = {}
         self.catching_up: dict[str, CatchUp] = {}
+        self.replays: dict[Position, Replay] = {}
         self.pending: list[Outgoing] = []
         self.ahead: dict[str, int] = {}
         self.flight: Flight | None = None

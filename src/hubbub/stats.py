@@ -24,6 +24,9 @@ class Stats:
         errors: Bad messages of clients, by the code of the error frame.
         refused: Connections refused or closed by a limit or a check, by what refused them.
         fast_path: The share of the open connections whose frames go straight to the socket, from 0 to 1.
+        broker_up: Whether the broker is connected, as far as is known; `ConnectionManager.broker_healthy` asks it.
+        broker_reconnects: Connections to the broker that were lost and made again.
+        local_only: Messages that the broker's absence kept to this worker's members (`when_away="local"`).
     """
 
     connections: int
@@ -38,6 +41,9 @@ class Stats:
     errors: Mapping[str, int]
     refused: Mapping[str, int]
     fast_path: float
+    broker_up: bool
+    broker_reconnects: int
+    local_only: int
 
 
 @dataclass(slots=True)

@@ -10,6 +10,9 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from hubbub import Connection
+from tests.integration.redis_server import redis_that_forgets as redis_that_forgets  # fixtures
+from tests.integration.redis_server import redis_that_remembers as redis_that_remembers
+from tests.integration.redis_server import shared_redis as shared_redis
 
 _DEADLINE_S = 5.0
 _failed = pytest.StashKey[bool]()

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 import uvicorn
 import websockets
-from fastapi import FastAPI, WebSocket
+from starlette.applications import Starlette
+from starlette.websockets import WebSocket
 from websockets.asyncio.client import ClientConnection
 
 from hubbub import ConnectionManager
@@ -198,16 +199,19 @@ def _counts(manager: ConnectionManager) -> tuple[int, int, int, int]:
 
 
 @contextmanager
-def running(manager: ConnectionManager, *, app: FastAPI | None = None, **config: Any) -> Iterator[Live]:
+def running(manager: ConnectionManager, *, app: Starlette | None = None, **config: Any) -> Iterator[Live]:
     """Serves a manager, for handlers that come later."""
-    app = FastAPI() if app is None else app
+    if app is None:
+        from fastapi import FastAPI  # not above: a worker that is a process need not wait for it
+
+        app = FastAPI()
     manager.install(app)
     handlers: list[Handler] = []
 
-    @app.websocket("/handler/{number}")
-    async def handle(websocket: WebSocket, number: int) -> None:
-        await handlers[number](websocket)
+    async def handle(websocket: WebSocket) -> None:
+        await handlers[int(websocket.path_params["number"])](websocket)
 
+    app.router.add_websocket_route("/handler/{number}", handle)
     with serving(app, **config) as server:
         yield Live(server, manager, handlers)
 

@@ -13,7 +13,9 @@ import pytest
 from fastapi import WebSocket
 from websockets.asyncio.client import ClientConnection
 
-from hubbub import ConnectionManager, RoomOptions
+from hubbub import BrokerUnavailable, ConnectionManager, Limits, RoomOptions
+from hubbub.brokers import MemoryBroker
+from hubbub.presence import Info
 from tests.integration.support import Live, client, closed, eventually, receive, receive_until, reset, running
 
 pytestmark = pytest.mark.anyio
@@ -325,3 +327,54 @@ class TestWhoIsHere:
                 assert each["count"] == count
             members = await live.server.acall(live.manager.presence(room))
             assert [member.user_id for member in members] == ["watcher"]
+
+
+# A broker whose answer is lost
+
+
+class Speechless(MemoryBroker):
+    """Knows who comes, and then says that it does not, or says nothing, while it is told to."""
+
+    refuses = False
+    hangs = False
+
+    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> None:
+        await super().enter(channel, user, connection_id, info)
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.refuses:
+            raise BrokerUnavailable("not now")
+
+
+@pytest.fixture
+def speechless() -> Iterator[tuple[Live, Speechless]]:
+    broker = Speechless()
+    options = RoomOptions(announce=True, grace_s=0)
+    limits = Limits(handler_timeout_s=0.2)
+    manager = ConnectionManager(broker, rooms={"*": options}, everyone=options, limits=limits)
+    with running(manager) as live:
+        yield live, broker
+
+
+async def test_who_can_not_be_made_present_is_sent_away_and_is_not(speechless: tuple[Live, Speechless]) -> None:
+    live, broker = speechless
+    broker.refuses = True
+    async with tab(live, "ann", "lobby") as ann:
+        assert (await closed(ann))[0] == 1013
+    await live.nothing_left()
+    assert await live.server.acall(live.manager.presence()) == []
+
+
+async def test_a_join_that_is_cancelled_leaves_nobody_present(
+    speechless: tuple[Live, Speechless],
+) -> None:
+    live, broker = speechless
+    broker.hangs = True
+    async with tab(live, "ann", "lobby"):
+
+        async def present() -> bool:
+            return await live.server.acall(live.manager.is_online("ann"))
+
+        await eventually(present)
+    await live.nothing_left()
+    assert await live.server.acall(live.manager.presence()) == []

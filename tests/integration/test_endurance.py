@@ -289,7 +289,8 @@ async def traced_round(live: Live, path: str, number: int) -> tuple[int, tracema
 
 
 @pytest.mark.timeout(120)  # a few seconds where nothing else runs
-async def test_thousands_of_losses_of_every_kind_leave_nothing(loop: str) -> None:
+@pytest.mark.parametrize("loop", ["uvloop"], indirect=True)  # the soak is for both
+async def test_a_thousand_losses_of_every_kind_leave_nothing(loop: str) -> None:
     await endure(loop, rounds=2, traced=1)
 
 

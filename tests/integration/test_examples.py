@@ -268,7 +268,10 @@ class TestSlowClients:
             assert await ask(server, "/health/slow") == {"queued_bytes": 0, "dropped": 0, "slow": 0, "stalled": 0}
         await eventually(lambda: not slow_clients.manager.active_connections)
 
-    async def test_who_does_not_read_gets_the_latest_of_each_symbol(self, server: LiveServer) -> None:
+    async def test_who_does_not_read_gets_the_latest_of_each_symbol(
+        self, server: LiveServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("hubbub.pace.PATIENCE_S", 0.1)  # that the flood has with who reads slowly: all is used up
         async with client(server, "/ws/ticker", max_queue=1) as one:
             await receive(one)
             padding = "x" * 16 * 1024

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import signal
-import socket
 import ssl
 import sys
 import sysconfig
@@ -15,8 +13,6 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Literal
 from urllib.error import URLError
@@ -26,9 +22,6 @@ import psutil
 import pytest
 import uvicorn
 import websockets
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import FastAPI
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
@@ -36,6 +29,7 @@ from websockets.asyncio.client import ClientConnection
 
 import hubbub
 from hubbub.transports.uvicorn import protocol_of, unknown_version
+from tests.integration.endpoints import free_port, make_certificate
 from tests.integration.support import DEADLINE_S, closed, eventually, receive, reset
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")]
@@ -227,36 +221,6 @@ class Server:
         return code == wanted or (not self.kind.own_codes and code is not None and (code == 1000 or code >= 3000))
 
 
-def free_port() -> int:
-    """A port that nobody has, and that no client is given: from below what systems give to clients."""
-    while True:
-        port = random.randrange(20000, 32000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
-def make_certificate(folder: Path) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-
-
 class Starter:
     """Starts a server once for all tests of it, and again after a test that ended it."""
 
@@ -281,7 +245,16 @@ class Starter:
             self._server.kill()
 
 
-@pytest.fixture(scope="module", params=[*FAST, *FALLBACK], ids=lambda kind: str(kind.name))
+# Each of what they are made of is in another one too.
+SLOW = {"fastapi-run-asyncio", "gunicorn-asyncio", "uvicorn-derived", "uvicorn-wsproto"}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(kind, id=kind.name, marks=[pytest.mark.slow] * (kind.name in SLOW)) for kind in (*FAST, *FALLBACK)
+    ],
+)
 def starter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
     kind: Kind = request.param
     folder = tmp_path_factory.mktemp(kind.name)

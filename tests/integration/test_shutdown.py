@@ -20,16 +20,19 @@ from fastapi import FastAPI, WebSocket
 from websockets.asyncio.client import ClientConnection
 
 import hubbub
-from hubbub import ConnectionManager, Limits
+from hubbub import ConnectionManager, Limits, NotInstalled, RoomOptions
 from tests.integration.support import LiveServer, client, closed, eventually, opened, receive, running
 
 pytestmark = pytest.mark.anyio
 
+# Not FastAPI, which takes a while to import, and of which nothing is used here.
 APP = """
 import asyncio
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocketDisconnect
 
 from hubbub import ConnectionManager, Limits
 
@@ -44,21 +47,14 @@ async def lifespan(app):
     print("the app has ended", flush=True)
 
 
-app = FastAPI(lifespan=lifespan)
-manager = ConnectionManager(limits=Limits(LIMITS))
-manager.install(app)
-
-
-@app.websocket("/receiving")
-async def receiving(websocket: WebSocket):
+async def receiving(websocket):
     async with manager.connect(websocket, "ann", room="lobby") as connection:
         await connection.send(VERSION)
         async for _ in connection:
             pass
 
 
-@app.websocket("/hand-written")
-async def hand_written(websocket: WebSocket):
+async def hand_written(websocket):
     await manager.connect(websocket, "ann")
     await websocket.send_json(VERSION)
     try:
@@ -68,8 +64,7 @@ async def hand_written(websocket: WebSocket):
         manager.disconnect(websocket, "ann")
 
 
-@app.websocket("/pushing")
-async def pushing(websocket: WebSocket):
+async def pushing(websocket):
     async with manager.connect(websocket, "ann", room="lobby") as connection:
         await connection.send(VERSION)
         while True:
@@ -77,15 +72,13 @@ async def pushing(websocket: WebSocket):
             await asyncio.sleep(0.01)
 
 
-@app.websocket("/waiting")
-async def waiting(websocket: WebSocket):
+async def waiting(websocket):
     await manager.connect(websocket, "ann", room="lobby")
     await websocket.send_json(VERSION)
     await asyncio.Event().wait()
 
 
-@app.websocket("/flooding")
-async def flooding(websocket: WebSocket):
+async def flooding(websocket):
     async with manager.connect(websocket, "bob", room="lobby") as connection:
         while manager.stats().queued_bytes < 100_000:
             await connection.send(b"x" * 65536)
@@ -93,6 +86,13 @@ async def flooding(websocket: WebSocket):
         print("queued", flush=True)
         async for _ in connection:
             pass
+
+
+handlers = [receiving, hand_written, pushing, waiting, flooding]
+routes = [WebSocketRoute("/" + each.__name__.replace("_", "-"), each) for each in handlers]
+app = Starlette(routes=routes, lifespan=lifespan)
+manager = ConnectionManager(limits=Limits(LIMITS))
+manager.install(app)
 """
 QUICK = "handler_timeout_s=0.3, close_timeout_s=0.3, shutdown_timeout_s=0.3"
 READERS = ["/receiving", "/hand-written", "/pushing", "/waiting"]
@@ -116,6 +116,7 @@ class Process:
         await eventually(lambda: running.search(self.output) is not None, timeout_s=15)
         await eventually(lambda: "Application startup complete." in self.output, timeout_s=15)
         self.port = int(running.findall(self.output)[0])
+        await eventually(lambda: accepts(self.port))  # where a parent binds the port, its children listen, a bit later
 
     @asynccontextmanager
     async def connected(self, path: str) -> AsyncIterator[ClientConnection]:
@@ -141,6 +142,15 @@ class Process:
         since = time.monotonic()
         await asyncio.wait_for(self.process.wait(), 30)
         return time.monotonic() - since
+
+
+async def accepts(port: int) -> bool:
+    """Whether somebody listens on a port."""
+    with suppress(ConnectionRefusedError):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.close()
+        return True
+    return False
 
 
 @asynccontextmanager
@@ -266,6 +276,99 @@ class TestInProcess:
                 await live.server.acall(live.server.server.lifespan.shutdown())
                 assert await closed(websocket) == (1012, "")
                 await eventually(lambda: len(ended) == 1)
+
+    async def test_a_drain_sends_away_one_after_the_other_and_lets_nobody_in(self) -> None:
+        manager = ConnectionManager(rooms={"lobby": RoomOptions(announce=True)})
+        ended: list[str] = []
+
+        async def handler(websocket: WebSocket) -> None:
+            async with manager.connect(websocket, websocket.query_params["user"], room="lobby") as connection:
+                async for _ in connection:
+                    pass
+            ended.append(connection.id)
+
+        with running(manager) as live:
+            path = live.at(handler)
+            async with AsyncExitStack() as stack:
+                paths = [f"{path}?user={number}" for number in range(8)]
+                crowd = [await stack.enter_async_context(client(live.server, each)) for each in paths]
+                await eventually(lambda: manager.stats().connections == 8)
+                ending = [asyncio.ensure_future(code_of(each)) for each in crowd]
+                draining = asyncio.ensure_future(live.server.acall(manager.drain(over_s=60)))
+                await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+                assert not all(end.done() for end in ending)
+                assert not manager.ready
+                assert manager.running
+                async with client(live.server, f"{path}?user=late") as late:
+                    assert await closed(late) == (1012, "")
+
+                assert await draining is True
+                assert len(ended) == 8
+                assert await asyncio.gather(*ending) == [1012] * 8
+                assert manager.stats().refused == {"service_restart": 1}
+                # They were told to come back: for their grace nobody hears that they went.
+                members = await live.server.acall(manager.presence("lobby"))
+                assert [member.connections for member in members] == [0] * 8
+                assert await live.server.acall(manager.drain()) is True
+
+    async def test_a_drain_that_is_cancelled_leaves_the_rest_and_lets_nobody_in(self) -> None:
+        manager = ConnectionManager()
+
+        async def handler(websocket: WebSocket) -> None:
+            async with manager.connect(websocket, room="lobby") as connection:
+                async for message in connection:
+                    await connection.send(message)
+
+        with running(manager) as live:
+            path = live.at(handler)
+            async with AsyncExitStack() as stack:
+                crowd = [await stack.enter_async_context(client(live.server, path)) for _ in range(20)]
+                await eventually(lambda: manager.stats().connections == 20)
+                ending = [asyncio.ensure_future(each.wait_closed()) for each in crowd]
+                draining = asyncio.ensure_future(live.server.acall(manager.drain()))
+                await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+                draining.cancel()
+                await asyncio.wait([draining])
+                async with client(live.server, path) as late:
+                    assert (await closed(late))[0] == 1012
+                left = [each for each, end in zip(crowd, ending, strict=True) if not end.done()]
+                await left[-1].send("still here")
+                assert await receive(left[-1]) == "still here"
+                assert not manager.ready
+                live.server.server.should_exit = True
+                assert [(await closed(each))[0] for each in left] == [1012] * len(left)
+
+    @pytest.mark.parametrize("obeys", [True, False])
+    async def test_a_drain_waits_for_handlers_that_do_not_receive_but_not_for_ever(self, obeys: bool) -> None:
+        manager = ConnectionManager(limits=Limits(close_timeout_s=0.3, shutdown_timeout_s=0.3))
+        may_end = asyncio.Event()
+        left: list[None] = []
+
+        async def handler(websocket: WebSocket) -> None:
+            await manager.connect(websocket, "ann")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                if not obeys:
+                    await may_end.wait()
+                left.append(None)
+
+        with running(manager) as live:
+            async with client(live.server, live.at(handler)) as websocket:
+                await eventually(lambda: manager.stats().connections == 1)
+                assert await live.server.acall(manager.drain(over_s=0)) is obeys
+                assert len(left) == obeys
+                assert (await closed(websocket))[0] == 1012
+
+                async def end() -> None:
+                    may_end.set()
+
+                await live.server.acall(end())
+                await eventually(lambda: len(left) == 1)
+
+    async def test_a_manager_that_does_not_run_has_nothing_to_drain(self) -> None:
+        with pytest.raises(NotInstalled):
+            await ConnectionManager().drain()
 
 
 @pytest.fixture(autouse=True)

@@ -123,10 +123,10 @@ class Ledger:
             now = self.counts[stream]
             session.stays[stream].append(Stay((maybe_from or {}).get(stream, now), now))
 
-    def leaves(self, session: Session, stream: str, before: int) -> None:
+    def leaves(self, session: Session, stream: str) -> None:
         stay = session.stays[stream][-1]
         if stay.sure_until is None:
-            stay.sure_until = before
+            stay.sure_until = self.counts[stream]
         stay.maybe_until = self.counts[stream]
 
     def cuts(self, session: Session, code: int) -> None:
@@ -192,9 +192,9 @@ class Stage:
                         session.since = None  # to come back once is enough
             case "leave":
                 if room in connection.joined:
-                    before = ledger.counts[room]
+                    # Told before the wait for the broker: the peer may be cut meanwhile.
+                    ledger.leaves(session, room)
                     await connection.leave(room)
-                    ledger.leaves(session, room, before)
             case "echo":  # what a handler sends comes after what it published
                 await self.broadcast(rng, session)
                 await self.send_to(session, rng)

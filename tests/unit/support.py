@@ -11,10 +11,11 @@ from typing import TypeVarTuple
 
 from hubbub import InvalidArgument
 from hubbub.brokers import Broker, MemoryBroker
-from hubbub.brokers.base import Deliver, Delivery, OptionsOf
+from hubbub.brokers.base import BrokerState, Delivery, Receiver
 from hubbub.envelope import Envelope, Kick, Page
+from hubbub.options import RoomTable
 from hubbub.positions import Position
-from hubbub.presence import Change, Info, Member
+from hubbub.presence import Info, Member
 
 Ts = TypeVarTuple("Ts")
 
@@ -107,7 +108,7 @@ def fake_loop() -> FakeLoop:
     return FakeLoop()  # type: ignore[abstract]  # what it lacks raises NotImplementedError
 
 
-class Hub:
+class Hub(Receiver):
     """What two workers share: one memory broker, behind a network that takes a pass of the loop each way."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -119,9 +120,12 @@ class Hub:
         self.nodes = [Node(self) for _ in range(count)]
         return self.nodes
 
-    def distribute(self, channel: str, delivery: Delivery) -> None:
+    def deliver(self, channel: str, delivery: Delivery) -> None:
         for node in self.nodes:
             node.take(channel, delivery)
+
+    async def settled(self) -> None:
+        return
 
     def subscribers(self, channel: str) -> Iterable[Node]:
         return [node for node in self.nodes if channel in node.subscribed]
@@ -137,33 +141,42 @@ class Node(Broker):
         self.subscribed: set[str] = set()
         self._hub = hub
         self._broker = hub.inner
-        self._deliver: Deliver | None = None
+        self._receiver: Receiver | None = None
+        self._began = 0
 
     def take(self, channel: str, delivery: Delivery) -> None:
-        deliver = self._deliver
+        if channel in self.subscribed:
+            self.arrives(channel, delivery)
+
+    def arrives(self, channel: str, delivery: Delivery) -> None:
+        began = self._began
 
         def arrive() -> None:
-            if deliver is not None and deliver is self._deliver:
-                deliver(channel, delivery)
+            if self._receiver is not None and began == self._began:
+                self._receiver.deliver(channel, delivery)
 
-        if channel in self.subscribed:
-            asyncio.get_running_loop().call_soon(arrive)
+        asyncio.get_running_loop().call_soon(arrive)
 
     async def _answer(self) -> None:
         """Slower than a delivery: what is published meanwhile comes before the answer does."""
         for _ in range(3):
             await asyncio.sleep(0)
 
-    async def start(self, deliver: Deliver, options_of: OptionsOf) -> None:
-        self._deliver = lambda channel, delivery: deliver(channel, delivery)
+    @property
+    def state(self) -> BrokerState:
+        return BrokerState(self._receiver is not None, 0, 0)
+
+    async def start(self, receiver: Receiver, rooms: RoomTable) -> None:
+        self._receiver = receiver
+        self._began += 1
         self._hub.started += 1
         if self._hub.started == 1:
-            await self._broker.start(self._hub.distribute, options_of)
+            await self._broker.start(self._hub, rooms)
 
     async def close(self) -> None:
-        if self._deliver is None:
+        if self._receiver is None:
             return
-        self._deliver = None
+        self._receiver = None
         self.subscribed.clear()
         self._hub.started -= 1
         if not self._hub.started:
@@ -190,7 +203,8 @@ class Node(Broker):
 
     async def order(self, channel: str, kick: Kick) -> None:
         await asyncio.sleep(0)
-        await self._broker.order(channel, kick)
+        for node in self._hub.nodes:
+            node.arrives(channel, kick)
 
     async def history(self, channel: str, after: Position | None = None, limit: int | None = None) -> Page:
         await asyncio.sleep(0)
@@ -201,16 +215,16 @@ class Node(Broker):
     async def position(self, channel: str) -> Position | None:
         return await self._broker.position(channel)
 
-    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> Change:
+    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> None:
         await asyncio.sleep(0)
-        return await self._broker.enter(channel, user, connection_id, info)
+        await self._broker.enter(channel, user, connection_id, info)
 
-    async def linger(self, channel: str, user: str, connection_id: str) -> None:
-        await self._broker.linger(channel, user, connection_id)
+    async def linger(self, channel: str, user: str, connection_id: str, grace_s: float) -> None:
+        await self._broker.linger(channel, user, connection_id, grace_s)
 
-    async def exit(self, channel: str, user: str, connection_id: str) -> Change:
+    async def exit(self, channel: str, user: str, connection_id: str) -> None:
         await asyncio.sleep(0)
-        return await self._broker.exit(channel, user, connection_id)
+        await self._broker.exit(channel, user, connection_id)
 
     async def members(self, channel: str) -> list[Member]:
         return await self._broker.members(channel)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from starlette.websockets import WebSocket
 
 from hubbub import ConnectionManager, InvalidArgument, Limits, Position, Resume
-from hubbub.arguments import check_info, close_reason, places, room_names, timestamp
+from hubbub.arguments import check_info, close_reason, message_key, places, room_names, timestamp
 from hubbub.wire import Wire
 from tests.unit.support import may_refuse
 
@@ -280,3 +280,14 @@ def test_right_arguments_are_accepted() -> None:
         headers=[(b"x", b"y")],
     )
     assert sent[0] == "websocket.accept"
+
+
+@pytest.mark.parametrize("key", [None, "", "k", "ü" * 32_767], ids=["none", "empty", "short", "long"])
+def test_a_key_is_taken_as_it_is(key: str | None) -> None:
+    assert message_key(key) == key
+
+
+@pytest.mark.parametrize("key", [1, b"k", "\ud800", "k" * 65_535], ids=["int", "bytes", "surrogate", "too long"])
+def test_what_is_no_key_is_refused(key: Any) -> None:
+    with pytest.raises(InvalidArgument, match="key: got"):
+        message_key(key)

@@ -15,19 +15,19 @@ PACKAGE = Path(__file__).parents[2] / "src" / "hubbub"
 # Bottom to top. A part is a module of the package or a subpackage as a whole; it may import from its own layer and
 # from those below, without going round in a circle. `__init__` is the public names: `from hubbub import ...`.
 LAYERS = [
-    "__about__ errors close options",
-    "arguments codec envelope frames guard history names origin outbox positions presence redaction registry stats "
+    "__about__ errors close names options",
+    "arguments codec envelope frames guard history origin outbox positions presence redaction registry stats "
     "tasks timers workers",
     "transports brokers",
-    "pace room fanout",
+    "pace room replay fanout",
     "read_ahead writer wire connection",
     "membership connecting registrar",
-    "middleware",
+    "middleware draining",
     "install threads",
     "manager",
     "auth publisher client",
     "__init__",
-    "testing demo cli",
+    "testing demo serve cli",
     "__main__",
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts.split()}
@@ -42,8 +42,8 @@ NO_MORE_THAN = {"auth": {"auth", "errors", "close"}}
 _SOCKETS = {part for part in LEVEL if LEVEL["wire"] <= LEVEL[part] <= LEVEL["manager"]}
 _PURE = {part for part in LEVEL if LEVEL[part] < LEVEL["brokers"]} - {"tasks", "timers", "workers"}
 ONLY_IN = {
-    "redis": {"brokers.redis"},
-    "uvicorn": {"transports.uvicorn", "cli", "demo"},
+    "redis": {"brokers.redis.link", "brokers.redis.sync"},
+    "uvicorn": {"transports.uvicorn", "serve", "cli", "demo"},
     "starlette": _SOCKETS | {"auth", "client", "demo", "testing"},
     "fastapi": {"manager", "auth", "demo", "testing"},
     "asyncio": LEVEL.keys() - _PURE,

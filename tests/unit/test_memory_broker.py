@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,13 +12,13 @@ import pytest
 
 from hubbub import InvalidArgument
 from hubbub.brokers import Broker, MemoryBroker, broker_from
-from hubbub.brokers.base import Delivery
+from hubbub.brokers.base import Delivery, Receiver
 from hubbub.codec import encode
 from hubbub.envelope import Envelope, Kick, Page
-from hubbub.options import History, RoomOptions
+from hubbub.options import History, RoomOptions, RoomTable
 from hubbub.positions import Position
-from hubbub.presence import Change, Info
-from hubbub.testing.broker_suite import BrokerSuite
+from hubbub.presence import Info
+from hubbub.testing.broker_suite import BrokerSuite, Worker
 from tests.unit.support import FakeClock, Hub
 
 
@@ -55,30 +55,50 @@ class TestTwoWorkers(OnFakeTime):
 # The suite would notice
 
 
-class Reorders(MemoryBroker):
-    async def start(self, deliver: Any, options_of: Any) -> None:
-        held: list[tuple[str, Delivery]] = []
+class Between(Receiver):
+    """Stands between a broker that delivers wrongly and who receives."""
 
-        def late(channel: str, delivery: Delivery) -> None:
-            if isinstance(delivery, Envelope) and delivery.position is None:
-                deliver(channel, delivery)
-                return
-            held.append((channel, delivery))
-            if len(held) == 2:
-                for each in reversed(held):
-                    deliver(*each)
-                held.clear()
+    def __init__(self, receiver: Receiver, deliver: Callable[[Receiver, str, Delivery], None]) -> None:
+        self._receiver = receiver
+        self._deliver = deliver
 
-        await super().start(late, options_of)
+    def deliver(self, channel: str, delivery: Delivery) -> None:
+        self._deliver(self._receiver, channel, delivery)
+
+    async def settled(self) -> None:
+        await self._receiver.settled()
 
 
-class Repeats(MemoryBroker):
-    async def start(self, deliver: Any, options_of: Any) -> None:
-        def twice(channel: str, delivery: Delivery) -> None:
-            deliver(channel, delivery)
-            deliver(channel, delivery)
+class DeliversWrongly(MemoryBroker):
+    async def start(self, receiver: Receiver, rooms: RoomTable) -> None:
+        await super().start(Between(receiver, self.wrongly), rooms)
 
-        await super().start(twice, options_of)
+    def wrongly(self, receiver: Receiver, channel: str, delivery: Delivery) -> None:
+        raise NotImplementedError
+
+
+class Reorders(DeliversWrongly):
+    """Swaps each two messages, but what ends a test."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(clock)
+        self.held: list[tuple[str, Delivery]] = []
+
+    def wrongly(self, receiver: Receiver, channel: str, delivery: Delivery) -> None:
+        if isinstance(delivery, Envelope) and delivery.position is None:
+            receiver.deliver(channel, delivery)
+            return
+        self.held.append((channel, delivery))
+        if len(self.held) == 2:
+            for each in reversed(self.held):
+                receiver.deliver(*each)
+            self.held.clear()
+
+
+class Repeats(DeliversWrongly):
+    def wrongly(self, receiver: Receiver, channel: str, delivery: Delivery) -> None:
+        receiver.deliver(channel, delivery)
+        receiver.deliver(channel, delivery)
 
 
 class DropsTheKey(MemoryBroker):
@@ -118,21 +138,18 @@ class ForgetsOrders(MemoryBroker):
 
 
 class CountsConnections(MemoryBroker):
-    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> Change:
-        return (await super().enter(channel, user, connection_id, info))._replace(turned=True)
+    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> None:
+        await super().enter(channel, f"{user} {connection_id}", connection_id, info)
 
 
 class HasNoGrace(MemoryBroker):
-    async def linger(self, channel: str, user: str, connection_id: str) -> None:
+    async def linger(self, channel: str, user: str, connection_id: str, grace_s: float) -> None:
         await self.exit(channel, user, connection_id)
 
 
-class DeliversAfterClose(MemoryBroker):
-    async def start(self, deliver: Any, options_of: Any) -> None:
-        def late(channel: str, delivery: Delivery) -> None:
-            asyncio.get_running_loop().call_soon(deliver, channel, delivery)
-
-        await super().start(late, options_of)
+class DeliversAfterClose(DeliversWrongly):
+    def wrongly(self, receiver: Receiver, channel: str, delivery: Delivery) -> None:
+        asyncio.get_running_loop().call_soon(receiver.deliver, channel, delivery)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +164,7 @@ class DeliversAfterClose(MemoryBroker):
         (AlwaysWhole, "test_a_position_of_elsewhere_is_not_whole"),
         (NewestFirst, "test_history_after_a_position_is_exactly_what_was_missed"),
         (StopsTheClock, "test_history_that_was_trimmed_by_age_is_not_whole"),
-        (ForgetsOrders, "test_an_order_reaches_every_subscriber_in_its_place"),
+        (ForgetsOrders, "test_an_order_reaches_every_worker_in_its_place"),
         (CountsConnections, "test_presence_begins_with_the_first_connection_and_ends_with_the_last"),
         (HasNoGrace, "test_a_user_whose_connection_was_lost_lingers"),
         (DeliversAfterClose, "test_nothing_is_delivered_after_close"),
@@ -173,20 +190,20 @@ def test_a_publish_delivers_before_it_returns() -> None:
 
     async def main() -> None:
         broker = MemoryBroker()
-        received: list[Delivery] = []
-        await broker.start(lambda _, delivery: received.append(delivery), lambda _: RoomOptions())
+        worker = Worker(broker, 1.0)
+        await worker.start(RoomTable())
         await broker.subscribe("lobby")
         publishing = broker.publish("lobby", Envelope(encode("now")))
         with pytest.raises(StopIteration):
             publishing.send(None)  # it does not even suspend
-        assert len(received) == 1
+        assert len(worker.received) == 1
 
     asyncio.run(main())
 
 
 async def started(clock: FakeClock, **options: Any) -> MemoryBroker:
     broker = MemoryBroker(clock)
-    await broker.start(lambda *_: None, lambda _: RoomOptions(**options))
+    await Worker(broker, 1.0).start(RoomTable({"*": RoomOptions(**options)}))
     return broker
 
 
@@ -256,7 +273,7 @@ def test_it_is_not_healthy_before_start_and_after_close() -> None:
     async def main() -> None:
         broker = MemoryBroker()
         assert not await broker.healthy()
-        await broker.start(lambda *_: None, lambda _: RoomOptions())
+        await Worker(broker, 1.0).start(RoomTable())
         assert await broker.healthy()
         await broker.close()
         assert not await broker.healthy()
@@ -271,7 +288,7 @@ def test_closing_forgets_everything() -> None:
         await broker.enter("lobby", "ann", "a1", None)
         position = await broker.publish("lobby", Envelope(encode("hello")))
         await broker.close()
-        await broker.start(lambda *_: None, lambda _: RoomOptions(history=5))
+        await Worker(broker, 1.0).start(RoomTable({"*": RoomOptions(history=5)}))
         assert await broker.count("lobby") == 0
         assert not await broker.connected("lobby")
         page = await broker.history("lobby", position)

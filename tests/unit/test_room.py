@@ -22,10 +22,12 @@ from hubbub.errors import BrokerUnavailable
 from hubbub.fanout import Fanout
 from hubbub.frames import Opcode, frame, split
 from hubbub.membership import Memberships
+from hubbub.options import RoomTable
 from hubbub.outbox import Lane
 from hubbub.positions import position_only, positioned
 from hubbub.room import CatchUp, Room
 from hubbub.tasks import Tasks
+from hubbub.testing.broker_suite import Worker
 from hubbub.timers import Timers
 from hubbub.wire import Wire
 from tests.unit.support import FakeClock, Hub
@@ -259,11 +261,12 @@ class World:
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
+        rooms = RoomTable({"*": self.options})
         self.fanout.start(loop)
         self.timers.start(loop)
-        await self.broker.start(self.memberships.deliver, self.options_of)
+        await self.broker.start(self.memberships, rooms)
         if self.publishing is not self.broker:
-            await self.publishing.start(lambda *_: None, self.options_of)
+            await Worker(self.publishing, 1.0).start(rooms)
 
     async def publish(self, excluded: Client | None) -> None:
         self.numbers += 1

@@ -13,15 +13,21 @@ def broker_from(broker: str | Broker) -> Broker:
     """Makes the broker that a URL names, or takes one as it is.
 
     Raises:
-        InvalidArgument: The scheme is unknown.
+        InvalidArgument: The scheme is unknown, the URL makes no sense, or what it needs is not installed.
     """
     if isinstance(broker, Broker):
         return broker
-    accepted = "'memory://', or an instance of hubbub.brokers.Broker"
+    accepted = "'memory://', 'redis://...', 'rediss://...', 'unix://...', or an instance of hubbub.brokers.Broker"
     if not isinstance(broker, str):
         raise InvalidArgument("broker", f"got {shown(broker)}", accepted)
     scheme, separator, _ = broker.partition("://")
     if separator and scheme == "memory":
         return MemoryBroker()
+    if separator and scheme in {"redis", "rediss", "unix"}:
+        try:
+            from .redis import RedisBroker
+        except ImportError:
+            raise InvalidArgument("broker", "redis-py is not installed", "pip install 'hubbub[redis]'") from None
+        return RedisBroker(broker)
     # Only the scheme is shown: the rest of a broker's URL may hold a password.
     raise InvalidArgument("broker", f"a URL of the scheme {shown(scheme if separator else '')}", accepted)

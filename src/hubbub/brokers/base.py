@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from ..envelope import Envelope, Kick, Page
-from ..options import RoomOptions
+from ..envelope import Envelope, Kick, Page, Reset
+from ..options import RoomTable
 from ..positions import Position
-from ..presence import Change, Info, Member
+from ..presence import Info, Member
 
-Delivery: TypeAlias = Envelope | Kick
-Deliver: TypeAlias = Callable[[str, Delivery], None]
-"""Takes what comes in on a channel. Called on the event loop, must not block, never raises."""
+Delivery: TypeAlias = Envelope | Kick | Reset
 
-OptionsOf: TypeAlias = Callable[[str], RoomOptions]
-"""Gives the options of the room that a channel belongs to."""
+
+class Receiver(ABC):
+    """What a worker does with what its broker brings. Called on the event loop; must not block, and never raises."""
+
+    @abstractmethod
+    def deliver(self, channel: str, delivery: Delivery) -> None:
+        """Takes what comes in on a channel."""
+
+    @abstractmethod
+    async def settled(self) -> None:
+        """Waits until what was delivered is on its way.
+
+        For a broker to await now and then while it delivers much, so that clients that read are not taken for slow.
+        """
+
+
+class BrokerState(NamedTuple):
+    """How a broker is.
+
+    Attributes:
+        up: Whether what is published gets to other workers, and what they publish gets here.
+        reconnects: How often a connection was lost and made again.
+        local_only: Messages that went to this worker's members only.
+    """
+
+    up: bool
+    reconnects: int
+    local_only: int
 
 
 class Broker(ABC):
@@ -37,8 +60,18 @@ class Broker(ABC):
     """Whether other processes are reached."""
 
     @abstractmethod
-    async def start(self, deliver: Deliver, options_of: OptionsOf) -> None:
-        """Begins. Called once before anything else, on the loop that all other calls come from; again after `close`."""
+    async def start(self, receiver: Receiver, rooms: RoomTable) -> None:
+        """Begins. Called once before anything else, on the loop that all other calls come from; again after `close`.
+
+        A broker that can't be reached is no reason to fail: it is tried again.
+
+        Args:
+            receiver: Who gets what comes in.
+            rooms: The options of the rooms, by the names of their channels.
+
+        Raises:
+            BrokerUnavailable: The broker denies access.
+        """
 
     @abstractmethod
     async def close(self) -> None:
@@ -53,6 +86,9 @@ class Broker(ABC):
         Returns:
             The channel's position, such that every later message is delivered (an earlier one may be too); None where
             the room has no positions.
+
+        Raises:
+            BrokerUnavailable: The broker can't be reached.
         """
 
     @abstractmethod
@@ -77,7 +113,7 @@ class Broker(ABC):
 
     @abstractmethod
     async def order(self, channel: str, kick: Kick) -> None:
-        """Gives an order to all workers that are subscribed to a channel."""
+        """Gives an order to all workers: who has members in the channel, or users of it in grace, obeys."""
 
     @abstractmethod
     async def history(self, channel: str, after: Position | None = None, limit: int | None = None) -> Page:
@@ -88,16 +124,26 @@ class Broker(ABC):
         """A channel's position now; None where the room has none."""
 
     @abstractmethod
-    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> Change:
-        """A connection of a user comes into a room."""
+    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> None:
+        """A connection of a user comes into a room. Whatever comes of it, the caller calls `exit` in the end.
+
+        Where the room's options say so, the room is told of a user's first connection, and by `exit` of the last one to
+        go: in the order in which it was so.
+
+        Raises:
+            BrokerUnavailable: It could not be told.
+        """
 
     @abstractmethod
-    async def linger(self, channel: str, user: str, connection_id: str) -> None:
-        """A connection was lost; its user stays present until `exit`, which the caller calls after the grace."""
+    async def linger(self, channel: str, user: str, connection_id: str, grace_s: float) -> None:
+        """A connection was lost; its user stays present until `exit`, which the caller calls after the grace.
+
+        Where the caller closes the broker before that, and so can't, the broker sees to it.
+        """
 
     @abstractmethod
-    async def exit(self, channel: str, user: str, connection_id: str) -> Change:
-        """A connection leaves a room for good. Idempotent."""
+    async def exit(self, channel: str, user: str, connection_id: str) -> None:
+        """A connection leaves a room for good. Idempotent. Where it can't be told now, the broker goes on trying."""
 
     @abstractmethod
     async def members(self, channel: str) -> list[Member]:
@@ -114,6 +160,11 @@ class Broker(ABC):
     @abstractmethod
     async def present(self, channel: str, user: str) -> bool:
         """Whether a user is in a room, connected or in grace, on any worker."""
+
+    @property
+    @abstractmethod
+    def state(self) -> BrokerState:
+        """How it is, without asking."""
 
     @abstractmethod
     async def healthy(self) -> bool:

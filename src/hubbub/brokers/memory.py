@@ -8,12 +8,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Literal
 
+from ..codec import Kind, Payload, dumps
 from ..envelope import Envelope, Kick, Page
 from ..history import RoomLog
+from ..options import RoomTable
 from ..positions import Position
-from ..presence import Change, Info, Member, PresenceTable
-from .base import Broker, Deliver, OptionsOf
+from ..presence import Change, Info, Member, PresenceTable, announcement
+from .base import Broker, BrokerState, Receiver
 
 _IDLE_TTL_S = 300.0
 _SWEEP_EVERY = 256
@@ -31,18 +34,18 @@ class MemoryBroker(Broker):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._deliver: Deliver | None = None
-        self._options_of: OptionsOf | None = None
+        self._receiver: Receiver | None = None
+        self._rooms: RoomTable | None = None
         self._subscribed: dict[str, RoomLog | None] = {}  # with the logs, so that a publish need not match patterns
         self._logs: dict[str, RoomLog] = {}
         self._presence = PresenceTable()
         self._until_sweep = _SWEEP_EVERY
 
-    async def start(self, deliver: Deliver, options_of: OptionsOf) -> None:
-        self._deliver, self._options_of = deliver, options_of
+    async def start(self, receiver: Receiver, rooms: RoomTable) -> None:
+        self._receiver, self._rooms = receiver, rooms
 
     async def close(self) -> None:
-        self._deliver = None
+        self._receiver = None
         self._subscribed.clear()
         self._logs.clear()
         self._presence.clear()
@@ -62,13 +65,13 @@ class MemoryBroker(Broker):
             log = self._subscribed[channel] if subscribed else self._log(channel)
             if log is not None:
                 envelope = log.append(envelope, self._clock(), datetime.now(UTC))
-        if subscribed and self._deliver is not None:
-            self._deliver(channel, envelope)
+        if subscribed and self._receiver is not None:
+            self._receiver.deliver(channel, envelope)
         return envelope.position
 
     async def order(self, channel: str, kick: Kick) -> None:
-        if self._deliver is not None and channel in self._subscribed:
-            self._deliver(channel, kick)
+        if self._receiver is not None:
+            self._receiver.deliver(channel, kick)
 
     async def history(self, channel: str, after: Position | None = None, limit: int | None = None) -> Page:
         log = self._log(channel)
@@ -78,14 +81,24 @@ class MemoryBroker(Broker):
         log = self._log(channel)
         return None if log is None else log.head
 
-    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> Change:
-        return self._presence.enter(channel, user, connection_id, info, datetime.now(UTC))
+    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> None:
+        change = self._presence.enter(channel, user, connection_id, info, datetime.now(UTC))
+        if change.turned:
+            self._announce("user_joined", channel, user, change)
 
-    async def linger(self, channel: str, user: str, connection_id: str) -> None:
+    async def linger(self, channel: str, user: str, connection_id: str, grace_s: float) -> None:
         self._presence.linger(channel, user, connection_id)
 
-    async def exit(self, channel: str, user: str, connection_id: str) -> Change:
-        return self._presence.exit(channel, user, connection_id)
+    async def exit(self, channel: str, user: str, connection_id: str) -> None:
+        change = self._presence.exit(channel, user, connection_id)
+        if change.turned:
+            self._announce("user_left", channel, user, change)
+
+    def _announce(self, kind: Literal["user_joined", "user_left"], channel: str, user: str, change: Change) -> None:
+        assert self._rooms is not None, "the broker is used before start()"
+        if self._receiver is not None and channel in self._subscribed and self._rooms(channel).announce:
+            told = announcement(kind, channel, user).of(dumps(change.info), change.users)
+            self._receiver.deliver(channel, Envelope(Payload(Kind.JSON, told)))
 
     async def members(self, channel: str) -> list[Member]:
         return self._presence.members(channel)
@@ -99,16 +112,20 @@ class MemoryBroker(Broker):
     async def present(self, channel: str, user: str) -> bool:
         return self._presence.has(channel, user)
 
+    @property
+    def state(self) -> BrokerState:
+        return BrokerState(self._receiver is not None, 0, 0)
+
     async def healthy(self) -> bool:
-        return self._deliver is not None
+        return self._receiver is not None
 
     def _log(self, channel: str) -> RoomLog | None:
         """A room's log, made when it is first asked for, so that a position can be handed out before any message."""
         log = self._logs.get(channel)
         now = self._clock()
         if log is None:
-            assert self._options_of is not None, "the broker is used before start()"
-            options = self._options_of(channel)
+            assert self._rooms is not None, "the broker is used before start()"
+            options = self._rooms(channel)
             if not options.numbered:
                 return None
             self._sweep(now)

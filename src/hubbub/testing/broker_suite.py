@@ -24,10 +24,10 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from ..brokers.base import Broker, Delivery, OptionsOf
+from ..brokers.base import Broker, Delivery, Receiver
 from ..codec import decode, encode
 from ..envelope import Envelope, Kick, Page
-from ..options import History, RoomOptions
+from ..options import History, RoomOptions, RoomTable
 from ..positions import Position
 
 KEPT = "kept"
@@ -38,6 +38,8 @@ NUMBERED = "numbered"
 """A channel with positions and without history."""
 PLAIN = "plain"
 """A channel with neither."""
+TOLD = "told"
+"""A channel that is told who comes and goes."""
 
 SIZE = 5
 
@@ -63,7 +65,7 @@ ODD_NAMES = [
 """Names that a broker might take for something else."""
 
 
-class Worker:
+class Worker(Receiver):
     """A broker that is started, and what it has delivered.
 
     Attributes:
@@ -77,13 +79,17 @@ class Worker:
         self._deadline_s = deadline_s
         self._changed = asyncio.Event()
 
-    async def start(self, options_of: OptionsOf) -> None:
+    async def start(self, rooms: RoomTable) -> None:
         """Starts the broker."""
-        await self.broker.start(self._deliver, options_of)
+        await self.broker.start(self, rooms)
 
-    def _deliver(self, channel: str, delivery: Delivery) -> None:
+    def deliver(self, channel: str, delivery: Delivery) -> None:
+        """Notes it."""
         self.received.append((channel, delivery))
         self._changed.set()
+
+    async def settled(self) -> None:
+        """Is so at once."""
 
     async def publish(self, channel: str, message: Any, *, keep: bool = True) -> Position | None:
         """Publishes a message."""
@@ -111,11 +117,15 @@ class Worker:
         await self.publish(channel, end, keep=False)
         await self.until(lambda: end in self._messages(channel))
         found = [delivery for on, delivery in self.received if on == channel]
-        return [each for each in found if isinstance(each, Kick) or not _is_end(each)]
+        return [each for each in found if not isinstance(each, Envelope) or not _is_end(each)]
 
     async def messages(self, channel: str) -> list[Any]:
         """The messages that were delivered on a channel, after everything published before this has come."""
         return [decode(each.payload) for each in await self.all_of(channel) if isinstance(each, Envelope)]
+
+    async def announcements(self, channel: str) -> list[tuple[str, str, int]]:
+        """Who came and left, as it was announced until now, with how many there were then."""
+        return [(each["type"], each["user_id"], each["count"]) for each in await self.messages(channel)]
 
     async def offsets(self, channel: str) -> list[int]:
         """The offsets that were delivered on a channel, after everything published before this has come."""
@@ -158,15 +168,18 @@ class BrokerSuite:
         """Lets time go by at the broker. Override it where a test can set the broker's clock."""
         await asyncio.sleep(seconds)
 
-    def options_of(self, channel: str) -> RoomOptions:
+    @property
+    def rooms(self) -> RoomTable:
         """The options of the rooms that the tests use."""
-        if channel == PLAIN:
-            return RoomOptions()
-        if channel == NUMBERED:
-            return RoomOptions(positions=True)
-        if channel == BRIEF:
-            return RoomOptions(history=History(100, self.ttl_s))
-        return RoomOptions(history=History(SIZE, 60.0))
+        kept = RoomOptions(history=History(SIZE, 60.0))
+        rooms = {
+            PLAIN: RoomOptions(),
+            TOLD: RoomOptions(announce=True),
+            NUMBERED: RoomOptions(positions=True),
+            BRIEF: RoomOptions(history=History(100, self.ttl_s)),
+            "*": kept,
+        }
+        return RoomTable(rooms, everyone=kept, users=kept)
 
     @asynccontextmanager
     async def workers(self) -> AsyncIterator[tuple[Worker, Worker]]:
@@ -174,7 +187,7 @@ class BrokerSuite:
         async with self.brokers() as brokers:
             workers = [Worker(broker, self.deadline_s) for broker in brokers]
             for worker in workers:
-                await worker.start(self.options_of)
+                await worker.start(self.rooms)
             try:
                 yield workers[0], workers[-1]
             finally:
@@ -527,7 +540,7 @@ class BrokerSuite:
 
     # Orders
 
-    async def test_an_order_reaches_every_subscriber_in_its_place(self) -> None:
+    async def test_an_order_reaches_every_worker_in_its_place(self) -> None:
         """It is no message: not numbered, not kept."""
         kick = Kick(4001, "because ü")
         for channel in (PLAIN, KEPT):
@@ -544,13 +557,15 @@ class BrokerSuite:
                 page = await first.broker.history(channel)
                 assert _messages(page) == ([] if channel == PLAIN else ["before", "after"])
 
-    async def test_an_order_without_a_subscriber_is_gone(self) -> None:
-        """Nobody gets it later, and no other channel does."""
+    async def test_an_order_reaches_a_worker_without_members_too(self) -> None:
+        """It may have users of the channel in grace. Nobody gets it later, and no other channel does."""
         async with self.workers() as (first, second):
             await first.broker.subscribe(PLAIN)
-            await second.broker.order(KEPT, Kick(4001, ""))
+            kick = Kick(4001, "")
+            await second.broker.order(KEPT, kick)
+            await first.until(lambda: (KEPT, kick) in first.received)
             await first.broker.subscribe(KEPT)
-            assert await first.all_of(KEPT) == []
+            assert await first.all_of(KEPT) == [kick]
             assert await first.all_of(PLAIN) == []
 
     # Presence
@@ -559,17 +574,62 @@ class BrokerSuite:
         """Wherever they are; the count is of users."""
         async with self.workers() as (first, second):
             one, two = first.broker, second.broker
-            assert await one.enter(PLAIN, "ann", "a1", {"n": 1}) == (True, 1, {"n": 1})
-            assert await two.enter(PLAIN, "ann", "a2", {"n": 2}) == (False, 1, {"n": 2})
-            assert await two.enter(PLAIN, "bob", "b1", None) == (True, 2, None)
+            await one.enter(PLAIN, "ann", "a1", {"n": 1})
+            await two.enter(PLAIN, "ann", "a2", {"n": 2})
+            assert await one.count(PLAIN) == 1
+            await two.enter(PLAIN, "bob", "b1", None)
             assert await one.count(PLAIN) == await two.count(PLAIN) == 2
-            assert await one.exit(PLAIN, "ann", "a1") == (False, 2, {"n": 2})
+            await one.exit(PLAIN, "ann", "a1")
             assert await one.present(PLAIN, "ann")
-            assert await two.exit(PLAIN, "ann", "a2") == (True, 1, {"n": 2})
+            await two.exit(PLAIN, "ann", "a2")
             assert not await one.present(PLAIN, "ann")
-            assert await two.exit(PLAIN, "bob", "b1") == (True, 0, None)
+            await two.exit(PLAIN, "bob", "b1")
             assert await one.count(PLAIN) == 0
             assert await one.members(PLAIN) == []
+
+    async def test_a_room_is_told_of_first_and_last_connections(self) -> None:
+        """Once for each user, on every worker, as JSON, and without a position; where its options say so."""
+        async with self.workers() as (first, second):
+            for worker in (first, second):
+                for channel in (TOLD, PLAIN):
+                    await worker.broker.subscribe(channel)
+            before = datetime.now(UTC)
+            for channel in (TOLD, PLAIN):
+                await first.broker.enter(channel, 'ä"', "a1", {"n": [1]})
+                await second.broker.enter(channel, 'ä"', "a2", {"n": [2]})
+                await second.broker.enter(channel, "bob", "b1", None)
+                await first.broker.exit(channel, 'ä"', "a1")
+                await second.broker.exit(channel, 'ä"', "a2")
+                await second.broker.exit(channel, 'ä"', "a2")
+            for worker in (first, second):
+                told = await worker.messages(TOLD)
+                assert [(each["type"], each["user_id"], each["info"], each["count"]) for each in told] == [
+                    ("user_joined", 'ä"', {"n": [1]}, 1),
+                    ("user_joined", "bob", None, 2),
+                    ("user_left", 'ä"', {"n": [2]}, 1),
+                ]
+                for each in told:
+                    assert each["room"] == TOLD
+                    assert abs(datetime.fromisoformat(each["timestamp"]) - before) < timedelta(seconds=60)
+                assert await worker.offsets(TOLD) == []
+                assert await worker.messages(PLAIN) == []
+
+    async def test_what_a_room_is_told_is_in_the_order_in_which_it_was_so(self) -> None:
+        """A user who leaves one worker and comes to the other at once: who heard it last knows."""
+        async with self.workers() as (first, second):
+            await first.broker.subscribe(TOLD)
+            brokers = (first.broker, second.broker)
+            await brokers[0].enter(TOLD, "ann", "a0", None)
+            for number in range(1, 30):
+                here, there = brokers[number % 2], brokers[(number - 1) % 2]
+                await asyncio.gather(
+                    there.exit(TOLD, "ann", f"a{number - 1}"), here.enter(TOLD, "ann", f"a{number}", None)
+                )
+                heard = await first.announcements(TOLD)
+                assert heard[-1] == ("user_joined", "ann", 1)
+                assert [kind for kind, _, _ in heard] == ["user_joined", "user_left"] * (len(heard) // 2) + [
+                    "user_joined"
+                ]
 
     async def test_members_are_users_with_their_connections(self) -> None:
         """With what the latest connection said of its user, and when the first one came."""
@@ -591,54 +651,60 @@ class BrokerSuite:
         """Present with no connection, until `exit`."""
         async with self.workers() as (first, second):
             await first.broker.enter(PLAIN, "ann", "a1", None)
-            await first.broker.linger(PLAIN, "ann", "a1")
-            await first.broker.linger(PLAIN, "ann", "a1")
+            await first.broker.linger(PLAIN, "ann", "a1", 60.0)
+            await first.broker.linger(PLAIN, "ann", "a1", 60.0)
             assert await second.broker.present(PLAIN, "ann")
             assert await second.broker.count(PLAIN) == 1
             assert [member.connections for member in await second.broker.members(PLAIN)] == [0]
-            assert await first.broker.exit(PLAIN, "ann", "a1") == (True, 0, None)
+            await first.broker.exit(PLAIN, "ann", "a1")
             assert not await second.broker.present(PLAIN, "ann")
 
     async def test_a_connection_in_the_grace_takes_the_presence_over(self) -> None:
         """Nobody hears of a page that was loaded again, on whatever worker it comes back."""
         async with self.workers() as (first, second):
-            await first.broker.enter(PLAIN, "ann", "a1", {"n": 1})
-            since = (await first.broker.members(PLAIN))[0].since
-            await first.broker.linger(PLAIN, "ann", "a1")
-            assert await second.broker.enter(PLAIN, "ann", "a2", {"n": 2}) == (False, 1, {"n": 2})
-            assert [(m.connections, m.since) for m in await first.broker.members(PLAIN)] == [(1, since)]
-            assert not (await first.broker.exit(PLAIN, "ann", "a1")).turned
-            assert await first.broker.present(PLAIN, "ann")
-            assert await second.broker.exit(PLAIN, "ann", "a2") == (True, 0, {"n": 2})
+            await first.broker.subscribe(TOLD)
+            await first.broker.enter(TOLD, "ann", "a1", {"n": 1})
+            since = (await first.broker.members(TOLD))[0].since
+            await first.broker.linger(TOLD, "ann", "a1", 60.0)
+            await second.broker.enter(TOLD, "ann", "a2", {"n": 2})
+            assert [(m.connections, m.since) for m in await first.broker.members(TOLD)] == [(1, since)]
+            await first.broker.exit(TOLD, "ann", "a1")
+            assert await first.broker.present(TOLD, "ann")
+            assert await first.announcements(TOLD) == [("user_joined", "ann", 1)]
+            await second.broker.exit(TOLD, "ann", "a2")
+            assert await first.announcements(TOLD) == [("user_joined", "ann", 1), ("user_left", "ann", 0)]
 
     async def test_leaving_at_once_in_the_grace_of_a_forgotten_connection_ends_the_presence(self) -> None:
         """The connection that lingered was taken over: it does not hold its user any more."""
         async with self.workers() as (first, second):
             await first.broker.enter(PLAIN, "ann", "a1", None)
-            await first.broker.linger(PLAIN, "ann", "a1")
+            await first.broker.linger(PLAIN, "ann", "a1", 60.0)
             await second.broker.enter(PLAIN, "ann", "a2", None)
-            assert (await second.broker.exit(PLAIN, "ann", "a2")).turned
-            assert not (await first.broker.exit(PLAIN, "ann", "a1")).turned
+            await second.broker.exit(PLAIN, "ann", "a2")
+            assert not await first.broker.present(PLAIN, "ann")
 
     async def test_exit_is_idempotent(self) -> None:
         """Once gone is gone; whom nobody knows changes nothing."""
         async with self.workers() as (first, second):
-            assert await first.broker.exit(PLAIN, "ann", "a1") == (False, 0, None)
-            await first.broker.linger(PLAIN, "ann", "a1")
-            assert await first.broker.count(PLAIN) == 0
-            await first.broker.enter(PLAIN, "ann", "a1", None)
-            await first.broker.enter(PLAIN, "bob", "b1", None)
-            assert not (await first.broker.exit(PLAIN, "ann", "unknown")).turned
-            assert (await first.broker.exit(PLAIN, "ann", "a1")).turned
-            assert await second.broker.exit(PLAIN, "ann", "a1") == (False, 1, None)
-            assert await first.broker.exit(PLAIN, "ann", "a1") == (False, 1, None)
+            await second.broker.subscribe(TOLD)
+            await first.broker.exit(TOLD, "ann", "a1")
+            await first.broker.linger(TOLD, "ann", "a1", 60.0)
+            assert await first.broker.count(TOLD) == 0
+            await first.broker.enter(TOLD, "ann", "a1", None)
+            await first.broker.enter(TOLD, "bob", "b1", None)
+            await first.broker.exit(TOLD, "ann", "unknown")
+            assert await first.broker.present(TOLD, "ann")
+            for worker in (first, second, first):
+                await worker.broker.exit(TOLD, "ann", "a1")
+                assert await first.broker.count(TOLD) == 1
+            assert (await second.announcements(TOLD))[2:] == [("user_left", "ann", 1)]
 
     async def test_presence_is_of_one_room(self) -> None:
         """The same user and connection in two rooms are in each on their own."""
         async with self.workers() as (first, second):
             for name in ODD_NAMES:
-                assert (await first.broker.enter(name, "ann", "a1", None)).turned
-            assert (await first.broker.exit(ODD_NAMES[0], "ann", "a1")).turned
+                await first.broker.enter(name, "ann", "a1", None)
+            await first.broker.exit(ODD_NAMES[0], "ann", "a1")
             for name in ODD_NAMES[1:]:
                 assert await second.broker.present(name, "ann")
                 assert not await second.broker.present(name, "an")
@@ -646,15 +712,15 @@ class BrokerSuite:
             assert not await second.broker.present(ODD_NAMES[0], "ann")
 
     async def test_of_many_who_come_and_go_at_once_one_is_first_and_one_is_last(self) -> None:
-        """Presence turns once, however many connections race for it."""
+        """Presence begins and ends once, however many connections race for it."""
         async with self.workers() as (first, second):
+            await second.broker.subscribe(TOLD)
             both = [(number, worker.broker) for number, worker in enumerate((first, second) * 10)]
-            came = await asyncio.gather(*(broker.enter(PLAIN, "ann", f"a{number}", None) for number, broker in both))
-            assert sum(change.turned for change in came) == 1
-            assert [member.connections for member in await first.broker.members(PLAIN)] == [20]
-            left = await asyncio.gather(*(broker.exit(PLAIN, "ann", f"a{number}") for number, broker in both))
-            assert sum(change.turned for change in left) == 1
-            assert await second.broker.count(PLAIN) == 0
+            await asyncio.gather(*(broker.enter(TOLD, "ann", f"a{number}", None) for number, broker in both))
+            assert [member.connections for member in await first.broker.members(TOLD)] == [20]
+            await asyncio.gather(*(broker.exit(TOLD, "ann", f"a{number}") for number, broker in both))
+            assert await second.broker.count(TOLD) == 0
+            assert await second.announcements(TOLD) == [("user_joined", "ann", 1), ("user_left", "ann", 0)]
 
     # The rest
 
@@ -669,7 +735,7 @@ class BrokerSuite:
             assert await first.broker.connected(PLAIN) == (first is not second)
             await second.broker.unsubscribe(PLAIN)
             await first.broker.enter(PLAIN, "ann", "a1", None)
-            await first.broker.linger(PLAIN, "ann", "a1")
+            await first.broker.linger(PLAIN, "ann", "a1", 60.0)
             assert not await first.broker.connected(PLAIN)
 
     async def test_a_broker_has_a_name_and_is_healthy_once_started(self) -> None:
@@ -701,7 +767,7 @@ class BrokerSuite:
         async with self.workers() as (first, _):
             for round_ in range(3):
                 await first.broker.close()
-                await first.start(self.options_of)
+                await first.start(self.rooms)
                 first.received.clear()
                 await first.broker.subscribe(PLAIN)
                 await first.publish(PLAIN, round_)

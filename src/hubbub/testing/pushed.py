@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..brokers import Broker
-from ..brokers.base import Deliver, OptionsOf
+from ..brokers.base import BrokerState, Receiver
 from ..codec import decode
 from ..envelope import Envelope, Kick, Page
 from ..errors import InvalidArgument, shown
 from ..manager import ConnectionManager
 from ..names import EVERYONE_NAME, UserId, room_name, user_name, user_room
+from ..options import RoomTable
 from ..positions import Position
-from ..presence import Change, Info, Member
+from ..presence import Info, Member
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +162,12 @@ class _Recording(Broker):
     async def present(self, channel: str, user: str) -> bool:
         return (channel == EVERYONE_NAME and user in self._online) or await self._broker.present(channel, user)
 
-    async def start(self, deliver: Deliver, options_of: OptionsOf) -> None:
-        await self._broker.start(deliver, options_of)
+    async def start(self, receiver: Receiver, rooms: RoomTable) -> None:
+        await self._broker.start(receiver, rooms)
+
+    @property
+    def state(self) -> BrokerState:
+        return self._broker.state
 
     async def close(self) -> None:
         await self._broker.close()
@@ -179,14 +184,14 @@ class _Recording(Broker):
     async def position(self, channel: str) -> Position | None:
         return await self._broker.position(channel)
 
-    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> Change:
-        return await self._broker.enter(channel, user, connection_id, info)
+    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> None:
+        await self._broker.enter(channel, user, connection_id, info)
 
-    async def linger(self, channel: str, user: str, connection_id: str) -> None:
-        await self._broker.linger(channel, user, connection_id)
+    async def linger(self, channel: str, user: str, connection_id: str, grace_s: float) -> None:
+        await self._broker.linger(channel, user, connection_id, grace_s)
 
-    async def exit(self, channel: str, user: str, connection_id: str) -> Change:
-        return await self._broker.exit(channel, user, connection_id)
+    async def exit(self, channel: str, user: str, connection_id: str) -> None:
+        await self._broker.exit(channel, user, connection_id)
 
     async def members(self, channel: str) -> list[Member]:
         return await self._broker.members(channel)

@@ -1,0 +1,7 @@
+"""The distributed broker: Redis and Valkey."""
+
+from __future__ import annotations
+
+from .broker import RedisBroker, WhenAway
+
+__all__ = ["RedisBroker", "WhenAway"]

@@ -1,0 +1,209 @@
+"""What travels on a channel at Redis, and how its keys are called: shared by workers and publishers. Pure.
+
+What is published is packed once, by who publishes it, and framed by the workers that get it::
+
+    message   "M"  kind (1)  sender (8)  number (8)  key length + 1, 0 for none (2)  excluded length (4)
+              key  excluded connection ids, between NULs  payload
+    numbered  "P"  epoch (8, ASCII)  offset (8), and the message; the publish script puts this in front
+    order     "K"  close code (2)  room length (2)  room  reason
+    reset     "R"  epoch (8)  offset (8): the room's numbering begins anew after this
+    canary    "C"  number (8)
+
+Numbers are big endian. ``kind`` is that of `hubbub.codec`. ``sender`` is random, and ``number`` counts what it
+publishes: what is published again because its answer was lost has the number that it had, by which it is known.
+"""
+
+from __future__ import annotations
+
+import secrets
+from struct import Struct
+from typing import Final, NamedTuple, TypeAlias
+
+from ...codec import Kind, Payload
+from ...envelope import Envelope, Kick, Reset
+from ...positions import EPOCH_CHARS, Position
+
+SENDER_BYTES: Final = 8
+
+_MESSAGE: Final = Struct(">cB8sQHI")
+_NUMBERED: Final = Struct(">c8sQ")
+_ORDER: Final = Struct(">cHH")
+_CANARY: Final = Struct(">cQ")
+_KINDS: Final = tuple(Kind)
+_NOBODY: Final[frozenset[str]] = frozenset()
+_NUL: Final = "\0"
+
+
+class Stamp(NamedTuple):
+    """Who published a message, and its how-manieth it is."""
+
+    sender: bytes
+    number: int
+
+    def packed(self) -> bytes:
+        """As it stands in a message."""
+        return self.sender + self.number.to_bytes(8, "big")
+
+
+class Sender:
+    """Stamps what one process publishes, in the order in which it does."""
+
+    def __init__(self) -> None:
+        self.id = secrets.token_bytes(SENDER_BYTES)
+        self._number = 0
+
+    def stamp(self) -> Stamp:
+        self._number += 1
+        return Stamp(self.id, self._number)
+
+
+class Canary(NamedTuple):
+    """A worker's message to itself."""
+
+    number: int
+
+
+class Arrival(NamedTuple):
+    """A message that came."""
+
+    envelope: Envelope
+    stamp: Stamp
+
+
+class Order(NamedTuple):
+    """What all workers are told to do with a room's members."""
+
+    room: str
+    kick: Kick
+
+
+Packed: TypeAlias = Arrival | Order | Reset | Canary
+
+
+class Keys:
+    """The names of keys and channels of one app.
+
+    A room's keys carry its name as their hash tag, so that they can live together on one node of a cluster.
+
+    Attributes:
+        workers: The channel of all workers.
+        nodes: A set: the workers.
+        generation: A random string that is there as long as the data is.
+        rooms: The options of the rooms, as JSON.
+
+    Args:
+        prefix: What all begin with, so that apps can share a server.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._room = f"{prefix}:{{"
+        self.nodes = f"{prefix}:nodes"
+        self.generation = f"{prefix}:generation"
+        self.rooms = f"{prefix}:rooms"
+        self.workers = f"{prefix}:workers"
+
+    def channel(self, room: str) -> str:
+        """The channel of a room."""
+        return f"{self._room}{room}}}"
+
+    def room_of(self, channel: bytes) -> str | None:
+        """The room of a channel; None for one of the workers' own."""
+        name = channel.decode()
+        return name[len(self._room) : -1] if name.startswith(self._room) else None
+
+    def head(self, room: str) -> str:
+        """A hash: the room's epoch ``e`` and offset ``o``."""
+        return f"{self._room}{room}}}:head"
+
+    def log(self, room: str) -> str:
+        """A stream of what is kept: id ``<offset>-0``, message ``m``, time ``t`` in ms."""
+        return f"{self._room}{room}}}:log"
+
+    def sent(self, room: str, sender: bytes) -> str:
+        """The number and the offset of a sender's last message into a room."""
+        return f"{self._room}{room}}}:sent:{sender.hex()}"
+
+    def here(self, room: str) -> str:
+        """A hash of who is present: user to an entry of JSON, see ``enter.lua``."""
+        return f"{self._room}{room}}}:here"
+
+    def node(self, node: str) -> str:
+        """The lease of a worker, and its own channel."""
+        return f"{self._prefix}:node:{node}"
+
+    def node_rooms(self, node: str) -> str:
+        """A set: the rooms in which a worker has present users."""
+        return f"{self._prefix}:node:{node}:rooms"
+
+    def claim(self, node: str) -> str:
+        """Who takes the entries out of a worker that is gone."""
+        return f"{self._prefix}:node:{node}:claim"
+
+
+def pack(envelope: Envelope, stamp: Stamp) -> bytes:
+    """Packs a message."""
+    key = b"" if envelope.key is None else envelope.key.encode()
+    excluded = _NUL.join(envelope.exclude).encode() if envelope.exclude else b""
+    key_size = 0 if envelope.key is None else len(key) + 1
+    kind, data = envelope.payload
+    header = _MESSAGE.pack(b"M", kind, stamp.sender, stamp.number, key_size, len(excluded))
+    return b"".join((header, key, excluded, data))
+
+
+def pack_order(order: Order) -> bytes:
+    """Packs an order."""
+    room = order.room.encode()
+    return b"".join((_ORDER.pack(b"K", order.kick.code, len(room)), room, order.kick.reason.encode()))
+
+
+def pack_canary(number: int) -> bytes:
+    """Packs a canary."""
+    return _CANARY.pack(b"C", number)
+
+
+def unpack(data: bytes) -> Packed:
+    """Gives back what was packed.
+
+    Raises:
+        ValueError: It is nothing of ours, or of a version that packs otherwise.
+    """
+    try:
+        kind = data[:1]
+        if kind == b"M":
+            return unpack_message(data, 0, None)
+        if kind == b"P":
+            _, epoch, offset = _NUMBERED.unpack_from(data)
+            return unpack_message(data, _NUMBERED.size, Position(epoch.decode(), offset))
+        if kind == b"K":
+            _, code, size = _ORDER.unpack_from(data)
+            reason = _ORDER.size + size
+            return Order(data[_ORDER.size : reason].decode(), Kick(code, data[reason:].decode()))
+        if kind == b"R":
+            _, epoch, offset = _NUMBERED.unpack_from(data)
+            return Reset(Position(epoch.decode(), offset))
+        if kind == b"C":
+            return Canary(_CANARY.unpack_from(data)[1])
+    except (IndexError, UnicodeDecodeError) as error:
+        raise ValueError(str(error)) from None
+    except Exception as error:  # struct.error is no ValueError
+        raise ValueError(str(error)) from error
+    raise ValueError(f"a message that begins with {data[:1]!r}")
+
+
+def unpack_message(data: bytes, at: int, position: Position | None) -> Arrival:
+    """Gives back a message that begins at some byte."""
+    _, kind, sender, number, key_size, excluded_size = _MESSAGE.unpack_from(data, at)
+    at += _MESSAGE.size
+    key = None
+    if key_size:
+        key = data[at : at + key_size - 1].decode()
+        at += key_size - 1
+    exclude = _NOBODY
+    if excluded_size:
+        exclude = frozenset(data[at : at + excluded_size].decode().split(_NUL))
+        at += excluded_size
+    return Arrival(Envelope(Payload(_KINDS[kind], data[at:]), exclude, key, position), Stamp(sender, number))
+
+
+assert EPOCH_CHARS == 8

@@ -1,0 +1,126 @@
+"""The commands by which messages get to Redis: the same from workers and publishers. Pure."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any, Final, TypeAlias
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
+
+from ...envelope import Envelope, Kick
+from ...errors import InvalidArgument, shown
+from ...options import RoomOptions
+from ...positions import Position, new_epoch
+from .channel import Keys, Order, Sender, pack, pack_order
+from .scripts import PUBLISH
+
+Argument: TypeAlias = str | bytes | int
+
+_DEFAULTS: Final = {"prefix": "hubbub", "lease_s": 15.0, "timeout_s": 5.0, "when_away": "raise"}
+
+_NOT_YOURS: Final = {"decode_responses", "protocol"}
+_MOST_S: Final = {"timeout_s": 60.0}
+"""The server knows a message again for two minutes."""
+
+IDLE_TTL_S: Final = 300.0
+"""How long the numbering of a room without history outlives its last use."""
+
+
+def publishing(keys: Keys, sender: Sender, channel: str, envelope: Envelope, options: RoomOptions) -> list[Argument]:
+    """Publishes a message. The answer is its position, where the room has positions (`position_in`)."""
+    stamp = sender.stamp()
+    name, message = keys.channel(channel), pack(envelope, stamp)
+    if not options.numbered:
+        return ["PUBLISH", name, message]
+    places = keys.head(channel), keys.log(channel), keys.sent(channel, stamp.sender)
+    size = options.kept.size if options.kept else 0
+    arguments = (name, message, stamp.number, new_epoch(), ttl_ms(options), size)
+    return ["EVALSHA", PUBLISH.sha, len(places), *places, *arguments]
+
+
+def ordering(keys: Keys, channel: str, kick: Kick) -> list[Argument]:
+    """Gives an order to all workers."""
+    return ["PUBLISH", keys.workers, pack_order(Order(channel, kick))]
+
+
+def counting(keys: Keys, channel: str) -> list[Argument]:
+    """Asks how many workers are subscribed: the last part of the answer."""
+    return ["PUBSUB", "NUMSUB", keys.channel(channel)]
+
+
+def position_in(answer: Any) -> Position:
+    """The position that a script gives first."""
+    return Position(answer[0].decode(), answer[1])
+
+
+def said(error: BaseException) -> str:
+    """What an error of redis-py says, in a line: its repr says less than its text."""
+    return shown(str(error) or type(error).__name__, limit=200)
+
+
+def ttl_ms(options: RoomOptions) -> int:
+    """How long what a room keeps is kept."""
+    return int((options.kept.ttl_s if options.kept else IDLE_TTL_S) * 1000)
+
+
+def settings_in(url: object, **given: Any) -> tuple[str, dict[str, Any]]:
+    """Takes settings of ours out of the query of a URL.
+
+    Args:
+        url: The URL.
+        given: What holds where the query does not say otherwise, by name. The defaults hold for the rest.
+
+    Returns:
+        The URL of the server alone, and the settings, those included that only workers use: an app has one URL.
+
+    Raises:
+        InvalidArgument: The URL is none, or a setting is not acceptable.
+    """
+    if not isinstance(url, str):
+        raise InvalidArgument("url", f"got {shown(url)}", "redis://host:6379/0")
+    settings, others = {**_DEFAULTS, **given}, []
+    parts = _split(url)
+    if parts is not None and parts.scheme not in {"redis", "rediss", "unix"}:
+        raise InvalidArgument("url", f"the scheme {shown(parts.scheme)}", "redis://, rediss:// or unix://")
+    if parts is None:  # nothing of it is shown: it may be a part of the password
+        raise InvalidArgument(
+            "url",
+            "what follows the host is no port and no number of a database, or there is a '#'",
+            "redis://user:password@host:6379/0, with what is special in the password quoted: %23 for #, %2F for /",
+        )
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name in settings:
+            settings[name] = value
+        elif name in _NOT_YOURS:
+            raise InvalidArgument("url", f"the option {name}", "one that leaves it to hubbub how answers are read")
+        else:
+            others.append((name, value))
+    for name, value in settings.items():
+        if name.endswith("_s"):
+            settings[name] = _seconds(name, value)
+    prefix = settings["prefix"]
+    if not isinstance(prefix, str) or not prefix or "{" in prefix:
+        raise InvalidArgument("prefix", f"got {shown(prefix)}", "a str without '{'")
+    return urlunsplit(parts._replace(query=urlencode(others))), settings
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of a URL, where it is one, and nothing in it is where it does not belong."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  reading it checks it
+    except ValueError:
+        return None
+    remote = parts.scheme in {"redis", "rediss"}
+    lost = parts.fragment or (remote and parts.path not in {"", "/"} and not parts.path[1:].isdecimal())
+    return None if lost else parts
+
+
+def _seconds(name: str, value: object) -> float:
+    try:
+        seconds = float(value) if isinstance(value, (str, int, float)) else 0.0
+    except ValueError:
+        seconds = 0.0
+    most = _MOST_S.get(name, inf)
+    if not 0 < seconds < inf or seconds > most:
+        raise InvalidArgument(name, f"got {shown(value)}", "seconds, over 0" + (f" to {most:g}" if most < inf else ""))
+    return seconds

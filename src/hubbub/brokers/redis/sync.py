@@ -1,0 +1,126 @@
+"""A blocking connection to Redis, for processes without an event loop. Safe in threads, and after a fork.
+
+Theory of operation. One connection for each process, under a lock, so that what the process publishes has one order, by
+which it is known when it comes again (`hubbub.brokers.redis.channel`). A child of a fork begins with a connection, a
+lock and a sender of its own, and does not touch its parent's.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Any, Final
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
+from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
+
+from ...errors import BrokerUnavailable, InvalidArgument
+from .channel import Sender
+from .commands import Argument, said
+from .scripts import ALL
+
+_PAUSE_S: Final = 0.05
+
+
+class _Process:
+    """What one process has."""
+
+    def __init__(self, client: Redis) -> None:
+        self.client = client
+        self.lock = Lock()
+        self.sender = Sender()
+
+
+class SyncLink:
+    """Calls commands, and waits for the answers.
+
+    Args:
+        url: Of the server.
+        timeout_s: How long a call may take, the wait for those of other threads and attempts to connect included.
+
+    Raises:
+        InvalidArgument: The URL is not one of Redis.
+    """
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self._url = url
+        self._timeout_s = timeout_s
+        self._processes: dict[int, _Process] = {}
+        self._connect()
+
+    def call(self, make: Callable[[Sender], Sequence[Argument]]) -> Any:
+        """Calls the command that ``make`` makes.
+
+        Raises:
+            BrokerUnavailable: Redis can't be reached in time, or refuses. It may have been executed.
+        """
+        process = self._process
+        deadline = time.monotonic() + self._timeout_s
+        if not process.lock.acquire(timeout=self._timeout_s):
+            raise BrokerUnavailable(f"other threads wait for Redis already (waited {self._timeout_s:g} s)")
+        try:
+            arguments = make(process.sender)
+            while True:
+                try:
+                    return process.client.execute_command(*arguments)
+                except NoScriptError:
+                    self._load(process)
+                except (AuthenticationError, ResponseError) as error:
+                    raise BrokerUnavailable(f"Redis refused {arguments[0]!s}: {said(error)}") from None
+                except (RedisError, OSError) as error:
+                    process.client.close()
+                    if time.monotonic() + _PAUSE_S >= deadline:
+                        why = said(error)
+                        raise BrokerUnavailable(
+                            f"Redis can't be reached (waited {self._timeout_s:g} s): {why}"
+                        ) from None
+                    time.sleep(_PAUSE_S)
+        except BrokerUnavailable:
+            raise
+        except BaseException:  # of a signal's handler, say: an answer that is still to come must not meet the next call
+            process.client.close()
+            raise
+        finally:
+            process.lock.release()
+
+    def close(self) -> None:
+        """Closes this process's connection; the next call makes another."""
+        process = self._processes.pop(os.getpid(), None)
+        if process is not None:
+            process.client.close()
+
+    @property
+    def _process(self) -> _Process:
+        pid = os.getpid()
+        process = self._processes.get(pid)
+        if process is None:
+            process = self._processes.setdefault(pid, _Process(self._connect()))
+        return process
+
+    @staticmethod
+    def _load(process: _Process) -> None:
+        try:
+            for script in ALL:
+                process.client.execute_command("SCRIPT LOAD", script.text)
+        except (RedisError, OSError):
+            process.client.close()  # the next attempt finds out
+
+    def _connect(self) -> Redis:
+        try:
+            client: Redis = Redis.from_url(
+                self._url,
+                protocol=3,
+                socket_timeout=self._timeout_s,
+                socket_connect_timeout=self._timeout_s,
+                retry=Retry(NoBackoff(), 0),
+                maint_notifications_config=MaintNotificationsConfig(enabled=False),
+            )
+            client.connection_pool.make_connection()  # which takes what the URL's query says, or does not
+        except (ValueError, TypeError, RedisError) as error:
+            raise InvalidArgument("url", f"not a URL of Redis: {error}", "redis://host:6379/0") from None
+        return client

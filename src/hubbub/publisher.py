@@ -1,0 +1,260 @@
+"""Publishing from processes that serve no sockets: workers of a task queue, cron jobs, scripts.
+
+What they publish goes the same way as what a worker publishes: the rooms' options are kept at the broker, so that it is
+numbered and kept in history like anything else. Needs ``hubbub[redis]``, and a server that workers use, or used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from . import arguments
+from .close import CloseCode
+from .codec import Message, encode
+from .envelope import Envelope, Kick
+from .errors import BrokerUnavailable, InvalidArgument, WrongLoop, shown
+from .names import EVERYONE, EVERYONE_NAME, Everyone, UserId, room_name, user_name, user_room
+from .options import RoomTable
+from .positions import Position
+
+if TYPE_CHECKING:
+    from .brokers.redis.commands import Argument
+
+_ROOMS_FRESH_S: Final = 10.0
+
+
+class _Publishing:
+    """What both publishers know, and how their calls become commands."""
+
+    def __init__(self, url: str, prefix: str, timeout_s: float) -> None:
+        try:
+            from .brokers.redis import channel, commands
+        except ImportError:
+            raise InvalidArgument("url", "redis-py is not installed", "pip install 'hubbub[redis]'") from None
+        self._commands = commands
+        self._server, settings = commands.settings_in(url, prefix=prefix, timeout_s=timeout_s)
+        self._timeout_s: float = settings["timeout_s"]
+        self._keys = channel.Keys(settings["prefix"])
+        self._prefix: str = settings["prefix"]
+        self._rooms: RoomTable | None = None
+        self._rooms_at = 0.0
+
+    def _rooms_known(self) -> RoomTable | None:
+        return self._rooms if time.monotonic() - self._rooms_at < _ROOMS_FRESH_S else None
+
+    def _take_rooms(self, text: bytes | None) -> RoomTable:
+        if text is None:
+            raise BrokerUnavailable(
+                f"no worker has started on this server with the prefix {self._prefix!r}, so that its rooms' options "
+                "are not known; start the app first, or give the prefix that it uses"
+            )
+        self._rooms, self._rooms_at = RoomTable.from_json(text), time.monotonic()
+        return self._rooms
+
+    @staticmethod
+    def _envelope(message: Message, exclude: str | Iterable[str] | None, key: str | None) -> Envelope:
+        ids = (exclude,) if isinstance(exclude, str) else tuple(exclude or ())
+        if not all(map(arguments.is_text, ids)):
+            raise InvalidArgument("exclude", f"got {shown(exclude)}", "connection ids")
+        return Envelope(encode(message), frozenset(ids), arguments.message_key(key))
+
+    @staticmethod
+    def _channel(room: str | Everyone) -> str:
+        return EVERYONE_NAME if isinstance(room, Everyone) else room_name(room)
+
+    @staticmethod
+    def _kick(code: int, reason: str) -> Kick:
+        return Kick(arguments.close_code(code), arguments.close_reason(reason))
+
+
+class Publisher(_Publishing):
+    """Publishes without an event loop. Safe in threads, and after a fork.
+
+    *Delivery*: as `ConnectionManager.broadcast`. *Order*: that of the calls, over all threads of the process.
+
+    Args:
+        url: That of the app's broker: ``redis://...``.
+        prefix: That of the app's broker.
+        timeout_s: Seconds that a call waits for Redis, and before that for the calls of other threads.
+
+    Raises:
+        InvalidArgument: The URL is not acceptable, or redis-py is not installed.
+    """
+
+    def __init__(self, url: str, *, prefix: str = "hubbub", timeout_s: float = 5.0) -> None:
+        super().__init__(url, prefix, timeout_s)
+        from .brokers.redis.sync import SyncLink
+
+        self._link = SyncLink(self._server, self._timeout_s)
+
+    def broadcast(
+        self,
+        message: Message,
+        *,
+        room: str | Everyone = EVERYONE,
+        exclude: str | Iterable[str] | None = None,
+        key: str | None = None,
+    ) -> Position | None:
+        """Publishes a message to everyone, or to a room.
+
+        Args:
+            message: str, bytes, or what goes to JSON.
+            room: The room; an explicit None raises.
+            exclude: Ids of connections that are not to get it.
+            key: What ``overflow="latest"`` replaces by.
+
+        Returns:
+            Its position, where the room has positions.
+
+        Raises:
+            InvalidArgument: An argument is not acceptable.
+            BrokerUnavailable: Redis can't be reached in time; the message may have been published.
+        """
+        return self._publish(self._channel(room), self._envelope(message, exclude, key))
+
+    def send_to_user(self, user_id: UserId, message: Message) -> bool:
+        """Sends a message to every connection of a user. Whether there is one anywhere."""
+        channel = user_room(user_name(user_id))
+        self._publish(channel, self._envelope(message, None, None))
+        return self._connected(channel)
+
+    def is_online(self, user_id: UserId) -> bool:
+        """Whether a user is connected anywhere, or in grace. While no worker runs: as they said last."""
+        user = user_name(user_id)
+        return bool(self._call("HEXISTS", self._keys.here(EVERYONE_NAME), user))
+
+    def disconnect_user(
+        self, user_id: UserId, code: int = CloseCode.KICKED.code, reason: str = CloseCode.KICKED.reason
+    ) -> bool:
+        """Closes all connections of a user, on every worker. Whether there was one."""
+        channel, kick = user_room(user_name(user_id)), self._kick(code, reason)
+        had = self._connected(channel)
+        self._call(*self._commands.ordering(self._keys, channel, kick))
+        return had
+
+    def close(self) -> None:
+        """Closes the connection. The next call makes another."""
+        self._link.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _publish(self, channel: str, envelope: Envelope) -> Position | None:
+        rooms = self._rooms_known() or self._take_rooms(self._call("GET", self._keys.rooms))
+        options = rooms(channel)
+        answer = self._link.call(
+            lambda sender: self._commands.publishing(self._keys, sender, channel, envelope, options)
+        )
+        return self._commands.position_in(answer) if options.numbered else None
+
+    def _connected(self, channel: str) -> bool:
+        return bool(self._call(*self._commands.counting(self._keys, channel))[-1])
+
+    def _call(self, *command: Argument) -> Any:
+        return self._link.call(lambda sender: command)
+
+
+class AsyncPublisher(_Publishing):
+    """Publishes from an event loop that serves no sockets. Belongs to the loop of its first call.
+
+    Use it as an async context manager, or `aclose` it.
+
+    Args:
+        url: That of the app's broker: ``redis://...``.
+        prefix: That of the app's broker.
+        timeout_s: Seconds that a call waits for Redis; before the first, as long for a connection.
+
+    Raises:
+        InvalidArgument: The URL is not acceptable, or redis-py is not installed.
+    """
+
+    def __init__(self, url: str, *, prefix: str = "hubbub", timeout_s: float = 5.0) -> None:
+        super().__init__(url, prefix, timeout_s)
+        from .brokers.redis.channel import Sender
+        from .brokers.redis.link import Link, pool_from
+
+        self._sender = Sender()
+        self._link = Link(pool_from(self._server), self._timeout_s, lambda down_s: None)
+        self._starting: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    async def broadcast(
+        self,
+        message: Message,
+        *,
+        room: str | Everyone = EVERYONE,
+        exclude: str | Iterable[str] | None = None,
+        key: str | None = None,
+    ) -> Position | None:
+        """As `Publisher.broadcast`."""
+        return await self._publish(self._channel(room), self._envelope(message, exclude, key))
+
+    async def send_to_user(self, user_id: UserId, message: Message) -> bool:
+        """As `Publisher.send_to_user`."""
+        channel = user_room(user_name(user_id))
+        await self._publish(channel, self._envelope(message, None, None))
+        return await self._connected(channel)
+
+    async def is_online(self, user_id: UserId) -> bool:
+        """As `Publisher.is_online`."""
+        user = user_name(user_id)
+        return bool(await self._call("HEXISTS", self._keys.here(EVERYONE_NAME), user))
+
+    async def disconnect_user(
+        self, user_id: UserId, code: int = CloseCode.KICKED.code, reason: str = CloseCode.KICKED.reason
+    ) -> bool:
+        """As `Publisher.disconnect_user`."""
+        channel, kick = user_room(user_name(user_id)), self._kick(code, reason)
+        had = await self._connected(channel)
+        await self._call(*self._commands.ordering(self._keys, channel, kick))
+        return had
+
+    async def aclose(self) -> None:
+        """Closes the connection, for good. Idempotent."""
+        self._closed = True
+        if self._starting is not None:
+            self._starting.cancel()
+        await self._link.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _publish(self, channel: str, envelope: Envelope) -> Position | None:
+        rooms = self._rooms_known() or self._take_rooms(await self._call("GET", self._keys.rooms))
+        options = rooms(channel)
+        await self._started()  # before it is numbered: messages have to go out in the order of their numbers
+        answer = await self._link.call(*self._commands.publishing(self._keys, self._sender, channel, envelope, options))
+        return self._commands.position_in(answer) if options.numbered else None
+
+    async def _connected(self, channel: str) -> bool:
+        return bool((await self._call(*self._commands.counting(self._keys, channel)))[-1])
+
+    async def _call(self, *command: Argument) -> Any:
+        await self._started()
+        return await self._link.call(*command)
+
+    async def _started(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            raise BrokerUnavailable("this publisher is closed")
+        if self._starting is None:
+            self._loop, self._starting = loop, loop.create_task(self._link.start())
+        elif loop is not self._loop:
+            raise WrongLoop("this AsyncPublisher belongs to the event loop of its first call; make one for each loop")
+        if not self._link.up:
+            await asyncio.shield(self._starting)

@@ -1,0 +1,430 @@
+"""Workers that share a broker, in threads or as processes of their own, and clients that read all the time.
+
+As a program it is such a worker: ``python -m tests.integration.fleet DESCRIPTOR URL``, with a bound socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
+
+import uvicorn
+import websockets
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
+from websockets.asyncio.client import ClientConnection
+
+import hubbub
+from hubbub import BrokerUnavailable, ConnectionManager, History, Limits, Position, Resume, RoomOptions
+from tests.integration.support import DEADLINE_S, serving
+
+T = TypeVar("T")
+
+CHECKOUT = Path(__file__).parents[2]
+LOOPS = ("asyncio", "uvloop")
+ROOMS = {
+    "kept:*": RoomOptions(history=History(50_000, 600), positions=True),
+    "short:*": RoomOptions(history=History(5, 600), positions=True),
+    "numbered:*": RoomOptions(positions=True),
+    "told:*": RoomOptions(announce=True, grace_s=60),
+    "reload:*": RoomOptions(announce=True, grace_s=2),
+    "brief:*": RoomOptions(announce=True, grace_s=0.2),
+    "prompt:*": RoomOptions(announce=True, grace_s=0),
+    "*": RoomOptions(grace_s=0),
+}
+
+
+def app_of(manager: ConnectionManager) -> Starlette:
+    """An app whose clients say who they are, which rooms they want, and what is to be published.
+
+    Not of FastAPI, which takes a while to import where a worker is a process.
+    """
+
+    async def endpoint(websocket: WebSocket) -> None:
+        asked_for = websocket.query_params
+        rooms, user = asked_for.get("rooms"), asked_for.get("user")
+        names, info = rooms.split(",") if rooms else [], {"tab": int(asked_for.get("tab", 0))}
+        since = Resume.from_query(websocket)
+        async with manager.connect(websocket, user, rooms=names, info=info, since=since) as connection:
+            await connection.send({"type": "here", "id": connection.id})
+            async for asked in connection.iter_json():
+                match asked["do"]:
+                    case "publish":
+                        await manager.broadcast([asked["room"], asked["body"]], room=asked["room"])
+                    case "tell others":
+                        await manager.broadcast([asked["room"], asked["body"]], room=asked["room"], exclude=connection)
+                    case "leave":
+                        await connection.leave(asked["room"])
+                    case "join":
+                        await connection.join(asked["room"])
+                await connection.send({"type": "done"})
+
+    app = Starlette(routes=[WebSocketRoute("/ws", endpoint)])
+    manager.install(app)
+    return app
+
+
+def manager_of(url: str, limits: Limits) -> ConnectionManager:
+    return ConnectionManager(url, rooms=ROOMS, everyone=RoomOptions(grace_s=0), limits=limits)
+
+
+class Worker:
+    """A worker in a thread of this process, with its own manager and event loop."""
+
+    def __init__(self, url: str, *, loop: str = "asyncio", limits: Limits | None = None) -> None:
+        self.manager = manager_of(url, limits or Limits())
+        self._serving = serving(app_of(self.manager), loop=loop)
+
+    def __enter__(self) -> Worker:
+        self.server = self._serving.__enter__()
+        assert self.manager.ready, "it did not start"
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._serving.__exit__(*exc)
+
+    @property
+    def port(self) -> int:
+        return self.server.port
+
+    async def run(self, work: Coroutine[Any, Any, T], timeout_s: float = DEADLINE_S) -> T:
+        """Runs a coroutine on the worker's loop."""
+        return await self.server.acall(work, timeout_s)
+
+    async def publish(self, room: str, body: Any, **more: Any) -> Position | None:
+        return await self.run(self.manager.broadcast([room, body], room=room, **more))
+
+    async def position(self, room: str) -> tuple[str, int]:
+        """A room's position at the broker."""
+        position = await self.run(self.manager.broker.position(room))
+        assert position is not None
+        return position.epoch, position.offset
+
+    async def present(self, room: str) -> dict[str, int]:
+        """Who is in a room, with how many connections."""
+        return {each.user_id: each.connections for each in await self.run(self.manager.presence(room))}
+
+    @property
+    def empty(self) -> bool:
+        stats = self.manager.stats()
+        return (stats.connections, stats.rooms, stats.queued_bytes) == (0, 0, 0) and not self.manager.rooms
+
+
+@contextmanager
+def fleet(*urls: str, limits: Limits | None = None) -> Iterator[list[Worker]]:
+    """A worker for each URL, on one kind of event loop after the other."""
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(Worker(url, loop=LOOPS[number % 2], limits=limits)) for number, url in enumerate(urls)
+        ]
+
+
+class WorkerProcess:
+    """A worker that can be killed or frozen."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self._output = folder / "worker-output"
+        paths = [str(Path(hubbub.__file__).parents[1]), str(CHECKOUT)]
+        with socket.socket() as listening, self._output.open("ab") as output:
+            # Bound and listening before it starts, so that clients need not wait for it.
+            listening.bind(("127.0.0.1", 0))
+            listening.listen(64)
+            self.port: int = listening.getsockname()[1]
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.integration.fleet", str(listening.fileno()), url],
+                cwd=CHECKOUT,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                pass_fds=[listening.fileno()],
+                stdout=output,
+                stderr=output,
+            )
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text(errors="replace")
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """Idempotent."""
+        self._process.kill()
+        self._process.wait(DEADLINE_S)
+
+    def terminate(self) -> int:
+        """Ends it as a deployment does; gives the exit code."""
+        self._process.terminate()
+        return self._process.wait(DEADLINE_S)
+
+    def freeze(self) -> None:
+        os.kill(self._process.pid, signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)
+
+    def thaw(self) -> None:
+        os.kill(self._process.pid, signal.SIGCONT)
+
+
+@contextmanager
+def worker_process(url: str, folder: Path) -> Iterator[WorkerProcess]:
+    worker = WorkerProcess(url, folder)
+    try:
+        yield worker
+    finally:
+        worker.kill()
+
+
+# Clients
+
+
+class Listens(Protocol):
+    """What a client can connect to."""
+
+    @property
+    def port(self) -> int: ...
+
+
+class Listener:
+    """A client that reads all the time, keeps its positions as the wire format says, and can come back with them.
+
+    Attributes:
+        user: Who it is; None for nobody.
+        data: What came in each room.
+        positions: Where it is in each room that has positions.
+        syncs: The ``sync`` frames.
+        resets: The ``reset`` frames.
+        news: Everything else: who joined, who left.
+        faults: Every gap and repeat in the positions.
+        id: The id of its connection.
+    """
+
+    def __init__(self, user: str | None, *rooms: str) -> None:
+        self.user = user
+        self.data: defaultdict[str, list[Any]] = defaultdict(list)
+        self.positions: dict[str, tuple[str, int]] = {}
+        self.syncs: list[dict[str, Any]] = []
+        self.resets: list[dict[str, Any]] = []
+        self.news: list[dict[str, Any]] = []
+        self.faults: list[str] = []
+        self.id: str | None = None
+        self._rooms = rooms
+        self._ids: list[str] = []
+        self._done = 0
+        self._changed = asyncio.Event()
+        self._connection: ClientConnection | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def on(self, worker: Listens, *, tab: int = 0) -> AsyncIterator[Listener]:
+        """Connected to a worker, with the positions that it has; until it is told that it is, or the socket closed."""
+        path = f"/ws?tab={tab}&rooms={quote(','.join(self._rooms))}"
+        if self.user is not None:
+            path += f"&user={quote(self.user)}"
+        if self.positions:
+            path += f"&since={quote(json.dumps({'ids': self._ids, 'rooms': self.positions}))}"
+        async with websockets.connect(
+            f"ws://127.0.0.1:{worker.port}{path}",
+            compression=None,
+            ping_interval=None,
+            open_timeout=DEADLINE_S,
+            close_timeout=DEADLINE_S,
+            max_queue=None,
+        ) as connection:
+            self.id = None
+            self._connection = connection
+            reading = self._reading = asyncio.create_task(self._read(connection))
+            try:
+                await self.until(lambda: self.id is not None or reading.done())
+                yield self
+            finally:
+                reading.cancel()
+                await asyncio.wait([reading])
+                if not reading.cancelled():
+                    reading.result()
+
+    @property
+    def open(self) -> bool:
+        return self._reading is not None and not self._reading.done()
+
+    @property
+    def closed(self) -> tuple[int | None, str | None]:
+        """The code and reason that it was closed with."""
+        assert self._connection is not None
+        return self._connection.close_code, self._connection.close_reason
+
+    def vanish(self) -> None:
+        """Ends the connection without a goodbye."""
+        assert self._connection is not None
+        self._connection.transport.abort()
+
+    async def until(self, reached: Callable[[], bool], timeout_s: float = DEADLINE_S) -> None:
+        """Waits until something that came has made it true."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not reached():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise AssertionError(f"not within {timeout_s:g} s; {self!r}") from None
+
+    async def has(self, room: str, body: Any) -> None:
+        """Waits for a message; in one room everything before it has come too."""
+        await self.until(lambda: body in self.data[room])
+
+    async def reaches(self, room: str, position: tuple[str, int]) -> None:
+        """Waits until it is at a position."""
+        await self.until(lambda: self.positions.get(room) == position)
+
+    async def hears(self, kind: str, user: str) -> None:
+        """Waits to be told of somebody."""
+        await self.until(lambda: (kind, user) in self.told)
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        """Who it heard joined and left."""
+        return [(each["type"], each["user_id"]) for each in self.news]
+
+    @property
+    def recovered(self) -> list[bool]:
+        """What it was told at each join."""
+        return [each["recovered"] for each in self.syncs]
+
+    async def tell(self, do: str, room: str, body: Any = None) -> None:
+        """Has its worker do something; waits until that is done."""
+        assert self._connection is not None
+        done = self._done + 1
+        await self._connection.send(json.dumps({"do": do, "room": room, "body": body}))
+        await self.until(lambda: self._done >= done)
+
+    def __repr__(self) -> str:
+        state = "open" if self.open else f"closed {self._connection and self.closed}"
+        counts = {room: len(data) for room, data in self.data.items()}
+        return (
+            f"<{self.user}: {state}, messages={counts}, positions={self.positions}, told={self.told}, "
+            f"recovered={self.recovered}, resets={self.resets}, faults={self.faults}>"
+        )
+
+    async def _read(self, connection: ClientConnection) -> None:
+        try:
+            with suppress(websockets.ConnectionClosedError):
+                async for message in connection:
+                    self._take(json.loads(message))
+                    self._changed.set()
+        finally:
+            self._changed.set()
+
+    def _take(self, message: Any) -> None:
+        if isinstance(message, list):
+            room, body = message
+            self.data[room].append(body)
+            return
+        match message.get("type"):
+            case "here":
+                self.id = message["id"]
+            case "done":
+                self._done += 1
+            case "sync":
+                self.syncs.append(message)
+                self._ids = [message["connection_id"], *self._ids][:8]
+                if not message["recovered"]:
+                    self._put(message)
+            case "reset":
+                self.resets.append(message)
+                self._put(message)
+            case None:
+                self._advance(message)
+            case _:
+                self.news.append(message)
+
+    def _put(self, message: Mapping[str, Any]) -> None:
+        self.positions[message["room"]] = (message["epoch"], message["offset"])
+
+    def _advance(self, message: Mapping[str, Any]) -> None:
+        room, epoch, offset = message["room"], message["epoch"], message["offset"]
+        if self.positions.get(room) != (epoch, offset - 1):
+            self.faults.append(f"{room}: from {self.positions.get(room)} to {(epoch, offset)}")
+        self._put(message)
+        if "data" in message:
+            self._take(message["data"])
+
+
+@asynccontextmanager
+async def listening(*places: tuple[str | None, Listens], rooms: tuple[str, ...] = ()) -> AsyncIterator[list[Listener]]:
+    """Clients, each on a worker of its own choice, all in the same rooms."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(Listener(user, *rooms).on(worker)) for user, worker in places]
+
+
+# Publishing all the time
+
+
+class Stream:
+    """Publishes numbers into a room, one after the other, until it is told to end.
+
+    Attributes:
+        accepted: The messages whose publish returned.
+        refused: Those whose publish raised BrokerUnavailable.
+    """
+
+    def __init__(self, worker: Worker, room: str, name: str) -> None:
+        self.room = room
+        self.accepted: list[str] = []
+        self.refused: list[str] = []
+        self._worker = worker
+        self._name = name
+        self._going = True
+        self._ended: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> Stream:
+        self._ended = asyncio.ensure_future(self._worker.run(self._go(), 60.0))
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._going = False
+        assert self._ended is not None
+        await self._ended
+
+    async def _go(self) -> None:
+        number = 0
+        while self._going:
+            body = f"{self._name} {number}"
+            number += 1
+            try:
+                await self._worker.manager.broadcast([self.room, body], room=self.room)
+                self.accepted.append(body)
+            except BrokerUnavailable:
+                self.refused.append(body)
+            await asyncio.sleep(0.002)  # the pace
+
+    def check(self, listener: Listener) -> None:
+        """Whether what a client got of it is in order and without repeats."""
+        mine = [int(body.split()[1]) for body in listener.data[self.room] if str(body).startswith(f"{self._name} ")]
+        assert mine == sorted(set(mine)), f"{listener.user} got {mine}"
+
+    def check_whole(self, listener: Listener) -> None:
+        """Whether a client got all that was accepted, too."""
+        self.check(listener)
+        missing = set(self.accepted) - set(listener.data[self.room])
+        assert not missing, f"{listener.user} lacks {sorted(missing)}"
+
+
+def main() -> None:
+    descriptor, url = sys.argv[1:]
+    config = uvicorn.Config(app_of(manager_of(url, Limits())), timeout_graceful_shutdown=5)
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(descriptor))])
+
+
+if __name__ == "__main__":
+    main()

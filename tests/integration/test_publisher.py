@@ -1,0 +1,286 @@
+"""Publishing from processes and threads that serve no sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI, WebSocket
+
+from hubbub import (
+    AsyncPublisher,
+    BrokerUnavailable,
+    ConnectionManager,
+    InvalidArgument,
+    Position,
+    Publisher,
+    RoomOptions,
+)
+from tests.integration.redis_server import RedisServer, fresh_prefix, running_redis
+from tests.integration.support import LiveServer, client, closed, eventually, receive, serving
+
+pytestmark = pytest.mark.anyio
+
+ROOMS = {"kept:*": RoomOptions(history=1000, positions=True), "latest:*": RoomOptions(overflow="latest")}
+
+
+class Site:
+    """An app on Redis, served."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.url = server.url(prefix=fresh_prefix(), timeout_s=2)
+        self.manager = ConnectionManager(self.url, rooms=ROOMS)
+        app = FastAPI()
+        self.manager.install(app)
+
+        @app.websocket("/ws/{room}")
+        async def endpoint(websocket: WebSocket, room: str, user: str | None = None) -> None:
+            async with self.manager.connect(websocket, user, room=room) as connection:
+                await connection.send({"id": connection.id})
+                await connection.wait_gone()
+
+        self._serving = serving(app)
+
+    def __enter__(self) -> Site:
+        self.server: LiveServer = self._serving.__enter__()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._serving.__exit__(*exc)
+
+
+@pytest.fixture
+def site(redis: RedisServer) -> Iterator[Site]:
+    with Site(redis) as site:
+        yield site
+
+
+async def next_data(connection: Any) -> Any:
+    while True:
+        frame = await receive(connection)
+        if "data" in frame:
+            return frame["data"]
+
+
+async def test_what_it_publishes_is_numbered_and_kept_as_the_app_says(site: Site) -> None:
+    with Publisher(site.url) as publisher:
+        async with client(site.server, "/ws/kept:a") as one:
+            first = await asyncio.to_thread(publisher.broadcast, {"n": 1}, room="kept:a")
+            second = await asyncio.to_thread(publisher.broadcast, "two", room="kept:a")
+            assert first is not None
+            assert second == Position(first.epoch, first.offset + 1)
+            assert [await next_data(one), await next_data(one)] == [{"n": 1}, "two"]
+        kept = await site.server.acall(site.manager.history("kept:a"))
+        assert [each.message for each in kept] == [{"n": 1}, "two"]
+        assert await asyncio.to_thread(publisher.broadcast, "plain", room="lobby") is None
+
+
+async def test_users_are_reached_asked_for_and_sent_away(site: Site) -> None:
+    with Publisher(site.url) as publisher:
+        assert not await asyncio.to_thread(publisher.send_to_user, "ann", "nobody hears")
+        assert not await asyncio.to_thread(publisher.disconnect_user, "ann")
+        assert not await asyncio.to_thread(publisher.is_online, "ann")
+        async with client(site.server, "/ws/lobby?user=ann") as ann, client(site.server, "/ws/lobby?user=bob") as bob:
+            ids = [(await receive(each))["id"] for each in (ann, bob)]
+            assert await asyncio.to_thread(publisher.send_to_user, "ann", {"for": "ann"})
+            assert await receive(ann) == {"for": "ann"}
+            assert await asyncio.to_thread(publisher.is_online, "ann")
+            await asyncio.to_thread(publisher.broadcast, "all but bob", room="lobby", exclude=ids[1])
+            await asyncio.to_thread(publisher.broadcast, "all")
+            assert [await receive(ann), await receive(ann)] == ["all but bob", "all"]
+            assert await receive(bob) == "all"
+            assert await asyncio.to_thread(publisher.disconnect_user, "ann", 4001, "out")
+            assert await closed(ann) == (4001, "out")
+
+
+async def test_an_event_loop_without_sockets_has_its_own(site: Site) -> None:
+    async with AsyncPublisher(site.url) as publisher, client(site.server, "/ws/kept:a?user=ann") as ann:
+        await receive(ann)
+        places = await asyncio.gather(*(publisher.broadcast(n, room="kept:a") for n in range(50)))
+        assert [place.offset for place in places if place is not None] == list(range(1, 51))
+        assert [await next_data(ann) for _ in range(50)] == list(range(50))
+        assert await publisher.send_to_user("ann", "hello")
+        assert await receive(ann) == "hello"
+        assert await publisher.is_online("ann")
+        assert await publisher.disconnect_user("ann")
+        assert (await closed(ann))[0] == 1008
+        assert not await publisher.disconnect_user("ann")
+
+
+async def test_threads_share_one_and_nothing_is_lost_or_doubled(site: Site) -> None:
+    with Publisher(site.url) as publisher, ThreadPoolExecutor(8) as threads:
+        async with client(site.server, "/ws/lobby", max_queue=None) as one:
+            await receive(one)
+            for number in range(400):
+                threads.submit(publisher.broadcast, number, room="lobby")
+            assert sorted([await receive(one) for _ in range(400)]) == list(range(400))
+
+
+def _in_a_child(publisher: Publisher, answer: Any) -> None:
+    publisher.broadcast("from the child", room="lobby")
+    answer.put(os.getpid())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+async def test_a_child_of_a_fork_has_a_connection_of_its_own(site: Site) -> None:
+    """Also when another thread of its parent was publishing, and held the lock."""
+    fork = multiprocessing.get_context("fork")
+    with Publisher(site.url) as publisher:
+        async with client(site.server, "/ws/lobby", max_queue=None) as one:
+            await receive(one)
+            stop = threading.Event()
+
+            def publish() -> None:
+                while not stop.is_set():
+                    publisher.broadcast("from the parent", room="lobby")
+
+            busy = threading.Thread(target=publish)
+            busy.start()
+            try:
+                answer = fork.SimpleQueue()
+                children = [fork.Process(target=_in_a_child, args=(publisher, answer)) for _ in range(3)]
+                for child in children:
+                    child.start()
+                for child in children:
+                    await asyncio.to_thread(child.join, 10)
+                    assert child.exitcode == 0
+            finally:
+                stop.set()
+                await asyncio.to_thread(busy.join)
+            await asyncio.to_thread(publisher.broadcast, "end", room="lobby")
+            heard: list[object] = []
+            while not heard or heard[-1] != "end":
+                heard.append(await receive(one))
+            assert heard.count("from the child") == 3
+            assert "from the parent" in heard
+
+
+async def test_a_lost_connection_is_made_again_and_nothing_is_doubled(site: Site, redis: RedisServer) -> None:
+    with Publisher(site.url) as publisher:
+        async with client(site.server, "/ws/kept:a", max_queue=None) as one:
+            done = asyncio.create_task(
+                asyncio.to_thread(lambda: [publisher.broadcast(n, room="kept:a") for n in range(300)])
+            )
+            for number in range(300):
+                assert await next_data(one) == number
+                if number % 15 == 0:
+                    await asyncio.to_thread(redis.cut, "normal")
+            await done
+
+
+async def test_the_rooms_options_come_back_after_a_flush(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as server:
+        manager = ConnectionManager(server.url(lease_s=1, prefix="hubbub"), rooms=ROOMS)
+        async with manager.lifespan():
+            with Publisher(server.url()) as publisher:
+                server.command("FLUSHALL")
+
+                async def published() -> bool:
+                    try:
+                        return await asyncio.to_thread(publisher.broadcast, "hello", room="kept:a") is not None
+                    except BrokerUnavailable:  # no worker has started
+                        return False
+
+                await eventually(published)
+
+
+async def test_the_app_s_own_url_is_taken_with_all_that_it_says(redis: RedisServer) -> None:
+    with Publisher(redis.url(prefix=fresh_prefix(), lease_s=30, timeout_s=2, when_away="local")) as publisher:
+        assert publisher.is_online("ann") is False
+
+
+async def test_no_thread_waits_for_longer_than_its_bound_because_others_do(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as server, Publisher(server.url(), timeout_s=0.5) as publisher:
+        assert publisher.is_online("ann") is False
+        server.freeze()
+
+        def wait(number: int) -> float:
+            since = time.monotonic()
+            with pytest.raises(BrokerUnavailable):
+                publisher.is_online(number)
+            return time.monotonic() - since
+
+        try:
+            with ThreadPoolExecutor(8) as threads:
+                took = await asyncio.to_thread(lambda: list(threads.map(wait, range(8))))
+            assert max(took) < 2  # one after the other they would need 4
+        finally:
+            server.thaw()
+
+
+def test_a_call_that_a_signal_ends_does_not_leave_its_answer_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the time limits of task queues do: the handler raises in the middle of the call, here before it reads."""
+
+    class TooLong(Exception):
+        pass
+
+    def raises(*_: object, **__: object) -> None:
+        raise TooLong
+
+    with running_redis(tmp_path) as server, Publisher(server.url()) as publisher:
+        server.command("HSET", "hubbub:{$everyone}:here", "ann", "{}")
+        assert publisher.is_online("ann")
+        server.freeze()
+        with monkeypatch.context() as patched:
+            patched.setattr("redis.Redis.parse_response", raises)
+            with pytest.raises(TooLong):
+                publisher.is_online("bob")
+        threading.Timer(0.2, server.thaw).start()
+        assert publisher.is_online("ann")
+
+
+async def test_what_is_wrong_is_said(redis: RedisServer) -> None:
+    with pytest.raises(InvalidArgument, match=r"url: the scheme 'memory'; accepted: redis://"):
+        Publisher("memory://")
+    with pytest.raises(InvalidArgument, match="timeout_s"):
+        Publisher("redis://localhost?timeout_s=0")
+    with Publisher(redis.url(prefix=fresh_prefix())) as publisher:
+        with pytest.raises(BrokerUnavailable, match=r"no worker has started .* with the prefix 'test-"):
+            publisher.broadcast("hello")
+        with pytest.raises(InvalidArgument, match="room"):
+            publisher.broadcast("hello", room=None)  # type: ignore[arg-type]
+        with pytest.raises(InvalidArgument, match="exclude"):
+            publisher.broadcast("hello", exclude=[1])  # type: ignore[list-item]
+    with (
+        Publisher("redis://127.0.0.1:1", timeout_s=0.2) as publisher,
+        pytest.raises(BrokerUnavailable, match=r"can't be reached \(waited 0\.2 s\)"),
+    ):
+        publisher.is_online("ann")
+
+
+class TestWorkerProcess:
+    """examples/worker_process.py"""
+
+    @pytest.fixture
+    def example(self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+        monkeypatch.setenv("BROKER", redis.url(prefix=fresh_prefix()))
+        sys.modules.pop("examples.worker_process", None)
+        yield importlib.import_module("examples.worker_process")
+        sys.modules.pop("examples.worker_process", None)
+
+    @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+    async def test_a_worker_process_reports_to_the_user(self, example: Any) -> None:
+        with serving(example.app) as server:
+            # The processes are forks that hold the socket too: it does not end where the server closes it.
+            async with client(server, "/ws/ann", close_timeout=0.2) as ann:
+                await eventually(lambda: bool(example.manager.rooms))
+                async with httpx.AsyncClient(trust_env=False) as http:
+                    assert (await http.post(server.http("/reports/ann?pages=2"))).status_code == 202
+                frames = [await receive(ann) for _ in range(4)]
+            assert frames[0]["type"] == "sync"
+            assert [frame["data"]["page"] for frame in frames[1:3]] == [1, 2]
+            assert frames[3] == {"type": "done", "pages": 2}

@@ -1,0 +1,336 @@
+"""The Redis broker: the suite for all brokers, on a server of its own, with two workers and on both event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hubbub import AsyncPublisher, BrokerUnavailable, InvalidArgument, Publisher
+from hubbub.brokers import Broker, broker_from
+from hubbub.brokers.redis import RedisBroker
+from hubbub.brokers.redis.channel import Keys
+from hubbub.brokers.redis.presence import Presence
+from hubbub.codec import encode
+from hubbub.envelope import Envelope
+from hubbub.options import History, RoomOptions, RoomTable
+from hubbub.positions import Position
+from hubbub.testing.broker_suite import KEPT, PLAIN, TOLD, BrokerSuite, Worker
+from tests.integration.redis_server import RedisServer, as_text, fresh_prefix, running_redis
+from tests.integration.support import eventually
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"use_uvloop": request.param == "uvloop"}
+
+
+class TestRedisBroker(BrokerSuite):
+    ttl_s = 1.5  # so long that a machine that is busy does not miss it
+
+    @pytest.fixture(autouse=True)
+    def _on(self, redis: RedisServer) -> None:
+        self._redis = redis
+
+    @asynccontextmanager
+    async def brokers(self) -> AsyncIterator[Sequence[Broker]]:
+        url, prefix = self._redis.url(), fresh_prefix()
+        yield RedisBroker(url, prefix=prefix), RedisBroker(url, prefix=prefix)
+
+
+# Its own
+
+
+ROOMS = RoomTable({PLAIN: RoomOptions(), TOLD: RoomOptions(announce=True), "*": RoomOptions(history=History(5, 60.0))})
+
+
+async def test_a_url_makes_it_and_its_query_sets_the_options(redis: RedisServer) -> None:
+    prefix = fresh_prefix()
+    broker = broker_from(redis.url(prefix=prefix, lease_s=3, timeout_s=1.5, when_away="local"))
+    assert isinstance(broker, RedisBroker)
+    worker = Worker(broker, 5.0)
+    await worker.start(ROOMS)
+    try:
+        await broker.subscribe(KEPT)
+        await worker.publish(KEPT, "hello")
+        assert await worker.messages(KEPT) == ["hello"]
+        keys = {as_text(key) for key in redis.command("KEYS", f"{prefix}:*")}
+        assert as_text(Keys(prefix).log(KEPT)) in keys
+        (node,) = redis.nodes(Keys(prefix).nodes)
+        assert 0 < redis.command("PTTL", Keys(prefix).node(node)) <= 3000
+    finally:
+        await broker.close()
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["prefx=a", "lease_s=0", "lease_s=soon", "timeout_s=-1", "timeout_s=inf", "when_away=perhaps", "prefix="],
+)
+async def test_an_option_that_makes_no_sense_is_refused(query: str) -> None:
+    with pytest.raises(InvalidArgument):
+        broker_from(f"redis://user:hunter2@localhost:6379/0?{query}")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost:hunter2",
+        "redis://localhost:6379/hunter2",
+        "redis://localhost:99999",
+        "redis://[::1",
+        "redis://:hun/ter2@localhost",
+        "redis://user:hun#ter2@localhost",
+        "redis://user:hun?ter2@localhost",
+        "redis://user:hunter2@localhost?prefx=a",
+        "redis://user:hunter2@localhost?decode_responses=true",
+        "redis://user:hunter2@localhost?protocol=2",
+        "redis://user:hunter2@localhost?timeout_s=61",
+    ],
+)
+@pytest.mark.parametrize("make", [broker_from, Publisher, AsyncPublisher], ids=["broker", "sync", "async"])
+async def test_a_url_that_makes_no_sense_is_refused_without_a_word_of_the_password(
+    url: str, make: Callable[[str], object]
+) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        make(url)
+    assert "hun" not in str(caught.value)
+    assert "ter2" not in str(caught.value)
+
+
+async def test_a_password_is_not_shown() -> None:
+    broker = broker_from("redis://user:hunter2@localhost:6379/0")
+    assert "hunter2" not in repr(broker)
+
+
+async def test_redis_forgets_by_itself_what_nobody_asks_for(redis: RedisServer) -> None:
+    """A message after its ttl, and everything else of a room some time later."""
+    prefix = fresh_prefix()
+    broker, keys = RedisBroker(redis.url(), prefix=prefix), Keys(prefix)
+    await Worker(broker, 5.0).start(RoomTable({"*": RoomOptions(history=History(5, 0.2))}))
+    try:
+        await broker.publish("lobby", Envelope(encode("hello")))
+        of_room = redis.command("KEYS", f"{keys.channel('lobby')}*")
+        assert as_text(keys.head("lobby")) in map(as_text, of_room)
+        assert all(redis.command("PTTL", key) > 0 for key in of_room)
+        await eventually(lambda: not redis.command("EXISTS", keys.log("lobby")))
+    finally:
+        await broker.close()
+
+
+async def test_a_subscription_that_was_cancelled_does_not_harm_the_next(redis: RedisServer) -> None:
+    prefix = fresh_prefix()
+    worker = Worker(RedisBroker(redis.url(), prefix=prefix), 5.0)
+    await worker.start(ROOMS)
+    try:
+        for passes in range(6):
+            cancelled = asyncio.create_task(worker.broker.subscribe(PLAIN))
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            cancelled.cancel()
+            await asyncio.wait([cancelled])
+            await worker.broker.subscribe(PLAIN)
+            await worker.publish(PLAIN, passes)
+            assert await worker.messages(PLAIN) == [passes]
+            await worker.broker.unsubscribe(PLAIN)
+            worker.received.clear()
+    finally:
+        await worker.broker.close()
+
+
+async def test_closing_leaves_nothing_of_the_worker(redis: RedisServer) -> None:
+    prefix = fresh_prefix()
+    broker = RedisBroker(redis.url(), prefix=prefix)
+    await Worker(broker, 5.0).start(ROOMS)
+    (node,) = redis.nodes(Keys(prefix).nodes)
+    await broker.subscribe(PLAIN)
+    await broker.enter(PLAIN, "ann", "a1", {"name": "Ann"})
+    assert redis.mentions(node, prefix)
+    await broker.exit(PLAIN, "ann", "a1")
+    await broker.close()
+    assert redis.mentions(node, prefix) == []
+    assert redis.channels(prefix) == set()
+
+
+async def test_who_is_in_grace_when_a_worker_closes_is_taken_out_by_another(redis: RedisServer) -> None:
+    """And who came back there meanwhile stays."""
+    prefix = fresh_prefix()
+    closing, other = (RedisBroker(redis.url(), prefix=prefix, lease_s=1.5) for _ in range(2))
+    await Worker(closing, 5.0).start(ROOMS)
+    (node,) = redis.nodes(Keys(prefix).nodes)
+    worker = Worker(other, 5.0)
+    await worker.start(ROOMS)
+    try:
+        for user in ("ann", "bob"):
+            await closing.enter(TOLD, user, f"{user}1", None)
+            await closing.linger(TOLD, user, f"{user}1", 0.2)
+        await closing.close()
+        await other.subscribe(TOLD)
+        await other.enter(TOLD, "bob", "bob2", None)
+        await eventually(lambda: redis.mentions(node, prefix) == [])
+        assert await worker.announcements(TOLD) == [("user_left", "ann", 1)]
+        assert [(member.user_id, member.connections) for member in await other.members(TOLD)] == [("bob", 1)]
+    finally:
+        await closing.close()
+        await other.close()
+
+
+async def test_a_server_that_denies_access_is_no_server_to_wait_for(tmp_path: Path) -> None:
+    with running_redis(tmp_path, password="right") as server:
+        broker = RedisBroker(server.url().replace("right", "wrong"))
+        with pytest.raises(BrokerUnavailable, match="denies access"):
+            await Worker(broker, 5.0).start(ROOMS)
+        assert not await broker.healthy()
+
+
+async def test_a_user_who_may_not_ask_which_server_it_is_keeps_its_lease(tmp_path: Path) -> None:
+    """INFO is one of Redis' "dangerous" commands, which a hoster may forbid."""
+    with running_redis(tmp_path) as server:
+        server.command("ACL", "SETUSER", "app", "on", ">pw", "~hubbub:*", "&hubbub:*", "+@all", "-@dangerous")
+        broker = RedisBroker(server.url(lease_s=3.0).replace("//", "//app:pw@"))
+        worker = Worker(broker, 5.0)
+        await worker.start(ROOMS)
+        try:
+            (node,) = server.nodes(Keys("hubbub").nodes)
+            lasts_until = asyncio.get_running_loop().time() + 3.0
+            while asyncio.get_running_loop().time() < lasts_until:
+                assert server.command("EXISTS", Keys("hubbub").node(node))
+                await asyncio.sleep(0.1)
+        finally:
+            await broker.close()
+
+
+async def test_a_user_who_may_not_subscribe_is_told_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Redis 7 gives a new user no channels."""
+    with running_redis(tmp_path) as server:
+        server.command("ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all")
+        broker = RedisBroker(server.url(timeout_s=0.5).replace("//", "//app:pw@"))
+        await Worker(broker, 5.0).start(ROOMS)
+        try:
+            await eventually(lambda: "no permissions" in caplog.text)
+            with pytest.raises(BrokerUnavailable):
+                await broker.subscribe(PLAIN)
+            assert caplog.text.count("is lost") == 1
+        finally:
+            await broker.close()
+
+
+async def test_what_can_not_be_encoded_is_nobody_elses_problem(redis: RedisServer) -> None:
+    worker = Worker(RedisBroker(redis.url(), prefix=fresh_prefix()), 5.0)
+    await worker.start(ROOMS)
+    try:
+        with pytest.raises(UnicodeEncodeError):
+            await worker.broker.history(KEPT, Position("\ud800", 1))
+        assert await worker.publish(KEPT, "hello")
+        assert worker.broker.state.reconnects == 0
+    finally:
+        await worker.broker.close()
+
+
+async def test_a_server_without_memory_takes_nothing_more_and_still_gives(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as server:
+        worker = Worker(RedisBroker(server.url()), 5.0)
+        await worker.start(ROOMS)
+        try:
+            await worker.broker.enter(KEPT, "ann", "a1", None)
+            first = await worker.publish(KEPT, "first")
+            server.command("CONFIG", "SET", "maxmemory", 1)
+            for refused in (worker.publish(KEPT, "second"), worker.broker.enter(KEPT, "bob", "b1", None)):
+                with pytest.raises(BrokerUnavailable, match="maxmemory"):
+                    await refused
+            assert not await worker.broker.healthy()
+            page = await worker.broker.history(KEPT)
+            assert [entry.envelope.position for entry in page.entries] == [first]
+            await worker.broker.exit(KEPT, "ann", "a1")
+            assert await worker.broker.count(KEPT) == 0
+            server.command("CONFIG", "SET", "maxmemory", 0)
+            assert await worker.publish(KEPT, "third")
+            assert await worker.broker.healthy()
+        finally:
+            server.command("CONFIG", "SET", "maxmemory", 0)
+            await worker.broker.close()
+
+
+async def test_who_leaves_while_redis_refuses_writes_is_taken_out_afterwards(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as server:
+        broker = RedisBroker(server.url(lease_s=3.0))
+        worker = Worker(broker, 5.0)
+        await worker.start(ROOMS)
+        try:
+            await broker.subscribe(TOLD)
+            await broker.enter(TOLD, "ann", "a1", {"n": 1})
+            server.command("CONFIG", "SET", "min-replicas-to-write", 1)
+            assert not await broker.healthy()
+            await broker.exit(TOLD, "ann", "a1")
+            assert await broker.present(TOLD, "ann")
+            server.command("CONFIG", "SET", "min-replicas-to-write", 0)
+            await worker.until(lambda: len(worker.received) == 2)
+            assert await worker.announcements(TOLD) == [("user_joined", "ann", 1), ("user_left", "ann", 0)]
+            assert await broker.members(TOLD) == []
+        finally:
+            await broker.close()
+
+
+async def test_a_worker_that_cleans_up_for_long_keeps_its_own_lease(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def for_ever(self: Presence) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Presence, "clean_up", for_ever)
+    prefix = fresh_prefix()
+    broker = RedisBroker(redis.url(prefix=prefix, lease_s=3.0))
+    await Worker(broker, 5.0).start(ROOMS)
+    try:
+        (node,) = redis.nodes(Keys(prefix).nodes)
+        lasts_until = asyncio.get_running_loop().time() + 3.0
+        while asyncio.get_running_loop().time() < lasts_until:
+            assert redis.command("EXISTS", Keys(prefix).node(node))
+            await asyncio.sleep(0.1)
+    finally:
+        await broker.close()
+
+
+# What it costs
+
+
+async def test_redis_holds_for_each_thing_what_the_docs_say(tmp_path: Path) -> None:
+    """Within a quarter: versions of Redis and of its allocator differ."""
+    page = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
+    table = page.partition("## What Redis holds")[2].partition("## ")[0]
+    said = [int(number.replace(",", "")) for number in re.findall(r"^\|[^|]+\| ([\d,]+) \|$", table, re.MULTILINE)]
+
+    count, info = 1_000, {"name": "Some Body"}
+    rooms = RoomTable({"kept:*": RoomOptions(history=History(count, 600.0)), "numbered:*": RoomOptions(positions=True)})
+    with running_redis(tmp_path) as server:
+        broker = RedisBroker(server.url())
+        worker = Worker(broker, 5.0)
+        await worker.start(rooms)
+
+        def bytes_of(key: str) -> int:
+            return int(server.command("MEMORY", "USAGE", key, "SAMPLES", 0))
+
+        def used() -> int:
+            return int(server.command("INFO", "memory")["used_memory"])
+
+        keys = Keys("hubbub")
+        try:
+            await asyncio.gather(*(broker.enter("hall", f"{n:010}", f"connection{n:012}", info) for n in range(count)))
+            await asyncio.gather(*(worker.publish("kept:small", "x" * 128) for _ in range(count)))
+            await asyncio.gather(*(worker.publish("kept:large", "x" * 1024) for _ in range(count)))
+            await broker.position("numbered:000001")
+            measured = [bytes_of(keys.here("hall")) / count]
+            measured += [bytes_of(keys.log(f"kept:{size}")) / count for size in ("small", "large")]
+            measured += [bytes_of(keys.head("numbered:000001"))]
+            before = used()
+            await asyncio.gather(*(broker.subscribe(f"room:{n:010}") for n in range(10 * count)))
+            measured += [(used() - before) / (10 * count)]
+        finally:
+            await broker.close()
+    assert measured == pytest.approx(said, rel=0.25), measured

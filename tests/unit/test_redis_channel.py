@@ -1,0 +1,96 @@
+"""What travels on a channel at Redis comes out as it went in, and nothing else comes out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hubbub import Position
+from hubbub.brokers.redis.channel import (
+    Arrival,
+    Canary,
+    Keys,
+    Order,
+    Sender,
+    Stamp,
+    pack,
+    pack_canary,
+    pack_order,
+    unpack,
+)
+from hubbub.codec import Kind, Payload
+from hubbub.envelope import Envelope, Kick, Reset
+
+IDS = st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=30)
+ENVELOPES = st.builds(
+    Envelope,
+    st.builds(Payload, st.sampled_from(Kind), st.binary(max_size=300)),
+    st.frozensets(IDS, max_size=4),
+    st.none() | st.text(st.characters(codec="utf-8"), max_size=30),
+    st.none(),
+)
+STAMPS = st.builds(Stamp, st.binary(min_size=8, max_size=8), st.integers(0, 2**64 - 1))
+OFFSETS = st.integers(0, 2**53)
+
+
+@given(ENVELOPES, STAMPS)
+def test_a_message_comes_out_as_it_went_in(envelope: Envelope, stamp: Stamp) -> None:
+    assert unpack(pack(envelope, stamp)) == Arrival(envelope, stamp)
+
+
+@given(ENVELOPES, STAMPS, OFFSETS)
+def test_a_numbered_message_has_its_position(envelope: Envelope, stamp: Stamp, offset: int) -> None:
+    numbered = b"P" + b"abcdefgh" + offset.to_bytes(8, "big") + pack(envelope, stamp)
+    position = Position("abcdefgh", offset)
+    assert unpack(numbered) == Arrival(envelope._replace(position=position), stamp)
+
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=123)
+
+
+@given(TEXT, st.integers(1000, 4999), TEXT)
+def test_an_order_comes_out_as_it_went_in(room: str, code: int, reason: str) -> None:
+    order = Order(room, Kick(code, reason))
+    assert unpack(pack_order(order)) == order
+
+
+def test_a_canary_and_a_reset_come_out_as_they_went_in() -> None:
+    assert unpack(pack_canary(2**40)) == Canary(2**40)
+    assert unpack(b"Rabcdefgh" + (7).to_bytes(8, "big")) == Reset(Position("abcdefgh", 7))
+
+
+@given(st.binary(max_size=60))
+def test_what_is_not_ours_is_refused_with_a_value_error(data: bytes) -> None:
+    try:
+        unpack(data)
+    except ValueError:
+        pass
+
+
+@pytest.mark.parametrize("data", [b"", b"Z", b"M", b"Pabc", b"M\x09" + bytes(22), b'{"type":"chat"}'])
+def test_what_is_not_whole_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        unpack(data)
+
+
+def test_a_sender_counts_and_is_no_other() -> None:
+    one, other = Sender(), Sender()
+    assert [one.stamp().number for _ in range(3)] == [1, 2, 3]
+    assert one.id != other.id
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=100))
+def test_a_room_is_found_again_in_its_channel(room: str) -> None:
+    keys = Keys("app")
+    assert keys.room_of(keys.channel(room).encode()) == room
+    assert keys.head(room).startswith(keys.channel(room))
+
+
+def test_no_key_of_a_room_is_that_of_another_room_or_app() -> None:
+    def names(keys: Keys, room: str) -> set[str]:
+        return {keys.channel(room), keys.head(room), keys.log(room), keys.here(room), keys.sent(room, b"s" * 8)}
+
+    rooms = ["a", "a}:head", "{a}", "a:log", "$everyone", "a}"]
+    found = [name for keys in (Keys("one"), Keys("two")) for room in rooms for name in names(keys, room)]
+    assert len(found) == len(set(found))

@@ -1,18 +1,25 @@
-"""The command line: ``hubbub demo``."""
+"""The command line: ``hubbub run`` and ``hubbub demo``."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import inspect
+import os
 import socket
+import ssl
+import sys
 from collections.abc import Sequence
-
-import uvicorn
-from uvicorn.config import LOGGING_CONFIG
+from contextlib import ExitStack
+from math import inf
+from tempfile import TemporaryDirectory
 
 from .__about__ import __version__
+from .brokers import broker_from
+from .errors import InvalidArgument
+from .serve import Config, serve
 
-# Seconds until a stopping server cuts what has not ended by itself.
-_GRACEFUL_S = 5
+_LEVELS = ("critical", "error", "warning", "info", "debug")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -22,20 +29,115 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: The arguments; by default those of the process.
 
     Raises:
-        SystemExit: 2 for wrong arguments, 1 when the server can't start.
+        SystemExit: 0 when a signal ended the server; 2 for wrong arguments, another code when the server can't start.
     """
     parser = argparse.ArgumentParser(prog="hubbub", description="The real-time layer for FastAPI.")
     parser.add_argument("--version", action="version", version=f"hubbub {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
-    demo = commands.add_parser("demo", help="serve the demo app", description="Serves the demo app.")
-    demo.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    demo.add_argument("--port", type=_port, default=8000, help="port to listen on (default: %(default)s; 0: any free)")
+    _add_run(commands.add_parser("run", help="serve an app", description=_run.__doc__))
+    _add_demo(commands.add_parser("demo", help="serve the demo app", description=_demo.__doc__))
     args = parser.parse_args(argv)
-
     problem = _cannot_listen(args.host, args.port)
     if problem:
-        parser.exit(1, f"hubbub: can't listen on {args.host} port {args.port}: {problem}\n")
-    _serve("hubbub.demo.app:create_app", args.host, args.port)
+        problem = f"can't listen on {args.host} port {args.port}: {problem}"
+    else:
+        problem = (_run if args.command == "run" else _demo)(args)
+    if problem:
+        parser.exit(1, f"hubbub: {problem}\n")
+
+
+def _add_run(run: argparse.ArgumentParser) -> None:
+    run.add_argument("app", help="the app, as in app:app (the module, and its name there)")
+    run.add_argument("--factory", action="store_true", help="it is a function that makes the app")
+    _add_server(run)
+    run.add_argument("--log-level", choices=_LEVELS, default="info", help="the least that is logged (default: info)")
+    run.add_argument(
+        "--proxy-headers",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="believe a proxy's X-Forwarded-For and X-Forwarded-Proto (default: yes)",
+    )
+    run.add_argument(
+        "--forwarded-allow-ips",
+        metavar="ADDRESSES",
+        help="the proxies to believe, with commas between, or * (default: FORWARDED_ALLOW_IPS, or this machine)",
+    )
+    run.add_argument("--ssl-certfile", metavar="FILE", help="certificate for TLS")
+    run.add_argument("--ssl-keyfile", metavar="FILE", help="its key, where that is a file of its own")
+
+
+def _add_demo(demo: argparse.ArgumentParser) -> None:
+    _add_server(demo)
+    demo.add_argument(
+        "--broker",
+        type=_broker,
+        default=os.environ.get("HUBBUB_BROKER") or "memory://",
+        metavar="URL",
+        help="what connects the workers, such as redis://localhost (default: HUBBUB_BROKER, or memory://)",
+    )
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=_port, default=8000, help="port to listen on (default: %(default)s; 0: any free)"
+    )
+    parser.add_argument("--workers", type=_workers, default=1, help="processes to serve with (default: %(default)s)")
+    parser.add_argument(
+        "--drain-s",
+        type=_seconds,
+        default=5.0,
+        metavar="SECONDS",
+        help="on SIGTERM, close the open sockets over this time (default: 5)",
+    )
+
+
+def _run(args: argparse.Namespace) -> str | None:
+    """Serves an app. SIGTERM or Ctrl+C drains it: sockets are closed a few at a time, then it ends. Twice hastens."""
+    problem = _not_an_app(args.app, factory=args.factory) or _no_certificate(args.ssl_certfile, args.ssl_keyfile)
+    if problem:
+        return problem
+    config = Config(
+        args.app,
+        factory=args.factory,
+        host=args.host,
+        port=args.port,
+        workers=args.workers,
+        drain_s=args.drain_s,
+        log_level=args.log_level,
+        proxy_headers=args.proxy_headers,
+        forwarded_allow_ips=args.forwarded_allow_ips,
+        ssl_certfile=args.ssl_certfile,
+        ssl_keyfile=args.ssl_keyfile,
+    )
+    sys.exit(serve(config))
+
+
+def _demo(args: argparse.Namespace) -> str | None:
+    """Serves the demo app."""
+    os.environ["HUBBUB_BROKER"] = args.broker
+    with ExitStack() as stack:
+        if args.workers > 1:
+            from .demo.database import database
+            from .demo.signin import signing_key
+
+            os.environ["HUBBUB_DEMO_KEY"] = signing_key()
+            if not os.environ.get("HUBBUB_DEMO_DATABASE"):
+                folder = stack.enter_context(TemporaryDirectory(prefix="hubbub-demo-", ignore_cleanup_errors=True))
+                os.environ["HUBBUB_DEMO_DATABASE"] = os.path.join(folder, "demo.sqlite")
+            database()  # makes the tables, before several processes would
+        config = Config(
+            "hubbub.demo.app:create_app",
+            factory=True,
+            host=args.host,
+            port=args.port,
+            workers=args.workers,
+            drain_s=args.drain_s,
+        )
+        sys.exit(serve(config))
+
+
+# What an argument may be
 
 
 def _port(text: str) -> int:
@@ -44,8 +146,84 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _workers(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes (from 1)")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = inf
+    if not 0 <= seconds < inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds
+
+
+def _broker(text: str) -> str:
+    try:
+        broker_from(text)
+    except InvalidArgument as error:
+        raise argparse.ArgumentTypeError(f"{error.problem}; accepted: {error.accepted}") from None
+    return text
+
+
+# What can be known before the server starts, so that it is one line, and nothing has to stop again
+
+
+def _not_an_app(name: str, *, factory: bool) -> str | None:
+    """Why a name is not that of an app, if so. It is imported here; what its module raises itself is not caught."""
+    module_name, _, path = name.partition(":")
+    if not path or not all(part.isidentifier() for part in module_name.split(".")):
+        return f"{name!r} is not MODULE:NAME, as in app:app"
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: object = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if not error.name or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # one that the module imports
+        return f"there is no module {module_name!r} in {os.getcwd()}, nor among what is installed"
+    for attribute in path.split("."):
+        try:
+            found = getattr(found, attribute)
+        except AttributeError:
+            return f"the module {module_name!r} has no {path!r}"
+    if not _takes(found, 0 if factory else 3):
+        wanted = "function that makes an app" if factory else "ASGI app"
+        hint = "" if factory or not _takes(found, 0) else "; if calling it makes one, add --factory"
+        return f"{name!r} is no {wanted}, but of type {type(found).__name__}{hint}"
+    return None
+
+
+def _takes(found: object, arguments: int) -> bool:
+    """Whether something may be called with so many arguments, as far as can be seen."""
+    if not callable(found):
+        return False
+    try:
+        inspect.signature(found).bind(*range(arguments))
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature
+        pass
+    return True
+
+
+def _no_certificate(certificate: str | None, key: str | None) -> str | None:
+    """Why there can be no TLS with these, if so."""
+    if certificate is None:
+        return None if key is None else "--ssl-keyfile needs --ssl-certfile"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except OSError as error:
+        return f"can't use the certificate {certificate} with the key in {key or 'it'}: {error.strerror or error}"
+    return None
+
+
 def _cannot_listen(host: str, port: int) -> str | None:
-    """Why not, if so. Asked before the app starts, so that the answer is one line and nothing has to stop again."""
+    """Why not, if so."""
     try:
         for family, kind, protocol, _, address in socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -58,15 +236,3 @@ def _cannot_listen(host: str, port: int) -> str | None:
     except OSError as error:
         return error.strerror or str(error)
     return None
-
-
-def _serve(app: str, host: str, port: int) -> None:
-    loggers = LOGGING_CONFIG["loggers"] | {"hubbub": {"handlers": ["default"], "level": "INFO", "propagate": False}}
-    uvicorn.run(
-        app,
-        factory=True,
-        host=host,
-        port=port,
-        log_config=LOGGING_CONFIG | {"loggers": loggers},
-        timeout_graceful_shutdown=_GRACEFUL_S,
-    )

@@ -27,21 +27,23 @@ from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_play
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from tests.integration.endpoints import free_port
+
 DEADLINE_S = 15.0
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class DemoServer:
-    """``hubbub demo`` on one port, which can be stopped and started again."""
+    """``hubbub demo`` on one port, which can be stopped and started again.
 
-    def __init__(self) -> None:
+    Args:
+        options: What its command line has besides.
+        workers: How many are to be up before it counts as started.
+    """
+
+    def __init__(self, *options: str, workers: int = 1) -> None:
         self.port = free_port()
+        self._options = options
+        self._workers = workers
         self.log: list[str] = []
         self._key = secrets.token_urlsafe(32)
         self._process: subprocess.Popen[str] | None = None
@@ -52,7 +54,7 @@ class DemoServer:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "hubbub", "demo", "--port", str(self.port)]
+        command = [sys.executable, "-m", "hubbub", "demo", "--port", str(self.port), *self._options]
         environment = os.environ | {"HUBBUB_DEMO_KEY": self._key}
         process = subprocess.Popen(
             command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, encoding="utf-8"
@@ -71,8 +73,11 @@ class DemoServer:
         self._reader = threading.Thread(target=read, daemon=True)
         self._reader.start()
         try:
-            while "Uvicorn running" not in (line := lines.get(timeout=DEADLINE_S) or ""):
+            up = 0
+            while up < self._workers:
+                line = lines.get(timeout=DEADLINE_S) or ""
                 assert line, "the demo did not start: " + "".join(self.log)
+                up += ("Uvicorn running" if self._workers == 1 else "Application startup complete") in line
         except Empty:
             self.stop()
             raise AssertionError("the demo did not start in time: " + "".join(self.log)) from None
@@ -94,8 +99,8 @@ class DemoServer:
 
 
 @contextmanager
-def demo_server() -> Iterator[DemoServer]:
-    server = DemoServer()
+def demo_server(*options: str, workers: int = 1) -> Iterator[DemoServer]:
+    server = DemoServer(*options, workers=workers)
     server.start()
     try:
         yield server

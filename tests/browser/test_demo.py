@@ -8,7 +8,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.error import HTTPError
 
 import pytest
@@ -36,6 +36,7 @@ pytestmark = pytest.mark.browser
 PAGES = ("/", "/chat", "/posts", "/dashboard", "/board")
 NOTHING_MISSED = "Reconnected: nothing was missed"
 RESET = "Reconnected: the server was restarted and its history was reset"
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 BLACK, RED, BLUE = "31 36 48", "217 45 58", "37 99 235"
 
 
@@ -462,14 +463,13 @@ def test_after_a_restart_the_pages_say_that_the_history_was_reset_and_go_on(new_
 # How it looks
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_fits_a_phone_in_both_colour_schemes(
-    server: DemoServer, new_context: NewContext, bob: Person, scheme: str
+    server: DemoServer, new_context: NewContext, bob: Person
 ) -> None:
     size = {"width": 360, "height": 740}
     long_name = "Wolfeschlegelsteinhausenbergerdo"
-    ann = Person(new_context, server.url, long_name, color_scheme=scheme, viewport=size, has_touch=True)
-    room = f"/chat?room=phone-{scheme}"
+    ann = Person(new_context, server.url, long_name, color_scheme="light", viewport=size, has_touch=True)
+    room = "/chat?room=phone"
     say(bob.open(room), "W" * 200)
     page = ann.context.new_page()
     page.add_init_script(
@@ -479,18 +479,34 @@ def test_every_page_fits_a_phone_in_both_colour_schemes(
         }).observe({ type: "layout-shift", buffered: true });"""
     )
     for path in (*PAGES, room):
+        page.emulate_media(color_scheme="light")
         ann.open(path, page)
         if path == room:
             expect(page.locator(".message")).to_have_count(1)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
-        assert page.evaluate("shifted") < 0.01, path
-        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert (sum(map(int, re.findall(r"\d+", colour)[:3])) > 384) == (scheme == "light"), colour
+        for scheme in SCHEMES:
+            page.emulate_media(color_scheme=scheme)
+            assert scheme_of(page) == scheme, path
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
+            assert page.evaluate("shifted") < 0.01, path
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_one_may_choose_the_other_colour_scheme(
+    server: DemoServer, new_context: NewContext, scheme: Literal["light", "dark"]
+) -> None:
+    page = Person(new_context, server.url, "Ann", color_scheme=scheme).open("/board")
+    assert scheme_of(page) == scheme
     page.get_by_role("button", name="Light or dark").click()
-    other = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert other != colour
+    other = scheme_of(page)
+    assert other != scheme
     page.reload()
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == other
+    assert scheme_of(page) == other
+
+
+def scheme_of(page: Page) -> str:
+    """Whether a page is light or dark."""
+    colour: str = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return "light" if sum(map(int, re.findall(r"\d+", colour)[:3])) > 384 else "dark"
 
 
 def test_nothing_comes_from_elsewhere(server: DemoServer, ann: Person) -> None:

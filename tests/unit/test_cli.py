@@ -1,15 +1,19 @@
-"""The command line, as a process of its own."""
+"""The command line: what its arguments may be, and the demo as a process of its own."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from urllib.request import urlopen
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -26,23 +30,27 @@ def hubbub_command(*args: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def demo(*args: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A running demo, and its address as its log says it."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hubbub", "demo", "--port", "0", *args], stderr=subprocess.PIPE, text=True
-    )
+def demo(*args: str, workers: int = 1) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
+    """A running demo, its address as its log says it, and its log so far."""
+    command = [sys.executable, "-m", "hubbub", "demo", "--port", "0", "--workers", str(workers), *args]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     with process:
         try:
             assert process.stderr is not None
             log: list[str] = []
+            address, started = None, 0
             for line in process.stderr:
                 log.append(line)
                 if found := re.search(r"running on (http://\S+)", line):
-                    yield process, found[1]
+                    address = found[1]
+                started += "Application startup complete" in line
+                if address and started == workers:
+                    yield process, address, log
                     return
             pytest.fail("the demo did not start:\n" + "".join(log))
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_version_is_printed_and_nothing_else() -> None:
@@ -58,13 +66,110 @@ def test_version_is_printed_and_nothing_else() -> None:
         (("demo", "--port", "http"), "'http' is not a port (0 to 65535)"),
         (("demo", "--port", "65536"), "'65536' is not a port (0 to 65535)"),
         (("demo", "--port=-1"), "'-1' is not a port (0 to 65535)"),
+        (("demo", "--workers", "0"), "'0' is not a number of processes (from 1)"),
+        (("demo", "--workers", "two"), "'two' is not a number of processes (from 1)"),
+        (("demo", "--drain-s=-1"), "'-1' is not a number of seconds"),
+        (("demo", "--drain-s", "soon"), "'soon' is not a number of seconds"),
+        (("demo", "--drain-s", "inf"), "'inf' is not a number of seconds"),
+        (("demo", "--broker", "nothing://secret"), "argument --broker: a URL of the scheme 'nothing'; accepted: "),
+        (("run",), "required: app"),
+        (("run", "app:app", "--log-level", "loud"), "invalid choice: 'loud'"),
     ],
 )
 def test_wrong_arguments_are_named(args: tuple[str, ...], problem: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         hubbub.cli.main(args)
     assert stopped.value.code == 2
-    assert problem in capsys.readouterr().err
+    assert problem in (error := capsys.readouterr().err)
+    assert "secret" not in error
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where an app may be, and the process is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("args", "problem"),
+    [
+        (("app",), "'app' is not MODULE:NAME, as in app:app"),
+        (("app:",), "'app:' is not MODULE:NAME, as in app:app"),
+        ((":app",), "':app' is not MODULE:NAME, as in app:app"),
+        (("./app:app",), "'./app:app' is not MODULE:NAME, as in app:app"),
+        (("cli_nowhere:app",), "there is no module 'cli_nowhere' in {folder}, nor among what is installed"),
+        (("cli_nowhere.api:app",), "there is no module 'cli_nowhere.api' in {folder}, nor among what is installed"),
+        (("cli_things.py:app",), "there is no module 'cli_things.py' in {folder}, nor among what is installed"),
+        (("cli_things:nothing",), "the module 'cli_things' has no 'nothing'"),
+        (("cli_things:number",), "'cli_things:number' is no ASGI app, but of type int"),
+        (("cli_things:wsgi",), "'cli_things:wsgi' is no ASGI app, but of type function"),
+        (
+            ("cli_things:make",),
+            "'cli_things:make' is no ASGI app, but of type function; if calling it makes one, add --factory",
+        ),
+        (
+            ("cli_things:asgi", "--factory"),
+            "'cli_things:asgi' is no function that makes an app, but of type function",
+        ),
+        (("cli_things:asgi", "--ssl-keyfile", "key.pem"), "--ssl-keyfile needs --ssl-certfile"),
+        (
+            ("cli_things:asgi", "--ssl-certfile", "no.pem"),
+            "can't use the certificate no.pem with the key in it: No such file or directory",
+        ),
+    ],
+)
+def test_what_can_not_be_served_is_one_clear_line(
+    args: tuple[str, ...], problem: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "cli_things.py").write_text(
+        "number = 1\ndef make(): ...\ndef wsgi(environ, start_response): ...\n"
+        "async def asgi(scope, receive, send): ...\n"
+    )
+    with pytest.raises(SystemExit) as stopped:
+        hubbub.cli.main(["run", "--port", "0", *args])
+    assert stopped.value.code == 1
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", f"hubbub: {problem.format(folder=folder)}\n")
+
+
+def test_what_a_module_fails_with_is_its_own_to_say(folder: Path) -> None:
+    (folder / "cli_broken.py").write_text("import cli_nowhere\n")
+    with pytest.raises(ModuleNotFoundError, match="No module named 'cli_nowhere'"):
+        hubbub.cli.main(["run", "--port", "0", "cli_broken:app"])
+
+
+def test_run_serves_what_it_was_told_to(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "cli_app.py").write_text(
+        "class things:\n    @staticmethod\n    async def app(scope, receive, send): ...\n"
+    )
+    told: dict[str, Any] = {}
+
+    class Config:
+        def __init__(self, app: str, **options: Any) -> None:
+            told.update(options, app=app)
+
+    monkeypatch.setattr("hubbub.cli.Config", Config)
+    monkeypatch.setattr("hubbub.cli.serve", lambda config: 7)
+    line = "run cli_app:things.app --port 0 --workers 3 --drain-s 2.5 --log-level warning --no-proxy-headers"
+    with pytest.raises(SystemExit) as stopped:
+        hubbub.cli.main(line.split())
+    assert stopped.value.code == 7
+    assert told == {
+        "app": "cli_app:things.app",
+        "factory": False,
+        "host": "127.0.0.1",
+        "port": 0,
+        "workers": 3,
+        "drain_s": 2.5,
+        "log_level": "warning",
+        "proxy_headers": False,
+        "forwarded_allow_ips": None,
+        "ssl_certfile": None,
+        "ssl_keyfile": None,
+    }
 
 
 def test_a_port_in_use_is_one_clear_line() -> None:
@@ -77,18 +182,41 @@ def test_a_port_in_use_is_one_clear_line() -> None:
 
 
 def test_a_host_that_is_not_ours_is_one_clear_line() -> None:
-    done = hubbub_command("demo", "--host", "203.0.113.1")  # TEST-NET-3: nobody's
+    done = hubbub_command("run", "app:app", "--host", "203.0.113.1")  # TEST-NET-3: nobody's
     assert done.returncode == 1
     assert done.stderr.startswith("hubbub: can't listen on 203.0.113.1 port 8000: ")
     assert done.stderr.count("\n") == 1
 
 
 def test_demo_serves_and_ends_on_sigterm() -> None:
-    with demo() as (process, address):
+    with demo() as (process, address, _):
         with urlopen(address, timeout=TIMEOUT_S) as response:
             assert response.status == 200
             assert response.headers.get_content_type() == "text/html"
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=TIMEOUT_S)
-        assert process.returncode in (0, -signal.SIGTERM)
+        assert process.returncode == 0
         assert "Traceback" not in log
+
+
+def test_demo_with_workers_has_one_database_and_says_what_memory_loses() -> None:
+    with demo(workers=2) as (process, address, log):
+
+        def ask(path: str, body: object = None, token: str = "") -> Any:
+            data = None if body is None else json.dumps(body).encode()
+            headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+            with urlopen(Request(address + path, data, headers), timeout=TIMEOUT_S) as response:
+                return json.load(response)
+
+        token = ask("/api/session", {"name": "Ann"})["token"]
+        posts = [ask("/api/posts", {"text": f"Number {number}"}, token) for number in range(10)]
+        for _ in range(10):  # whichever worker takes it
+            assert ask("/api/posts", token=token) == posts[::-1]
+        process.send_signal(signal.SIGTERM)
+        _, rest = process.communicate(timeout=TIMEOUT_S)
+    said = "".join(log) + rest
+    assert process.returncode == 0
+    assert "Traceback" not in said
+    warnings = [line for line in said.splitlines() if "LOST" in line]
+    assert len(warnings) == 2, said
+    assert all(line.endswith('ConnectionManager("redis://localhost")') for line in warnings), warnings

@@ -1,4 +1,4 @@
-"""A live dashboard: the server's own numbers, twice a second.
+"""A live dashboard: the numbers of the process that serves it, twice a second.
 
 The room drops all but the newest sample for a client that is slow (``overflow="latest"``): nobody wants old numbers
 late. Samples are taken all the time, so that whoever comes sees the last minute; they are published while somebody
@@ -8,6 +8,8 @@ watches.
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
 import sys
 import time
 from collections import deque
@@ -22,7 +24,7 @@ from .. import Resume, Stats
 from .live import manager
 from .signin import User
 
-ROOM = "dashboard"
+ROOM = f"dashboard:{secrets.token_hex(4)}"  # of this process: each of several workers has its own numbers
 INTERVAL_S = 0.5
 _KEPT = 120
 
@@ -32,6 +34,7 @@ class Sample:
     """What the server does at one moment."""
 
     at_ms: int
+    process: int
     connections: int
     users: int
     rooms: int
@@ -71,6 +74,7 @@ def sample(before: Reading, now: Reading, loop_delay_s: float) -> Sample:
     stats, elapsed_s = now.stats, now.at_s - before.at_s
     return Sample(
         at_ms=time.time_ns() // 1_000_000,
+        process=os.getpid(),
         connections=stats.connections,
         users=stats.users,
         rooms=stats.rooms,

@@ -6,6 +6,7 @@ that a notification reaches every tab, whatever page is open in it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ M = TypeVar("M")
 _DAY_S = 24 * 3600
 
 manager = ConnectionManager(
+    os.environ.get("HUBBUB_BROKER") or "memory://",  # what `hubbub demo --broker` tells its workers
     rooms={
         # What is said and drawn: kept, so that who was cut off gets what was missed, and who is new what was before.
         "chat:*": RoomOptions(history=History(500, ttl_s=_DAY_S), announce=True, positions=True),
@@ -25,7 +27,7 @@ manager = ConnectionManager(
         "board:*": RoomOptions(history=History(5000, ttl_s=_DAY_S), announce=True, positions=True),
         # What is worth nothing a moment later (who is here, who types, numbers): for a slow client, the newest only.
         "live:*": RoomOptions(overflow="latest"),
-        "dashboard": RoomOptions(overflow="latest"),
+        "dashboard:*": RoomOptions(overflow="latest"),
     },
     # A notification that comes while the socket is down is replayed when it is back.
     users=RoomOptions(history=History(50, ttl_s=_DAY_S), positions=True),

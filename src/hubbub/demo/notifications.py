@@ -6,16 +6,16 @@ hears of the rest. Each push says how many are unread, so that all tabs show the
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from threading import Lock
 from typing import Any
 from uuid import UUID, uuid4
 
 from fastapi import APIRouter, WebSocket
+from pydantic import TypeAdapter
 
 from .. import Resume
+from .database import database
 from .live import manager
 from .signin import User
 
@@ -32,41 +32,45 @@ class Notification:
     at: datetime
 
 
-@dataclass
+@dataclass(frozen=True)
 class Inbox:
     """A user's notifications, newest first."""
 
-    unread: int = 0
-    items: deque[Notification] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    unread: int
+    items: list[Notification]
+
+
+_AsJson = TypeAdapter(Notification)
 
 
 class Inboxes:
-    """Everybody's: where an app would have its database. Safe to use from threads."""
-
-    def __init__(self) -> None:
-        self._inboxes: dict[str, Inbox] = {}
-        self._lock = Lock()
+    """Everybody's, in the database. Safe to use from threads, and from several processes."""
 
     def add(self, user_id: str, text: str, link: str) -> dict[str, Any]:
         """Stores a notification, and gives the message that tells the user's tabs."""
-        with self._lock:
-            inbox = self._inboxes.setdefault(user_id, Inbox())
-            item = Notification(uuid4(), text, link, datetime.now(UTC))
-            inbox.items.appendleft(item)
-            inbox.unread += 1
-            return {"type": "notification", "item": item, "unread": inbox.unread}
+        item = Notification(uuid4(), text, link, datetime.now(UTC))
+        with database().transaction() as db:
+            db.execute("INSERT INTO notifications (user_id, item) VALUES (?, ?)", (user_id, _AsJson.dump_json(item)))
+            db.execute(
+                "DELETE FROM notifications WHERE user_id = ?1 AND number NOT IN "
+                "(SELECT number FROM notifications WHERE user_id = ?1 ORDER BY number DESC LIMIT ?2)",
+                (user_id, _KEPT),
+            )
+            (unread,) = db.execute("SELECT sum(unread) FROM notifications WHERE user_id = ?", (user_id,)).fetchone()
+        return {"type": "notification", "item": item, "unread": unread}
 
     def of(self, user_id: str) -> Inbox:
         """What a user has, as of now."""
-        with self._lock:
-            inbox = self._inboxes.get(user_id, Inbox())
-            return Inbox(inbox.unread, inbox.items.copy())
+        with database().transaction() as db:
+            found = db.execute(
+                "SELECT unread, item FROM notifications WHERE user_id = ? ORDER BY number DESC", (user_id,)
+            ).fetchall()
+        return Inbox(sum(unread for unread, _ in found), [_AsJson.validate_json(item) for _, item in found])
 
     def mark_read(self, user_id: str) -> None:
         """The user has seen them."""
-        with self._lock:
-            if user_id in self._inboxes:
-                self._inboxes[user_id].unread = 0
+        with database().transaction() as db:
+            db.execute("UPDATE notifications SET unread = 0 WHERE user_id = ?", (user_id,))
 
 
 inboxes = Inboxes()

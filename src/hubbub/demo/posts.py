@@ -1,22 +1,22 @@
 """Posts that people like: plain HTTP routes, which tell every page that shows the posts, and the author.
 
-The routes are ``def``: FastAPI runs them in threads, as it does with those that use a database, and from there
-``manager.from_thread`` has the manager's calls.
+The routes are ``def``: FastAPI runs them in threads, since they use a database, and from there ``manager.from_thread``
+has the manager's calls.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import count
-from threading import Lock
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, WebSocket
-from pydantic import BaseModel, StringConstraints
+from pydantic import BaseModel, StringConstraints, TypeAdapter
 
 from .. import Resume
+from .database import database
 from .live import manager
 from .notifications import inboxes
 from .signin import User
@@ -38,21 +38,21 @@ class Post:
     version: int = 1
 
 
-class Posts:
-    """All posts: where an app would have its database. Safe to use from threads."""
+_AsJson = TypeAdapter(Post)
 
-    def __init__(self) -> None:
-        self._posts: dict[int, Post] = {}
-        self._ids = count(1)
-        self._lock = Lock()
+
+class Posts:
+    """All posts, in the database. Safe to use from threads, and from several processes."""
 
     def add(self, user_id: str, name: str, text: str) -> Post:
         """Stores a new post, and forgets the oldest one when there are too many."""
-        with self._lock:
-            post = Post(next(self._ids), user_id, name, text, datetime.now(UTC))
-            self._posts[post.id] = post
-            if len(self._posts) > _KEPT:
-                del self._posts[min(self._posts)]
+        with database().transaction() as db:
+            (newest,) = db.execute("SELECT coalesce(max(id), 0) FROM posts").fetchone()
+            # Not from 1 on: a room's history may outlive this database, and the pages know posts by their id.
+            number = max(newest + 1, time.time_ns() // 1_000_000)
+            post = Post(number, user_id, name, text, datetime.now(UTC))
+            db.execute("INSERT INTO posts VALUES (?, ?)", (post.id, _AsJson.dump_json(post)))
+            db.execute("DELETE FROM posts WHERE id NOT IN (SELECT id FROM posts ORDER BY id DESC LIMIT ?)", (_KEPT,))
             return post
 
     def change(self, post_id: int, liked_by: Callable[[frozenset[str]], frozenset[str]]) -> tuple[Post, Post]:
@@ -61,16 +61,19 @@ class Posts:
         Raises:
             KeyError: There is no such post.
         """
-        with self._lock:
-            old = self._posts[post_id]
+        with database().transaction() as db:
+            row = db.execute("SELECT post FROM posts WHERE id = ?", (post_id,)).fetchone()
+            if row is None:
+                raise KeyError(post_id)
+            old = _AsJson.validate_json(row[0])
             new = replace(old, liked_by=liked_by(old.liked_by), version=old.version + 1)
-            self._posts[post_id] = new
+            db.execute("UPDATE posts SET post = ? WHERE id = ?", (_AsJson.dump_json(new), post_id))
             return old, new
 
     def newest_first(self) -> list[Post]:
         """All of them."""
-        with self._lock:
-            return sorted(self._posts.values(), key=lambda post: -post.id)
+        with database().transaction() as db:
+            return [_AsJson.validate_json(post) for (post,) in db.execute("SELECT post FROM posts ORDER BY id DESC")]
 
 
 class Draft(BaseModel):
@@ -116,7 +119,7 @@ def unlike(post_id: int, user: User) -> Post:
 def _changed(post_id: int, liked_by: Callable[[frozenset[str]], frozenset[str]]) -> tuple[Post, Post]:
     try:
         old, new = posts.change(post_id, liked_by)
-    except KeyError:
+    except (KeyError, OverflowError):  # SQLite's numbers end where Python's go on
         raise HTTPException(404, "there is no such post") from None
     manager.from_thread.broadcast({"type": "post", "post": new}, room=ROOM)
     return old, new

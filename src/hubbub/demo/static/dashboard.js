@@ -10,7 +10,7 @@ const GRAPHS = [
   { title: "Published", key: "published_per_s", unit: "/s", least: 5, more: () => "messages to rooms and users" },
   { title: "Received", key: "received_per_s", unit: "/s", least: 5, more: () => "messages from clients" },
   { title: "CPU", key: "cpu_percent", unit: "%", least: 10, more: () => "of one core" },
-  { title: "Memory", key: "memory_mb", unit: "MB", least: 80, more: () => "of the server’s process" },
+  { title: "Memory", key: "memory_mb", unit: "MB", least: 80, more: ({ process }) => `of the server’s process, ${process}` },
   { title: "Event loop delay", key: "loop_delay_ms", unit: "ms", least: 5, more: () => "how late a timer is" },
 ];
 
@@ -33,7 +33,7 @@ let heardAt = 0;
 
 const graphs = GRAPHS.map((graph) => {
   const value = el("span", { className: "value" }, "–");
-  const below = el("p", { className: "quiet" }, graph.more({ users: 0, rooms: 0 }));
+  const below = el("p", { className: "quiet" }, graph.more({ users: 0, rooms: 0, process: "–" }));
   const canvas = el("canvas");
   canvas.role = "img";
   canvas.ariaLabel = `${graph.title} over the last minute`;

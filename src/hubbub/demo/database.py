@@ -1,0 +1,54 @@
+"""The demo's database: SQLite. In memory for one process; a file, ``HUBBUB_DEMO_DATABASE``, that several share."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from threading import Lock
+
+_TABLES = """
+    PRAGMA journal_mode = wal;
+    PRAGMA synchronous = off;
+    CREATE TABLE IF NOT EXISTS posts (id INTEGER PRIMARY KEY, post TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS notifications (
+        number INTEGER PRIMARY KEY,
+        user_id TEXT NOT NULL,
+        item TEXT NOT NULL,
+        unread INTEGER NOT NULL DEFAULT 1
+    );
+    CREATE INDEX IF NOT EXISTS notifications_of ON notifications (user_id, number);
+"""
+
+
+class Database:
+    """One connection, which threads take in turns.
+
+    Args:
+        path: The file; ":memory:" for none.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+        self._connection.executescript(_TABLES)
+        self._lock = Lock()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Nobody else writes meanwhile, in any process; an exception takes it back."""
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+
+@cache
+def database() -> Database:
+    """That of this process."""
+    return Database(os.environ.get("HUBBUB_DEMO_DATABASE") or ":memory:")

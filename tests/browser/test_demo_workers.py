@@ -1,0 +1,83 @@
+"""The demo on four workers that share a Redis: nobody notices which worker they are on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.conftest import NewContext
+from tests.browser.demo_support import DemoServer, Person, await_colour, demo_server, draw, network, say, texts, try_now
+from tests.integration.redis_server import running_redis
+
+pytestmark = pytest.mark.browser
+
+WORKERS = 4
+
+
+@pytest.fixture(scope="module")
+def server(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer]:
+    with running_redis(tmp_path_factory.mktemp("redis")) as redis:
+        options = ("--workers", str(WORKERS), "--broker", redis.url())
+        with demo_server(*options, workers=WORKERS) as server:
+            yield server
+
+
+@pytest.fixture
+def ann(server: DemoServer, new_context: NewContext) -> Person:
+    return Person(new_context, server.url, "Ann")
+
+
+@pytest.fixture
+def bob(server: DemoServer, new_context: NewContext) -> Person:
+    return Person(new_context, server.url, "Bob")
+
+
+def test_what_one_says_reaches_every_worker(ann: Person, bob: Person) -> None:
+    """Sixteen sockets beside the pages: with four workers hardly one is without."""
+    room = "spread"
+    with ExitStack() as sockets:
+        listening = [sockets.enter_context(bob.connect(f"/ws/chat/{room}")) for _ in range(16)]
+        pages = [ann.open(f"/chat?room={room}"), ann.open(f"/chat?room={room}"), bob.open(f"/chat?room={room}")]
+        for number, page in enumerate(pages):
+            say(page, f"message {number}")
+        for page in pages:
+            expect(page.locator(".text")).to_have_text([f"message {number}" for number in range(len(pages))])
+            expect(page.locator("#people li")).to_have_count(2)
+        for socket in listening:
+            heard: list[str] = []
+            while len(heard) < len(pages):
+                frame = json.loads(socket.recv(timeout=10))
+                data = frame.get("data") or {}
+                if data.get("type") == "said":
+                    heard.append(data["text"])
+            assert heard == [f"message {number}" for number in range(len(pages))]
+
+
+def test_who_comes_back_to_another_worker_missed_nothing(
+    server: DemoServer, new_context: NewContext, bob: Person
+) -> None:
+    with network(server.port) as cable:
+        ann = Person(new_context, cable.url, "Ann")
+        page, other = ann.open("/chat?room=cut"), bob.open("/chat?room=cut")
+        say(page, "before")
+        for number in range(3):  # each time it may be another one
+            cable.cut()
+            expect(page.locator("#status-text")).not_to_have_text("Connected")
+            say(other, f"meanwhile {number}")
+            cable.restore()
+            try_now(page)
+            expect(page.locator("#status-text")).to_have_text("Reconnected: nothing was missed")
+            expect(page.locator(".text").last).to_have_text(f"meanwhile {number}")
+        assert texts(page) == ["before", *(f"meanwhile {number}" for number in range(3))]
+
+
+def test_the_board_is_one_and_the_dashboard_tells_of_a_worker(ann: Person, bob: Person) -> None:
+    board, other = ann.open("/board"), bob.open("/board")
+    draw(board, (0.2, 0.5), (0.4, 0.5))
+    for page in (board, other):
+        await_colour(page, (0.3, 0.5), "31 36 48")
+    ann.open("/dashboard")

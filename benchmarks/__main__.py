@@ -1,4 +1,4 @@
-"""Runs the benchmark: ``scripts/bench [SCENARIO...]``; all scenarios without one, which takes most of an hour."""
+"""Runs the benchmark: ``scripts/bench [SCENARIO...]``; all scenarios without one, which takes hours."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 
 from . import compare, report
-from .peers import PEERS
-from .scenarios import SCENARIOS, Scenario, Size
+from .peers import PEERS, NotToBeHad, redis_server
+from .scenarios import GROUPS, SCENARIOS, Scenario, Size
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,8 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output: Path = options.output
     output.mkdir(parents=True, exist_ok=True)
     parts = compare.kept(output / "results.json")
-    failed = False
-    for name in options.scenarios or SCENARIOS:
+    wanted, failed = list(options.scenarios or SCENARIOS), False
+    on_redis = [name for name in wanted if name in GROUPS["redis"]]
+    if on_redis and (reason := _no_redis()):
+        _say(f"left out, {reason}: {', '.join(on_redis)}")
+        wanted = [name for name in wanted if name not in on_redis]
+        failed = bool(options.scenarios)
+    for name in wanted:
         scenario = SCENARIOS[name]
         part = _measured(scenario, options)
         parts = {each: {**parts, name: part}[each] for each in SCENARIOS if each in parts or each == name}
@@ -37,14 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name == "fanout":
             (output / "results.svg").write_text(report.svg(part))
         print(f"\n## {name}\n\n{report.section(scenario, part)}", flush=True)
-        failed = failed or "hubbub" in part["failed"]
-    _say(f"written to {output}")
+        failed = failed or any(peer.startswith("hubbub") for peer in part["failed"])
+    if wanted:
+        _say(f"written to {output}")
     return int(failed)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="What hubbub costs, beside its peers.")
-    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"{', '.join(SCENARIOS)}; all without one")
+    names = [*SCENARIOS, *GROUPS]
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"{', '.join(names)}; all without one")
     parser.add_argument("--runs", type=int, default=5, help="of every server, interleaved (5)")
     parser.add_argument("--seconds", type=float, default=3.0, help="that each case is measured (3)")
     parser.add_argument("--members", type=int, default=1000, help="of the room; the rest goes with it (1000)")
@@ -52,12 +59,22 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="a directory (benchmarks)")
     options = parser.parse_args(arguments)
     options.peers = [name for name in options.peers.split(",") if name]
-    for kind, names, known in (("scenario", options.scenarios, SCENARIOS), ("peer", options.peers, PEERS)):
-        if unknown := [name for name in names if name not in known]:
+    options.scenarios = [each for name in options.scenarios for each in GROUPS.get(name, [name])]
+    for kind, given, known in (("scenario", options.scenarios, names), ("peer", options.peers, PEERS)):
+        if unknown := [name for name in given if name not in known]:
             parser.error(f"no {kind} {', '.join(unknown)}; there are {', '.join(known)}")
     if options.runs < 1 or options.members < 10 or not (isfinite(options.seconds) and options.seconds > 0):
         parser.error("--runs from 1, --members from 10, --seconds over 0")
     return options
+
+
+def _no_redis() -> str:
+    """Why there is none to measure with; empty where there is."""
+    try:
+        redis_server()
+    except NotToBeHad as error:
+        return str(error)
+    return ""
 
 
 def _measured(scenario: Scenario, options: argparse.Namespace) -> dict[str, Any]:

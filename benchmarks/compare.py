@@ -6,13 +6,14 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import isfinite, nan
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .peers import PEERS, NotToBeHad, Peer, Ready
+from .peers import PEERS, NotToBeHad, Peer, Ready, redis_command
 from .scenarios import Target, Trial
 from .server import DidNotStart, load, open_files, serving
 
@@ -94,8 +95,7 @@ def _run(trial: Trial, peer: Peer, ready: Ready, run: int, outcome: Outcome) -> 
         "phases": [phase for _, phase in trial.phases],
     }
     try:
-        with serving(ready.command, {**ready.environment, **trial.environment}) as server:
-            results = load(server, spec)
+        results = _loaded(trial, ready, spec)
     except DidNotStart as error:
         outcome.absent[peer.name] = f"it did not start: {error}"
         outcome.failed.add(peer.name)
@@ -112,6 +112,19 @@ def _run(trial: Trial, peer: Peer, ready: Ready, run: int, outcome: Outcome) -> 
             else:
                 values = {name: float(f"{value:.6g}") for name, value in result.items() if isfinite(value)}
                 outcome.records.append(Record(case, trial.row, run, values))
+
+
+def _loaded(trial: Trial, ready: Ready, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Starts the server, with a fresh Redis where it wants one, and has it loaded."""
+    environment = {**ready.environment, **trial.environment}
+    with ExitStack() as stack:
+        redis = None
+        if any("{redis}" in value for value in environment.values()):
+            redis = stack.enter_context(serving(redis_command(), beside=True))
+            url = f"redis://127.0.0.1:{redis.port}/0"
+            environment = {name: value.replace("{redis}", url) for name, value in environment.items()}
+        workers = [stack.enter_context(serving(ready.command, environment)) for _ in range(trial.workers)]
+        return load(workers, spec, redis)
 
 
 def _note(outcome: Outcome, text: str) -> None:

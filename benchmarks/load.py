@@ -15,13 +15,14 @@ import select
 import socket
 import time
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from math import inf
 
 import psutil
 
 from . import wire
 from .dialects import Dialect
-from .meter import Meter
+from .meter import Meter, settled
 
 _BUFFER = bytearray(1024 * 1024)
 _VIEW = memoryview(_BUFFER)
@@ -30,8 +31,9 @@ _UNKNOWN = 1 << 62
 _QUIET_S = 0.2
 _TIMEOUT_S = 60.0
 _GREETING_S = 15.0
-_MARK = b"#"  # once in each message, and in nothing else that servers say
-_NUMBER = re.compile(rb"#\d{8}")
+_SUBSCRIBED_S = 3.0  # one that polls is never idle
+MARK = b"#"  # once in each message, and in nothing else that servers say
+NUMBER = re.compile(rb"#\d{8}")
 
 
 class Client:
@@ -95,15 +97,20 @@ class Load:
     """The clients of one server.
 
     Args:
-        port: Where it listens.
-        pid: Its process.
+        ports: Where it listens; of several workers, each on its own. Clients are dealt out to them in turn.
+        pid: Its process; of several workers, the first.
         dialect: How its clients speak.
         payload: Bytes of a message.
+        redis: The process of the Redis that it goes through.
     """
 
-    def __init__(self, port: int, pid: int, dialect: Dialect, payload: int) -> None:
-        self.address = ("127.0.0.1", port)
+    def __init__(
+        self, ports: Sequence[int], pid: int, dialect: Dialect, payload: int, redis: int | None = None
+    ) -> None:
+        addresses = [("127.0.0.1", port) for port in ports]
+        self.address = addresses[0]
         self.server = psutil.Process(pid)
+        self.redis = None if redis is None else psutil.Process(redis)
         self.dialect = dialect
         self.filler = b"x" * (payload - 9)
         self.groups: list[Group] = []
@@ -114,6 +121,7 @@ class Load:
         self.latencies: list[float] = []
         self.problems: list[str] = []
         self.sequence = 0
+        self._turns = cycle(addresses)
         self.rate = inf  # deliveries a second that the last phase came to
         self.through: Callable[[Group], None] = _nothing  # a message has reached all
 
@@ -131,13 +139,14 @@ class Load:
 
     def dial(self, path: str, receive_buffer: int = 0) -> socket.socket:
         """Connects, and asks for a WebSocket."""
+        address = next(self._turns)
         sock = socket.socket()
         sock.settimeout(_TIMEOUT_S)
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        sock.connect(self.address)
+        sock.connect(address)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.sendall(wire.handshake(f"127.0.0.1:{self.address[1]}", self.dialect.path.replace("{path}", path)))
+        sock.sendall(wire.handshake(f"127.0.0.1:{address[1]}", self.dialect.path.replace("{path}", path)))
         return sock
 
     def accepted(self, sock: socket.socket, path: str) -> None:
@@ -152,13 +161,14 @@ class Load:
         if b" 101 " not in head.split(b"\r\n", 1)[0]:
             raise ConnectionError(f"the server answered {head[:80]!r}")
         for hello in self.dialect.hello:
-            self._message(sock)
+            self.message(sock)
             sock.sendall(wire.client_frame(hello.replace("{path}", path).encode()))
         if self.dialect.hello:
-            self._message(sock)
+            self.message(sock)
 
     @staticmethod
-    def _message(sock: socket.socket) -> bytes:
+    def message(sock: socket.socket) -> bytes:
+        """Waits for a message, and takes no more than that from the socket."""
         data = b""
         while True:
             byte = sock.recv(1)
@@ -234,7 +244,7 @@ class Load:
             elif ping is not None and payload == ping[0]:
                 self.write(client, wire.client_frame(ping[1]))
             else:
-                messages = payload.count(_MARK)
+                messages = payload.count(MARK)
                 found += messages
                 if not self.dialect.coalesces:
                     self._check(wire_size, messages, payload)
@@ -250,7 +260,7 @@ class Load:
             self.problems.append(f"a frame of {wire_size} bytes, not {self.size}: {payload[:80]!r}")
 
     def _note(self, client: Client, payload: bytes, now: float) -> None:
-        for number in _NUMBER.findall(payload):
+        for number in NUMBER.findall(payload):
             sent_at = self.sent_at.get(number)
             if sent_at is None:
                 self.problems.append(f"a message that was not sent: {payload[:80]!r}")
@@ -264,6 +274,8 @@ class Load:
 
     def settle(self) -> None:
         """Reads and forgets what comes by itself, then learns the size of a frame from a first message."""
+        if self.redis is not None:  # there a client may be accepted before its room is subscribed
+            settled(self.server, timeout_s=_SUBSCRIBED_S)
         while events := self.poll.poll(_QUIET_S):
             for fd, _ in events:
                 self.receive(self.clients[fd])
@@ -314,7 +326,7 @@ class Load:
         return sum([client.count for client in self.clients.values()])
 
     def meter(self) -> Meter:
-        return Meter(self.server, self.delivered, self.latencies)
+        return Meter(self.server, self.delivered, self.latencies, self.redis)
 
     def close(self) -> None:
         for client in self.clients.values():

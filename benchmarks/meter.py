@@ -18,12 +18,20 @@ class Meter:
         server: The server's process; what it started is counted in.
         delivered: Gives how many messages have arrived so far.
         latencies: Where the latencies are put while it measures, in seconds.
+        redis: A Redis that runs on the load generator's core.
     """
 
-    def __init__(self, server: psutil.Process, delivered: Callable[[], int], latencies: list[float]) -> None:
-        self._server, self._delivered, self._latencies = server, delivered, latencies
+    def __init__(
+        self,
+        server: psutil.Process,
+        delivered: Callable[[], int],
+        latencies: list[float],
+        redis: psutil.Process | None = None,
+    ) -> None:
+        self._server, self._delivered, self._latencies, self._redis = server, delivered, latencies, redis
         latencies.clear()
         self._before = delivered()
+        self._redis_s = 0.0 if redis is None else cpu_s(redis)
         self._at, self._own_s, self._server_s = time.perf_counter(), time.process_time(), cpu_s(server)
 
     def stop(self) -> dict[str, float]:
@@ -32,6 +40,7 @@ class Meter:
         server_s = cpu_s(self._server) - self._server_s
         deliveries = self._delivered() - self._before
         latencies = sorted(self._latencies)
+        redis = {} if self._redis is None else {"redis_busy": (cpu_s(self._redis) - self._redis_s) / wall_s}
         return {
             "deliveries": deliveries,
             "per_s": deliveries / wall_s,
@@ -39,6 +48,7 @@ class Meter:
             "cpu_us": server_s / deliveries * 1e6 if deliveries else nan,
             "server_busy": server_s / wall_s,
             "load_busy": own_s / wall_s,
+            **redis,
             "p50_ms": quantile(latencies, 0.5) * 1000,
             "p99_ms": quantile(latencies, 0.99) * 1000,
             "max_ms": latencies[-1] * 1000 if latencies else nan,

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from .server import ROOT, open_files
 
 SERVERS = Path(__file__).parent / "servers"
 NODE_MODULES = ROOT / ".bench-node" / "node_modules"
+_REDIS_PY = ("redis", "hiredis")
 
 
 class NotToBeHad(Exception):
@@ -30,7 +31,7 @@ class Ready:
     Attributes:
         command: What starts it; ``{port}`` is still to be filled in.
         version: Which it is.
-        environment: What is added to the environment.
+        environment: What is added to the environment; ``{redis}`` is the URL of a Redis that is started for it.
     """
 
     command: tuple[str, ...]
@@ -61,12 +62,45 @@ def _asgi(app: str, *packages: str) -> Callable[[Path], Ready]:
     return _python(command, *packages, "uvicorn", "uvloop")
 
 
+def _daphne(*packages: str) -> Callable[[Path], Ready]:
+    app = "benchmarks.servers.channels_app:application"
+    return _python(("-m", "daphne", "-v", "0", "-b", "127.0.0.1", "-p", "{port}", app), *packages)
+
+
 def _python(command: tuple[str, ...], *packages: str) -> Callable[[Path], Ready]:
     def prepare(place: Path) -> Ready:
         versions = " · ".join(f"{package} {_installed(package)}" for package in packages)
         return Ready((sys.executable, *command), versions)
 
     return prepare
+
+
+def _on_redis(prepare: Callable[[Path], Ready], **environment: str) -> Callable[[Path], Ready]:
+    """The same through a Redis, of which its environment has the URL."""
+
+    def prepared(place: Path) -> Ready:
+        redis, ready = redis_server(), prepare(place)
+        number = _match(r"v=(\S+)", _said(redis, "--version")) or "of an unknown version"
+        versions = f"{ready.version} · {Path(redis).name} {number}"
+        added = {"HUBBUB_BENCH_REDIS": "{redis}", **environment}
+        return replace(ready, version=versions, environment={**ready.environment, **added})
+
+    return prepared
+
+
+def redis_server() -> str:
+    """The program.
+
+    Raises:
+        NotToBeHad: There is none.
+    """
+    return _program("redis-server", "valkey-server")
+
+
+def redis_command() -> tuple[str, ...]:
+    """What starts a Redis with nothing in it, that keeps nothing."""
+    options = ("--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--loglevel", "warning")
+    return (redis_server(), "--port", "{port}", *options)
 
 
 def _installed(package: str) -> str:
@@ -177,29 +211,44 @@ PEERS = {
             _asgi("benchmarks.servers.socketio_app:app", "python-socketio"),
             "socketio",
         ),
-        Peer(
-            "channels",
-            "Django Channels on daphne, in-memory layer",
-            _python(
-                (
-                    "-m",
-                    "daphne",
-                    "-v",
-                    "0",
-                    "-b",
-                    "127.0.0.1",
-                    "-p",
-                    "{port}",
-                    "benchmarks.servers.channels_app:application",
-                ),
-                "channels",
-                "daphne",
-                "django",
-            ),
-        ),
+        Peer("channels", "Django Channels on daphne, in-memory layer", _daphne("channels", "daphne", "django")),
         Peer("ws", "ws on Node", _node("ws_server.js", "ws")),
         Peer("socket.io", "Socket.IO on Node", _node("socketio_server.js", "socket.io"), "socketio"),
         Peer("nchan", "nchan, a module of nginx (C)", _nchan),
         Peer("nats", "nats-server (Go), its WebSocket", _nats, "nats"),
+        Peer(
+            "hubbub-redis",
+            "this library on uvicorn, on `redis://`",
+            _on_redis(_asgi("benchmarks.servers.hubbub_app:app", "hubbub", "fastapi", *_REDIS_PY)),
+        ),
+        Peer(
+            "handwritten-redis",
+            "the manager that everybody copies, with redis-py's Pub/Sub",
+            _on_redis(_asgi("benchmarks.servers.handwritten_redis:app", "fastapi", *_REDIS_PY)),
+        ),
+        Peer(
+            "litestar-redis",
+            "Litestar channels, their Redis Pub/Sub backend",
+            _on_redis(_asgi("benchmarks.servers.litestar_app:app", "litestar", *_REDIS_PY)),
+        ),
+        Peer(
+            "litestar-streams",
+            "Litestar channels, their backend of Redis streams, which keeps history",
+            _on_redis(
+                _asgi("benchmarks.servers.litestar_app:app", "litestar", *_REDIS_PY),
+                HUBBUB_BENCH_HISTORY="100",
+            ),
+        ),
+        Peer(
+            "python-socketio-redis",
+            "python-socketio with its AsyncRedisManager: to its own clients it sends without waiting for Redis",
+            _on_redis(_asgi("benchmarks.servers.socketio_app:app", "python-socketio", *_REDIS_PY)),
+            "socketio",
+        ),
+        Peer(
+            "channels-redis",
+            "Django Channels on daphne, the Pub/Sub layer of channels_redis",
+            _on_redis(_daphne("channels", "daphne", "django", "channels-redis", *_REDIS_PY)),
+        ),
     )
 }

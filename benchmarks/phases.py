@@ -23,11 +23,13 @@ from . import wire
 from .dialects import DIALECTS
 from .load import Client, Group, Load
 from .meter import Meter, family, settled
+from .storm import storm
 
 Result = dict[str, Any]
 
-_ROUND_S = 10.0  # what a window may take to go once around
+_ROUND_S = 15.0  # what a window may take to go once around
 _ROUNDS = 2  # that are measured at least
+_STEP_S = 0.05
 _ANSWERED = 100  # the servers' /read routes answer one message in so many
 _WARM_CONNECTIONS = 50
 
@@ -41,7 +43,8 @@ def closed(load: Load, window: int, warm_s: float, measure_s: float, probe: str 
     Args:
         load: The clients.
         window: Messages in flight per group.
-        warm_s: How long before it is measured.
+        warm_s: How long before it is measured; longer where not every group has had a message by then (a server may
+            open connections for each of the first).
         measure_s: How long it is measured; longer where a window takes long to go around.
         probe: A path that the server answers with JSON, which is added: asked as it begins to measure, and as it ends.
     """
@@ -59,18 +62,28 @@ def closed(load: Load, window: int, warm_s: float, measure_s: float, probe: str 
     load.through = refill
     for group in load.groups:
         refill(group)
-    load.run(warm_s)
+    _run(load, warm_s, 1)
     if probe:
         _asked(load, probe)
     meter = load.meter()
-    load.run(measure_s)
+    _run(load, measure_s, _ROUNDS)
     result = meter.stop()
     if probe:
         result |= _asked(load, probe)
     load.through = lambda group: None
     load.finish()
     load.rate = result["per_s"]
-    return result
+    size = len(load.clients) / len(load.groups)
+    return {**result, "publish_us": result["cpu_us"] * size, "publishes_s": result["per_s"] / size}
+
+
+def _run(load: Load, seconds: float, rounds: int) -> None:
+    """Reads for a while, and on until in every group so many messages have been through; with a limit to that."""
+    goals = [(group, group.low + rounds) for group in load.groups]
+    load.run(seconds)
+    deadline = time.perf_counter() + rounds * _ROUND_S
+    while any(group.low < goal for group, goal in goals) and time.perf_counter() < deadline:
+        load.run(_STEP_S)
 
 
 def _asked(load: Load, path: str) -> Result:
@@ -120,6 +133,21 @@ def paced(
     if guest:
         result["closings"] = closings
     return {**result, "missing": missing}
+
+
+def across(load: Load, rate: float, warm_s: float, measure_s: float, seed: int = 1) -> Result:
+    """Messages at random times from a client of the first worker; how long until the clients of the others have them.
+
+    Args:
+        load: The clients, dealt out to several workers.
+        rate: Messages a second.
+        warm_s: How long before it is measured.
+        measure_s: How long messages are sent.
+        seed: Of the random times.
+    """
+    for client in load.clients.values():
+        client.watched = client.sock.getpeername() != load.address
+    return paced(load, 1, rate, warm_s, measure_s, seed)
 
 
 def _send_paced(load: Load, chance: random.Random, senders: Sequence[Client], rate: float, seconds: float) -> None:
@@ -293,9 +321,11 @@ def _memory(load: Load) -> dict[str, int]:
 PHASES: dict[str, Callable[..., Result]] = {
     "closed": closed,
     "paced": paced,
+    "across": across,
     "inbound": inbound,
     "connect": connect,
     "memory": memory,
+    "storm": storm,
 }
 
 
@@ -307,7 +337,7 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     gc.disable()  # no circles are made here, and its pauses would look like the server's
-    load = Load(spec["port"], spec["pid"], DIALECTS[spec["dialect"]], spec["payload"])
+    load = Load(spec["ports"], spec["pid"], DIALECTS[spec["dialect"]], spec["payload"], spec["redis"])
     if spec["groups"]:
         load.add_groups(spec["groups"])
         load.settle()

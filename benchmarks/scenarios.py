@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .peers import PEERS
+from .server import open_files
 
 PAYLOAD_BYTES = 128
 _LARGE_BYTES = 4096
@@ -48,6 +50,7 @@ class Trial:
         payload: Bytes of a message.
         environment: What is added to the server's environment.
         files: Sockets that each side needs.
+        workers: How many of it are started, each on a port of its own; the clients are dealt out to them in turn.
     """
 
     peer: str
@@ -57,6 +60,7 @@ class Trial:
     payload: int = PAYLOAD_BYTES
     environment: Mapping[str, str] = field(default_factory=dict)
     files: int = 0
+    workers: int = 1
 
     @property
     def row(self) -> str:
@@ -108,6 +112,7 @@ _COST: Mapping[str, str] = {
     "server_busy": "server busy",
     "load_busy": "generator busy",
 }
+_COST_ON_REDIS = {**_COST, "redis_busy": "Redis busy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +138,15 @@ class Scenario:
     targets: Sequence[Target] = ()
 
 
-_ALL = [name for name in PEERS if name != "bare"]
+_REDIS = [
+    "hubbub-redis",
+    "handwritten-redis",
+    "litestar-redis",
+    "python-socketio-redis",
+    "channels-redis",
+]
+_STREAMS = "litestar-streams"
+_ALL = [name for name in PEERS if name not in ("bare", _STREAMS, *_REDIS)]
 _PACED = {"hubbub", "handwritten", "websockets", "socketify", "ws"}
 _SOME = ["hubbub", "handwritten", "socketify", "ws"]
 
@@ -232,6 +245,47 @@ def _scale(size: Size) -> list[Trial]:
         trial("hubbub", 10, True),
         trial("handwritten", 10, True),
     ]
+
+
+def _redis_fanout(size: Size) -> list[Trial]:
+    windows = [(f"window {window}", {"kind": "closed", "window": window, **size.timing}) for window in (1, 16, 64)]
+    return [Trial(peer, windows, [["/room/r"] * size.members]) for peer in [*_REDIS, "hubbub"]]
+
+
+_KEPT = {"HUBBUB_BENCH_ROOMS": json.dumps({"*": {"history": 100}})}
+_MISSED = 1000
+_NUMBERED = {"HUBBUB_BENCH_ROOMS": json.dumps({"*": {"history": _MISSED, "positions": True}})}
+_LATENCY_TIMES = 4  # as long as the others are measured: at 50 messages a second it takes that to have a p99
+
+
+def _redis_rooms(size: Size) -> list[Trial]:
+    rooms = [[f"/room/r{number:04}"] * 2 for number in range(size.members)]
+    window = {"kind": "closed", "window": 1, **size.timing}
+    return [
+        *[Trial(peer, [("without history", window)], rooms) for peer in [*_REDIS, "hubbub"]],
+        *[
+            Trial(peer, [("with history", window)], rooms, environment=_KEPT if peer != _STREAMS else {})
+            for peer in ("hubbub-redis", "hubbub", _STREAMS)
+        ],
+    ]
+
+
+def _redis_latency(size: Size) -> list[Trial]:
+    timing = {"warm_s": size.timing["warm_s"], "measure_s": size.seconds * _LATENCY_TIMES}
+    phases = [("idle", {"kind": "across", "rate": 50, **timing})]
+    return [Trial(peer, phases, [["/room/r"] * 2], workers=2) for peer in _REDIS]
+
+
+def _redis_recovery(size: Size) -> list[Trial]:
+    clients = min(size.connections, open_files() - _SPARE_FILES)
+
+    def trial(peer: str, case: str, path: str) -> Trial:
+        paths = [path.format(number=number) for number in range(clients)]
+        phase = {"kind": "storm", "path": "/back/r", "paths": paths, "messages": _MISSED}
+        return Trial(peer, [(case, phase)], environment=_NUMBERED, files=clients)
+
+    cases = {f"{clients:,} clients": "/back/r", f"{clients:,} clients, each a user": "/back/r/u{number:05}"}
+    return [trial(peer, case, path) for case, path in cases.items() for peer in ("hubbub-redis", "hubbub")]
 
 
 _FANOUT_TARGETS = [
@@ -389,5 +443,77 @@ SCENARIOS = {
                 ),
             ],
         ),
+        Scenario(
+            "redis_fanout",
+            "The fan-out again, through Redis: what a member sends goes through a Redis server to all members. Only "
+            "the worker's CPU counts. hubbub is there on `memory://` too, as what it is held against.",
+            _redis_fanout,
+            of="hubbub-redis",
+            columns=_COST_ON_REDIS,
+            targets=[
+                Target(
+                    "window 16: CPU per delivery through Redis, against the same on `memory://`",
+                    "window 16",
+                    "cpu_us",
+                    "hubbub-redis",
+                    1.25,
+                    "hubbub",
+                ),
+                Target(
+                    "window 16: against the hand-written manager with redis-py's Pub/Sub",
+                    "window 16",
+                    "cpu_us",
+                    "hubbub-redis",
+                    0.15,
+                    "handwritten-redis",
+                ),
+            ],
+        ),
+        Scenario(
+            "redis_rooms",
+            "As many rooms as the other scenarios have members, two members in each, and a message in flight in each "
+            "room: publishes a second that one worker does, and what one costs it. Then the same where each room keeps "
+            "its last 100 messages, for those who can.",
+            _redis_rooms,
+            metric="publish_us",
+            of="hubbub-redis",
+            columns={
+                "publish_us": "CPU per publish, µs",
+                "publishes_s": "publishes/s",
+                **{name: title for name, title in _COST_ON_REDIS.items() if name not in ("cpu_us", "per_s")},
+            },
+        ),
+        Scenario(
+            "redis_latency",
+            "Two workers that do nothing else, a client of one room on each. The one sends 50 messages a second at "
+            "random times: from there until the other has it.",
+            _redis_latency,
+            metric="p50_ms",
+            of="hubbub-redis",
+            columns={"p50_ms": "p50, ms", "p99_ms": "p99, ms", "max_ms": "longest, ms", "missing": "share not arrived"},
+        ),
+        Scenario(
+            "redis_recovery",
+            f"A room with {_MISSED:,} messages in its history. All clients come back at once, each with the position "
+            "before the first of them: dialled as fast as the server's listening queue takes them. How long until "
+            "the last one has every message; a sample is checked message by message.",
+            _redis_recovery,
+            metric="max_ms",
+            of="hubbub-redis",
+            columns={
+                "max_ms": "all are whole, ms",
+                "p50_ms": "half are whole, ms",
+                "accepted_ms": "all are accepted, ms",
+                "per_s": "messages/s",
+                "cpu_us": "CPU per message, µs",
+                "peak_mb": "most memory, MiB",
+                "server_busy": "server busy",
+                "load_busy": "generator busy",
+                "redis_busy": "Redis busy",
+            },
+        ),
     )
 }
+
+GROUPS = {"redis": [name for name in SCENARIOS if name.startswith("redis_")]}
+"""What one word on the command line stands for."""

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,8 +43,15 @@ class Running:
 
 
 @contextmanager
-def serving(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[Running]:
+def serving(
+    command: Sequence[str], environment: Mapping[str, str] | None = None, *, beside: bool = False
+) -> Iterator[Running]:
     """Runs a command that serves on ``{port}``, until the block ends.
+
+    Args:
+        command: What starts it.
+        environment: What is added to the environment.
+        beside: Run it on the load generator's core: it is not what is measured.
 
     Raises:
         DidNotStart: It ended, or nobody listens in time.
@@ -58,7 +66,7 @@ def serving(command: Sequence[str], environment: Mapping[str, str] | None = None
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_settle_in,
+            preexec_fn=partial(_settle_in, beside),
         )
         try:
             _wait(process, port, output)
@@ -67,13 +75,27 @@ def serving(command: Sequence[str], environment: Mapping[str, str] | None = None
             _end(process)
 
 
-def load(server: Running, spec: Mapping[str, Any], timeout_s: float = 300.0) -> list[dict[str, Any]]:
+def load(
+    workers: Sequence[Running], spec: Mapping[str, Any], redis: Running | None = None, timeout_s: float = 900.0
+) -> list[dict[str, Any]]:
     """Runs the load generator; gives a result for each phase, up to one that failed.
+
+    Args:
+        workers: The server; or several that share a Redis.
+        spec: What the generator is told besides.
+        redis: That Redis.
+        timeout_s: How long it may take.
 
     Raises:
         RuntimeError: It failed; says how.
     """
-    whole = {"port": server.port, "pid": server.pid, "core": _cores()[1] if len(_cores()) > 1 else None, **spec}
+    whole = {
+        "ports": [each.port for each in workers],
+        "pid": workers[0].pid,
+        "redis": redis and redis.pid,
+        "core": _cores()[1] if len(_cores()) > 1 else None,
+        **spec,
+    }
     try:
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.phases"],
@@ -97,9 +119,10 @@ def open_files() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
-def _settle_in() -> None:
+def _settle_in(beside: bool) -> None:
     """In the server's process, before it is one: its core, its limits, and its end where ours is."""
-    os.sched_setaffinity(0, _cores()[:1])
+    cores = _cores()
+    os.sched_setaffinity(0, cores[1:2] if beside and len(cores) > 1 else cores[:1])
     resource.setrlimit(resource.RLIMIT_NOFILE, (open_files(), open_files()))
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -1,7 +1,8 @@
-"""Django Channels with its in-memory layer, on daphne."""
+"""Django Channels on daphne: its in-memory layer; with HUBBUB_BENCH_REDIS in the environment that of Redis Pub/Sub."""
 
 # mypy: disable-error-code="import-not-found,import-untyped,misc"
 
+import os
 import re
 from typing import Any
 
@@ -11,11 +12,15 @@ from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
 from django.urls import re_path
 
+REDIS_URL = os.environ.get("HUBBUB_BENCH_REDIS")
+IN_MEMORY = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+ON_REDIS = {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": [REDIS_URL]}}
+
 settings.configure(
     SECRET_KEY="only for the benchmark",
     ALLOWED_HOSTS=["*"],
     INSTALLED_APPS=["channels"],
-    CHANNEL_LAYERS={"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
+    CHANNEL_LAYERS={"default": ON_REDIS if REDIS_URL else IN_MEMORY},
 )
 django.setup()
 

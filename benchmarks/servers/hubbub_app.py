@@ -1,14 +1,23 @@
-"""hubbub, as its README has it: nothing configured beyond ``manager.install(app)``."""
+"""hubbub, as its README has it: nothing configured beyond ``manager.install(app)``.
 
+The environment may have the URL of a Redis, and rooms with options (JSON: pattern to options).
+"""
+
+import json
+import os
 from itertools import count
 
 from fastapi import FastAPI, WebSocket
 
 from benchmarks.servers.ticker import watch
-from hubbub import ConnectionManager
+from hubbub import ConnectionManager, Resume, RoomOptions
 
 app = FastAPI()
-manager = ConnectionManager()
+rooms = json.loads(os.environ.get("HUBBUB_BENCH_ROOMS", "{}"))
+manager = ConnectionManager(
+    os.environ.get("HUBBUB_BENCH_REDIS", "memory://"),
+    rooms={pattern: RoomOptions(**options) for pattern, options in rooms.items()},
+)
 manager.install(app)
 watch(app)
 received = count(1)
@@ -31,6 +40,23 @@ async def user(websocket: WebSocket, user: str) -> None:
 @app.websocket("/member/{room}/{user}")
 async def member(websocket: WebSocket, room: str, user: str) -> None:
     async with manager.connect(websocket, user, room=room) as connection:
+        async for message in connection:
+            await manager.broadcast(message, room=room)
+
+
+@app.websocket("/back/{room}")
+async def back(websocket: WebSocket, room: str) -> None:
+    await come_back(websocket, room, None)
+
+
+@app.websocket("/back/{room}/{user}")
+async def user_back(websocket: WebSocket, room: str, user: str) -> None:
+    await come_back(websocket, room, user)
+
+
+async def come_back(websocket: WebSocket, room: str, user: str | None) -> None:
+    since = Resume.from_query(websocket)
+    async with manager.connect(websocket, user, room=room, since=since) as connection:
         async for message in connection:
             await manager.broadcast(message, room=room)
 

@@ -1,9 +1,15 @@
-"""Litestar with its channels plugin, in memory, on uvicorn."""
+"""Litestar with its channels plugin, on uvicorn: in memory, or where the environment has HUBBUB_BENCH_REDIS, on Redis.
 
-# mypy: disable-error-code="import-not-found,untyped-decorator"
+There its Pub/Sub backend, or with HUBBUB_BENCH_HISTORY the one that keeps streams of so many messages.
+"""
+
+# mypy: disable-error-code="import-not-found,import-untyped,untyped-decorator"
+
+import os
 
 from litestar import Litestar, WebSocket, websocket
 from litestar.channels import ChannelsPlugin
+from litestar.channels.backends.base import ChannelsBackend
 from litestar.channels.backends.memory import MemoryChannelsBackend
 from litestar.exceptions import WebSocketDisconnect
 
@@ -38,7 +44,21 @@ async def echo(socket: WebSocket) -> None:
         pass
 
 
+def backend() -> ChannelsBackend:
+    url, history = os.environ.get("HUBBUB_BENCH_REDIS"), os.environ.get("HUBBUB_BENCH_HISTORY")
+    if url is None:
+        return MemoryChannelsBackend()
+
+    from litestar.channels.backends.redis import RedisChannelsPubSubBackend, RedisChannelsStreamBackend
+    from redis.asyncio import Redis
+
+    if history is None:
+        return RedisChannelsPubSubBackend(redis=Redis.from_url(url))
+    return RedisChannelsStreamBackend(int(history), redis=Redis.from_url(url))
+
+
+# One channel is there from the start: of first subscriptions that come at once, its Pub/Sub backend loses some.
 app = Litestar(
     [chat, user, echo],
-    plugins=[ChannelsPlugin(backend=MemoryChannelsBackend(), arbitrary_channels_allowed=True)],
+    plugins=[ChannelsPlugin(backend=backend(), channels=["everyone"], arbitrary_channels_allowed=True)],
 )

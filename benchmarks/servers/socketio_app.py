@@ -1,13 +1,27 @@
-"""python-socketio on uvicorn, WebSocket only. The path that the others have is a query parameter here."""
+"""python-socketio on uvicorn, WebSocket only; where the environment has HUBBUB_BENCH_REDIS, with its manager for Redis.
 
-# mypy: disable-error-code="import-not-found,untyped-decorator"
+The path that the others have is a query parameter here.
+"""
 
+# mypy: disable-error-code="import-not-found,import-untyped,untyped-decorator"
+
+import os
 from typing import Any
 from urllib.parse import parse_qs
 
 import socketio
 
-server = socketio.AsyncServer(async_mode="asgi")
+
+def manager() -> socketio.AsyncManager | None:
+    url = os.environ.get("HUBBUB_BENCH_REDIS")
+    if url is None:
+        return None
+    # No limits, as before redis-py 8: it is an error there to publish a hundred at once, or to take 5 s to connect.
+    limits = {"max_connections": 10_000, "socket_timeout": None, "socket_connect_timeout": None}
+    return socketio.AsyncRedisManager(url, redis_options=limits)
+
+
+server = socketio.AsyncServer(async_mode="asgi", client_manager=manager())
 app = socketio.ASGIApp(server)
 paths: dict[str, str] = {}
 

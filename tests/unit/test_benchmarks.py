@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import isnan, nan
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -18,13 +24,14 @@ from hubbub.frames import Opcode, frame
 
 pytest.importorskip("psutil", reason="the benchmark measures with psutil")
 
-from benchmarks import compare, report, server, wire
+from benchmarks import compare, report, scenarios, server, storm, wire
+from benchmarks.__main__ import main
 from benchmarks.compare import Outcome, Record, Runs
 from benchmarks.dialects import DIALECTS
 from benchmarks.load import Group
 from benchmarks.meter import quantile
 from benchmarks.peers import PEERS, SERVERS
-from benchmarks.scenarios import SCENARIOS, Size, Target
+from benchmarks.scenarios import GROUPS, SCENARIOS, Size, Target
 
 ROOT = Path(__file__).parents[2]
 SIZES = (0, 1, 125, 126, 65535, 65536)
@@ -98,6 +105,66 @@ def test_a_quantile_is_a_value_that_was_measured() -> None:
     assert isnan(quantile([], 0.5))
 
 
+# Coming back
+
+ACCEPTED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
+SYNC = frame(Opcode.TEXT, b'{"type":"sync"}')
+
+
+def missed(*numbers: int) -> bytes:
+    return b"".join(frame(Opcode.TEXT, b'{"data":"#%08dxxx"}' % number) for number in numbers)
+
+
+@contextmanager
+def coming_back(said: bytes) -> Iterator[tuple[storm.Storm, socket.socket]]:
+    """A storm of one client that waits for two messages, and the server's end of its connection."""
+    theirs, ours = socket.socketpair()
+    ours.sendall(said)
+    load: Any = SimpleNamespace(latencies=[], dial=lambda path: theirs)
+    coming = storm.Storm(load, ["/back/r"], 2)
+    try:
+        yield coming, ours
+    finally:
+        coming.close()
+        ours.close()
+
+
+def test_a_client_is_whole_with_the_last_message_that_it_missed() -> None:
+    with coming_back(ACCEPTED + SYNC + missed(0, 1)) as (coming, _):
+        coming.run(1, 5.0)
+        coming.check([b"#00000000", b"#00000001"])
+        assert coming.arrived() == 2
+        assert coming.accepted_s > 0
+
+
+def test_a_ping_is_answered_and_is_no_message() -> None:
+    with coming_back(ACCEPTED + missed(0) + b"\x89\x02#?" + missed(1)) as (coming, server_end):
+        coming.run(1, 5.0)
+        assert server_end.recv(100) == wire.client_frame(b"#?", wire.PONG)
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        (b"HTTP/1.1 403 Forbidden\r\n\r\n", "the server answered b'HTTP/1.1 403"),
+        (ACCEPTED + missed(0, 1, 2), "3 messages for 2"),
+        (ACCEPTED + missed(1, 0), "in another order"),
+        (ACCEPTED + missed(0, 0), "other messages than it missed"),
+    ],
+)
+def test_a_client_that_did_not_get_what_it_missed_is_noticed(said: bytes, problem: str) -> None:
+    with coming_back(said) as (coming, _), pytest.raises(ConnectionError, match=problem):
+        coming.run(1, 5.0)
+        coming.check([b"#00000000", b"#00000001"])
+
+
+def test_a_client_that_is_closed_before_it_is_whole_is_noticed() -> None:
+    with coming_back(ACCEPTED + missed(0)) as (coming, server_end):
+        server_end.close()
+        with pytest.raises(ConnectionError, match="closed a client that had 1 messages"):
+            coming.run(1, 5.0)
+
+
 # Comparing
 
 
@@ -162,6 +229,20 @@ def test_the_room_of_the_targets_has_a_thousand_members() -> None:
     assert {path for trial in trials for path in trial.groups[0]} == {"/room/r"}
 
 
+def test_redis_stands_for_all_that_go_through_one() -> None:
+    assert GROUPS["redis"] == ["redis_fanout", "redis_rooms", "redis_latency", "redis_recovery"]
+    for name in SCENARIOS.keys() - GROUPS["redis"]:
+        assert not [trial for trial in SCENARIOS[name].trials(Size()) if trial.peer.endswith(("-redis", "-streams"))]
+
+
+def test_as_many_come_back_as_may_have_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenarios, "open_files", lambda: 1064)
+    trials = SCENARIOS["redis_recovery"].trials(Size())
+    assert {case for trial in trials for case, _ in trial.phases} == {"1,000 clients", "1,000 clients, each a user"}
+    assert {len(phase["paths"]) for trial in trials for _, phase in trial.phases} == {1000}
+    assert {trial.sockets for trial in trials} == {1064}
+
+
 def test_every_server_file_has_a_peer() -> None:
     said = (ROOT / "benchmarks" / "peers.py").read_text()
     names = {path.name.removesuffix(".py") for path in SERVERS.iterdir() if path.is_file()} - {"ticker"}
@@ -220,6 +301,16 @@ def test_a_row_that_the_generator_limits_is_marked() -> None:
     assert "| **hubbub** † |" in report.section(SCENARIOS["fanout"], part)
 
 
+def test_a_row_is_marked_whose_redis_takes_the_rest_of_the_generator_s_core() -> None:
+    part = made({"hubbub": [5], "floor": [4]})
+    for record in part["records"]:
+        record["values"] |= {"server_busy": 0.7, "load_busy": 0.6}
+    part["records"][0]["values"]["redis_busy"] = 0.4
+    text = report.section(SCENARIOS["fanout"], part)
+    assert "| **hubbub** † |" in text
+    assert "| floor | " in text
+
+
 def test_two_machines_have_a_column_each() -> None:
     other = {"processor": "c", "cores": "8"}
     text = report.markdown({"fanout": made({"hubbub": [5]}), "rooms": made({"hubbub": [5]}, machine=other)})
@@ -253,14 +344,57 @@ def test_a_short_run_writes_its_results_and_leaves_the_others(tmp_path: Path) ->
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    scenarios = json.loads((tmp_path / "results.json").read_text())["scenarios"]
-    assert list(scenarios) == ["rooms", "memory"]
-    records = scenarios["rooms"]["records"]
+    results = json.loads((tmp_path / "results.json").read_text())["scenarios"]
+    assert list(results) == ["rooms", "memory"]
+    records = results["rooms"]["records"]
     measured = {(record["case"], record["row"]) for record in records}
     assert measured == {(case, row) for case in ("window 1", "window 4") for row in ("hubbub", "handwritten")}
     assert all(record["values"]["deliveries"] > 0 for record in records)
     assert "### rooms: window 4" in done.stdout
     assert "| **hubbub** |" in (tmp_path / "results.md").read_text()
+
+
+@pytest.mark.skipif(
+    not (shutil.which("redis-server") or shutil.which("valkey-server")), reason="needs redis-server or valkey-server"
+)
+@pytest.mark.parametrize(
+    ("name", "cases"),
+    [
+        ("redis_fanout", {"window 1", "window 16", "window 64"}),
+        # What they share, the Redis and its share of the core, the first one has shown.
+        pytest.param("redis_rooms", {"without history", "with history"}, marks=pytest.mark.slow),
+        pytest.param("redis_latency", {"idle"}, marks=pytest.mark.slow),
+        pytest.param("redis_recovery", {"50 clients", "50 clients, each a user"}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_short_run_through_a_redis_of_its_own(name: str, cases: set[str], tmp_path: Path) -> None:
+    pytest.importorskip("redis", reason="the benchmark's servers speak to Redis with redis-py")
+    sizes = ["--runs", "1", "--seconds", "0.1", "--members", "10", "--peers", "hubbub-redis"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", name, *sizes, "--output", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = json.loads((tmp_path / "results.json").read_text())["scenarios"][name]["records"]
+    assert {record["case"] for record in records} == cases
+    assert all(record["values"]["redis_busy"] >= 0 for record in records)
+    if name == "redis_recovery":
+        assert {record["values"]["deliveries"] for record in records} == {50_000}
+
+
+def test_without_a_redis_it_says_so_and_leaves_the_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name, **options: None)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    assert main(["redis", "--output", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert said == f"bench: left out, no redis-server or valkey-server on the PATH: {', '.join(GROUPS['redis'])}\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_peer_that_nobody_knows_is_refused() -> None:
@@ -282,4 +416,4 @@ def test_a_generator_that_ends_early_says_how(monkeypatch: pytest.MonkeyPatch, p
     run = subprocess.run
     monkeypatch.setattr(subprocess, "run", lambda command, **options: run([sys.executable, "-c", program], **options))
     with pytest.raises(RuntimeError, match=said):
-        server.load(server.Running(port=1, pid=1), {})
+        server.load([server.Running(port=1, pid=1)], {})

@@ -202,6 +202,7 @@ async def test_sigterm_does_not_wait_for_a_client_that_does_not_read(tmp_path: P
         assert "Traceback" not in server.output, server.output
 
 
+@pytest.mark.slow  # for as long as the default limits are
 async def test_ctrl_c_with_every_kind_of_socket_open_and_the_default_limits(tmp_path: Path) -> None:
     async with uvicorn_process(tmp_path, limits="") as server, server.not_reading(), AsyncExitStack() as stack:
         connections = [await stack.enter_async_context(server.connected(path)) for path in READERS for _ in range(3)]

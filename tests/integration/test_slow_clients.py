@@ -211,7 +211,9 @@ async def test_frames_that_may_be_dropped_go_before_a_connection_is_closed(loop:
             assert told == after.dropped
 
 
-@pytest.mark.parametrize("size", [100, 4000])  # half of what an outbox takes, and twenty times as much
+@pytest.mark.parametrize(
+    "size", [100, pytest.param(4000, marks=pytest.mark.slow)]
+)  # half of what an outbox takes, and twenty times as much
 async def test_a_burst_of_5000_broadcasts_closes_nobody(size: int, transport: str, loop: str) -> None:
     manager, app = site()
     with serving(on(app, transport), loop=loop) as server:

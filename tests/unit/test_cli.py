@@ -199,6 +199,7 @@ def test_demo_serves_and_ends_on_sigterm() -> None:
         assert "Traceback" not in log
 
 
+@pytest.mark.slow  # the browser tests have the demo on four
 def test_demo_with_workers_has_one_database_and_says_what_memory_loses() -> None:
     with demo(workers=2) as (process, address, log):
 

@@ -76,6 +76,7 @@ async def next_data(connection: Any) -> Any:
 async def test_what_it_publishes_is_numbered_and_kept_as_the_app_says(site: Site) -> None:
     with Publisher(site.url) as publisher:
         async with client(site.server, "/ws/kept:a") as one:
+            await receive(one)  # it is in the room
             first = await asyncio.to_thread(publisher.broadcast, {"n": 1}, room="kept:a")
             second = await asyncio.to_thread(publisher.broadcast, "two", room="kept:a")
             assert first is not None
@@ -170,6 +171,7 @@ async def test_a_child_of_a_fork_has_a_connection_of_its_own(site: Site) -> None
 async def test_a_lost_connection_is_made_again_and_nothing_is_doubled(site: Site, redis: RedisServer) -> None:
     with Publisher(site.url) as publisher:
         async with client(site.server, "/ws/kept:a", max_queue=None) as one:
+            await receive(one)
             done = asyncio.create_task(
                 asyncio.to_thread(lambda: [publisher.broadcast(n, room="kept:a") for n in range(300)])
             )

@@ -214,7 +214,7 @@ async def test_a_user_who_may_not_subscribe_is_told_why(tmp_path: Path, caplog: 
         broker = RedisBroker(server.url(timeout_s=0.5).replace("//", "//app:pw@"))
         await Worker(broker, 5.0).start(ROOMS)
         try:
-            await eventually(lambda: "no permissions" in caplog.text)
+            await eventually(lambda: "no permissions" in caplog.text.lower())
             with pytest.raises(BrokerUnavailable):
                 await broker.subscribe(PLAIN)
             assert caplog.text.count("is lost") == 1

@@ -10,9 +10,13 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from hubbub import Connection
-from tests.integration.redis_server import redis_that_forgets as redis_that_forgets  # fixtures
+from tests.integration.redis_server import name as name  # fixtures
+from tests.integration.redis_server import prefix as prefix
+from tests.integration.redis_server import redis_that_forgets as redis_that_forgets
 from tests.integration.redis_server import redis_that_remembers as redis_that_remembers
+from tests.integration.redis_server import served as served
 from tests.integration.redis_server import shared_redis as shared_redis
+from tests.integration.redis_server import workers_that_are_left_empty as workers_that_are_left_empty
 
 _DEADLINE_S = 5.0
 _failed = pytest.StashKey[bool]()

@@ -220,6 +220,32 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
         yield server
 
 
+@pytest.fixture(scope="module")
+def prefix() -> str:
+    """What the keys of a module's fleet begin with."""
+    return fresh_prefix()
+
+
+@pytest.fixture(scope="module")
+def served(redis: RedisServer, prefix: str) -> Iterator[list[Worker]]:
+    """Three workers for the tests of a module that leave them as they were."""
+    with fleet(*[redis.url(prefix=prefix)] * 3) as workers:
+        yield workers
+
+
+@pytest.fixture(name="workers")
+async def workers_that_are_left_empty(served: list[Worker]) -> AsyncIterator[list[Worker]]:
+    yield served
+    await eventually(lambda: all(worker.empty for worker in served))
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """For a room of the test's own: the graces of another test's users are not over yet."""
+    test: str = request.node.name
+    return test.removeprefix("test_")[:80]
+
+
 @pytest.fixture(name="own_redis")
 def redis_that_forgets(tmp_path: Path) -> Iterator[RedisServer]:
     """One for a test that ends it or cuts it: it comes back without its data."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,27 +16,6 @@ from tests.integration.redis_server import RedisServer, as_text, fresh_prefix, r
 from tests.integration.support import eventually
 
 pytestmark = pytest.mark.anyio
-
-PREFIX = fresh_prefix()
-
-
-@pytest.fixture(scope="module")
-def served(redis: RedisServer) -> Iterator[list[Worker]]:
-    with fleet(*[redis.url(prefix=PREFIX)] * 3) as workers:
-        yield workers
-
-
-@pytest.fixture
-async def workers(served: list[Worker]) -> AsyncIterator[list[Worker]]:
-    yield served
-    await eventually(lambda: all(worker.empty for worker in served))
-
-
-@pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    """For a room of the test's own."""
-    test: str = request.node.name
-    return test.removeprefix("test_")[:80]
 
 
 @pytest.fixture(params=["plain", "kept"])
@@ -130,13 +109,13 @@ async def test_all_workers_get_a_room_in_one_order_while_all_publish(workers: li
 
 
 async def test_a_room_is_subscribed_at_redis_only_while_it_has_members(
-    workers: list[Worker], redis: RedisServer, name: str
+    workers: list[Worker], redis: RedisServer, prefix: str, name: str
 ) -> None:
-    channel = as_text(Keys(PREFIX).channel(name))
+    channel = as_text(Keys(prefix).channel(name))
 
     assert redis.subscribers(channel) == 0
     async with listening(*same_as(workers[0], workers[0], workers[1]), rooms=(name,)) as (one, two, three):
-        assert channel in redis.channels(PREFIX)
+        assert channel in redis.channels(prefix)
         assert redis.subscribers(channel) == 2
         await one.tell("leave", name)
         await two.tell("leave", name)
@@ -147,7 +126,7 @@ async def test_a_room_is_subscribed_at_redis_only_while_it_has_members(
         await one.has(name, "hello")
         await three.has(name, "hello")
     await eventually(lambda: redis.subscribers(channel) == 0)
-    assert channel not in redis.channels(PREFIX)
+    assert channel not in redis.channels(prefix)
 
 
 async def test_each_worker_has_one_connection_that_subscribes(workers: list[Worker], redis: RedisServer) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -16,32 +15,11 @@ from hubbub.brokers.redis.channel import Keys
 from hubbub.names import EVERYONE_NAME, user_room
 from hubbub.options import RoomTable
 from hubbub.testing.broker_suite import Worker as Receiver
-from tests.integration.fleet import Listener, Worker, fleet, listening
+from tests.integration.fleet import Listener, Worker, listening
 from tests.integration.redis_server import RedisServer, fresh_prefix, one_more
 from tests.integration.support import DEADLINE_S, eventually
 
 pytestmark = pytest.mark.anyio
-
-PREFIX = fresh_prefix()
-
-
-@pytest.fixture(scope="module")
-def served(redis: RedisServer) -> Iterator[list[Worker]]:
-    with fleet(*[redis.url(prefix=PREFIX)] * 3) as workers:
-        yield workers
-
-
-@pytest.fixture
-async def workers(served: list[Worker]) -> AsyncIterator[list[Worker]]:
-    yield served
-    await eventually(lambda: all(worker.empty for worker in served))
-
-
-@pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    """For a room of the test's own: the graces of another test's users are not over yet."""
-    test: str = request.node.name
-    return test.removeprefix("test_")[:80]
 
 
 async def everybody_heard(watchers: list[Listener], worker: Worker, room: str) -> None:

@@ -180,8 +180,10 @@ class Presence:
             logger.warning("this worker's lease at Redis ran out: its users may have been said to have left")
             self.node = _new_name()
             self._unsaid = "aloud"
-        await self._take_lease()
-        if self._unsaid is not None:
+        if self._unsaid is None:
+            await self._link.call("SADD", self._keys.nodes, self.node)
+        else:
+            await self._take_lease()
             await self._say_again(aloud=self._unsaid == "aloud")
             self._generation, self._unsaid = generation, None
         owed, self._owed = self._owed, []

@@ -82,6 +82,7 @@ class Wire:
     """
 
     __slots__ = (
+        "_aborted",
         "_ahead",
         "_closed_here",
         "_closing",
@@ -147,6 +148,7 @@ class Wire:
         self._receive = self._interruptible if isinstance(self.transport, AsgiTransport) else receive
         self._reader: asyncio.Task[Any] | None = None
         self._subprotocol: str | None = None
+        self._aborted = False
         self._closed_here = False
         self._closing: asyncio.Task[None] | None = None
 
@@ -386,9 +388,7 @@ class Wire:
                 await self._interrupt()
                 await self.transport.send(event)
         except TimeoutError:
-            self.owner.counters.stalled += 1
-            logger.info("aborting a connection on %s: it did not take its close", self.where)
-            self.transport.abort()
+            self._abort("it did not take its close")
         except Exception as error:  # servers differ in what they raise when the peer is gone
             logger.debug("the close of %s did not go out: %s", self.where, shown(error))
 
@@ -406,17 +406,23 @@ class Wire:
             if self.transport.closing:
                 self.lost()
             elif self.writer.stalled_for(now) >= self.limits.stall_timeout_s:
-                logger.info("aborting a connection on %s: it does not read", self.where)
-                self.owner.counters.stalled += 1
                 self.lost()
-                self.transport.abort()
+                self._abort("it does not read")
         elif self.gone_at is not None:
             shutdown = self.transport.restarting or self.closed.code == CloseCode.SERVICE_RESTART.code
             patience_s = self.limits.shutdown_timeout_s if shutdown else self.limits.handler_timeout_s
             if not self.told and patience_s is not None and now - self.gone_at >= patience_s:
                 self._end_task()
             if now - self.gone_at >= self.limits.close_timeout_s and self.transport.buffered:
-                self.transport.abort()  # a transport that is closed flushes first, which may never end
+                self._abort("it did not take its close")  # a transport that is closed flushes first: maybe never
+
+    def _abort(self, why: str) -> None:
+        """Ends a socket whose peer takes nothing."""
+        if not self._aborted:
+            self._aborted = True
+            self.owner.counters.stalled += 1
+            logger.info("aborting a connection on %s: %s", self.where, why)
+        self.transport.abort()
 
     def ended(self) -> None:
         """The handler has ended, and with it the socket."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import statistics
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -61,9 +62,11 @@ def on(app: FastAPI, transport: str) -> Any:
 @asynccontextmanager
 async def deaf(server: LiveServer, path: str) -> AsyncIterator[ClientConnection]:
     """A client that does not read, until its transport is told to."""
-    connection = await websockets.connect(
-        server.ws(path), compression=None, ping_interval=None, max_queue=None, max_size=None, close_timeout=1
-    )
+    plain = socket.socket()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 * KIB)  # else the kernel may take more and more for it
+    plain.connect(("127.0.0.1", server.port))
+    settings: dict[str, Any] = {"ping_interval": None, "max_queue": None, "max_size": None, "close_timeout": 1}
+    connection = await websockets.connect(server.ws(path), sock=plain, compression=None, **settings)
     connection.transport.pause_reading()
     try:
         yield connection
@@ -308,7 +311,8 @@ async def test_one_client_that_never_reads_does_not_delay_a_hundred_that_do(loop
                 await eventually(lambda: len(manager.active_connections) == 101)
                 beside.append(statistics.quantiles(await latencies(good, 20), n=100)[98])
             await eventually(lambda: len(manager.active_connections) == 100)
-        assert statistics.median(beside) <= 2 * statistics.median(without) + 0.050, (without, beside)
+        # The least of each: what another process takes comes and goes, what waits for the slow one is in every round.
+        assert min(beside) <= 2 * min(without) + 0.050, (without, beside)
         for connection in good:
             await connection.close()
 

@@ -18,7 +18,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from redis.asyncio import Connection, ConnectionPool
 from redis.asyncio.retry import Retry
@@ -36,7 +36,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from ...errors import BrokerUnavailable, InvalidArgument
 from .commands import Argument, said
-from .scripts import ALL
+from .scripts import ALL, Script
 
 logger = logging.getLogger("hubbub")
 
@@ -59,7 +59,11 @@ _ELSEWHERE: Final = (ReadOnlyError, NoScriptError)
 _DENIED: Final = (AuthenticationError, AuthorizationError, NoPermissionError)
 
 
-def pool_from(url: str) -> ConnectionPool:
+Pool: TypeAlias = ConnectionPool
+"""What makes connections."""
+
+
+def pool_from(url: str) -> Pool:
     """Makes what makes connections. Nothing is connected yet.
 
     Raises:
@@ -110,7 +114,7 @@ class Link:
 
     def __init__(
         self,
-        pool: ConnectionPool,
+        pool: Pool,
         timeout_s: float,
         on_up: Callable[[float], None],
         on_push: Callable[[list[Any]], None] | None = None,
@@ -184,6 +188,12 @@ class Link:
         self._waiting.append(call)
         self._wake_up()
         return call.answer
+
+    def run(
+        self, script: Script, keys: Sequence[str], *arguments: Argument, patient: bool = False
+    ) -> asyncio.Future[Any]:
+        """Calls a script. Otherwise as `call`."""
+        return self.call("EVALSHA", script.sha, len(keys), *keys, *arguments, patient=patient)
 
     def tell(self, *arguments: Argument) -> None:
         """Sends a command that is answered by pushes, while there is a connection; else it is lost."""

@@ -99,7 +99,7 @@ class Presence:
             until = asyncio.get_running_loop().time() + grace_s
             names[connection_id] = names[connection_id]._replace(lingers_until=until)
         try:
-            await self._script(LINGER, (self._keys.here(room),), user, connection_id, patient=True)
+            await self._link.run(LINGER, (self._keys.here(room),), user, connection_id, patient=True)
         except BrokerUnavailable as error:
             logger.debug("a lost connection counts until its grace is over: %s", str(error))
 
@@ -130,11 +130,11 @@ class Presence:
         self, room: str, user: str, connection_id: str, mine: _Mine, comes: Literal["0", "1"], told: _Told
     ) -> asyncio.Future[Any]:
         arguments = (user, connection_id, self.node, mine.info, mine.since, comes, *told)
-        return self._script(ENTER, (self._keys.here(room),), *arguments)
+        return self._link.run(ENTER, (self._keys.here(room),), *arguments)
 
     def _exit(self, room: str, user: str, connection_id: str, node: str) -> asyncio.Future[Any]:
         told = self._announcement("user_left", room, user)
-        return self._script(EXIT, (self._keys.here(room),), user, connection_id, node, *told, patient=True)
+        return self._link.run(EXIT, (self._keys.here(room),), user, connection_id, node, *told, patient=True)
 
     def _forget(self, room: str, user: str, connection_id: str) -> None:
         users = self._mine.get(room, {})
@@ -241,7 +241,7 @@ class Presence:
                 told = self._announcement("user_joined", room, user) if aloud else _SILENCE
                 answers.append(self._enter(room, user, name, mine, "0", told))
                 if mine.lingers_until is not None:
-                    answers.append(self._script(LINGER, (self._keys.here(room),), user, name))
+                    answers.append(self._link.run(LINGER, (self._keys.here(room),), user, name))
             await asyncio.gather(*answers)
 
     def _knows(self, room: str, user: str, name: str) -> bool:
@@ -288,11 +288,6 @@ class Presence:
         await asyncio.gather(self._link.call("SREM", self._keys.nodes, node), self._link.call("DEL", *keys))
 
     # Calls
-
-    def _script(
-        self, script: Any, keys: tuple[str, ...], *arguments: Any, patient: bool = False
-    ) -> asyncio.Future[Any]:
-        return self._link.call("EVALSHA", script.sha, len(keys), *keys, *arguments, patient=patient)
 
     @staticmethod
     def _ignore(answer: asyncio.Future[Any]) -> None:

@@ -1,0 +1,347 @@
+"""What comes to one worker from Redis: the subscriptions, and what is delivered by them.
+
+Theory of operation. One connection is subscribed to the channels of the rooms that have members here, to one of this
+worker's own, and to one of all workers. What comes is put in order (`subscription`) and handed to the fan-out at once,
+as much as came together, so that it is written together. After a new connection everything is subscribed to again;
+rooms with positions are read from where they were left, and for the others a warning says how long they were not heard.
+
+That a connection is silent is no sign that it works: a *canary*, which the worker sends to itself, tells a deaf
+subscription. By its number a room also knows when nothing comes any more that its history has brought already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from typing import Any, Final
+
+from ...envelope import Reset
+from ...errors import BrokerUnavailable, shown
+from ...options import RoomTable
+from ...positions import Position
+from ...tasks import Tasks
+from ..base import Delivery, Receiver
+from .channel import Arrival, Canary, Keys, Order, Stamp, pack_canary, unpack
+from .link import Link, Pool
+from .logs import Logs
+from .subscription import Subscription
+
+logger = logging.getLogger("hubbub")
+
+_CHANNELS_AT_ONCE: Final = 500
+_MAX_SENDERS: Final = 4096
+
+
+class Inbox:
+    """The subscriptions of one worker.
+
+    Args:
+        link: Over it the worker publishes; canaries go that way.
+        pool: What makes the connection of its own.
+        timeout_s: How long whoever subscribes waits.
+        keys: How the channels are called.
+        node: The worker's own channel.
+        rooms: The options of the rooms.
+        logs: Where what was missed is read.
+        receiver: Who gets what comes.
+        tasks: Who owns what goes on in between.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        pool: Pool,
+        timeout_s: float,
+        *,
+        keys: Keys,
+        node: str,
+        rooms: RoomTable,
+        logs: Logs,
+        receiver: Receiver,
+        tasks: Tasks,
+    ) -> None:
+        self._commands = link
+        self._link = Link(pool, timeout_s, self._up_again, self._pushed, receiver.settled)
+        self._timeout_s = timeout_s
+        self._keys = keys
+        self._node = node
+        self._rooms = rooms
+        self._logs = logs
+        self._receiver = receiver
+        self._tasks = tasks
+        self._subscriptions: dict[str, Subscription] = {}
+        self._asked: dict[str, deque[Subscription]] = {}  # whose confirmations are to come, in their order
+        self._waiting: dict[Subscription, asyncio.Future[None]] = {}
+        self._seen: dict[bytes, int] = {}  # of each sender the last number
+        self._canary_sent = self._canary_seen = 0
+        self._heard_at = asyncio.get_running_loop().time()
+
+    async def start(self) -> None:
+        """Begins, and waits for the first connection for a while.
+
+        Raises:
+            BrokerUnavailable: The server denies access.
+        """
+        await self._link.start()
+
+    async def close(self) -> None:
+        """Ends. Whoever waits for a subscription fails."""
+        await self._link.close()
+        for waiting in self._waiting.values():
+            waiting.cancel()
+        self._waiting.clear()
+        self._subscriptions.clear()
+
+    @property
+    def up(self) -> bool:
+        """Whether there is a connection."""
+        return self._link.up
+
+    @property
+    def reconnects(self) -> int:
+        """How often it was made again."""
+        return max(0, self._link.reconnects)
+
+    async def subscribe(self, room: str) -> Position | None:
+        """Hears a room from here on; gives its position, where it has positions.
+
+        Raises:
+            BrokerUnavailable: The server did not confirm it in time; the room is not subscribed.
+        """
+        subscription = self._subscriptions.get(room)
+        if subscription is None:
+            subscription = self._subscriptions[room] = Subscription()
+            if self._link.up:  # else all are asked for once it is
+                self._ask(room)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._confirmation(subscription)
+        except TimeoutError:
+            self._drop(room, subscription)
+            raise BrokerUnavailable(f"Redis can't be reached (waited {self._timeout_s:g} s)") from None
+        except BaseException:
+            self._drop(room, subscription)
+            raise
+        if not self._rooms(room).numbered:
+            return None
+        try:
+            position = await self._logs.position(room)
+        except BaseException:
+            self._drop(room, subscription)
+            raise
+        subscription.start_at(position)
+        subscription.overlap = self._canary_sent + 1
+        return subscription.last
+
+    def _ask(self, *rooms: str) -> None:
+        """Subscribes. The confirmations come in this order."""
+        for room in rooms:
+            self._asked.setdefault(room, deque()).append(self._subscriptions[room])
+        self._link.tell("SUBSCRIBE", *(self._keys.channel(room) for room in rooms))
+
+    async def _confirmation(self, subscription: Subscription) -> None:
+        if not subscription.confirmed:
+            waiting = self._waiting.get(subscription)
+            if waiting is None:
+                waiting = self._waiting[subscription] = asyncio.get_running_loop().create_future()
+            await asyncio.shield(waiting)
+
+    def _drop(self, room: str, subscription: Subscription) -> None:
+        """Ends a subscription, unless it was ended before. Whoever waits for it fails."""
+        if self._subscriptions.get(room) is subscription:
+            del self._subscriptions[room]
+            self._link.tell("UNSUBSCRIBE", self._keys.channel(room))
+            waiting = self._waiting.pop(subscription, None)
+            if waiting is not None and not waiting.done():
+                waiting.cancel()
+
+    def unsubscribe(self, room: str) -> None:
+        """Hears no more of a room. Whoever waits to be subscribed fails."""
+        subscription = self._subscriptions.get(room)
+        if subscription is not None:
+            self._drop(room, subscription)
+
+    def _up_again(self, down_s: float) -> None:
+        """There is a new connection: subscribes to everything."""
+        now, rooms = asyncio.get_running_loop().time(), tuple(self._subscriptions)
+        self._asked.clear()
+        self._link.tell("SUBSCRIBE", self._node, self._keys.workers)
+        for first in range(0, len(rooms), _CHANNELS_AT_ONCE):
+            self._ask(*rooms[first : first + _CHANNELS_AT_ONCE])
+        down_s = max(down_s, now - self._heard_at)  # it may have been deaf for long
+        self._heard_at, self._canary_seen = now, self._canary_sent
+        plain = sum(each.confirmed and not self._rooms(room).numbered for room, each in self._subscriptions.items())
+        if plain and self._link.reconnects > 0:
+            logger.warning(
+                "there was no subscription at Redis for %.1f s: what was published meanwhile into %d rooms without "
+                "history did not get to the members here",
+                down_s,
+                plain,
+            )
+
+    async def send_canary(self) -> None:
+        """Sends itself a word; connects anew where the last ones did not come. To be called again and again.
+
+        Raises:
+            BrokerUnavailable: It did not get to the server.
+        """
+        if not (self._commands.up and self._link.up) or self._link.held:
+            return
+        if self._canary_sent > self._canary_seen + 1:
+            self._link.drop("the subscription is deaf")
+            return
+        self._canary_sent += 1
+        try:
+            await self._commands.call("PUBLISH", self._node, pack_canary(self._canary_sent))
+        except BrokerUnavailable:
+            self._canary_seen = self._canary_sent  # it is not the subscription that did not get it
+            raise
+
+    async def remember(self) -> None:
+        """Keeps alive the numberings of rooms that have members here.
+
+        Raises:
+            BrokerUnavailable: The server did not answer.
+        """
+        for room in tuple(self._subscriptions):
+            if self._rooms(room).numbered:
+                await self._logs.position(room)
+
+    # What comes in
+
+    def _pushed(self, push: list[Any]) -> None:
+        kind = push[0]
+        if kind == b"message":
+            channel = push[1]
+            try:
+                packed = unpack(push[2])
+            except ValueError as error:
+                logger.warning("a message on %s is not of this version of hubbub: %s", shown(channel), shown(error))
+                return
+            room = self._keys.room_of(channel)
+            if isinstance(packed, Canary):
+                self._canary_seen, self._heard_at = packed.number, asyncio.get_running_loop().time()
+            elif isinstance(packed, Order):
+                self._receiver.deliver(packed.room, packed.kick)
+            elif room is not None:
+                self._came(room, packed)
+        elif kind == b"subscribe" and (room := self._keys.room_of(push[1])) is not None:
+            self._confirmed(room)
+
+    def _confirmed(self, room: str) -> None:
+        asked = self._asked[room]
+        subscription = asked.popleft()
+        if not asked:
+            del self._asked[room]
+        if self._subscriptions.get(room) is not subscription:
+            return
+        known, subscription.confirmed = subscription.confirmed, True
+        if known and subscription.last is not None:
+            self._catch_up_soon(room, subscription)
+        waiting = self._waiting.pop(subscription, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    def _came(self, room: str, packed: Arrival | Reset) -> None:
+        subscription = self._subscriptions.get(room)
+        if subscription is None:
+            return
+        if isinstance(packed, Reset):
+            self._deliver_all(room, subscription.reset(packed.position))
+        else:
+            self._message_came(room, subscription, packed)
+
+    def _message_came(self, room: str, subscription: Subscription, arrival: Arrival) -> None:
+        new, position, last = self._is_new(arrival.stamp), arrival.envelope.position, subscription.last
+        if position is None:
+            if new:
+                self._receiver.deliver(room, arrival.envelope)
+        elif not new:
+            # It was lost with its epoch after it had come here, and was published again: the place is new, it is not.
+            if last is None or last.epoch != position.epoch or last.offset < position.offset:
+                self._deliver_all(room, subscription.reset(position))
+        else:
+            deliveries, verdict = subscription.take(arrival, self._canary_seen)
+            self._deliver_all(room, deliveries)
+            if verdict == "behind":
+                self._catch_up_soon(room, subscription)
+            elif verdict == "gone back":
+                self._renumber_soon(room, subscription)
+
+    def _is_new(self, stamp: Stamp) -> bool:
+        """Whether a message is not one that came before, and was published again because its answer was lost.
+
+        A sender's messages come in its order, so that the last number says it all.
+        """
+        sender, number = stamp
+        last = self._seen.get(sender)
+        if last is None:
+            if len(self._seen) >= _MAX_SENDERS:
+                del self._seen[next(iter(self._seen))]
+        elif number <= last:
+            return False
+        self._seen[sender] = number
+        return True
+
+    def _deliver_all(self, room: str, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            self._receiver.deliver(room, delivery)
+
+    def _catch_up_soon(self, room: str, subscription: Subscription) -> None:
+        if not subscription.catching_up:
+            subscription.catching_up = True
+            self._tasks.spawn(self._catch_up(room, subscription), "catch up")
+
+    async def _catch_up(self, room: str, subscription: Subscription) -> None:
+        """Reads what was missed from the room's history."""
+
+        async def next_page() -> bool:
+            after = subscription.last
+            read = await self._logs.missed(room, after, subscription.stamp)
+            if self._subscriptions.get(room) is not subscription:
+                return False
+            if subscription.last != after:
+                return True  # the room was begun anew meanwhile: this is of another question
+            deliveries, verdict = subscription.catch_up(read)
+            if verdict == "gone back":
+                await self._renumber(room, subscription)
+                return True
+            for delivery in deliveries:
+                self._receiver.deliver(room, delivery)
+                await self._receiver.settled()
+            return verdict == "behind"
+
+        while self._subscriptions.get(room) is subscription:
+            try:
+                while await next_page():  # noqa: ASYNC110  others have their turn in between
+                    await asyncio.sleep(0)
+            except BrokerUnavailable as error:
+                logger.debug("can't catch up in %s yet: %s", shown(room), str(error))
+                await asyncio.sleep(min(1.0, self._timeout_s / 4))
+                continue
+            deliveries, verdict = subscription.caught_up(self._canary_sent + 1)
+            self._deliver_all(room, deliveries)
+            if verdict == "delivered":
+                return
+            subscription.catching_up = True
+
+    def _renumber_soon(self, room: str, subscription: Subscription) -> None:
+        if not subscription.renumbering:
+            self._tasks.spawn(self._try_renumber(room, subscription), "renumber")
+
+    async def _try_renumber(self, room: str, subscription: Subscription) -> None:
+        with contextlib.suppress(BrokerUnavailable):
+            await self._renumber(room, subscription)
+
+    async def _renumber(self, room: str, subscription: Subscription) -> None:
+        """The server has less than it had: begins a new epoch, unless another worker was faster."""
+        assert subscription.last is not None
+        subscription.renumbering = True
+        logger.warning("Redis has gone back in %s: its numbering begins anew", shown(room))
+        try:
+            await self._logs.renumber(room, subscription.last.epoch)
+        except BaseException:
+            subscription.renumbering = False
+            raise

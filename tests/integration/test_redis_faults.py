@@ -218,7 +218,7 @@ async def test_a_publish_waits_for_redis_up_to_its_bound_and_then_raises(own_red
         publishes = [s.workers[0].publish(room, "went nowhere") for room in (KEPT, PLAIN)]
         raised = await asyncio.gather(*publishes, return_exceptions=True)
         assert [type(each) for each in raised] == [BrokerUnavailable] * 2
-        assert 0.7 < time.monotonic() - since < 3
+        assert 0.7 < time.monotonic() - since < 4.5
         own_redis.start()
         await s.until_well()
         for listener in s.listeners:
@@ -281,7 +281,7 @@ async def test_as_configured_a_publish_reaches_the_members_on_this_worker_at_onc
         await one.publish(PLAIN, "here")
         await one.run(one.manager.broadcast(["all", "here"]))
         assert await one.run(one.manager.send_to_user("ann", ["mail", "here"])) is True
-        assert time.monotonic() - since < 1.5
+        assert time.monotonic() - since < 2
         for room in (PLAIN, "all", "mail"):
             await s.ann.has(room, "here")
         with pytest.raises(BrokerUnavailable):
@@ -415,7 +415,7 @@ async def test_redis_that_freezes_and_thaws_has_lost_nothing_of_rooms_with_histo
             one.publish(KEPT, "during"), other.publish(PLAIN, "during"), return_exceptions=True
         )
         assert [type(each) for each in raised] == [BrokerUnavailable] * 2
-        assert 0.7 < time.monotonic() - since < 3
+        assert 0.7 < time.monotonic() - since < 4.5
         await s.until_away()
         own_redis.thaw()
         await s.until_well()

@@ -284,9 +284,9 @@ async def test_one_client_that_never_reads_does_not_delay_a_hundred_that_do(loop
     manager, app = site()
     with serving(app, loop=loop) as server:
 
-        async def latencies(connections: list[ClientConnection], rounds: int) -> list[float]:
+        async def p99_s(connections: list[ClientConnection]) -> float:
             clock, times = asyncio.get_running_loop().time, []
-            for n in range(rounds):
+            for n in range(20):
                 started = clock()
                 publishing = asyncio.ensure_future(
                     server.acall(manager.broadcast({"n": n, "filler": "x" * 16 * KIB}, room="room"))
@@ -299,20 +299,26 @@ async def test_one_client_that_never_reads_does_not_delay_a_hundred_that_do(loop
 
                 times += await asyncio.gather(*(timed(connection) for connection in connections))
                 await publishing
-            return times
+            return statistics.quantiles(times, n=100)[98]
 
         good = [await websockets.connect(server.ws("/ws/room"), compression=None) for _ in range(100)]
         await eventually(lambda: len(manager.active_connections) == 100)
-        await latencies(good, 5)
-        without, beside = [], []
-        for _ in range(3):
-            without.append(statistics.quantiles(await latencies(good, 20), n=100)[98])
-            async with deaf(server, "/ws/room"):
-                await eventually(lambda: len(manager.active_connections) == 101)
-                beside.append(statistics.quantiles(await latencies(good, 20), n=100)[98])
+        await p99_s(good)
+        measured = []
+        # What else the machine does comes and goes; what waits for the one that is deaf is in every try.
+        for _ in range(8):
+            without = await p99_s(good)
+            async with deaf(server, "/ws/room,backlog"):
+                await eventually(lambda: "backlog" in manager.rooms)
+                await server.acall(fill(manager, "backlog", until=lambda: manager.stats().queued_bytes > 64 * KIB))
+                beside = await p99_s(good)
+                assert manager.stats().queued_bytes > 64 * KIB, "the deaf one was not waiting all the time"
             await eventually(lambda: len(manager.active_connections) == 100)
-        # The least of each: what another process takes comes and goes, what waits for the slow one is in every round.
-        assert min(beside) <= 2 * min(without) + 0.050, (without, beside)
+            measured.append((without, beside))
+            if beside <= 2 * without + 0.050:
+                break
+        else:
+            raise AssertionError(measured)
         for connection in good:
             await connection.close()
 

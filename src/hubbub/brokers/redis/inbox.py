@@ -118,16 +118,12 @@ class Inbox:
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._confirmation(subscription)
+            if not self._rooms(room).numbered:
+                return None
+            position = await self._logs.position(room)
         except TimeoutError:
             self._drop(room, subscription)
             raise BrokerUnavailable(f"Redis can't be reached (waited {self._timeout_s:g} s)") from None
-        except BaseException:
-            self._drop(room, subscription)
-            raise
-        if not self._rooms(room).numbered:
-            return None
-        try:
-            position = await self._logs.position(room)
         except BaseException:
             self._drop(room, subscription)
             raise

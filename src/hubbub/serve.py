@@ -99,6 +99,8 @@ def serve(config: Config) -> int:
         with closing(config.bind_socket()) as listener:
             supervisor = Supervisor(config, [listener])
             supervisor.run()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # it has ended: a late word would make a failure of it
         return STARTUP_FAILURE if any(each.exitcode == STARTUP_FAILURE for each in supervisor.processes) else 0
     # uvicorn sends itself the signal again when it has ended: to have obeyed is no failure.
     signal.signal(signal.SIGTERM, _end)

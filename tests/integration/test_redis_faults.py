@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from hubbub import BrokerUnavailable, CloseCode, Limits
+from hubbub.brokers.redis.link import Link, pool_from
 from tests.integration.fleet import Listener, Stream, Worker, fleet, listening
 from tests.integration.redis_server import Proxy, RedisServer, one_more
 from tests.integration.support import eventually
@@ -424,6 +425,43 @@ async def test_redis_that_freezes_and_thaws_has_lost_nothing_of_rooms_with_histo
         for listener in s.listeners:
             kept = [body for body in listener.data[KEPT] if not body.startswith("probe")]
             assert kept in (["before", "after"], ["before", "during", "after"])  # it was on its way
+
+
+async def test_a_worker_that_is_always_late_does_not_wait_for_redis_for_ever(own_redis: RedisServer) -> None:
+    """Time that it stood still is no fault of Redis, but that must not go on and on."""
+    link = Link(pool_from(own_redis.url()), 0.4, lambda down_s: None)
+    await link.start()
+    loop, busy = asyncio.get_running_loop(), True
+
+    def stand_still() -> None:
+        time.sleep(0.15)
+        if busy:
+            loop.call_soon(stand_still)
+
+    try:
+        own_redis.freeze()
+        answer = link.call("PING")
+        loop.call_soon(stand_still)
+        with pytest.raises(BrokerUnavailable):
+            await asyncio.wait_for(answer, 10)
+    finally:
+        busy = False
+        own_redis.thaw()
+        await link.close()
+
+
+async def test_a_worker_that_stood_still_for_long_takes_the_answers_that_are_there(own_redis: RedisServer) -> None:
+    link = Link(pool_from(own_redis.url()), 0.2, lambda down_s: None)
+    await link.start()
+    try:
+        answers = [link.call("ECHO", number) for number in range(3)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # they are sent
+        time.sleep(1)  # noqa: ASYNC251  the loop stands still
+        assert await asyncio.gather(*answers) == [b"0", b"1", b"2"]
+        assert link.reconnects == 0
+    finally:
+        await link.close()
 
 
 async def test_redis_that_freezes_for_longer_than_the_leases_makes_nobody_leave(own_redis: RedisServer) -> None:

@@ -4,7 +4,8 @@ Theory of operation. What is called in one pass of the event loop goes out toget
 A command whose connection is lost before its answer came is sent again over the next one, in the order of the calls and
 before anything newer. So every command has to be one that may be executed twice (see `hubbub.brokers.redis.channel` on
 how a message is known that was published before). A command waits for its answer until its deadline; then the caller
-gets `BrokerUnavailable`, and where the command was sent, the connection is taken for frozen and made anew.
+gets `BrokerUnavailable`, and where the command was sent, the connection is taken for frozen and made anew. One that ran
+out while this process stood still has its time again, once: its answer may be there, unread.
 
 Invariants: each command that was sent and not answered is in `_sent`, in the order in which the server answers; no
 other is. A command that nobody waits for any more is not sent (again).
@@ -84,7 +85,7 @@ def pool_from(url: str) -> Pool:
 
 
 class _Call:
-    __slots__ = ("answer", "arguments", "deadline", "name", "sent_at", "size")
+    __slots__ = ("answer", "arguments", "deadline", "name", "sent_at", "size", "spared")
 
     def __init__(self, arguments: Sequence[Argument], answer: asyncio.Future[Any], deadline: float) -> None:
         self.name = str(arguments[0])
@@ -92,8 +93,16 @@ class _Call:
         self.arguments = [each.encode() if isinstance(each, str) else each for each in arguments]
         self.answer = answer
         self.deadline = deadline
-        self.sent_at = 0.0
+        self.sent_at = inf
         self.size = sum([len(each) for each in self.arguments if isinstance(each, bytes)])
+        self.spared = False
+
+    def spare(self, now: float, timeout_s: float) -> None:
+        """Gives it its time again where it has run out; once, since a process may stand still again and again."""
+        if not self.spared and min(self.deadline, self.sent_at + timeout_s) <= now:
+            self.spared = True
+            self.deadline = max(self.deadline, now + timeout_s)
+            self.sent_at = now
 
 
 class Link:
@@ -361,13 +370,10 @@ class Link:
         assert self._loop is not None
         self._watch = self._loop.call_later(self._timeout_s / 8, self._expire)
         now = self._loop.time()
-        late_s = now - self._looked_at - self._timeout_s / 8
-        self._looked_at = now
-        if late_s > self._timeout_s / 8:  # it was this process that stood still: the answers may be there, unread
+        late_s, self._looked_at = now - self._looked_at - self._timeout_s / 8, now
+        if late_s > self._timeout_s / 8:  # it was this process that stood still
             for call in (*self._sent, *self._waiting):
-                call.sent_at += late_s
-                call.deadline += late_s
-            return
+                call.spare(now, self._timeout_s)
         frozen = bool(self._sent) and now - self._sent[0].sent_at >= self._timeout_s
         for call in (*self._sent, *self._waiting):
             if call.deadline <= now and not call.answer.done():

@@ -166,7 +166,8 @@ def _broker(text: str) -> str:
     try:
         broker_from(text)
     except InvalidArgument as error:
-        raise argparse.ArgumentTypeError(f"{error.problem}; accepted: {error.accepted}") from None
+        accepted = error.accepted.partition(", or an instance")[0]  # which a command line has none of
+        raise argparse.ArgumentTypeError(f"{error.problem}; accepted: {accepted}") from None
     return text
 
 

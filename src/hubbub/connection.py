@@ -235,7 +235,7 @@ class Connection:
     async def send(self, message: Message) -> bool:
         """Sends a message: str as text, bytes as binary, anything else as JSON.
 
-        *Order*: after what was published before to the rooms it is in, on one worker.
+        *Order*: on ``memory://`` after what was published before to the rooms it is in; through Redis there is none.
 
         Raises:
             InvalidArgument: The message can't be encoded.

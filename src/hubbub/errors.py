@@ -48,7 +48,7 @@ class ThreadTimeout(HubbubError, TimeoutError):
 
 
 class BrokerUnavailable(HubbubError, ConnectionError):
-    """The broker can't be reached, and the message went nowhere."""
+    """The broker can't be reached in time. What was on its way to it may have been done."""
 
 
 def shown(value: object, *, limit: int = 80) -> str:

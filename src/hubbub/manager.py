@@ -265,8 +265,9 @@ class ConnectionManager:
         """Accepts a socket, unless the handler did, and registers it.
 
         Awaitable, and an async context manager; both give a `Connection`. Leaving the block unregisters, closes and
-        announces, whatever happened inside: with 1000; an exception's own code (WebSocketException), else 1011; 1012
-        when cancelled. WebSocketDisconnect is swallowed.
+        announces, whatever happened inside: with 1000; with a WebSocketException's own code; with 1008 after another
+        HTTPException below 500, 1013 after BrokerUnavailable, and 1011 after anything else; with 1012 when the server
+        stops. WebSocketDisconnect is swallowed.
 
         Args:
             websocket: What the handler was given.
@@ -409,7 +410,7 @@ class ConnectionManager:
             InvalidArgument: The message can't be encoded, or another argument is not acceptable.
             NotInstalled: The manager is not installed.
             NotRunning: The manager is not running.
-            BrokerUnavailable: The broker can't be reached.
+            BrokerUnavailable: The broker can't be reached in time; the message may have been published.
         """
         name = EVERYONE_NAME if isinstance(room, Everyone) else room_name(room)
         excluded = NOBODY if exclude is None else self._registrar.ids(exclude)

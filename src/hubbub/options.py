@@ -191,7 +191,7 @@ def _options(fields: dict[str, Any]) -> RoomOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds on what one client, one user and one process may use. None switches a bound off.
+    """Bounds on what one client, one user and one process may use. None switches a bound off, where that is possible.
 
     Args:
         max_message_bytes: A message from a client (1 MiB). Over it: an error frame, in the end 1009.

@@ -1,4 +1,4 @@
-"""The manager from plain threads: the same calls, blocking.
+"""The manager from plain threads: what publishes and what asks, blocking.
 
 FastAPI runs ``def`` routes in worker threads, and other libraries have threads of their own. A call from there is
 handed to the manager's event loop and waited for, with a timeout.
@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 
 class FromThread:
-    """``manager.from_thread``: the manager's awaitable calls for threads that run no event loop.
+    """``manager.from_thread``: the manager's calls that publish and ask, for threads that run no event loop.
 
     Each takes and gives what the manager's does, and also raises:
 
@@ -34,7 +34,7 @@ class FromThread:
         self.broadcast = self._blocking(manager.broadcast)
         self.broadcast_to_room = self._blocking(manager.broadcast_to_room)
         self.send_to_user = self._blocking(manager.send_to_user)
-        self.send_personal = self._blocking(manager.send_personal)
+        self.send_personal = self.send_personal_message = self._blocking(manager.send_personal)
         self.disconnect_user = self._blocking(manager.disconnect_user)
         self.presence = self._blocking(manager.presence)
         self.count_users = self._blocking(manager.count_users)

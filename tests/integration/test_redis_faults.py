@@ -301,8 +301,11 @@ async def test_as_configured_a_publish_reaches_the_members_on_this_worker_at_onc
 # Who comes and goes while Redis is away
 
 
-async def test_who_is_sent_away_while_redis_is_away_is_so_on_this_worker(own_redis: RedisServer) -> None:
-    url = own_redis.url(timeout_s=0.5)
+@pytest.mark.parametrize("when_away", ["raise", "local"])
+async def test_who_is_sent_away_while_redis_is_away_is_so_on_this_worker(
+    own_redis: RedisServer, when_away: str
+) -> None:
+    url = own_redis.url(timeout_s=0.5, when_away=when_away)
     with fleet(url, url) as workers:
         async with listening(("ann", workers[0]), ("ann", workers[1])) as (here, there):
             own_redis.kill()

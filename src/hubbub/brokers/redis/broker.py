@@ -22,7 +22,7 @@ from ...options import RoomOptions, RoomTable
 from ...positions import Position
 from ...presence import Info, Member
 from ...tasks import Tasks
-from ..base import Broker, BrokerState, Delivery, Receiver
+from ..base import Broker, BrokerState, Receiver
 from .channel import Keys, Sender
 from .commands import counting, ordering, position_in, publishing, settings_in
 from .inbox import Inbox
@@ -218,18 +218,17 @@ class RedisBroker(Broker):
     def _publish(self, channel: str, envelope: Envelope, options: RoomOptions) -> asyncio.Future[Any]:
         return self._commands.call(*publishing(self._keys, self._sender, channel, envelope, options))
 
-    def _keep_local(self, channel: str, delivery: Delivery) -> None:
+    def _keep_local(self, channel: str, envelope: Envelope) -> None:
         if not self._is_local:
             self._is_local = True
             logger.warning("Redis is away: what is published reaches the members on this worker only")
         self._local_only += 1
-        self._receiver.deliver(channel, delivery)
+        self._receiver.deliver(channel, envelope)
 
     async def order(self, channel: str, kick: Kick) -> None:
-        if self._when_away == "local" and not self._commands.up:
-            self._keep_local(channel, kick)
-            return
         try:
+            if self._when_away == "local" and not self._commands.up:
+                raise BrokerUnavailable("Redis can't be reached, and other workers were not told")
             await self._commands.call(*ordering(self._keys, channel, kick))
         except BrokerUnavailable:
             self._receiver.deliver(channel, kick)  # here at any rate

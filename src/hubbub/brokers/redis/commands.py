@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import inf
 from typing import Any, Final, TypeAlias
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
@@ -60,6 +61,15 @@ def said(error: BaseException) -> str:
 def ttl_ms(options: RoomOptions) -> int:
     """How long what a room keeps is kept."""
     return int((options.kept.ttl_s if options.kept else IDLE_TTL_S) * 1000)
+
+
+def refused_url(error: Exception) -> InvalidArgument:
+    """What to say of a URL that redis-py does not take."""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if unknown is not None:
+        known = ", ".join(_DEFAULTS)
+        return InvalidArgument("url", f"the option {unknown[1]}", f"{known}, and what redis-py's connections take")
+    return InvalidArgument("url", f"not a URL of Redis: {error}", "redis://host:6379/0")
 
 
 def settings_in(url: object, **given: Any) -> tuple[str, dict[str, Any]]:

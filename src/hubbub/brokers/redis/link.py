@@ -35,8 +35,8 @@ from redis.exceptions import (
 )
 from redis.maint_notifications import MaintNotificationsConfig
 
-from ...errors import BrokerUnavailable, InvalidArgument
-from .commands import Argument, said
+from ...errors import BrokerUnavailable
+from .commands import Argument, refused_url, said
 from .scripts import ALL, Script
 
 logger = logging.getLogger("hubbub")
@@ -80,7 +80,7 @@ def pool_from(url: str) -> Pool:
         )
         pool.make_connection()  # which takes what the URL's query says, or does not
     except (ValueError, TypeError, RedisError) as error:
-        raise InvalidArgument("url", f"not a URL of Redis: {error}", "redis://host:6379/0") from None
+        raise refused_url(error) from None
     return pool
 
 

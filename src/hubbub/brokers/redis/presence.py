@@ -267,7 +267,8 @@ class Presence:
 
     async def _take_out(self, node: str) -> None:
         rooms = [each.decode() for each in await self._link.call("SMEMBERS", self._keys.node_rooms(node))]
-        logger.warning("a worker is gone: taking its users out of %d rooms", len(rooms))
+        if rooms:
+            logger.warning("a worker is gone: taking its users out of %d rooms", len(rooms))
         for room in rooms:
             cursor: bytes | str = "0"
             while True:

@@ -19,9 +19,9 @@ from redis.exceptions import AuthenticationError, NoScriptError, RedisError, Res
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
-from ...errors import BrokerUnavailable, InvalidArgument
+from ...errors import BrokerUnavailable
 from .channel import Sender
-from .commands import Argument, said
+from .commands import Argument, refused_url, said
 from .scripts import ALL
 
 _PAUSE_S: Final = 0.05
@@ -122,5 +122,5 @@ class SyncLink:
             )
             client.connection_pool.make_connection()  # which takes what the URL's query says, or does not
         except (ValueError, TypeError, RedisError) as error:
-            raise InvalidArgument("url", f"not a URL of Redis: {error}", "redis://host:6379/0") from None
+            raise refused_url(error) from None
         return client

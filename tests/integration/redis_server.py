@@ -174,8 +174,8 @@ class RedisServer:
         return {as_text(each) for each in self.command("PUBSUB", "CHANNELS", f"{prefix}:{{*")}
 
     def nodes(self, key: object) -> set[str]:
-        """The members of a set."""
-        return {as_text(each) for each in self.command("SMEMBERS", key)}
+        """The names of the workers."""
+        return {as_text(each) for each in self.command("HKEYS", key)}
 
     def subscribers(self, channel: object) -> int:
         """How many connections subscribe to a channel."""
@@ -187,12 +187,12 @@ class RedisServer:
         return len(listed.splitlines())
 
     def mentions(self, node: str, prefix: str) -> list[str]:
-        """The keys that say something of a worker."""
+        """The keys that say something of a worker, other than that it was taken for dead."""
         whole = re.compile(rf"{re.escape(node)}(?![\w:-])")
         return [
             name
             for name in map(as_text, self.command("KEYS", f"{prefix}:*"))
-            if node in name or whole.search(repr(self._value(name)))
+            if not name.endswith(":claimed") and (node in name or whole.search(repr(self._value(name))))
         ]
 
     def _value(self, key: str) -> Any:
@@ -317,10 +317,12 @@ class Proxy:
     Attributes:
         port: Where workers connect to.
         delay_s: How long what goes either way is held up, at least (twice as long at most).
+        closed: Whether it takes no connections.
     """
 
     def __init__(self, server: RedisServer) -> None:
         self.port = 0
+        self.closed = False
         self.delay_s = 0.0
         self._to = server.port
         self._pairs: set[_Pair] = set()
@@ -369,6 +371,11 @@ class Proxy:
 
         self._do(release)
 
+    def cut_off(self) -> None:
+        """Cuts all connections, and lets none be made until `closed` is False again."""
+        self.closed = True
+        self.sever()
+
     def sever(self) -> None:
         """Cuts all connections."""
 
@@ -399,6 +406,8 @@ class Proxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            if self.closed:
+                raise ConnectionRefusedError
             from_redis, to_redis = await self._connect()
         except OSError:
             writer.transport.abort()

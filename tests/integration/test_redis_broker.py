@@ -199,8 +199,8 @@ async def keeps_its_lease(server: RedisServer, prefix: str) -> None:
         await asyncio.sleep(0.1)
 
 
-async def test_a_user_who_may_not_ask_which_server_it_is_keeps_its_lease(tmp_path: Path) -> None:
-    """INFO is one of Redis' "dangerous" commands, which a hoster may forbid."""
+async def test_no_command_is_needed_that_redis_calls_dangerous(tmp_path: Path) -> None:
+    """INFO and KEYS are, which a hoster may forbid."""
     with running_redis(tmp_path) as server:
         server.command("ACL", "SETUSER", "app", "on", ">pw", "~hubbub:*", "&hubbub:*", "+@all", "-@dangerous")
         broker = RedisBroker(server.url(lease_s=3.0).replace("//", "//app:pw@"))
@@ -286,15 +286,20 @@ async def test_who_leaves_while_redis_refuses_writes_is_taken_out_afterwards(tmp
 async def test_a_worker_that_cleans_up_for_long_keeps_its_own_lease(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def for_ever(self: Presence) -> None:
+    began: list[str] = []
+
+    async def for_ever(self: Presence, node: str, *, aloud: bool) -> None:
+        began.append(node)
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(Presence, "clean_up", for_ever)
+    monkeypatch.setattr(Presence, "_clear", for_ever)
     prefix = fresh_prefix()
+    redis.command("SADD", Keys(prefix).dead, "somebody")
     broker = RedisBroker(redis.url(prefix=prefix, lease_s=3.0))
     await Worker(broker, 5.0).start(ROOMS)
     try:
         await keeps_its_lease(redis, prefix)
+        assert set(began) == {"somebody"}
     finally:
         await broker.close()
 

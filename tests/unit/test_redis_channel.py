@@ -12,11 +12,13 @@ from hubbub.brokers.redis.channel import (
     Canary,
     Keys,
     Order,
+    RollCall,
     Sender,
     Stamp,
     pack,
     pack_canary,
     pack_order,
+    pack_roll_call,
     unpack,
 )
 from hubbub.codec import Kind, Payload
@@ -55,8 +57,9 @@ def test_an_order_comes_out_as_it_went_in(room: str, code: int, reason: str) -> 
     assert unpack(pack_order(order)) == order
 
 
-def test_a_canary_and_a_reset_come_out_as_they_went_in() -> None:
+def test_what_is_short_comes_out_as_it_went_in() -> None:
     assert unpack(pack_canary(2**40)) == Canary(2**40)
+    assert unpack(pack_roll_call()) == RollCall()
     assert unpack(b"Rabcdefgh" + (7).to_bytes(8, "big")) == Reset(Position("abcdefgh", 7))
 
 
@@ -76,8 +79,10 @@ def test_what_is_not_whole_is_refused(data: bytes) -> None:
 
 def test_a_sender_counts_and_is_no_other() -> None:
     one, other = Sender(), Sender()
-    assert [one.stamp().number for _ in range(3)] == [1, 2, 3]
-    assert one.id != other.id
+    assert [one.stamp(scripted=False) for _ in range(3)] == [(one.id, 1), (one.id, 2), (one.id, 3)]
+    scripts = one.stamp(scripted=True)
+    assert scripts.number == 1
+    assert len({one.id, scripts.sender, other.id}) == 3
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=100))

@@ -90,8 +90,8 @@ class RedisBroker(Broker):
         self._sender = Sender()
         self._tasks = Tasks()
         self._local_only = 0
-        self._server = ""
-        self._doubtful = self._begun = self._is_local = False
+        self._begun = self._is_local = False
+        self._renew_now = asyncio.Event()
         self._commands = Link(self._pool, self._timeout_s, self._commands_up)
         self._logs = Logs(self._commands, self._keys, rooms)
         self._inbox = Inbox(
@@ -104,8 +104,9 @@ class RedisBroker(Broker):
             logs=self._logs,
             receiver=receiver,
             tasks=self._tasks,
+            roll_call=self._renew_now.set,
         )
-        self._presence = Presence(self._commands, self._keys, self._lease_s, self._sender, rooms)
+        self._presence = Presence(self._commands, self._keys, self._lease_s, self._sender, rooms, self._tasks)
         self._running = True
         try:
             begun = await asyncio.gather(self._commands.start(), self._inbox.start(), return_exceptions=True)
@@ -117,8 +118,7 @@ class RedisBroker(Broker):
         except BaseException:
             await self.close()
             raise
-        self._tasks.spawn(self._again(self._lease_s / CHECKS, self._keep_lease), "lease")
-        self._tasks.spawn(self._again(self._lease_s / CHECKS, self._presence.clean_up), "clean up")
+        self._tasks.spawn(self._again(self._lease_s / CHECKS, self._keep_lease, self._renew_now), "lease")
         self._tasks.spawn(self._again(min(2.0, self._timeout_s / 2), self._inbox.send_canary), "canary")
         self._tasks.spawn(self._again(_REMEMBER_S, self._inbox.remember), "remember")
 
@@ -151,11 +151,16 @@ class RedisBroker(Broker):
             return False
         return self._inbox.up
 
-    async def _again(self, every_s: float, work: Callable[[], Awaitable[None]]) -> None:
-        """Does something again and again, whatever comes of it."""
-        failed = False
+    async def _again(
+        self, every_s: float, work: Callable[[], Awaitable[None]], now: asyncio.Event | None = None
+    ) -> None:
+        """Does something again and again, whatever comes of it; sooner when ``now`` says so."""
+        failed, now = False, now or asyncio.Event()
         while True:
-            await asyncio.sleep(every_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(every_s):
+                    await now.wait()
+            now.clear()
             try:
                 await work()
                 failed = False
@@ -167,7 +172,9 @@ class RedisBroker(Broker):
                 logger.exception("the housekeeping at Redis failed")
 
     def _commands_up(self, down_s: float) -> None:
-        self._doubtful, self._is_local = True, False
+        self._is_local = False
+        self._presence.connected_anew()
+        self._renew_now.set()
 
     async def _begin(self) -> None:
         """Says what others need to know of this worker, once it has a connection."""
@@ -178,22 +185,8 @@ class RedisBroker(Broker):
     async def _keep_lease(self) -> None:
         if not self._begun:
             await self._begin()
-        doubtful = False
-        if self._doubtful:
-            try:
-                server = await self._server_id()
-            except BrokerUnavailable:  # INFO may be forbidden
-                server = None
-            doubtful, self._server = server is None or self._server not in ("", server), server or ""
-        await self._presence.renew(doubtful=doubtful)
-        self._doubtful = False
+        await self._presence.renew()
         await self._commands.call("SET", self._keys.rooms, self._rooms.to_json(), "NX")  # lost with the data
-
-    async def _server_id(self) -> str:
-        """Which run of which server it is."""
-        about: Any = await self._commands.call("INFO", "server")
-        lines = (about.decode() if isinstance(about, bytes) else str(about)).splitlines()
-        return next((line for line in lines if line.startswith("run_id:")), "")
 
     # Subscriptions
 

@@ -8,6 +8,7 @@ What is published is packed once, by who publishes it, and framed by the workers
     order     "K"  close code (2)  room length (2)  room  reason
     reset     "R"  epoch (8)  offset (8): the room's numbering begins anew after this
     canary    "C"  number (8)
+    roll call "W"
 
 Numbers are big endian. ``kind`` is that of `hubbub.codec`. ``sender`` is random, and ``number`` counts what it
 publishes: what is published again because its answer was lost has the number that it had, by which it is known.
@@ -46,15 +47,20 @@ class Stamp(NamedTuple):
 
 
 class Sender:
-    """Stamps what one process publishes, in the order in which it does."""
+    """Stamps what one process publishes, in the order in which it does.
+
+    What scripts publish is counted by itself: a server that does not know them, or takes no writes, refuses those and
+    publishes the rest, and they are sent again behind it.
+    """
 
     def __init__(self) -> None:
         self.id = secrets.token_bytes(SENDER_BYTES)
-        self._number = 0
+        self._numbers = {self.id: 0, secrets.token_bytes(SENDER_BYTES): 0}
 
-    def stamp(self) -> Stamp:
-        self._number += 1
-        return Stamp(self.id, self._number)
+    def stamp(self, *, scripted: bool) -> Stamp:
+        sender = tuple(self._numbers)[scripted]
+        self._numbers[sender] += 1
+        return Stamp(sender, self._numbers[sender])
 
 
 class Canary(NamedTuple):
@@ -77,7 +83,11 @@ class Order(NamedTuple):
     kick: Kick
 
 
-Packed: TypeAlias = Arrival | Order | Reset | Canary
+class RollCall(NamedTuple):
+    """All workers are to look whether Redis knows them still."""
+
+
+Packed: TypeAlias = Arrival | Order | Reset | Canary | RollCall
 
 
 class Keys:
@@ -87,8 +97,8 @@ class Keys:
 
     Attributes:
         workers: The channel of all workers.
-        nodes: A set: the workers.
-        generation: A random string that is there as long as the data is.
+        nodes: A hash of the workers: name to the number of what it said last of its connections.
+        dead: A set: those whose connections are being taken out.
         rooms: The options of the rooms, as JSON.
 
     Args:
@@ -99,7 +109,7 @@ class Keys:
         self._prefix = prefix
         self._room = f"{prefix}:{{"
         self.nodes = f"{prefix}:nodes"
-        self.generation = f"{prefix}:generation"
+        self.dead = f"{prefix}:dead"
         self.rooms = f"{prefix}:rooms"
         self.workers = f"{prefix}:workers"
 
@@ -136,9 +146,13 @@ class Keys:
         """A set: the rooms in which a worker has present users."""
         return f"{self._prefix}:node:{node}:rooms"
 
-    def claim(self, node: str) -> str:
-        """Who takes the entries out of a worker that is gone."""
-        return f"{self._prefix}:node:{node}:claim"
+    def claimed(self, node: str) -> str:
+        """That a worker was taken for dead."""
+        return f"{self._prefix}:node:{node}:claimed"
+
+    def cleaner(self, node: str) -> str:
+        """That somebody is at taking its connections out."""
+        return f"{self._prefix}:node:{node}:cleaner"
 
 
 def pack(envelope: Envelope, stamp: Stamp) -> bytes:
@@ -160,6 +174,11 @@ def pack_order(order: Order) -> bytes:
 def pack_canary(number: int) -> bytes:
     """Packs a canary."""
     return _CANARY.pack(b"C", number)
+
+
+def pack_roll_call() -> bytes:
+    """Packs a roll call."""
+    return b"W"
 
 
 def unpack(data: bytes) -> Packed:
@@ -184,6 +203,8 @@ def unpack(data: bytes) -> Packed:
             return Reset(Position(epoch.decode(), offset))
         if kind == b"C":
             return Canary(_CANARY.unpack_from(data)[1])
+        if data == b"W":
+            return RollCall()
     except (IndexError, UnicodeDecodeError) as error:
         raise ValueError(str(error)) from None
     except Exception as error:  # struct.error is no ValueError

@@ -28,7 +28,7 @@ IDLE_TTL_S: Final = 300.0
 
 def publishing(keys: Keys, sender: Sender, channel: str, envelope: Envelope, options: RoomOptions) -> list[Argument]:
     """Publishes a message. The answer is its position, where the room has positions (`position_in`)."""
-    stamp = sender.stamp()
+    stamp = sender.stamp(scripted=options.numbered)
     name, message = keys.channel(channel), pack(envelope, stamp)
     if not options.numbered:
         return ["PUBLISH", name, message]

@@ -45,3 +45,25 @@ local function announce(here, info, channel, head, tail)
     redis.call('PUBLISH', channel, head .. info .. ',"count":' .. redis.call('HLEN', here) .. tail)
   end
 end
+
+-- Whether a worker is known that says something, with all that was confirmed to it: 0 where not; 1 where this came
+-- already, or comes late; 2 where it is new, and noted.
+local function heard(nodes, worker, number, confirmed)
+  local last = tonumber(redis.call('HGET', nodes, worker) or -1)
+  if last < tonumber(confirmed) then return 0 end
+  if last >= tonumber(number) then return 1 end
+  redis.call('HSET', nodes, worker, number)
+  return 2
+end
+
+-- Takes a connection out of an entry, and tells the room when it was the user's last.
+local function take_out(here, user, entry, connection, channel, head, tail)
+  entry.c[connection] = nil
+  entry.g[connection] = nil
+  if next(entry.c) or next(entry.g) then
+    redis.call('HSET', here, user, cjson.encode(entry))
+  else
+    redis.call('HDEL', here, user)
+    announce(here, entry.i, channel, head, tail)
+  end
+end

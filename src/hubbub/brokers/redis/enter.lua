@@ -1,12 +1,23 @@
 -- A connection of a user comes into a room.
--- An entry is JSON: since when (s), the info, itself JSON (i), and the worker of each connection that is live (c) or was
--- lost a moment ago (g).
--- KEYS: here. ARGV: user, connection, worker, info, now; 1 where it comes, 0 where it was here and is said again; and
--- the announcement: channel ('' for none), head, tail.
-local text = redis.call('HGET', KEYS[1], ARGV[1])
-local entry = text and cjson.decode(text) or {s = ARGV[5], c = {}, g = {}}
-entry.i = ARGV[4]
-if ARGV[6] == '1' then entry.g = {} else entry.g[ARGV[2]] = nil end
-entry.c[ARGV[2]] = ARGV[3]
-redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(entry))
-if not text then announce(KEYS[1], entry.i, ARGV[7], ARGV[8], ARGV[9]) end
+-- An entry is JSON: since when (s), the info, itself JSON (i), since when that holds where it is later (t), and the
+-- worker of each connection that is live (c) or was lost a moment ago (g).
+-- KEYS: here, nodes, the worker's rooms. ARGV: worker, number, the last that was confirmed, room, user, connection,
+-- info, since; 'comes', or what is said again of one that is 'here' or 'lingers'; and the announcement: channel ('' for
+-- none), head, tail. Gives 0 where the worker is not known.
+local new = heard(KEYS[2], ARGV[1], ARGV[2], ARGV[3])
+if new ~= 2 then return new end
+redis.call('SADD', KEYS[3], ARGV[4])
+local user, connection, since, how = ARGV[5], ARGV[6], ARGV[8], ARGV[9]
+local text = redis.call('HGET', KEYS[1], user)
+local entry = text and cjson.decode(text) or {s = since, c = {}, g = {}}
+if since < entry.s then entry.t, entry.s = entry.t or entry.s, since end
+if how == 'comes' or since >= (entry.t or entry.s) then
+  entry.i = ARGV[7]
+  entry.t = since ~= entry.s and since or nil
+end
+entry.g[connection] = nil
+if how == 'comes' then entry.g = {} end
+if how == 'lingers' then entry.g[connection] = ARGV[1] else entry.c[connection] = ARGV[1] end
+redis.call('HSET', KEYS[1], user, cjson.encode(entry))
+if not text then announce(KEYS[1], entry.i, ARGV[10], ARGV[11], ARGV[12]) end
+return 2

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 from ...envelope import Reset
@@ -23,7 +24,7 @@ from ...options import RoomTable
 from ...positions import Position
 from ...tasks import Tasks
 from ..base import Delivery, Receiver
-from .channel import Arrival, Canary, Keys, Order, Stamp, pack_canary, unpack
+from .channel import Arrival, Canary, Keys, Order, RollCall, Stamp, pack_canary, unpack
 from .link import Link, Pool
 from .logs import Logs
 from .subscription import Subscription
@@ -47,6 +48,7 @@ class Inbox:
         logs: Where what was missed is read.
         receiver: Who gets what comes.
         tasks: Who owns what goes on in between.
+        roll_call: Looks whether Redis knows this worker still.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Inbox:
         logs: Logs,
         receiver: Receiver,
         tasks: Tasks,
+        roll_call: Callable[[], None],
     ) -> None:
         self._commands = link
         self._link = Link(pool, timeout_s, self._up_again, self._pushed, receiver.settled)
@@ -71,6 +74,7 @@ class Inbox:
         self._logs = logs
         self._receiver = receiver
         self._tasks = tasks
+        self._roll_call = roll_call
         self._subscriptions: dict[str, Subscription] = {}
         self._asked: dict[str, deque[Subscription]] = {}  # whose confirmations are to come, in their order
         self._waiting: dict[Subscription, asyncio.Future[None]] = {}
@@ -221,6 +225,8 @@ class Inbox:
                 self._canary_seen, self._heard_at = packed.number, asyncio.get_running_loop().time()
             elif isinstance(packed, Order):
                 self._receiver.deliver(packed.room, packed.kick)
+            elif isinstance(packed, RollCall):
+                self._roll_call()
             elif room is not None:
                 self._came(room, packed)
         elif kind == b"subscribe" and (room := self._keys.room_of(push[1])) is not None:

@@ -1,13 +1,18 @@
 """Who is present, over the fleet: kept at Redis, by what each worker says of its own connections.
 
-Theory of operation. A worker has a name of its own and a *lease*: one key that it renews, however many clients it has.
-Each entry at Redis says which worker a connection is on. A worker whose lease ran out is taken for dead: whoever sees
-it first claims it, takes its connections out, and says who left by that.
+Theory of operation. A worker has a name, and a *lease*: one key that it renews, however many clients it has. An entry
+at Redis says on which worker each connection is. What a worker says is numbered, and Redis keeps its last number beside
+its name. So what comes a second time, or late over a connection that was given up, is known; and a worker learns with
+the next that it says, or the next renewal, when Redis has lost any of it.
 
-A worker also remembers its own entries. Where Redis came back without its data, it says them again, in silence, since
-nobody heard that anybody left. A worker that was only frozen finds its lease gone: it takes a new name, so that who
-cleans up after the old one does not touch the new entries, and says them again aloud, since others heard that they
-left.
+A worker whose lease is missing in three looks in a row is taken for dead: whoever claims it first takes its connections
+out, and says who left by that. The claim looks at the lease once more and ends the name, in one step. So a worker that
+was frozen and comes back before that has lost nothing.
+
+A worker whose name is gone takes a new one, and says all its connections again: aloud where it was claimed, since the
+rooms heard that they left; in silence where Redis lost its data, since nobody did. What Redis still has under the
+former name is what the worker does not know of any more, and is taken out in silence. Who finds first that data is
+lost tells the others, so that nobody is announced who has been here all the time.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
@@ -26,21 +32,35 @@ from ...envelope import Envelope
 from ...errors import BrokerUnavailable
 from ...options import RoomTable
 from ...presence import Info, Member, announcement
-from .channel import Keys, Sender, pack
+from ...tasks import Tasks
+from .channel import Keys, Sender, pack, pack_roll_call
 from .link import Link
-from .scripts import ENTER, EXIT, LINGER
+from .scripts import CLAIM, CLEAR, ENTER, EXIT, LEASE, LINGER, Script
 
 logger = logging.getLogger("hubbub")
 
-CHECKS: Final = 6
+CHECKS: Final = 8
 """How often a lease is renewed, and those of others are looked at, in ``lease_s``."""
 
-_LEASE_SHARE: Final = 2 / 3
-"""What of ``lease_s`` a lease lasts. The rest is for two looks: after a pause of Redis itself all leases are gone."""
+_LEASE_SHARE: Final = 5 / 8
+"""What of ``lease_s`` a lease lasts. The rest is for the looks."""
+
+_LOOKS: Final = 3
+"""After a pause of Redis itself all leases are gone: who works has renewed its own twice by the third look."""
+
+_SETTLES_S: Final = 2.0
+"""After Redis was away: until all are connected again. The longest backoff, and time to connect."""
+
+_ROLL_CALL_S: Final = 0.2
+"""What others have to say who is with them, where Redis lost it, before anybody is announced."""
 
 _SCAN: Final = 500
 _AT_ONCE: Final = 500
 
+_KEPT: Final = b"kept"
+_CLAIMED: Final = b"claimed"
+
+_How: TypeAlias = Literal["comes", "here", "lingers"]
 
 _Told: TypeAlias = tuple[str, bytes, bytes]
 """Of an announcement the channel, head and tail."""
@@ -65,85 +85,126 @@ class Presence:
         lease_s: Seconds after which a worker that says nothing is taken for dead.
         sender: Who announces.
         rooms: The options of the rooms: which are told.
+        tasks: Who owns what goes on in between.
     """
 
-    def __init__(self, link: Link, keys: Keys, lease_s: float, sender: Sender, rooms: RoomTable) -> None:
+    def __init__(self, link: Link, keys: Keys, lease_s: float, sender: Sender, rooms: RoomTable, tasks: Tasks) -> None:
         self.node = _new_name()
         self._link = link
         self._keys = keys
         self._lease_ms = int(lease_s * 1000 * _LEASE_SHARE)
-        self._missing: set[str] = set()
         self._sender = sender
         self._rooms = rooms
+        self._tasks = tasks
+        self._said = 0  # the number of what was said last
+        self._heard = 0  # the last one that Redis confirmed
         self._mine: dict[str, dict[str, dict[str, _Mine]]] = {}  # by room, user and connection
-        self._owed: list[tuple[str, str, str]] = []  # exits that Redis refused: room, user, connection
-        self._generation: str | None = None
+        self._entering: Counter[str] = Counter()
+        self._owed: dict[tuple[str, str, str], None] = {}  # exits that Redis refused: room, user, connection
         self._unsaid: Literal["aloud", "silently"] | None = None  # how all is to be said again, until it is
+        self._former: set[str] = set()  # names under which Redis may have what is not so any more
+        self._recovery: asyncio.Task[None] | None = None
+        self._failure: BrokerUnavailable | None = None  # of the recovery
+        self._settling: asyncio.Task[None] | None = None
+        self._missed: dict[str, int] = {}  # workers without a lease: in how many looks
+        self._look_from = 0.0
 
     # This worker's connections
 
     async def enter(self, room: str, user: str, connection_id: str, info: Info) -> None:
         mine = _Mine(dumps(info), datetime.now(UTC).isoformat())
-        if room not in self._mine:
-            self._mine[room] = {}
-            self._note_room(room)
-        known = self._mine[room].get(user, {})
+        await self._recovered()
+        self._entering[room] += 1
+        try:
+            while not await self._enter(room, user, connection_id, mine, "comes", aloud=True):
+                await self._recover()
+        except BaseException:
+            self._owed[room, user, connection_id] = None  # it may have got there
+            raise
+        finally:
+            self._entering[room] -= 1
+            if not self._entering[room]:
+                del self._entering[room]
         # A user that comes again is no longer in grace; the exits that would end it find nothing.
-        self._mine[room][user] = {name: each for name, each in known.items() if each.lingers_until is None}
-        self._mine[room][user][connection_id] = mine
-        await self._enter(room, user, connection_id, mine, "1", self._announcement("user_joined", room, user))
+        for name, each in tuple(self._names(room, user).items()):
+            if each.lingers_until is not None:
+                self._forget(room, user, name)
+        self._remember(room, user, connection_id, mine)
 
     async def linger(self, room: str, user: str, connection_id: str, grace_s: float) -> None:
-        names = self._mine.get(room, {}).get(user, {})
+        names = self._names(room, user)
         if connection_id in names:
-            until = asyncio.get_running_loop().time() + grace_s
-            names[connection_id] = names[connection_id]._replace(lingers_until=until)
+            names[connection_id] = _lingering(names[connection_id], grace_s)
         try:
-            await self._link.run(LINGER, (self._keys.here(room),), user, connection_id, patient=True)
+            if not await self._say(LINGER, room, user, connection_id, patient=True):
+                await self._recover()
         except BrokerUnavailable as error:
             logger.debug("a lost connection counts until its grace is over: %s", str(error))
 
     async def exit(self, room: str, user: str, connection_id: str) -> None:
-        self._forget(room, user, connection_id)  # before Redis has it: what is said again from here on is without it
+        await self._recovered()
+        mine = self._forget(room, user, connection_id)  # at once: what is said again from here on is without it
         try:
-            await self._exit(room, user, connection_id, "")
-        except BrokerUnavailable as error:
-            if not self._owed:
+            while not await self._exit(room, user, connection_id):
+                # Said again first, where it can be heard that it leaves; not, where that was heard already.
+                if mine is not None:
+                    self._remember(room, user, connection_id, _lingering(mine, 0.0))
+                await self._recover()
+                self._forget(room, user, connection_id)
+        except BaseException as error:
+            self._forget(room, user, connection_id)
+            if not self._owed and isinstance(error, BrokerUnavailable):
                 logger.warning("who leaves can't be said now, and will be: %s", str(error))
-            self._owed.append((room, user, connection_id))
-        else:
-            if room not in self._mine:
-                self._ignore(self._link.call("SREM", self._keys.node_rooms(self.node), room))
+            self._owed[room, user, connection_id] = None
+            if not isinstance(error, BrokerUnavailable):
+                raise
 
-    def _note_room(self, room: str) -> None:
-        """Where to look for entries of this worker, should it die."""
-        self._ignore(self._link.call("SADD", self._keys.node_rooms(self.node), room))
+    async def _enter(self, room: str, user: str, connection_id: str, mine: _Mine, how: _How, *, aloud: bool) -> bool:
+        told = self._announcement("user_joined", room, user) if aloud else _SILENCE
+        return await self._say(ENTER, room, user, connection_id, mine.info, mine.since, how, *told)
+
+    async def _exit(self, room: str, user: str, connection_id: str) -> bool:
+        told = self._announcement("user_left", room, user)
+        last = "" if room in self._mine or room in self._entering or self._owed else "1"
+        return await self._say(EXIT, room, user, connection_id, last, *told, patient=True)
+
+    async def _say(self, script: Script, room: str, *arguments: Any, patient: bool = False) -> bool:
+        """Says something of a connection. It is numbered and on its way before the first await.
+
+        Returns:
+            False where Redis does not know this worker, or not all that it said: nothing was done.
+        """
+        self._said += 1
+        node, number = self.node, self._said
+        keys = self._keys.here(room), self._keys.nodes, self._keys.node_rooms(node)
+        known = await self._link.run(script, keys, node, number, self._heard, room, *arguments, patient=patient)
+        if known:
+            self._heard = max(self._heard, number)
+        return bool(known)
 
     def _announcement(self, kind: Literal["user_joined", "user_left"], room: str, user: str) -> _Told:
         if not self._rooms(room).announce:
             return _SILENCE
         told = announcement(kind, room, user)
-        head = pack(Envelope(Payload(Kind.JSON, told.head)), self._sender.stamp())  # the payload is last, and goes on
+        stamp = self._sender.stamp(scripted=True)
+        head = pack(Envelope(Payload(Kind.JSON, told.head)), stamp)  # the payload is last, and goes on
         return self._keys.channel(room), head, told.tail
 
-    def _enter(
-        self, room: str, user: str, connection_id: str, mine: _Mine, comes: Literal["0", "1"], told: _Told
-    ) -> asyncio.Future[Any]:
-        arguments = (user, connection_id, self.node, mine.info, mine.since, comes, *told)
-        return self._link.run(ENTER, (self._keys.here(room),), *arguments)
+    def _names(self, room: str, user: str) -> dict[str, _Mine]:
+        return self._mine.get(room, {}).get(user, {})
 
-    def _exit(self, room: str, user: str, connection_id: str, node: str) -> asyncio.Future[Any]:
-        told = self._announcement("user_left", room, user)
-        return self._link.run(EXIT, (self._keys.here(room),), user, connection_id, node, *told, patient=True)
+    def _remember(self, room: str, user: str, connection_id: str, mine: _Mine) -> None:
+        self._mine.setdefault(room, {}).setdefault(user, {})[connection_id] = mine
 
-    def _forget(self, room: str, user: str, connection_id: str) -> None:
+    def _forget(self, room: str, user: str, connection_id: str) -> _Mine | None:
         users = self._mine.get(room, {})
         names = users.get(user, {})
-        if names.pop(connection_id, None) is None or names:
-            return
-        del users[user]
-        if not users:
-            del self._mine[room]
+        mine = names.pop(connection_id, None)
+        if mine is not None and not names:
+            del users[user]
+            if not users:
+                del self._mine[room]
+        return mine
 
     # The fleet's
 
@@ -159,36 +220,29 @@ class Presence:
     async def has(self, room: str, user: str) -> bool:
         return bool(await self._link.call("HEXISTS", self._keys.here(room), user))
 
-    # Leases
+    # This worker's lease
 
     async def begin(self) -> None:
-        """Takes a lease, and notes which generation of data is there."""
-        self._generation = await self._data_generation()
-        await self._take_lease()
+        """Takes a lease."""
+        await self._lease(new=True)
 
-    async def renew(self, *, doubtful: bool = False) -> None:
-        """Renews the lease, and says again what may no longer be there. To be called `CHECKS` times in ``lease_s``.
+    async def renew(self) -> None:
+        """Renews the lease, and looks whether others have theirs. To be called `CHECKS` times in ``lease_s``."""
+        try:
+            known = await self._lease()
+        except BaseException:
+            self._missed.clear()  # nobody can renew now, perhaps
+            raise
+        if known != _KEPT or self._unsaid is not None:
+            self._recover_soon()
+        elif self._owed and (self._settling is None or self._settling.done()):
+            self._settling = self._tasks.spawn(self._settle(), "say who left")
+        await self._look()
 
-        Args:
-            doubtful: Whether it may be another server, or one that was started anew.
-        """
-        generation = await self._data_generation()
-        kept = await self._link.call("SET", self._keys.node(self.node), "1", "XX", "PX", self._lease_ms)
-        if doubtful or generation != self._generation:
-            self._unsaid = self._unsaid or "silently"
-        elif kept is None:
-            logger.warning("this worker's lease at Redis ran out: its users may have been said to have left")
-            self.node = _new_name()
-            self._unsaid = "aloud"
-        if self._unsaid is None:
-            await self._link.call("SADD", self._keys.nodes, self.node)
-        else:
-            await self._take_lease()
-            await self._say_again(aloud=self._unsaid == "aloud")
-            self._generation, self._unsaid = generation, None
-        owed, self._owed = self._owed, []
-        for each in owed:
-            await self.exit(*each)
+    def connected_anew(self) -> None:
+        """The connection was lost: others may be without theirs for a while."""
+        self._missed.clear()
+        self._look_from = asyncio.get_running_loop().time() + _SETTLES_S
 
     async def writable(self) -> None:
         """Raises BrokerUnavailable where the server answers but takes nothing: it is full, or has no replicas."""
@@ -212,92 +266,169 @@ class Presence:
         ]
         await self._link.call("SET", self._keys.node(self.node), "1", "PX", max(1, int(1000 * max(left_s, default=0))))
 
-    async def _data_generation(self) -> str:
-        """A random string that lives and dies with the data at Redis."""
-        known: bytes | None = await self._link.call("GET", self._keys.generation)
-        if known is None:
-            await self._link.call("SET", self._keys.generation, _new_name(), "NX")
-            known = await self._link.call("GET", self._keys.generation)
-        return (known or b"").decode()
+    async def _lease(self, *, new: bool = False) -> bytes:
+        """Takes or renews the lease; gives what became of the name."""
+        keys = self._keys.node(self.node), self._keys.nodes, self._keys.claimed(self.node)
+        number = self._said if new else self._heard
+        answer: bytes = await self._link.run(LEASE, keys, self.node, self._lease_ms, number, "1" if new else "")
+        return answer
 
-    async def _take_lease(self) -> None:
-        lease = self._link.call("SET", self._keys.node(self.node), "1", "PX", self._lease_ms)
-        await asyncio.gather(lease, self._link.call("SADD", self._keys.nodes, self.node))
+    # Saying it again
 
-    async def _say_again(self, *, aloud: bool) -> None:
-        for room in self._mine:
-            self._note_room(room)
+    async def _recover(self) -> None:
+        """Says all again, once for all who find that it is needed.
+
+        Raises:
+            BrokerUnavailable: It could not all be said; what is left will be.
+        """
+        recovery = self._recover_soon()
+        await asyncio.wait((recovery,))
+        if recovery.cancelled() or recovery.exception() is not None:
+            raise BrokerUnavailable("the broker is closed, or has failed")
+        if self._failure is not None:
+            raise self._failure
+
+    async def _recovered(self) -> None:
+        """Waits where all is being said again: who comes and goes is announced after that."""
+        while self._recovery is not None and not self._recovery.done():
+            await asyncio.wait((self._recovery,))
+
+    def _recover_soon(self) -> asyncio.Task[None]:
+        if self._recovery is None or self._recovery.done():
+            self._failure = None
+            self._recovery = self._tasks.spawn(self._try_to_say_again(), "say again")
+        return self._recovery
+
+    async def _try_to_say_again(self) -> None:
+        try:
+            await self._say_again()
+        except BrokerUnavailable as error:
+            self._failure = BrokerUnavailable(str(error))  # without its frames
+            logger.debug("what Redis lost can't be said again yet: %s", str(error))
+
+    async def _say_again(self) -> None:
+        known = await self._lease()
+        if known != _KEPT:
+            self._unsaid = "aloud" if known == _CLAIMED else "silently"
+            if known == _CLAIMED:
+                logger.warning("this worker was taken for dead: its users may have been said to have left")
+            else:
+                self._former.add(self.node)
+            self.node = _new_name()
+            await self._lease(new=True)
+            if self._unsaid == "silently":
+                await self._link.call("PUBLISH", self._keys.workers, pack_roll_call())
+        if self._unsaid is None:
+            return
+        aloud = self._unsaid == "aloud"
         all_ = [
-            (room, user, name, mine)
-            for room, users in self._mine.items()
-            for user, names in users.items()
-            for name, mine in names.items()
+            (room, user, name) for room, users in self._mine.items() for user, names in users.items() for name in names
         ]
         logger.info("telling Redis again of %d connections in rooms", len(all_))
         for first in range(0, len(all_), _AT_ONCE):
-            part = [each for each in all_[first : first + _AT_ONCE] if self._knows(*each[:3])]
-            answers = []
-            for room, user, name, mine in part:
-                told = self._announcement("user_joined", room, user) if aloud else _SILENCE
-                answers.append(self._enter(room, user, name, mine, "0", told))
-                if mine.lingers_until is not None:
-                    answers.append(self._link.run(LINGER, (self._keys.here(room),), user, name))
-            await asyncio.gather(*answers)
+            await asyncio.gather(*(self._again(*each, aloud=aloud) for each in all_[first : first + _AT_ONCE]))
+        if not aloud:
+            await asyncio.sleep(_ROLL_CALL_S)
+        for former in tuple(self._former):
+            await self._clear(former, aloud=False)
+            await self._forget_node(former)
+            self._former.discard(former)
+        self._unsaid = None
 
-    def _knows(self, room: str, user: str, name: str) -> bool:
-        return name in self._mine.get(room, {}).get(user, {})
+    async def _again(self, room: str, user: str, name: str, *, aloud: bool) -> None:
+        mine = self._names(room, user).get(name)
+        if mine is None:
+            return  # it has left meanwhile
+        if mine.lingers_until is None:
+            await self._enter(room, user, name, mine, "here", aloud=aloud)
+        elif aloud:
+            self._forget(room, user, name)  # the rooms heard that it left, and it has
+        else:
+            await self._enter(room, user, name, mine, "lingers", aloud=False)
 
-    async def clean_up(self) -> None:
+    async def _settle(self) -> None:
+        """Says who left when Redis could not be told."""
+        owed = tuple(self._owed)
+        try:
+            for first in range(0, len(owed), _AT_ONCE):
+                await asyncio.gather(*map(self._settle_one, owed[first : first + _AT_ONCE]))
+        except BrokerUnavailable as error:
+            logger.debug("who left can't be said yet: %s", str(error))
+
+    async def _settle_one(self, each: tuple[str, str, str]) -> None:
+        if each in self._owed and await self._exit(*each):
+            self._owed.pop(each, None)
+
+    # The others' leases
+
+    async def _look(self) -> None:
         """Looks for workers that are gone, and takes their connections out."""
-        nodes = [each.decode() for each in await self._link.call("SMEMBERS", self._keys.nodes)]
-        others = [each for each in nodes if each != self.node]
-        if not others:
-            self._missing = set()
-            return
-        leases = await self._link.call("MGET", *(self._keys.node(each) for each in others))
-        missing = {node for node, lease in zip(others, leases, strict=True) if lease is None}
-        dead, self._missing = missing & self._missing, missing
-        for node in dead:
+        known, dead = await asyncio.gather(
+            self._link.call("HKEYS", self._keys.nodes), self._link.call("SMEMBERS", self._keys.dead)
+        )
+        early = asyncio.get_running_loop().time() < self._look_from
+        mine = {self.node, *self._former}
+        others = [node for each in known if (node := each.decode()) not in mine and not early]
+        leases = await self._link.call("MGET", *map(self._keys.node, others)) if others else []
+        missing = [node for node, lease in zip(others, leases, strict=True) if lease is None]
+        self._missed = {node: self._missed.get(node, 0) + 1 for node in missing}
+        gone = [node for node, looks in self._missed.items() if looks >= _LOOKS]
+        for node in (*gone, *(each.decode() for each in dead)):
             if await self._claimed(node):
-                await self._take_out(node)
+                self._tasks.spawn(self._take_out(node), "take out")
 
     async def _claimed(self, node: str) -> bool:
-        claim = await self._link.call("SET", self._keys.claim(node), self.node, "NX", "PX", self._lease_ms)
-        return claim is not None
+        """Ends the name of a worker that has no lease; of several who would, one does."""
+        keys = self._keys
+        names = keys.node(node), keys.nodes, keys.claimed(node), keys.cleaner(node), keys.dead
+        return bool(await self._link.run(CLAIM, names, node, self._lease_ms))
 
     async def _take_out(self, node: str) -> None:
+        try:
+            await self._clear(node, aloud=True)
+            await asyncio.gather(
+                self._link.call("SREM", self._keys.dead, node),
+                self._link.call("DEL", self._keys.node_rooms(node), self._keys.cleaner(node)),
+            )
+        except BrokerUnavailable as error:
+            logger.debug("a worker that is gone is not taken out yet: %s", str(error))
+
+    async def _clear(self, node: str, *, aloud: bool) -> None:
+        """Takes out what is kept under a name."""
         rooms = [each.decode() for each in await self._link.call("SMEMBERS", self._keys.node_rooms(node))]
-        if rooms:
+        if rooms and aloud:
             logger.warning("a worker is gone: taking its users out of %d rooms", len(rooms))
         for room in rooms:
             cursor: bytes | str = "0"
             while True:
                 cursor, found = await self._link.call("HSCAN", self._keys.here(room), cursor, "COUNT", _SCAN)
-                exits = [
-                    self._exit(room, user.decode(), connection_id, node)
-                    for user, text in _pairs(found)
-                    for connection_id in _connections_on(node, text)
-                ]
-                await asyncio.gather(*exits)
-                await self._link.call("SET", self._keys.claim(node), self.node, "PX", self._lease_ms)
+                await asyncio.gather(
+                    *(
+                        self._clear_one(node, room, user.decode(), connection_id, aloud=aloud)
+                        for user, text in _pairs(found)
+                        for connection_id in _connections_on(node, text)
+                    )
+                )
+                if aloud:
+                    await self._link.call("PEXPIRE", self._keys.cleaner(node), self._lease_ms)
                 if cursor in (b"0", "0", 0):
                     break
-        await self._forget_node(node)
+
+    async def _clear_one(self, node: str, room: str, user: str, connection_id: str, *, aloud: bool) -> None:
+        told = self._announcement("user_left", room, user) if aloud else _SILENCE
+        await self._link.run(CLEAR, (self._keys.here(room),), node, user, connection_id, *told)
 
     async def _forget_node(self, node: str) -> None:
-        keys = (self._keys.node(node), self._keys.node_rooms(node), self._keys.claim(node))
-        await asyncio.gather(self._link.call("SREM", self._keys.nodes, node), self._link.call("DEL", *keys))
-
-    # Calls
-
-    @staticmethod
-    def _ignore(answer: asyncio.Future[Any]) -> None:
-        """Marks a failure as seen: what it was for is done again or runs out by itself."""
-        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+        keys = self._keys.node(node), self._keys.node_rooms(node)
+        await asyncio.gather(self._link.call("HDEL", self._keys.nodes, node), self._link.call("DEL", *keys))
 
 
 def _new_name() -> str:
     return secrets.token_urlsafe(9)
+
+
+def _lingering(mine: _Mine, grace_s: float) -> _Mine:
+    return mine._replace(lingers_until=asyncio.get_running_loop().time() + grace_s)
 
 
 def _pairs(answer: Any) -> Iterable[tuple[bytes, bytes]]:

@@ -226,6 +226,25 @@ async def test_what_scripts_say_is_not_taken_for_old_where_they_must_be_loaded_a
             assert await told(worker, "ann") == [JOINED]
 
 
+async def test_what_was_passed_by_the_next_is_said_once_more(own_redis: RedisServer) -> None:
+    """As where the server refuses one, takes the next, and gets the first again."""
+    async with started(own_redis.url()) as one:
+
+        def pass_next() -> None:
+            own_redis.command("HINCRBY", Keys("hubbub").nodes, own(one).node, 1)
+
+        pass_next()
+        await enter(one, "ann")
+        assert await present(one) == {"ann": 1}
+        pass_next()
+        await one.broker.linger(TOLD, "ann", "ann1", 60.0)
+        assert await present(one) == {"ann": 0}
+        pass_next()
+        await leave(one, "ann")
+        assert await present(one) == {}
+        assert await told(one, "ann") == [JOINED, LEFT]
+
+
 async def test_exits_that_are_owed_do_not_keep_a_worker_from_its_lease(own_redis: RedisServer) -> None:
     users = [f"user {number}" for number in range(1500)]
     with Proxy(own_redis) as proxy:

@@ -46,14 +46,17 @@ local function announce(here, info, channel, head, tail)
   end
 end
 
--- Whether a worker is known that says something, with all that was confirmed to it: 0 where not; 1 where this came
--- already, or comes late; 2 where it is new, and noted.
+-- What to answer to a worker that says something. It may not be known, or not with all that was confirmed to it; and
+-- what has an earlier number than its last was done before, or was passed by the later: then the worker says it again.
+local UNKNOWN, DONE, PASSED = 0, 1, 2
+
+-- Whether what a worker says is new, in which case it is noted; or else the answer, where it is not done.
 local function heard(nodes, worker, number, confirmed)
   local last = tonumber(redis.call('HGET', nodes, worker) or -1)
-  if last < tonumber(confirmed) then return 0 end
-  if last >= tonumber(number) then return 1 end
+  if last < tonumber(confirmed) then return false, UNKNOWN end
+  if last >= tonumber(number) then return false, PASSED end
   redis.call('HSET', nodes, worker, number)
-  return 2
+  return true
 end
 
 -- Takes a connection out of an entry, and tells the room when it was the user's last.

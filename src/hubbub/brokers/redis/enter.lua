@@ -3,13 +3,15 @@
 -- worker of each connection that is live (c) or was lost a moment ago (g).
 -- KEYS: here, nodes, the worker's rooms. ARGV: worker, number, the last that was confirmed, room, user, connection,
 -- info, since; 'comes', or what is said again of one that is 'here' or 'lingers'; and the announcement: channel ('' for
--- none), head, tail. Gives 0 where the worker is not known.
-local new = heard(KEYS[2], ARGV[1], ARGV[2], ARGV[3])
-if new ~= 2 then return new end
-redis.call('SADD', KEYS[3], ARGV[4])
-local user, connection, since, how = ARGV[5], ARGV[6], ARGV[8], ARGV[9]
+-- none), head, tail.
+local worker, user, connection, since, how = ARGV[1], ARGV[5], ARGV[6], ARGV[8], ARGV[9]
 local text = redis.call('HGET', KEYS[1], user)
 local entry = text and cjson.decode(text) or {s = since, c = {}, g = {}}
+local new, answer = heard(KEYS[2], worker, ARGV[2], ARGV[3])
+if not new then
+  return answer == PASSED and (entry.c[connection] or entry.g[connection]) == worker and DONE or answer
+end
+redis.call('SADD', KEYS[3], ARGV[4])
 if since < entry.s then entry.t, entry.s = entry.t or entry.s, since end
 if how == 'comes' or since >= (entry.t or entry.s) then
   entry.i = ARGV[7]
@@ -17,7 +19,7 @@ if how == 'comes' or since >= (entry.t or entry.s) then
 end
 entry.g[connection] = nil
 if how == 'comes' then entry.g = {} end
-if how == 'lingers' then entry.g[connection] = ARGV[1] else entry.c[connection] = ARGV[1] end
+if how == 'lingers' then entry.g[connection] = worker else entry.c[connection] = worker end
 redis.call('HSET', KEYS[1], user, cjson.encode(entry))
 if not text then announce(KEYS[1], entry.i, ARGV[10], ARGV[11], ARGV[12]) end
-return 2
+return DONE

@@ -2,8 +2,9 @@
 
 Theory of operation. A worker has a name, and a *lease*: one key that it renews, however many clients it has. An entry
 at Redis says on which worker each connection is. What a worker says is numbered, and Redis keeps its last number beside
-its name. So what comes a second time, or late over a connection that was given up, is known; and a worker learns with
-the next that it says, or the next renewal, when Redis has lost any of it.
+its name. So what comes a second time, or late over a connection that was given up, is known, and what was passed by the
+next without being done is said once more; and a worker learns with the next that it says, or the next renewal, when
+Redis has lost any of it.
 
 A worker whose lease is missing in three looks in a row is taken for dead: whoever claims it first takes its connections
 out, and says who left by that. The claim looks at the lease once more and ends the name, in one step. So a worker that
@@ -60,7 +61,11 @@ _AT_ONCE: Final = 500
 _KEPT: Final = b"kept"
 _CLAIMED: Final = b"claimed"
 
+_UNKNOWN: Final = 0
+_PASSED: Final = 2
+
 _How: TypeAlias = Literal["comes", "here", "lingers"]
+_Tells: TypeAlias = Literal["user_joined", "user_left"]
 
 _Told: TypeAlias = tuple[str, bytes, bytes]
 """Of an announcement the channel, head and tail."""
@@ -160,29 +165,44 @@ class Presence:
                 raise
 
     async def _enter(self, room: str, user: str, connection_id: str, mine: _Mine, how: _How, *, aloud: bool) -> bool:
-        told = self._announcement("user_joined", room, user) if aloud else _SILENCE
-        return await self._say(ENTER, room, user, connection_id, mine.info, mine.since, how, *told)
+        tells: _Tells | None = "user_joined" if aloud else None
+        return await self._say(ENTER, room, user, connection_id, mine.info, mine.since, how, tells=tells)
 
     async def _exit(self, room: str, user: str, connection_id: str) -> bool:
-        told = self._announcement("user_left", room, user)
         last = "" if room in self._mine or room in self._entering or self._owed else "1"
-        return await self._say(EXIT, room, user, connection_id, last, *told, patient=True)
+        return await self._say(EXIT, room, user, connection_id, last, tells="user_left", patient=True)
 
-    async def _say(self, script: Script, room: str, *arguments: Any, patient: bool = False) -> bool:
+    async def _say(
+        self,
+        script: Script,
+        room: str,
+        user: str,
+        connection_id: str,
+        *arguments: Any,
+        tells: _Tells | None = None,
+        patient: bool = False,
+    ) -> bool:
         """Says something of a connection. It is numbered and on its way before the first await.
 
         Returns:
             False where Redis does not know this worker, or not all that it said: nothing was done.
         """
-        self._said += 1
-        node, number = self.node, self._said
-        keys = self._keys.here(room), self._keys.nodes, self._keys.node_rooms(node)
-        known = await self._link.run(script, keys, node, number, self._heard, room, *arguments, patient=patient)
-        if known:
+        while True:
+            told = self._announcement(tells, room, user) if tells is not None else _SILENCE
+            self._said += 1
+            node, number = self.node, self._said
+            keys = self._keys.here(room), self._keys.nodes, self._keys.node_rooms(node)
+            numbers = node, number, self._heard
+            answer = await self._link.run(
+                script, keys, *numbers, room, user, connection_id, *arguments, *told, patient=patient
+            )
+            if answer == _UNKNOWN:
+                return False
             self._heard = max(self._heard, number)
-        return bool(known)
+            if answer != _PASSED:
+                return True
 
-    def _announcement(self, kind: Literal["user_joined", "user_left"], room: str, user: str) -> _Told:
+    def _announcement(self, kind: _Tells, room: str, user: str) -> _Told:
         if not self._rooms(room).announce:
             return _SILENCE
         told = announcement(kind, room, user)

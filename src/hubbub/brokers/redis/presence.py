@@ -53,7 +53,7 @@ _SETTLES_S: Final = 2.0
 """After Redis was away: until all are connected again. The longest backoff, and time to connect."""
 
 _ROLL_CALL_S: Final = 0.2
-"""What others have to say who is with them, where Redis lost it, before anybody is announced."""
+"""What others have, once connected, to say who is with them where Redis lost it. Nobody is announced before."""
 
 _SCAN: Final = 500
 _AT_ONCE: Final = 500
@@ -112,7 +112,7 @@ class Presence:
         self._failure: BrokerUnavailable | None = None  # of the recovery
         self._settling: asyncio.Task[None] | None = None
         self._missed: dict[str, int] = {}  # workers without a lease: in how many looks
-        self._look_from = 0.0
+        self._settled_at = 0.0
 
     # This worker's connections
 
@@ -262,7 +262,7 @@ class Presence:
     def connected_anew(self) -> None:
         """The connection was lost: others may be without theirs for a while."""
         self._missed.clear()
-        self._look_from = asyncio.get_running_loop().time() + _SETTLES_S
+        self._settled_at = asyncio.get_running_loop().time() + _SETTLES_S
 
     async def writable(self) -> None:
         """Raises BrokerUnavailable where the server answers but takes nothing: it is full, or has no replicas."""
@@ -348,7 +348,8 @@ class Presence:
         for first in range(0, len(all_), _AT_ONCE):
             await asyncio.gather(*(self._again(*each, aloud=aloud) for each in all_[first : first + _AT_ONCE]))
         if not aloud:
-            await asyncio.sleep(_ROLL_CALL_S)
+            now = asyncio.get_running_loop().time()
+            await asyncio.sleep(max(_ROLL_CALL_S, self._settled_at - now))
         for former in tuple(self._former):
             await self._clear(former, aloud=False)
             await self._forget_node(former)
@@ -386,7 +387,7 @@ class Presence:
         known, dead = await asyncio.gather(
             self._link.call("HKEYS", self._keys.nodes), self._link.call("SMEMBERS", self._keys.dead)
         )
-        early = asyncio.get_running_loop().time() < self._look_from
+        early = asyncio.get_running_loop().time() < self._settled_at
         mine = {self.node, *self._former}
         others = [node for each in known if (node := each.decode()) not in mine and not early]
         leases = await self._link.call("MGET", *map(self._keys.node, others)) if others else []

@@ -238,8 +238,14 @@ class AsyncPublisher(_Publishing):
         rooms = self._rooms_known() or self._take_rooms(await self._call("GET", self._keys.rooms))
         options = rooms(channel)
         await self._started()  # before it is numbered: messages have to go out in the order of their numbers
-        answer = await self._link.call(*self._commands.publishing(self._keys, self._sender, channel, envelope, options))
-        return self._commands.position_in(answer) if options.numbered else None
+        while True:
+            command = self._commands.publishing(self._keys, self._sender, channel, envelope, options)
+            answer = await self._link.call(*command)
+            if not options.numbered:
+                return None
+            if not self._commands.passed(answer):
+                position: Position = self._commands.position_in(answer)
+                return position
 
     async def _connected(self, channel: str) -> bool:
         return bool((await self._call(*self._commands.counting(self._keys, channel)))[-1])

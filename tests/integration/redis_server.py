@@ -169,6 +169,11 @@ class RedisServer:
         found: dict[str, dict[str, int]] = self.command("INFO", "commandstats")
         return {name.removeprefix("cmdstat_"): each["calls"] for name, each in found.items()}
 
+    def errors(self, kind: str) -> int:
+        """How often it has answered with an error."""
+        found: dict[str, Any] = self.command("INFO", "errorstats")
+        return int(found.get(f"errorstat_{kind}", {"count": 0})["count"])
+
     def channels(self, prefix: str) -> set[str]:
         """The channels of rooms that somebody subscribes to."""
         return {as_text(each) for each in self.command("PUBSUB", "CHANNELS", f"{prefix}:{{*")}

@@ -13,6 +13,7 @@ import pytest
 from hubbub import BrokerUnavailable
 from hubbub.brokers.redis import RedisBroker
 from hubbub.brokers.redis.channel import Keys
+from hubbub.brokers.redis.scripts import ALL
 from hubbub.options import History, RoomOptions, RoomTable
 from hubbub.presence import Info
 from hubbub.testing.broker_suite import KEPT, PLAIN, TOLD, Worker
@@ -76,6 +77,61 @@ async def are_present(worker: Worker, **users: int) -> None:
 async def leases(number: float) -> None:
     """Nothing is to happen meanwhile, which is nothing that one could wait for."""
     await asyncio.sleep(number * LEASE_S)
+
+
+async def test_what_is_on_its_way_when_redis_goes_back_does_not_hide_what_it_lost(
+    durable_redis: RedisServer, tmp_path: Path
+) -> None:
+    """It is sent again, with what was confirmed when it was said."""
+    users = [f"user {number}" for number in range(1000)]
+    async with started(durable_redis.url(lease_s=LEASE_S)) as one:
+        await enter(one, "ann")
+        durable_redis.backup(tmp_path / "backup")
+        entering = asyncio.gather(*(enter(one, user) for user in users))
+        await eventually(lambda: own(one)._heard > 100)
+        durable_redis.kill()
+        assert own(one)._heard < 900, "too late: all is confirmed"
+        durable_redis.restore(tmp_path / "backup")
+        durable_redis.start()
+        await entering
+        await are_present(one, ann=1, **dict.fromkeys(users, 1))
+
+
+async def test_who_is_in_grace_when_redis_comes_back_behind_can_still_be_heard_to_leave(
+    durable_redis: RedisServer, tmp_path: Path
+) -> None:
+    async with started(durable_redis.url(lease_s=LEASE_S)) as one:
+        for user in ("ann", "bob", "cyd"):
+            await enter(one, user)
+        durable_redis.backup(tmp_path / "backup")
+        for user in ("ann", "bob"):
+            await one.broker.linger(TOLD, user, f"{user}1", 60.0)
+        durable_redis.kill()
+        durable_redis.restore(tmp_path / "backup")
+        durable_redis.start()
+        await are_present(one, ann=0, bob=0, cyd=1)
+        await leave(one, "ann")
+        await enter(one, "bob", 2)
+        await are_present(one, bob=1, cyd=1)
+        assert await told(one, "ann") == [JOINED, LEFT]
+        assert await told(one, "bob") == [JOINED]
+
+
+async def test_a_connection_that_comes_again_is_not_taken_out_for_what_was_refused_before(
+    own_redis: RedisServer,
+) -> None:
+    async with started(own_redis.url(lease_s=LEASE_S)) as one:
+        await enter(one, "ann")
+        own_redis.command("CONFIG", "SET", "min-replicas-to-write", 1)
+        await leave(one, "ann")
+        with pytest.raises(BrokerUnavailable):
+            await enter(one, "bob")
+        own_redis.command("CONFIG", "SET", "min-replicas-to-write", 0)
+        await enter(one, "ann")
+        await enter(one, "bob")
+        await leases(0.5)  # what is owed is said
+        assert await present(one) == {"ann": 1, "bob": 1}
+        assert await told(one, "ann") == await told(one, "bob") == [JOINED]
 
 
 @pytest.mark.parametrize("down_s", [0.0, 1.2])
@@ -245,6 +301,26 @@ async def test_what_was_passed_by_the_next_is_said_once_more(own_redis: RedisSer
         assert await told(one, "ann") == [JOINED, LEFT]
 
 
+async def test_a_message_that_was_passed_by_the_next_is_published_after_it(own_redis: RedisServer) -> None:
+    """The server has forgotten the scripts, refuses one, is given them by another worker, and takes the next."""
+    with Proxy(own_redis) as proxy:
+        async with started(own_redis.url()) as one, started(own_redis.url(through=proxy)) as other:
+            await other.publish(KEPT, "before")
+            own_redis.command("SCRIPT", "FLUSH")
+            refusals = own_redis.errors("NOSCRIPT")
+            proxy.delay_s = 0.1  # so that what is refused is not known yet
+            first = asyncio.ensure_future(other.publish(KEPT, "first"))
+            await eventually(lambda: own_redis.errors("NOSCRIPT") > refusals)
+            for script in ALL:
+                own_redis.command("SCRIPT", "LOAD", script.text)
+            second = await other.publish_numbered(KEPT, "second")
+            position = await first
+            proxy.delay_s = 0.0
+            assert position is not None
+            assert position.offset == second.offset + 1
+            assert await one.messages(KEPT) == ["before", "second", "first"]
+
+
 async def test_exits_that_are_owed_do_not_keep_a_worker_from_its_lease(own_redis: RedisServer) -> None:
     users = [f"user {number}" for number in range(1500)]
     with Proxy(own_redis) as proxy:
@@ -254,7 +330,7 @@ async def test_exits_that_are_owed_do_not_keep_a_worker_from_its_lease(own_redis
             await asyncio.gather(*(enter(other, user) for user in users))
             own_redis.command("CONFIG", "SET", "min-replicas-to-write", 1)
             await asyncio.gather(*(leave(other, user) for user in users))
-            assert len(own(other)._owed) == len(users)
+            assert len(own(other)._owed[TOLD]) == len(users)
             own_redis.command("CONFIG", "SET", "min-replicas-to-write", 0)
             proxy.delay_s = 0.005  # one after the other they would take longer than a lease
             await are_present(one, ann=1)

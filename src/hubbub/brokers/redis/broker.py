@@ -24,7 +24,7 @@ from ...presence import Info, Member
 from ...tasks import Tasks
 from ..base import Broker, BrokerState, Receiver
 from .channel import Keys, Sender
-from .commands import counting, ordering, position_in, publishing, settings_in
+from .commands import counting, ordering, passed, position_in, publishing, settings_in
 from .inbox import Inbox
 from .link import Link, pool_from
 from .logs import Logs
@@ -201,7 +201,9 @@ class RedisBroker(Broker):
     async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
         options = self._rooms(channel) if keep else _PLAIN
         if options.numbered:
-            return position_in(await self._publish(channel, envelope, options))
+            while passed(answer := await self._publish(channel, envelope, options)):
+                pass
+            return position_in(answer)
         if self._when_away == "local" and not self._commands.up:
             self._keep_local(channel, envelope)
             return None

@@ -27,7 +27,7 @@ IDLE_TTL_S: Final = 300.0
 
 
 def publishing(keys: Keys, sender: Sender, channel: str, envelope: Envelope, options: RoomOptions) -> list[Argument]:
-    """Publishes a message. The answer is its position, where the room has positions (`position_in`)."""
+    """Publishes a message. The answer is its position, where the room has positions (`position_in`, `passed`)."""
     stamp = sender.stamp(scripted=options.numbered)
     name, message = keys.channel(channel), pack(envelope, stamp)
     if not options.numbered:
@@ -51,6 +51,11 @@ def counting(keys: Keys, channel: str) -> list[Argument]:
 def position_in(answer: Any) -> Position:
     """The position that a script gives first."""
     return Position(answer[0].decode(), answer[1])
+
+
+def passed(answer: Any) -> bool:
+    """Whether a message that was numbered was refused, and a later one taken: it needs a new number."""
+    return bool(answer[1] < 0)
 
 
 def said(error: BaseException) -> str:

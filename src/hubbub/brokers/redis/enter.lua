@@ -17,7 +17,7 @@ if how == 'comes' or since >= (entry.t or entry.s) then
   entry.i = ARGV[7]
   entry.t = since ~= entry.s and since or nil
 end
-entry.g[connection] = nil
+entry.c[connection], entry.g[connection] = nil, nil
 if how == 'comes' then entry.g = {} end
 if how == 'lingers' then entry.g[connection] = worker else entry.c[connection] = worker end
 redis.call('HSET', KEYS[1], user, cjson.encode(entry))

@@ -6,6 +6,7 @@ if ARGV[4] == '1' then
 else
   local last = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or -1)
   if last < tonumber(ARGV[3]) then
+    if last >= 0 then redis.call('HSET', KEYS[2], ARGV[1], -1) end -- nothing more is done under this name
     return redis.call('EXISTS', KEYS[3]) == 1 and 'claimed' or 'lost'
   end
 end

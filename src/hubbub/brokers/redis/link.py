@@ -177,12 +177,13 @@ class Link:
         self._unanswerable.clear()
         self._loop = None
 
-    def call(self, *arguments: Argument, patient: bool = False) -> asyncio.Future[Any]:
+    def call(self, *arguments: Argument, patient: bool = False, first: bool = False) -> asyncio.Future[Any]:
         """Calls a command. A plain function: calls are executed in the order in which they are made.
 
         Args:
             arguments: The command and its arguments.
             patient: Wait for as long as it takes.
+            first: Before all that waits, what is to be sent again included, and however much that is.
 
         Raises:
             BrokerUnavailable: Too much waits already, or the link is closed.
@@ -191,18 +192,18 @@ class Link:
         if loop is None or self._task is None:
             raise BrokerUnavailable("the broker is closed")
         call = _Call(arguments, loop.create_future(), inf if patient else loop.time() + self._timeout_s)
-        if self._waiting_bytes and self._waiting_bytes + call.size > MAX_WAITING_BYTES:
+        if self._waiting_bytes and self._waiting_bytes + call.size > MAX_WAITING_BYTES and not first:
             raise BrokerUnavailable(f"{self._waiting_bytes} bytes wait for Redis already, which is the bound")
         self._waiting_bytes += call.size
-        self._waiting.append(call)
+        (self._waiting.appendleft if first else self._waiting.append)(call)
         self._wake_up()
         return call.answer
 
     def run(
-        self, script: Script, keys: Sequence[str], *arguments: Argument, patient: bool = False
+        self, script: Script, keys: Sequence[str], *arguments: Argument, patient: bool = False, first: bool = False
     ) -> asyncio.Future[Any]:
         """Calls a script. Otherwise as `call`."""
-        return self.call("EVALSHA", script.sha, len(keys), *keys, *arguments, patient=patient)
+        return self.call("EVALSHA", script.sha, len(keys), *keys, *arguments, patient=patient, first=first)
 
     def tell(self, *arguments: Argument) -> None:
         """Sends a command that is answered by pushes, while there is a connection; else it is lost."""

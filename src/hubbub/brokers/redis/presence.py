@@ -98,6 +98,7 @@ class Presence:
         self._link = link
         self._keys = keys
         self._lease_ms = int(lease_s * 1000 * _LEASE_SHARE)
+        self._look_every_s = lease_s / CHECKS
         self._sender = sender
         self._rooms = rooms
         self._tasks = tasks
@@ -105,26 +106,29 @@ class Presence:
         self._heard = 0  # the last one that Redis confirmed
         self._mine: dict[str, dict[str, dict[str, _Mine]]] = {}  # by room, user and connection
         self._entering: Counter[str] = Counter()
-        self._owed: dict[tuple[str, str, str], None] = {}  # exits that Redis refused: room, user, connection
+        self._owed: dict[str, dict[tuple[str, str], _Mine | None]] = {}  # exits that were refused, by room
         self._unsaid: Literal["aloud", "silently"] | None = None  # how all is to be said again, until it is
         self._former: set[str] = set()  # names under which Redis may have what is not so any more
         self._recovery: asyncio.Task[None] | None = None
-        self._failure: BrokerUnavailable | None = None  # of the recovery
+        self._failure = ""  # of the recovery
         self._settling: asyncio.Task[None] | None = None
         self._missed: dict[str, int] = {}  # workers without a lease: in how many looks
-        self._settled_at = 0.0
+        self._looked_at = self._settled_at = 0.0
 
     # This worker's connections
 
     async def enter(self, room: str, user: str, connection_id: str, info: Info) -> None:
         mine = _Mine(dumps(info), datetime.now(UTC).isoformat())
         await self._recovered()
+        self._pay(room, user, connection_id)
         self._entering[room] += 1
+        was_up, reconnects = self._link.up, self._link.reconnects
         try:
             while not await self._enter(room, user, connection_id, mine, "comes", aloud=True):
                 await self._recover()
         except BaseException:
-            self._owed[room, user, connection_id] = None  # it may have got there
+            if was_up or self._link.up or self._link.reconnects != reconnects:  # it may have got there
+                self._owe(room, user, connection_id, None)
             raise
         finally:
             self._entering[room] -= 1
@@ -160,7 +164,7 @@ class Presence:
             self._forget(room, user, connection_id)
             if not self._owed and isinstance(error, BrokerUnavailable):
                 logger.warning("who leaves can't be said now, and will be: %s", str(error))
-            self._owed[room, user, connection_id] = None
+            self._owe(room, user, connection_id, mine)
             if not isinstance(error, BrokerUnavailable):
                 raise
 
@@ -169,7 +173,7 @@ class Presence:
         return await self._say(ENTER, room, user, connection_id, mine.info, mine.since, how, tells=tells)
 
     async def _exit(self, room: str, user: str, connection_id: str) -> bool:
-        last = "" if room in self._mine or room in self._entering or self._owed else "1"
+        last = "" if room in self._mine or room in self._entering or room in self._owed else "1"
         return await self._say(EXIT, room, user, connection_id, last, tells="user_left", patient=True)
 
     async def _say(
@@ -226,6 +230,16 @@ class Presence:
                 del self._mine[room]
         return mine
 
+    def _owe(self, room: str, user: str, connection_id: str, mine: _Mine | None) -> None:
+        self._owed.setdefault(room, {})[user, connection_id] = mine
+
+    def _pay(self, room: str, user: str, connection_id: str) -> _Mine | None:
+        owed = self._owed.get(room, {})
+        mine = owed.pop((user, connection_id), None)
+        if not owed:
+            self._owed.pop(room, None)
+        return mine
+
     # The fleet's
 
     async def members(self, room: str) -> list[Member]:
@@ -253,16 +267,25 @@ class Presence:
         except BaseException:
             self._missed.clear()  # nobody can renew now, perhaps
             raise
+        for former in self._former:  # until it is cleared, nobody else is to
+            self._ignore(self._link.call("SET", self._keys.node(former), "1", "PX", self._lease_ms))
         if known != _KEPT or self._unsaid is not None:
             self._recover_soon()
         elif self._owed and (self._settling is None or self._settling.done()):
             self._settling = self._tasks.spawn(self._settle(), "say who left")
-        await self._look()
+        now = asyncio.get_running_loop().time()
+        if now - self._looked_at > 0.9 * self._look_every_s:  # sooner, it were not the time that the others have
+            self._looked_at = now
+            await self._look()
 
     def connected_anew(self) -> None:
-        """The connection was lost: others may be without theirs for a while."""
+        """The connection was lost: Redis may have lost what it had confirmed, and others may be without theirs still.
+
+        What is sent again was numbered long ago, and does not say what was confirmed since. So the lease comes first.
+        """
         self._missed.clear()
         self._settled_at = asyncio.get_running_loop().time() + _SETTLES_S
+        self._ignore(self._ask_for_lease(first=True))
 
     async def writable(self) -> None:
         """Raises BrokerUnavailable where the server answers but takes nothing: it is full, or has no replicas."""
@@ -288,10 +311,13 @@ class Presence:
 
     async def _lease(self, *, new: bool = False) -> bytes:
         """Takes or renews the lease; gives what became of the name."""
+        answer: bytes = await self._ask_for_lease(new=new)
+        return answer
+
+    def _ask_for_lease(self, *, new: bool = False, first: bool = False) -> asyncio.Future[Any]:
         keys = self._keys.node(self.node), self._keys.nodes, self._keys.claimed(self.node)
         number = self._said if new else self._heard
-        answer: bytes = await self._link.run(LEASE, keys, self.node, self._lease_ms, number, "1" if new else "")
-        return answer
+        return self._link.run(LEASE, keys, self.node, self._lease_ms, number, "1" if new else "", first=first)
 
     # Saying it again
 
@@ -305,8 +331,8 @@ class Presence:
         await asyncio.wait((recovery,))
         if recovery.cancelled() or recovery.exception() is not None:
             raise BrokerUnavailable("the broker is closed, or has failed")
-        if self._failure is not None:
-            raise self._failure
+        if self._failure:
+            raise BrokerUnavailable(self._failure)
 
     async def _recovered(self) -> None:
         """Waits where all is being said again: who comes and goes is announced after that."""
@@ -315,7 +341,7 @@ class Presence:
 
     def _recover_soon(self) -> asyncio.Task[None]:
         if self._recovery is None or self._recovery.done():
-            self._failure = None
+            self._failure = ""
             self._recovery = self._tasks.spawn(self._try_to_say_again(), "say again")
         return self._recovery
 
@@ -323,24 +349,30 @@ class Presence:
         try:
             await self._say_again()
         except BrokerUnavailable as error:
-            self._failure = BrokerUnavailable(str(error))  # without its frames
+            self._failure = str(error)
             logger.debug("what Redis lost can't be said again yet: %s", str(error))
 
     async def _say_again(self) -> None:
         known = await self._lease()
         if known != _KEPT:
-            self._unsaid = "aloud" if known == _CLAIMED else "silently"
             if known == _CLAIMED:
+                self._unsaid = "aloud"
                 logger.warning("this worker was taken for dead: its users may have been said to have left")
             else:
+                self._unsaid = self._unsaid or "silently"
                 self._former.add(self.node)
             self.node = _new_name()
             await self._lease(new=True)
-            if self._unsaid == "silently":
+            if known != _CLAIMED:
                 await self._link.call("PUBLISH", self._keys.workers, pack_roll_call())
         if self._unsaid is None:
             return
         aloud = self._unsaid == "aloud"
+        if not aloud:  # said again, so that it can be heard that they leave
+            for room, owed in self._owed.items():
+                for (user, name), mine in owed.items():
+                    if mine is not None:
+                        self._remember(room, user, name, _lingering(mine, 0.0))
         all_ = [
             (room, user, name) for room, users in self._mine.items() for user, names in users.items() for name in names
         ]
@@ -369,16 +401,23 @@ class Presence:
 
     async def _settle(self) -> None:
         """Says who left when Redis could not be told."""
-        owed = tuple(self._owed)
+        owed = [(room, *each) for room, owed in self._owed.items() for each in owed]
         try:
             for first in range(0, len(owed), _AT_ONCE):
-                await asyncio.gather(*map(self._settle_one, owed[first : first + _AT_ONCE]))
+                await asyncio.gather(*(self._settle_one(*each) for each in owed[first : first + _AT_ONCE]))
         except BrokerUnavailable as error:
             logger.debug("who left can't be said yet: %s", str(error))
 
-    async def _settle_one(self, each: tuple[str, str, str]) -> None:
-        if each in self._owed and await self._exit(*each):
-            self._owed.pop(each, None)
+    async def _settle_one(self, room: str, user: str, connection_id: str) -> None:
+        if (user, connection_id) not in self._owed.get(room, {}):
+            return
+        mine, done = self._pay(room, user, connection_id), False
+        self._forget(room, user, connection_id)
+        try:
+            done = await self._exit(room, user, connection_id)
+        finally:
+            if not done:
+                self._owe(room, user, connection_id, mine)
 
     # The others' leases
 
@@ -442,6 +481,11 @@ class Presence:
     async def _forget_node(self, node: str) -> None:
         keys = self._keys.node(node), self._keys.node_rooms(node)
         await asyncio.gather(self._link.call("HDEL", self._keys.nodes, node), self._link.call("DEL", *keys))
+
+    @staticmethod
+    def _ignore(answer: asyncio.Future[Any]) -> None:
+        """Marks a failure as seen: what it was for is done again."""
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 def _new_name() -> str:

@@ -1,16 +1,21 @@
 -- Numbers a message, keeps it, and publishes it, all or nothing. One that was published before is only answered.
 -- KEYS: head, log, sent. ARGV: channel, message, its number, epoch for a new numbering, ttl in ms, size (0 keeps none).
--- Gives epoch and offset.
+-- Gives epoch and offset; the offset -1 where it was passed: it is not kept, but an earlier one of its sender is. Then
+-- it was refused once, and is to be published under a new number.
 local ttl, size = tonumber(ARGV[5]), tonumber(ARGV[6])
 local epoch, offset = head_of(KEYS[1], KEYS[2], ARGV[4], ttl)
 local sent = redis.call('GET', KEYS[3])
 if sent then
   local last, place = string.match(sent, '^(%d+) (%d+)$')
   if tonumber(last) >= tonumber(ARGV[3]) then
-    local stamp = string.sub(ARGV[2], 3, 18)
     if last ~= ARGV[3] then
+      local sender = string.sub(ARGV[2], 3, 10)
       for _, entry in ipairs(redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1000)) do
-        if string.sub(entry[2][2], 3, 18) == stamp then place = offset_of(entry[1]); break end
+        if string.sub(entry[2][2], 3, 10) == sender then
+          local number = struct.unpack('>I8', string.sub(entry[2][2], 11, 18))
+          if number < tonumber(ARGV[3]) then return {epoch, -1} end
+          if number == tonumber(ARGV[3]) then place = offset_of(entry[1]); break end
+        end
       end
     end
     return {epoch, tonumber(place)}

@@ -15,7 +15,7 @@ from hubbub import AsyncPublisher, BrokerUnavailable, InvalidArgument, Publisher
 from hubbub.brokers import Broker, broker_from
 from hubbub.brokers.redis import RedisBroker
 from hubbub.brokers.redis.channel import Keys
-from hubbub.brokers.redis.presence import Presence
+from hubbub.brokers.redis.leases import Leases
 from hubbub.codec import encode
 from hubbub.envelope import Envelope
 from hubbub.options import History, RoomOptions, RoomTable
@@ -288,11 +288,11 @@ async def test_a_worker_that_cleans_up_for_long_keeps_its_own_lease(
 ) -> None:
     began: list[str] = []
 
-    async def for_ever(self: Presence, node: str, *, aloud: bool) -> None:
+    async def for_ever(self: Leases, node: str, *, aloud: bool) -> None:
         began.append(node)
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(Presence, "_clear", for_ever)
+    monkeypatch.setattr(Leases, "clear", for_ever)
     prefix = fresh_prefix()
     redis.command("SADD", Keys(prefix).dead, "somebody")
     broker = RedisBroker(redis.url(prefix=prefix, lease_s=3.0))

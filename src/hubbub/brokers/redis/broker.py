@@ -26,9 +26,10 @@ from ..base import Broker, BrokerState, Receiver
 from .channel import Keys, Sender
 from .commands import counting, ordering, passed, position_in, publishing, settings_in
 from .inbox import Inbox
+from .leases import CHECKS
 from .link import Link, pool_from
 from .logs import Logs
-from .presence import CHECKS, Presence
+from .presence import Presence
 
 logger = logging.getLogger("hubbub")
 

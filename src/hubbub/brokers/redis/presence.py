@@ -6,9 +6,8 @@ its name. So what comes a second time, or late over a connection that was given 
 next without being done is said once more; and a worker learns with the next that it says, or the next renewal, when
 Redis has lost any of it.
 
-A worker whose lease is missing in three looks in a row is taken for dead: whoever claims it first takes its connections
-out, and says who left by that. The claim looks at the lease once more and ends the name, in one step. So a worker that
-was frozen and comes back before that has lost nothing.
+A worker whose lease runs out is taken for dead, and its connections are taken out by another (`leases`). One that was
+frozen and comes back before that has lost nothing.
 
 A worker whose name is gone takes a new one, and says all its connections again: aloud where it was claimed, since the
 rooms heard that they left; in silence where Redis lost its data, since nobody did. What Redis still has under the
@@ -22,40 +21,27 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import orjson
 
-from ...codec import Kind, Payload, dumps
-from ...envelope import Envelope
+from ...codec import dumps
 from ...errors import BrokerUnavailable
 from ...options import RoomTable
-from ...presence import Info, Member, announcement
+from ...presence import Info, Member
 from ...tasks import Tasks
-from .channel import Keys, Sender, pack, pack_roll_call
+from .announcing import SILENCE, Announcer, Tells
+from .channel import Keys, Sender, pack_roll_call
+from .leases import LEASE_SHARE, Leases, pairs
 from .link import Link
-from .scripts import CLAIM, CLEAR, ENTER, EXIT, LEASE, LINGER, Script
+from .scripts import ENTER, EXIT, LEASE, LINGER, Script
 
 logger = logging.getLogger("hubbub")
-
-CHECKS: Final = 8
-"""How often a lease is renewed, and those of others are looked at, in ``lease_s``."""
-
-_LEASE_SHARE: Final = 5 / 8
-"""What of ``lease_s`` a lease lasts. The rest is for the looks."""
-
-_LOOKS: Final = 3
-"""After a pause of Redis itself all leases are gone: who works has renewed its own twice by the third look."""
-
-_SETTLES_S: Final = 2.0
-"""After Redis was away: until all are connected again. The longest backoff, and time to connect."""
 
 _ROLL_CALL_S: Final = 0.2
 """What others have, once connected, to say who is with them where Redis lost it. Nobody is announced before."""
 
-_SCAN: Final = 500
 _AT_ONCE: Final = 500
 
 _KEPT: Final = b"kept"
@@ -65,12 +51,6 @@ _UNKNOWN: Final = 0
 _PASSED: Final = 2
 
 _How: TypeAlias = Literal["comes", "here", "lingers"]
-_Tells: TypeAlias = Literal["user_joined", "user_left"]
-
-_Told: TypeAlias = tuple[str, bytes, bytes]
-"""Of an announcement the channel, head and tail."""
-
-_SILENCE: Final[_Told] = ("", b"", b"")
 
 
 class _Mine(NamedTuple):
@@ -97,10 +77,9 @@ class Presence:
         self.node = _new_name()
         self._link = link
         self._keys = keys
-        self._lease_ms = int(lease_s * 1000 * _LEASE_SHARE)
-        self._look_every_s = lease_s / CHECKS
-        self._sender = sender
-        self._rooms = rooms
+        self._lease_ms = int(lease_s * 1000 * LEASE_SHARE)
+        self._announcer = Announcer(keys, sender, rooms)
+        self._leases = Leases(link, keys, lease_s, self._announcer, tasks)
         self._tasks = tasks
         self._said = 0  # the number of what was said last
         self._heard = 0  # the last one that Redis confirmed
@@ -112,8 +91,6 @@ class Presence:
         self._recovery: asyncio.Task[None] | None = None
         self._failure = ""  # of the recovery
         self._settling: asyncio.Task[None] | None = None
-        self._missed: dict[str, int] = {}  # workers without a lease: in how many looks
-        self._looked_at = self._settled_at = 0.0
 
     # This worker's connections
 
@@ -169,7 +146,7 @@ class Presence:
                 raise
 
     async def _enter(self, room: str, user: str, connection_id: str, mine: _Mine, how: _How, *, aloud: bool) -> bool:
-        tells: _Tells | None = "user_joined" if aloud else None
+        tells: Tells | None = "user_joined" if aloud else None
         return await self._say(ENTER, room, user, connection_id, mine.info, mine.since, how, tells=tells)
 
     async def _exit(self, room: str, user: str, connection_id: str) -> bool:
@@ -183,7 +160,7 @@ class Presence:
         user: str,
         connection_id: str,
         *arguments: Any,
-        tells: _Tells | None = None,
+        tells: Tells | None = None,
         patient: bool = False,
     ) -> bool:
         """Says something of a connection. It is numbered and on its way before the first await.
@@ -192,7 +169,7 @@ class Presence:
             False where Redis does not know this worker, or not all that it said: nothing was done.
         """
         while True:
-            told = self._announcement(tells, room, user) if tells is not None else _SILENCE
+            told = self._announcer.tell(tells, room, user) if tells is not None else SILENCE
             self._said += 1
             node, number = self.node, self._said
             keys = self._keys.here(room), self._keys.nodes, self._keys.node_rooms(node)
@@ -205,14 +182,6 @@ class Presence:
             self._heard = max(self._heard, number)
             if answer != _PASSED:
                 return True
-
-    def _announcement(self, kind: _Tells, room: str, user: str) -> _Told:
-        if not self._rooms(room).announce:
-            return _SILENCE
-        told = announcement(kind, room, user)
-        stamp = self._sender.stamp(scripted=True)
-        head = pack(Envelope(Payload(Kind.JSON, told.head)), stamp)  # the payload is last, and goes on
-        return self._keys.channel(room), head, told.tail
 
     def _names(self, room: str, user: str) -> dict[str, _Mine]:
         return self._mine.get(room, {}).get(user, {})
@@ -243,7 +212,7 @@ class Presence:
     # The fleet's
 
     async def members(self, room: str) -> list[Member]:
-        entries = _pairs(await self._link.call("HGETALL", self._keys.here(room)))
+        entries = pairs(await self._link.call("HGETALL", self._keys.here(room)))
         members = [_member(user.decode(), orjson.loads(text)) for user, text in entries]
         return sorted(members, key=lambda member: member.since)
 
@@ -265,7 +234,7 @@ class Presence:
         try:
             known = await self._lease()
         except BaseException:
-            self._missed.clear()  # nobody can renew now, perhaps
+            self._leases.doubt()
             raise
         for former in self._former:  # until it is cleared, nobody else is to
             self._ignore(self._link.call("SET", self._keys.node(former), "1", "PX", self._lease_ms))
@@ -273,18 +242,14 @@ class Presence:
             self._recover_soon()
         elif self._owed and (self._settling is None or self._settling.done()):
             self._settling = self._tasks.spawn(self._settle(), "say who left")
-        now = asyncio.get_running_loop().time()
-        if now - self._looked_at > 0.9 * self._look_every_s:  # sooner, it were not the time that the others have
-            self._looked_at = now
-            await self._look()
+        await self._leases.look({self.node, *self._former})
 
     def connected_anew(self) -> None:
         """The connection was lost: Redis may have lost what it had confirmed, and others may be without theirs still.
 
         What is sent again was numbered long ago, and does not say what was confirmed since. So the lease comes first.
         """
-        self._missed.clear()
-        self._settled_at = asyncio.get_running_loop().time() + _SETTLES_S
+        self._leases.connected_anew()
         self._ignore(self._ask_for_lease(first=True))
 
     async def writable(self) -> None:
@@ -297,7 +262,7 @@ class Presence:
         They see one end for all, that of the longest grace.
         """
         if not self._mine and not self._owed:
-            await self._forget_node(self.node)
+            await self._leases.forget(self.node)
             return
         now = asyncio.get_running_loop().time()
         left_s = [
@@ -381,10 +346,10 @@ class Presence:
             await asyncio.gather(*(self._again(*each, aloud=aloud) for each in all_[first : first + _AT_ONCE]))
         if not aloud:
             now = asyncio.get_running_loop().time()
-            await asyncio.sleep(max(_ROLL_CALL_S, self._settled_at - now))
+            await asyncio.sleep(max(_ROLL_CALL_S, self._leases.settled_at - now))
         for former in tuple(self._former):
-            await self._clear(former, aloud=False)
-            await self._forget_node(former)
+            await self._leases.clear(former, aloud=False)
+            await self._leases.forget(former)
             self._former.discard(former)
         self._unsaid = None
 
@@ -419,69 +384,6 @@ class Presence:
             if not done:
                 self._owe(room, user, connection_id, mine)
 
-    # The others' leases
-
-    async def _look(self) -> None:
-        """Looks for workers that are gone, and takes their connections out."""
-        known, dead = await asyncio.gather(
-            self._link.call("HKEYS", self._keys.nodes), self._link.call("SMEMBERS", self._keys.dead)
-        )
-        early = asyncio.get_running_loop().time() < self._settled_at
-        mine = {self.node, *self._former}
-        others = [node for each in known if (node := each.decode()) not in mine and not early]
-        leases = await self._link.call("MGET", *map(self._keys.node, others)) if others else []
-        missing = [node for node, lease in zip(others, leases, strict=True) if lease is None]
-        self._missed = {node: self._missed.get(node, 0) + 1 for node in missing}
-        gone = [node for node, looks in self._missed.items() if looks >= _LOOKS]
-        for node in (*gone, *(each.decode() for each in dead)):
-            if await self._claimed(node):
-                self._tasks.spawn(self._take_out(node), "take out")
-
-    async def _claimed(self, node: str) -> bool:
-        """Ends the name of a worker that has no lease; of several who would, one does."""
-        keys = self._keys
-        names = keys.node(node), keys.nodes, keys.claimed(node), keys.cleaner(node), keys.dead
-        return bool(await self._link.run(CLAIM, names, node, self._lease_ms))
-
-    async def _take_out(self, node: str) -> None:
-        try:
-            await self._clear(node, aloud=True)
-            await asyncio.gather(
-                self._link.call("SREM", self._keys.dead, node),
-                self._link.call("DEL", self._keys.node_rooms(node), self._keys.cleaner(node)),
-            )
-        except BrokerUnavailable as error:
-            logger.debug("a worker that is gone is not taken out yet: %s", str(error))
-
-    async def _clear(self, node: str, *, aloud: bool) -> None:
-        """Takes out what is kept under a name."""
-        rooms = [each.decode() for each in await self._link.call("SMEMBERS", self._keys.node_rooms(node))]
-        if rooms and aloud:
-            logger.warning("a worker is gone: taking its users out of %d rooms", len(rooms))
-        for room in rooms:
-            cursor: bytes | str = "0"
-            while True:
-                cursor, found = await self._link.call("HSCAN", self._keys.here(room), cursor, "COUNT", _SCAN)
-                await asyncio.gather(
-                    *(
-                        self._clear_one(node, room, user.decode(), connection_id, aloud=aloud)
-                        for user, text in _pairs(found)
-                        for connection_id in _connections_on(node, text)
-                    )
-                )
-                if aloud:
-                    await self._link.call("PEXPIRE", self._keys.cleaner(node), self._lease_ms)
-                if cursor in (b"0", "0", 0):
-                    break
-
-    async def _clear_one(self, node: str, room: str, user: str, connection_id: str, *, aloud: bool) -> None:
-        told = self._announcement("user_left", room, user) if aloud else _SILENCE
-        await self._link.run(CLEAR, (self._keys.here(room),), node, user, connection_id, *told)
-
-    async def _forget_node(self, node: str) -> None:
-        keys = self._keys.node(node), self._keys.node_rooms(node)
-        await asyncio.gather(self._link.call("HDEL", self._keys.nodes, node), self._link.call("DEL", *keys))
-
     @staticmethod
     def _ignore(answer: asyncio.Future[Any]) -> None:
         """Marks a failure as seen: what it was for is done again."""
@@ -494,18 +396,6 @@ def _new_name() -> str:
 
 def _lingering(mine: _Mine, grace_s: float) -> _Mine:
     return mine._replace(lingers_until=asyncio.get_running_loop().time() + grace_s)
-
-
-def _pairs(answer: Any) -> Iterable[tuple[bytes, bytes]]:
-    """The pairs of a hash, which RESP3 gives as a map and scripts and scans as a list."""
-    if isinstance(answer, dict):
-        return answer.items()
-    return zip(answer[::2], answer[1::2], strict=True)
-
-
-def _connections_on(node: str, text: bytes) -> list[str]:
-    entry = orjson.loads(text)
-    return [name for names in (entry["c"], entry["g"]) for name, on in names.items() if on == node]
 
 
 def _member(user: str, entry: dict[str, Any]) -> Member:

@@ -301,6 +301,19 @@ async def test_what_was_passed_by_the_next_is_said_once_more(own_redis: RedisSer
         assert await told(one, "ann") == [JOINED, LEFT]
 
 
+async def test_who_entered_as_the_worker_ended_and_did_not_hear_of_it_is_taken_out(own_redis: RedisServer) -> None:
+    with Proxy(own_redis) as proxy:
+        async with started(own_redis.url(lease_s=LEASE_S)) as one:
+            async with started(own_redis.url(through=proxy, lease_s=LEASE_S)) as ending:
+                proxy.lose("answers")
+                entering = asyncio.ensure_future(enter(ending, "ann"))
+                await are_present(one, ann=1)
+            with pytest.raises(BrokerUnavailable):
+                await entering
+            await are_present(one)
+            assert await told(one, "ann") == [JOINED, LEFT]
+
+
 async def test_a_message_that_was_passed_by_the_next_is_published_after_it(own_redis: RedisServer) -> None:
     """The server has forgotten the scripts, refuses one, is given them by another worker, and takes the next."""
     with Proxy(own_redis) as proxy:

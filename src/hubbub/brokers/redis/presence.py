@@ -83,6 +83,7 @@ class Presence:
         self._tasks = tasks
         self._said = 0  # the number of what was said last
         self._heard = 0  # the last one that Redis confirmed
+        self._saying = 0  # how much waits to be confirmed
         self._mine: dict[str, dict[str, dict[str, _Mine]]] = {}  # by room, user and connection
         self._entering: Counter[str] = Counter()
         self._owed: dict[str, dict[tuple[str, str], _Mine | None]] = {}  # exits that were refused, by room
@@ -174,9 +175,13 @@ class Presence:
             node, number = self.node, self._said
             keys = self._keys.here(room), self._keys.nodes, self._keys.node_rooms(node)
             numbers = node, number, self._heard
-            answer = await self._link.run(
-                script, keys, *numbers, room, user, connection_id, *arguments, *told, patient=patient
-            )
+            self._saying += 1
+            try:
+                answer = await self._link.run(
+                    script, keys, *numbers, room, user, connection_id, *arguments, *told, patient=patient
+                )
+            finally:
+                self._saying -= 1
             if answer == _UNKNOWN:
                 return False
             self._heard = max(self._heard, number)
@@ -261,7 +266,7 @@ class Presence:
 
         They see one end for all, that of the longest grace.
         """
-        if not self._mine and not self._owed:
+        if not self._mine and not self._owed and not self._saying:
             await self._leases.forget(self.node)
             return
         now = asyncio.get_running_loop().time()

@@ -55,12 +55,12 @@ class Sender:
 
     def __init__(self) -> None:
         self.id = secrets.token_bytes(SENDER_BYTES)
-        self._numbers = {self.id: 0, secrets.token_bytes(SENDER_BYTES): 0}
+        self._ids = self.id, secrets.token_bytes(SENDER_BYTES)
+        self._numbers = [0, 0]
 
     def stamp(self, *, scripted: bool) -> Stamp:
-        sender = tuple(self._numbers)[scripted]
-        self._numbers[sender] += 1
-        return Stamp(sender, self._numbers[sender])
+        self._numbers[scripted] += 1
+        return Stamp(self._ids[scripted], self._numbers[scripted])
 
 
 class Canary(NamedTuple):

@@ -26,6 +26,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 
 import hubbub
+from tests.integration.endpoints import free_port
 from tests.integration.redis_server import RedisServer, fresh_prefix
 from tests.integration.support import DEADLINE_S, closed, eventually, receive
 from tests.integration.test_shutdown import accepts
@@ -34,7 +35,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform == "win32", rea
 
 CHECKOUT = Path(__file__).parents[2]
 RUN = ("hubbub", "run", "app:app", "--port", "0")
-LISTENING = re.compile(r"(?:running on|Listening at:) http://127\.0\.0\.1:(\d+)")
+LISTENING = re.compile(r"(?:running on|Listening at:) http://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)")
 
 APP = """
 import os
@@ -413,14 +414,20 @@ def need_nginx() -> str:
 
 
 @asynccontextmanager
-async def behind_nginx(nginx: str, server: Server, folder: Path) -> AsyncIterator[Server]:
-    """nginx with the configuration of the docs, but for the ports."""
+async def behind_nginx(nginx: str, server: Server, folder: Path, *, machines: int = 1) -> AsyncIterator[Server]:
+    """nginx with the configuration of the docs, but for the ports.
+
+    With two machines, the second one is the same server at another address.
+    """
     site = (CHECKOUT / "examples" / "nginx.conf").read_text()
+    replaced = [("listen 80;", "listen 127.0.0.1:{nginx};"), ("server 127.0.0.1:8000", "server 127.0.0.1:{app}")]
+    if machines == 2:
+        replaced.append(("# server 10.0.0.2:8000", "server 127.0.0.2:{app}"))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
-    for printed, ours in (("listen 80;", f"listen 127.0.0.1:{port};"), ("127.0.0.1:8000", f"127.0.0.1:{server.port}")):
+    for printed, ours in replaced:
         assert printed in site
-        site = site.replace(printed, ours)
+        site = site.replace(printed, ours.format(nginx=port, app=server.port))
     (folder / "site.conf").write_text(site)
     temporary = "".join(
         f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -472,6 +479,32 @@ async def test_behind_nginx(need_nginx: str, tmp_path: Path) -> None:
         await server.ended()
         assert (await proxy.get("/ready"))[0] == 502
         assert "Traceback" not in server.output, server.output
+
+
+@pytest.mark.parametrize("machines", [1, 2])
+async def test_every_socket_comes_back_through_nginx_once_the_servers_are_restarted(
+    machines: int, need_nginx: str, tmp_path: Path
+) -> None:
+    """Also where they tried while all servers were down, and nothing but sockets was asked for since."""
+    program, *_ = RUN
+    arguments = ["run", "app:app", "--host", "0.0.0.0", "--port", str(free_port()), "--drain-s", "0"]
+    async with AsyncExitStack() as stack:
+        async with serving(tmp_path, program, *arguments) as server:
+            behind = behind_nginx(need_nginx, server, tmp_path, machines=machines)
+            proxy = await stack.enter_async_context(behind)
+            async with proxy.crowd(6) as crowd:
+                for each in crowd:
+                    await welcomed(each)
+                server.process.terminate()
+                assert [end.code for end in await asyncio.gather(*map(end_of, crowd))] == [1012] * 6
+            await server.ended()
+        for _ in range(6):
+            with pytest.raises(websockets.InvalidStatus, match="502"):
+                async with proxy.client("/ws/early"):
+                    pass
+        async with serving(tmp_path, program, *arguments), proxy.crowd(6) as crowd:
+            for each in crowd:
+                await welcomed(each)
 
 
 def test_the_docs_print_the_configuration_that_is_tested() -> None:

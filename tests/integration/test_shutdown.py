@@ -101,10 +101,10 @@ READERS = ["/receiving", "/hand-written", "/pushing", "/waiting"]
 class Process:
     """A uvicorn process over a file of its own."""
 
-    def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, app: Path, output: Path) -> None:
         self.process = process
-        self.app = folder / "app.py"
-        self._output = folder / "output"
+        self.app = app
+        self._output = output
         self.port = 0
 
     @property
@@ -117,6 +117,16 @@ class Process:
         await eventually(lambda: "Application startup complete." in self.output, timeout_s=15)
         self.port = int(running.findall(self.output)[0])
         await eventually(lambda: accepts(self.port))  # where a parent binds the port, its children listen, a bit later
+
+    async def watching(self) -> None:
+        """Waits until the reloader watches: it begins to after it has started the server, and misses earlier edits."""
+        await eventually(lambda: "watcher: " in self.output)  # watchfiles says so where WATCHFILES_DEBUG is set
+
+    def edit(self, old: str, new: str) -> None:
+        """Replaces the app's file by a changed one, in one step: half a file is never there to be loaded."""
+        edited = self.app.with_suffix(".edited")
+        edited.write_text(self.app.read_text().replace(old, new))
+        edited.replace(self.app)
 
     @asynccontextmanager
     async def connected(self, path: str) -> AsyncIterator[ClientConnection]:
@@ -155,18 +165,20 @@ async def accepts(port: int) -> bool:
 
 @asynccontextmanager
 async def uvicorn_process(folder: Path, *options: str, limits: str = QUICK) -> AsyncIterator[Process]:
-    (folder / "app.py").write_text(APP.replace("LIMITS", limits))
+    app = folder / "app" / "app.py"  # alone in its folder, which a reloader watches
+    app.parent.mkdir()
+    app.write_text(APP.replace("LIMITS", limits))
     source = str(Path(hubbub.__file__).parents[1])
     with (folder / "output").open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "uvicorn", "app:app", "--port", "0", *options),
-            cwd=folder,
+            cwd=app.parent,
             stdout=output,
             stderr=output,
-            env={**os.environ, "PYTHONPATH": source, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONPATH": source, "PYTHONUNBUFFERED": "1", "WATCHFILES_DEBUG": "1"},
             start_new_session=True,
         )
-    running = Process(process, folder)
+    running = Process(process, app, folder / "output")
     try:
         await running.listening()
         yield running
@@ -218,9 +230,10 @@ async def test_ctrl_c_with_every_kind_of_socket_open_and_the_default_limits(tmp_
 async def test_reload_closes_with_1012_and_starts_again(tmp_path: Path) -> None:
     async with uvicorn_process(tmp_path, "--reload") as server, server.not_reading():
         async with server.connected("/receiving") as receiving, server.connected("/pushing") as pushing:
+            await server.watching()
             since = time.monotonic()
             # Of another length: Python takes a file of the same second and length for the one that it has compiled.
-            server.app.write_text(server.app.read_text().replace("VERSION = 1", "VERSION = 22"))
+            server.edit("VERSION = 1", "VERSION = 22")
             assert [await code_of(receiving), await code_of(pushing)] == [1012, 1012]
             await eventually(lambda: server.output.count("Application startup complete.") == 2, timeout_s=15)
             assert time.monotonic() - since < 15

@@ -17,13 +17,14 @@ from typing import NamedTuple
 from .errors import InvalidArgument, shown
 
 _ACCEPTED = (
-    "'https://app.example', 'https://app.example:8443', 'https://*.app.example' (its subdomains), 'null', "
-    "or '*' (every page of the web)"
+    "'https://app.example', 'https://app.example:8443', 'https://*.app.example' (its subdomains), 'file://' and other "
+    "schemes of apps, 'null', or '*' (every page of the web)"
 )
 _HOST = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+"
-_ORIGIN = re.compile(rf"([A-Za-z][A-Za-z0-9+.-]*)://({_HOST})(?::([0-9]{{1,5}}))?")
+_ORIGIN = re.compile(rf"([A-Za-z][A-Za-z0-9+.-]*)://(?:({_HOST})(?::([0-9]{{1,5}}))?)?")
 _AUTHORITY = re.compile(rf"({_HOST})(?::([0-9]{{1,5}}))?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_SPECIAL = frozenset((*_DEFAULT_PORTS, "ws", "wss", "ftp"))  # the schemes that have a host: WHATWG URL section 3.1
 _MAX_SHOWN = 300  # a host has at most 253 characters
 
 
@@ -44,7 +45,8 @@ class OriginPolicy:
     Args:
         allowed: Origins to let in besides one's own: ``"https://app.example"``, ``"https://app.example:8443"``,
             ``"https://*.app.example"`` (every subdomain, not ``app.example`` itself), ``"null"``, or ``"*"`` for all.
-            Names that are not ASCII are written as browsers send them, ``xn--…``.
+            Apps in a shell have schemes of their own: ``"file://"``, ``"capacitor://localhost"``. Names that are not
+            ASCII are written as browsers send them, ``xn--…``.
 
     Raises:
         InvalidArgument: An entry is none of these.
@@ -69,7 +71,12 @@ class OriginPolicy:
             self._null = True
         elif isinstance(entry, str) and (origin := _parse(entry)) is not None:
             self._origins.add(origin)
-        elif isinstance(entry, str) and "://*." in entry and (base := _parse(entry.replace("*.", "", 1))) is not None:
+        elif (
+            isinstance(entry, str)
+            and "://*." in entry
+            and (base := _parse(entry.replace("*.", "", 1))) is not None
+            and base.host
+        ):
             self._wildcards.add(base._replace(host=f".{base.host}"))
         else:
             raise InvalidArgument("allowed_origins", _problem(entry), _ACCEPTED)
@@ -121,10 +128,15 @@ class OriginPolicy:
             host: The Host header, None where there is none (or several).
         """
         name = shown(origin, limit=_MAX_SHOWN)
-        if origin != "null" and _parse(origin) is None:
+        parsed = _parse(origin)
+        if origin != "null" and parsed is None:
             return f"origin {name} is not what a browser sends"
-        if origin == "null":
+        if parsed is None:
             problem = f"origin {name} is that of a sandboxed frame or a local file"
+        elif parsed.scheme == "file":
+            problem = f"origin {name} is that of a local file or a desktop app's web view"
+        elif parsed.scheme not in _DEFAULT_PORTS:
+            problem = f"origin {name} is that of an app or a browser extension"
         elif host is None:
             problem = f"origin {name} came without one Host header to compare it with"
         else:
@@ -138,7 +150,9 @@ def _parse(value: str) -> _Origin | None:
     match = _ORIGIN.fullmatch(value)
     if match is None:
         return None
-    scheme, host = match[1].lower(), match[2].lower()
+    scheme, host = match[1].lower(), (match[2] or "").lower()
+    if not host and scheme in _SPECIAL:
+        return None
     port = int(match[3]) if match[3] else _DEFAULT_PORTS.get(scheme)
     return _Origin(scheme, host, port) if port is None or port <= 65535 else None
 

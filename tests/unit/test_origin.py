@@ -111,6 +111,14 @@ def test_header_names_are_compared_without_case(name: bytes) -> None:
         pytest.param("https://a.example:443", "https://a.example", True, id="default-port-in-entry"),
         pytest.param("https://A.Example", "https://a.example", True, id="case"),
         pytest.param("https://a.example", "http://a.example", False, id="scheme"),
+        pytest.param("file://", "file://", True, id="file"),
+        pytest.param("FILE://", "file://", True, id="file-case"),
+        pytest.param("app://.", "app://.", True, id="desktop-shell"),
+        pytest.param("tauri://localhost", "tauri://localhost", True, id="desktop-shell-with-a-host"),
+        pytest.param("file://", "null", False, id="null-is-no-file"),
+        pytest.param("file://", "file://host", False, id="file-of-a-host"),
+        pytest.param("file://", "app://", False, id="another-scheme"),
+        pytest.param("null", "file://", False, id="file-is-not-null"),
         pytest.param("https://a.example", "https://a.example:8443", False, id="port"),
         pytest.param("https://a.example:8443", "https://a.example:8443", True, id="own-port"),
         pytest.param("https://a.example", "https://b.a.example", False, id="subdomain"),
@@ -148,6 +156,10 @@ def test_listed_origins_are_let_in(entry: str, origin: str, admitted: bool) -> N
         pytest.param("https://app.example/chat", "has a path", id="path"),
         pytest.param("https://app.example?x", "has a path", id="query"),
         pytest.param("https://*", "has its '*' where", id="only-a-star"),
+        pytest.param("https://*.", "has its '*' where", id="subdomains-of-nothing"),
+        pytest.param("app://*.", "has its '*' where", id="subdomains-of-no-host"),
+        pytest.param("file:///index.html", "has a path", id="file-path"),
+        pytest.param("https://", "is not an origin", id="no-host"),
         pytest.param("https://a*.example", "has its '*' where", id="star-in-a-label"),
         pytest.param("https://a.*.example", "has its '*' where", id="star-in-the-middle"),
         pytest.param("https://*.*.example", "has its '*' where", id="two-stars"),
@@ -189,6 +201,20 @@ def test_the_origins_are_a_list(allowed: Any) -> None:
             "origin 'null' is that of a sandboxed frame or a local file; if it is yours: "
             'ConnectionManager(allowed_origins=["null"])',
             id="null",
+        ),
+        pytest.param(
+            "file://",
+            "app.example",
+            "origin 'file://' is that of a local file or a desktop app's web view; if it is yours: "
+            'ConnectionManager(allowed_origins=["file://"])',
+            id="file",
+        ),
+        pytest.param(
+            "capacitor://localhost",
+            "localhost",
+            "origin 'capacitor://localhost' is that of an app or a browser extension; if it is yours: "
+            'ConnectionManager(allowed_origins=["capacitor://localhost"])',
+            id="app",
         ),
         pytest.param(
             "https://app.example",

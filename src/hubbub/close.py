@@ -34,6 +34,7 @@ class CloseCode(Enum):
     GOING_AWAY = 1001, "", True
     INVALID_DATA = 1007, "too many invalid messages", False
     UNAUTHORIZED = 1008, "unauthorized", False
+    ORIGIN = 1008, "origin not allowed", False
     TOKEN_EXPIRED = 1008, "token expired", True
     KICKED = 1008, "disconnected by the server", False
     RATE_LIMITED = 1008, "too many messages", False

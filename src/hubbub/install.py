@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import inspect
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 
 from .errors import InvalidArgument, NotInstalled, NotRunning, shown
 from .middleware import HubbubMiddleware
+from .origin import OriginPolicy
+from .paths import Paths
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Lifespan
 
     from .manager import ConnectionManager
 
+logger = logging.getLogger("hubbub")
 
-def install(manager: ConnectionManager, app: Starlette) -> None:
+
+def install(manager: ConnectionManager, app: Starlette, only: Paths | None) -> None:
     """What `ConnectionManager.install` does."""
     if not isinstance(app, Starlette):
         raise InvalidArgument(
@@ -27,6 +34,8 @@ def install(manager: ConnectionManager, app: Starlette) -> None:
         )
     managers = _managers_of(app)
     if manager in managers:
+        if only is not None and (manager.only is None or only.patterns != manager.only.patterns):
+            raise InvalidArgument("only", "the manager is installed already, with other paths", "one call of install")
         return
     if app.middleware_stack is not None:
         raise NotInstalled(
@@ -37,10 +46,13 @@ def install(manager: ConnectionManager, app: Starlette) -> None:
         app.add_middleware(HubbubMiddleware, managers=managers)
         _keep_outermost(app)
     managers.append(manager)
+    manager.only = only
     inner = app.router.lifespan_context
 
     @asynccontextmanager
     async def lifespan(of: Any) -> AsyncIterator[Mapping[str, Any] | None]:
+        if not manager.origins_given:
+            manager.origins = origins_of_cors(app)
         async with manager.lifespan(of), inner(of) as state:
             yield state
 
@@ -87,8 +99,13 @@ def why_not_running(*, installed: bool, mounted: bool) -> NotInstalled | NotRunn
     )
 
 
-def not_installed_here() -> NotInstalled:
-    """The error for a manager that runs, but not on the app that serves a socket."""
+def not_installed_here(path: str, only: Paths | None) -> NotInstalled:
+    """The error for a manager that runs, but not on the app, or not for the path, that serves a socket."""
+    if only is not None:
+        return NotInstalled(
+            f"this ConnectionManager does not serve {shown(path)}: add it to "
+            f"`manager.install(app, only={list(only.patterns)})`. {_TWO}"
+        )
     return NotInstalled(
         "this ConnectionManager is not installed on the app that serves this socket: add `manager.install(app)`. "
         + _TWO
@@ -108,3 +125,56 @@ def _managers_of(app: Starlette) -> list[ConnectionManager]:
             middleware.kwargs["managers"] = managers = list(given)
             return managers
     return []
+
+
+def origins_of_cors(app: Starlette) -> OriginPolicy:
+    """The origins that an app lets read its HTTP answers with credentials: these pages may open WebSockets too.
+
+    A browser asks nobody before it opens a WebSocket, so CORSMiddleware does not run. But an app that names its front
+    end there has said who its pages are. A wildcard or a regular expression is not taken over: with a WebSocket the
+    page could read everything that the user's cookies give access to.
+    """
+    allowed: list[str] = []
+    for options in _cors_options(app):
+        named = [each for each in options["allow_origins"] if isinstance(each, str)]
+        if "*" in named or options["allow_origin_regex"] is not None:
+            logger.warning(
+                "CORSMiddleware lets in %s, which holds for HTTP only: WebSockets are open to pages of this app's own "
+                "host. List the pages that may open them: ConnectionManager(allowed_origins=[...]), or [] for no more",
+                'every origin ("*")' if "*" in named else "the origins of a regular expression",
+            )
+        elif options["allow_credentials"]:
+            allowed += [each for each in named if _is_origin(each)]
+    if allowed:
+        logger.info(
+            "pages of %s may open WebSockets, as CORSMiddleware lets them in with credentials; to say otherwise: "
+            "ConnectionManager(allowed_origins=[...])",
+            shown(allowed, limit=500),
+        )
+    return OriginPolicy(allowed)
+
+
+def _cors_options(app: Starlette) -> Iterable[Mapping[str, Any]]:
+    for middleware in app.user_middleware:
+        cls: Any = middleware.cls
+        if isinstance(cls, type) and issubclass(cls, CORSMiddleware):
+            try:
+                given = inspect.signature(cls).bind(app, *middleware.args, **middleware.kwargs)
+            except TypeError:  # the app's start fails with it
+                continue
+            given.apply_defaults()
+            yield {"allow_origins": (), "allow_origin_regex": None, "allow_credentials": False, **given.arguments}
+
+
+def _is_origin(entry: str) -> bool:
+    """Whether an entry of ``allow_origins`` names one origin; says what is wrong with it if it does not."""
+    try:
+        OriginPolicy([entry])
+    except InvalidArgument as error:
+        problem = error.problem
+    else:
+        if entry != "null" and "*" not in entry:
+            return True
+        problem = f"{shown(entry)} is not one origin"
+    logger.warning("CORSMiddleware(allow_origins=...) has what WebSockets do not take over: %s", problem)
+    return False

@@ -27,6 +27,7 @@ from .membership import Memberships, RoomIsFull
 from .names import EVERYONE, EVERYONE_NAME, Everyone, UserId, label, room_name, user_name, user_room
 from .options import Limits, RoomOptions, RoomTable
 from .origin import OriginPolicy
+from .paths import Paths
 from .positions import Joined, Position, since_for
 from .presence import Info, Member
 from .redaction import HandshakeFilter
@@ -45,6 +46,7 @@ logger = logging.getLogger("hubbub")
 
 _DEFAULT_ROOM = RoomOptions()
 _DEFAULT_LIMITS = Limits()
+_LEFT_OUT: Sequence[str] = []  # told by its identity from a list that is given
 
 
 class ConnectionManager:
@@ -59,7 +61,8 @@ class ConnectionManager:
         users: Options of the rooms that each user's connections are.
         limits: Bounds on what clients may use.
         allowed_origins: Origins of web pages that may connect besides the app's own host: ``"https://app.example"``,
-            ``"https://*.example.com"``, or ``"*"`` for all.
+            ``"https://*.example.com"``, or ``"*"`` for all. When it is left out, `install` takes over the
+            ``allow_origins`` of the app's CORSMiddleware, if that has ``allow_credentials=True`` and names each origin.
         app_ping: Answer ``{"type": "ping"}`` with ``{"type": "pong"}``, for browsers, which can't send real pings.
         flush_interval_s: How long a message to a room may wait for others to share a write with. 0 is the end of the
             current pass of the event loop.
@@ -77,7 +80,7 @@ class ConnectionManager:
         everyone: RoomOptions = _DEFAULT_ROOM,
         users: RoomOptions = _DEFAULT_ROOM,
         limits: Limits = _DEFAULT_LIMITS,
-        allowed_origins: Sequence[str] = (),
+        allowed_origins: Sequence[str] = _LEFT_OUT,
         app_ping: bool = False,
         flush_interval_s: float = 0.0,
         thread_timeout_s: float = 10.0,
@@ -95,12 +98,14 @@ class ConnectionManager:
         self.broker = broker_from(broker)
         self.limits = limits
         self.origins = OriginPolicy(allowed_origins)
+        self.origins_given = allowed_origins is not _LEFT_OUT
         self.app_ping = app_ping
         self.counters = Counters()
         self.tasks = Tasks()
         self.fanout = Fanout(flush_interval_s)
         self.from_thread = FromThread(self, thread_timeout_s)
         self.installed = False
+        self.only: Paths | None = None
         self.options_of = RoomTable(rooms, everyone, users)
         self._timers = Timers()
         self._registrar = Registrar(self, self._timers)
@@ -112,18 +117,26 @@ class ConnectionManager:
 
     # The app
 
-    def install(self, app: Starlette) -> None:
+    def install(self, app: Starlette, *, only: str | Iterable[str] | None = None) -> None:
         """Joins an app: its lifespan, the origin check, the limits, the writer of each socket. Idempotent.
 
-        The manager starts before what the app's lifespan does, and stops after it, so that lifespan tasks may publish.
+        The manager starts before the app's own lifespan and stops after it, so lifespan tasks may publish. The origin
+        check and the limits hold for every WebSocket of the app, also for routes that never use a manager. ``only``
+        leaves the other routes alone:
+
+            manager.install(app, only=["/ws/{room}", "/notifications/*"])
 
         Args:
             app: FastAPI or Starlette, not started yet.
+            only: The paths of the WebSockets that the manager serves, one or several, as in ``@app.websocket(...)``:
+                ``{name}`` is one segment, ``*`` anything. Every other WebSocket reaches the app as if the manager were
+                not installed, and `connect` refuses it. By default the manager serves all.
 
         Raises:
+            InvalidArgument: ``app`` is no Starlette app, or ``only`` has no paths or others than an earlier call.
             NotInstalled: The app has started; says what to do instead.
         """
-        install(self, app)
+        install(self, app, None if only is None else Paths(only))
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
@@ -300,6 +313,8 @@ class ConnectionManager:
             arguments.check_handshake(subprotocol, headers)
             if wire.closed is not None:
                 raise WebSocketDisconnect(*wire.closed)
+            if len(wire.owners) > 1:  # else the middleware has asked this manager alone
+                await self._check_origin(wire, websocket)
             known = self._registrar.connection_of(wire)
             new = known is None
             if known is None:
@@ -336,8 +351,28 @@ class ConnectionManager:
             raise InvalidArgument("websocket", f"got {shown(websocket)}", "the WebSocket that the handler was given")
         wire = websocket.scope.get("hubbub")
         if not isinstance(wire, Wire) or self not in wire.owners:
-            raise not_installed_here()
+            raise not_installed_here(websocket.url.path, self.only)
         return wire
+
+    async def _check_origin(self, wire: Wire, websocket: WebSocket) -> None:
+        """Refuses a page that another manager of the app lets in, and this one does not.
+
+        Raises:
+            WebSocketDisconnect: It was refused: with 403, or closed where the handler has accepted.
+        """
+        refusal = self.origins.refusal(websocket.scope["headers"])
+        if refusal is None:
+            return
+        cause = CloseCode.ORIGIN
+        logger.warning("refused a WebSocket on %s: %s", wire.where, refusal)
+        self.counters.refused["origin"] += 1
+        if websocket.client_state is WebSocketState.CONNECTING:
+            await websocket.receive()
+        if wire.accepted:
+            await wire.close(cause.code, cause.reason)
+        else:
+            await wire.deny(cause)
+        raise WebSocketDisconnect(cause.code, cause.reason)
 
     async def join(self, connection: Connection, room: str, since: object) -> Joined:
         """What `Connection.join` does."""

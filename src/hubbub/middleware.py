@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.websockets import WebSocketDisconnect
 
+from .close import CloseCode
 from .connecting import close_for, is_disconnect
 from .errors import InvalidArgument, shown
+from .paths import path_within
 from .redaction import redact_query
 from .transports import ServerSend
 from .wire import Receive, Wire
@@ -45,16 +47,17 @@ class HubbubMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: ServerSend) -> None:
         """Serves a request; only WebSockets are touched."""
-        if scope["type"] != "websocket":
+        managers = self._managers(scope) if scope["type"] == "websocket" else ()
+        if not managers:
             await self.app(scope, receive, send)
             return
-        wire = self._wire(scope, receive, send)
+        refusal = _refusal(managers, scope)
+        if refusal is not None:
+            await _refuse(managers, scope, receive, send, refusal)
+            return
+        wire = self._wire(managers, scope, receive, send)
         if wire is None:
             await self.app(scope, receive, send)
-            return
-        refusal = self._refusal(scope)
-        if refusal is not None:
-            await self._refuse(scope, receive, send, refusal)
             return
         ended: BaseException | None = None
         try:
@@ -78,15 +81,22 @@ class HubbubMiddleware:
         finally:
             await self._end(wire, ended)
 
-    def _wire(self, scope: Scope, receive: Receive, send: ServerSend) -> Wire | None:
+    def _managers(self, scope: Scope) -> Sequence[ConnectionManager]:
+        """The managers that serve the path of a socket."""
+        path = path_within(scope["path"], scope.get("root_path", ""))
+        return [manager for manager in self.managers if manager.only is None or path in manager.only]
+
+    def _wire(
+        self, managers: Sequence[ConnectionManager], scope: Scope, receive: Receive, send: ServerSend
+    ) -> Wire | None:
         """The wire of a socket; None where a middleware further out has made it."""
         outer = scope.get("hubbub")
         if isinstance(outer, Wire):  # a mounted app with managers of its own, below one with others
-            outer.owners = [*outer.owners, *(manager for manager in self.managers if manager not in outer.owners)]
+            outer.owners = [*outer.owners, *(manager for manager in managers if manager not in outer.owners)]
             return None
         client = scope.get("client")
         wire = Wire(
-            self.managers,
+            managers,
             receive,
             send,
             address=client[0] if client else None,
@@ -95,19 +105,6 @@ class HubbubMiddleware:
         )
         self._say_fallback(wire.fallback_reason)
         return wire
-
-    def _refusal(self, scope: Scope) -> str | None:
-        """Why the origin is refused: by all managers, since only the handler knows which of them it uses."""
-        refusals = [manager.origins.refusal(scope["headers"]) for manager in self.managers]
-        return None if None in refusals else next(iter(refusals), None)
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: ServerSend, refusal: str) -> None:
-        logger.warning("refused a WebSocket on %s: %s", shown(scope["path"]), refusal)
-        for manager in self.managers:
-            manager.counters.refused["origin"] += 1
-        await receive()
-        redact_query(scope)
-        await send({"type": "websocket.close", "code": 1008, "reason": "origin"})
 
     async def _end(self, wire: Wire, ended: BaseException | None) -> None:
         wire.task = None  # from here on nobody cancels it
@@ -129,3 +126,24 @@ class HubbubMiddleware:
         if reason is not None and reason not in self._fallbacks:
             self._fallbacks.add(reason)
             logger.info("not writing straight to the socket, but through %s", reason)
+
+
+def _refusal(managers: Sequence[ConnectionManager], scope: Scope) -> str | None:
+    """Why the origin is refused: by all managers. Which of them the handler uses is known at its `connect`."""
+    refusals = [manager.origins.refusal(scope["headers"]) for manager in managers]
+    return None if None in refusals else next(iter(refusals), None)
+
+
+async def _refuse(
+    managers: Sequence[ConnectionManager], scope: Scope, receive: Receive, send: ServerSend, refusal: str
+) -> None:
+    logger.warning("refused a WebSocket on %s: %s", shown(scope["path"]), refusal)
+    for manager in managers:
+        manager.counters.refused["origin"] += 1
+    await receive()
+    redact_query(scope)
+    outer = scope.get("hubbub")
+    if isinstance(outer, Wire):
+        await outer.deny(CloseCode.ORIGIN)
+    else:
+        await send({"type": "websocket.close", "code": CloseCode.ORIGIN.code, "reason": CloseCode.ORIGIN.reason})

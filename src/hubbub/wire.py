@@ -228,6 +228,11 @@ class Wire:
                 self.closed = Closed(1006, "")
             await self._deny(event)
 
+    async def deny(self, cause: CloseCode) -> None:
+        """Refuses the handshake: the server answers it with 403."""
+        self.closed = _code(cause)
+        await self._deny({"type": "websocket.close", "code": cause.code, "reason": cause.reason})
+
     async def _deny(self, event: Event) -> None:
         """Passes on what refuses a handshake. Whom it is for may be gone, which is no error."""
         try:

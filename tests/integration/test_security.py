@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import jwt
 import pytest
 from fastapi import Depends, FastAPI, HTTPException, WebSocket, WebSocketDisconnect, WebSocketException
+from fastapi.middleware.cors import CORSMiddleware
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
-from hubbub import ConnectionManager, RoomOptions
+from hubbub import ConnectionManager, InvalidArgument, Limits, RoomOptions
 from hubbub.auth import Claims, JWTAuth
 from tests.integration.support import Live, client, closed, eventually, opened, receive, running, serving
 
@@ -142,6 +144,191 @@ class TestOrigin:
         with running(ConnectionManager(allowed_origins=["https://app.example"]), app=app) as live:
             assert await status(live, live.at(echo), Origin="https://app.example") == 101
             assert await status(live, live.at(echo), Origin="https://evil.example") == 403
+
+
+class Strict(NamedTuple):
+    """A strict manager on a server that has an open one too.
+
+    Attributes:
+        prefix: Where the routes are that use the strict one.
+        reached: What its handlers did once they were connected.
+    """
+
+    live: Live
+    manager: ConnectionManager
+    prefix: str
+    reached: list[str]
+
+
+class TestTheOriginOfTwoManagers:
+    """Cross-site WebSocket hijacking must not go round by a manager that is more open."""
+
+    PAGE = "https://app.example"
+
+    @pytest.fixture(params=["beside", "mounted"])
+    def strict(self, request: pytest.FixtureRequest) -> Iterator[Strict]:
+        """A strict manager beside an open one, or in an app below that of the open one."""
+        strict, reached = ConnectionManager(), []
+        inner, app = FastAPI(), FastAPI()
+        on = app if request.param == "beside" else inner
+
+        @on.websocket("/strict")
+        async def handler(websocket: WebSocket) -> None:
+            async with strict.connect(websocket, "ann"):
+                reached.append("connected")
+
+        @on.websocket("/accepts-itself")
+        async def accepting(websocket: WebSocket) -> None:
+            await websocket.accept()
+            async with strict.connect(websocket, "ann"):
+                reached.append("connected")
+
+        @on.websocket("/raw")
+        async def raw(websocket: WebSocket) -> None:
+            await websocket.accept()
+
+        @asynccontextmanager
+        async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+            async with strict.lifespan():
+                yield
+
+        strict.install(on)
+        if on is inner:
+            app.router.lifespan_context = lifespan
+            app.mount("/inner", inner)
+        with running(ConnectionManager(allowed_origins=[self.PAGE]), app=app) as live:
+            yield Strict(live, strict, "" if on is app else "/inner", reached)
+
+    async def test_is_checked_by_the_one_that_connects(self, strict: Strict, caplog: pytest.LogCaptureFixture) -> None:
+        live, manager, prefix, reached = strict
+        assert await status(live, f"{prefix}/strict", Origin=self.PAGE) == 403
+        assert not reached
+        assert manager.stats().refused == {"origin": 1}
+        (line,) = (record.getMessage() for record in caplog.records if record.name == "hubbub")
+        assert f'ConnectionManager(allowed_origins=["{self.PAGE}"])' in line
+        await live.nothing_left()
+
+    async def test_is_checked_where_the_handler_accepts_by_itself(self, strict: Strict) -> None:
+        live, manager, prefix, reached = strict
+        if prefix:  # the inner app's own middleware refuses it before its handler runs
+            assert await status(live, f"{prefix}/accepts-itself", Origin=self.PAGE) == 403
+        else:
+            async with client(live.server, "/accepts-itself", origin=Origin(self.PAGE)) as websocket:
+                assert await closed(websocket) == (1008, "origin not allowed")
+        assert not reached
+        assert manager.stats().refused == {"origin": 1}
+
+    async def test_does_not_keep_out_its_own_pages(self, strict: Strict) -> None:
+        live, _, prefix, reached = strict
+        own = Origin(f"http://127.0.0.1:{live.server.port}")
+        async with client(live.server, f"{prefix}/strict", origin=own) as websocket:
+            assert await closed(websocket) == (1000, "")
+        assert reached == ["connected"]
+
+    async def test_is_open_on_routes_that_no_strict_manager_serves(self, strict: Strict) -> None:
+        live, _, prefix, _ = strict
+        assert await status(live, live.at(echo), Origin=self.PAGE) == 101
+        assert await status(live, f"{prefix}/raw", Origin=self.PAGE) == (403 if prefix else 101)
+
+
+class TestOnly:
+    """`install(app, only=...)`: the other sockets of an app are none of ours."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def live(cls) -> Iterator[Live]:
+        app = FastAPI()
+        manager = ConnectionManager(limits=Limits(max_message_bytes=8))
+        manager.install(app, only=["/ws/{room}", "/live/*"])
+
+        @app.websocket("/ws/{room}")
+        @app.websocket("/live/a/b")
+        @app.websocket("/other")
+        async def handler(websocket: WebSocket) -> None:
+            await manager.connect(websocket)
+
+        app.websocket("/vnc")(echo)
+        with running(manager, app=app) as live:
+            yield live
+
+    @pytest.mark.parametrize("path", ["/ws/lobby", "/live/a/b"])
+    async def test_holds_for_the_paths_that_are_named(self, live: Live, path: str) -> None:
+        assert await status(live, path, Origin="https://evil.example") == 403
+        assert await status(live, path) == 101
+
+    async def test_leaves_the_others_as_they_are_without_the_manager(self, live: Live) -> None:
+        async with client(live.server, "/vnc", origin=Origin("https://elsewhere.example")) as websocket:
+            await websocket.send("more than eight bytes")
+            assert await receive(websocket) == "more than eight bytes"
+
+    async def test_says_which_path_is_missing(self, live: Live, caplog: pytest.LogCaptureFixture) -> None:
+        assert await status(live, "/other") == 500
+        await live.nothing_left()
+        (error,) = (record.exc_info for record in caplog.records if record.exc_info)
+        assert str(error[1]) == (
+            "this ConnectionManager does not serve '/other': add it to "
+            "`manager.install(app, only=['/ws/{room}', '/live/*'])`. If you did, are there two instances? "
+            "The one that is used must be the one that is installed"
+        )
+
+    def test_is_said_once(self) -> None:
+        app, manager = FastAPI(), ConnectionManager()
+        manager.install(app, only="/ws")
+        manager.install(app, only=["/ws"])
+        manager.install(app)
+        with pytest.raises(InvalidArgument, match=r"^only: the manager is installed already, with other paths"):
+            manager.install(app, only="/live")
+
+
+class TestOriginsOfCors:
+    """An app with a front end elsewhere has named it once already."""
+
+    PAGE = "https://app.example"
+
+    @contextmanager
+    def serve(self, manager: ConnectionManager | None = None, **cors: Any) -> Iterator[Live]:
+        app, manager = FastAPI(), manager or ConnectionManager()
+        manager.install(app)
+        app.add_middleware(CORSMiddleware, **cors)  # after install, as people do too
+        with running(manager, app=app) as live:
+            yield live
+
+    async def test_are_taken_over_and_said(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, "hubbub")
+        with self.serve(allow_origins=[self.PAGE, "http://localhost:5173"], allow_credentials=True) as live:
+            assert await status(live, live.at(echo), Origin=self.PAGE) == 101
+            assert await status(live, live.at(echo), Origin="http://localhost:5173") == 101
+            assert await status(live, live.at(echo), Origin="https://evil.example") == 403
+        assert any(
+            line.startswith(f"hubbub INFO pages of ['{self.PAGE}', 'http://localhost:5173'] may open WebSockets")
+            for line in logged(caplog)
+        )
+
+    @pytest.mark.parametrize(
+        ("cors", "warning"),
+        [
+            ({"allow_origins": ["*"], "allow_credentials": True}, 'lets in every origin ("*")'),
+            ({"allow_origin_regex": "https://.*", "allow_credentials": True}, "the origins of a regular expression"),
+            ({"allow_origins": ["null"], "allow_credentials": True}, "'null' is not one origin"),
+            ({"allow_origins": ["https://app.example/"], "allow_credentials": True}, "ends with a slash"),
+            ({"allow_origins": ["https://app.example"]}, None),
+        ],
+        ids=["any", "regex", "null", "not an origin", "no credentials"],
+    )
+    async def test_are_taken_over_only_where_each_is_named(
+        self, cors: dict[str, Any], warning: str | None, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with self.serve(**cors) as live:
+            warned = [line for line in logged(caplog) if line.startswith("hubbub WARNING")]
+            for origin in (self.PAGE, "null"):
+                assert await status(live, live.at(echo), Origin=origin) == 403
+        assert [warning in line for line in warned if warning] == [True] * bool(warning)
+
+    async def test_do_not_matter_where_the_app_says_who_may_connect(self, caplog: pytest.LogCaptureFixture) -> None:
+        manager = ConnectionManager(allowed_origins=[])
+        with self.serve(manager, allow_origins=["*"], allow_credentials=True) as live:
+            assert not [line for line in logged(caplog) if line.startswith("hubbub WARNING")]
+            assert await status(live, live.at(echo), Origin=self.PAGE) == 403
 
 
 class TestTheQuery:

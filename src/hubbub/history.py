@@ -60,7 +60,6 @@ class RoomLog:
             limit: Messages, at most; None gives all.
             now: The time.
         """
-        self.used_at = now
         self._trim(now)
         kept = len(self._entries)
         if after is None:
@@ -73,7 +72,7 @@ class RoomLog:
         return Page(list(entries), self.head, whole)
 
     def expired(self, now: float, ttl_s: float) -> bool:
-        """Whether nothing is kept any more and nobody asked for ``ttl_s``."""
+        """Whether nothing is kept any more, and the room was not used for ``ttl_s``. Reading is not use."""
         self._trim(now)
         return not self._entries and now - self.used_at >= ttl_s
 

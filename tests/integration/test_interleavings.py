@@ -41,11 +41,11 @@ async def test_a_room_that_is_left_and_joined_again_under_a_replay_is_replayed_o
     @app.websocket("/ws")
     async def endpoint(websocket: WebSocket) -> None:
         async with manager.connect(websocket) as connection:
-            start = await manager.broker.position("kept")
-            assert start is not None
             for n in range(2000):
                 await manager.broadcast({"n": n, "filler": FILLER}, room="kept")
-            since = Position(start.epoch, 0)
+            head = await manager.broker.position("kept")
+            assert head is not None
+            since = Position(head.epoch, 0)
             await connection.join("kept", since=since)
             await asyncio.sleep(0)
             await connection.leave("kept")

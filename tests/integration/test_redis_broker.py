@@ -331,7 +331,7 @@ async def test_redis_holds_for_each_thing_what_the_docs_say(tmp_path: Path) -> N
             await asyncio.gather(*(broker.enter("hall", f"{n:010}", f"connection{n:012}", info) for n in range(count)))
             await asyncio.gather(*(worker.publish("kept:small", "x" * 128) for _ in range(count)))
             await asyncio.gather(*(worker.publish("kept:large", "x" * 1024) for _ in range(count)))
-            await broker.position("numbered:000001")
+            await broker.subscribe("numbered:000001")
             measured = [bytes_of(keys.here("hall")) / count]
             measured += [bytes_of(keys.log(f"kept:{size}")) / count for size in ("small", "large")]
             measured += [bytes_of(keys.head("numbered:000001"))]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from hubbub import EVERYONE, BrokerUnavailable, Position
+from hubbub import EVERYONE, AsyncPublisher, BrokerUnavailable, Position, Publisher
 from hubbub.brokers.redis.channel import Keys
 from tests.integration.fleet import Listener, Stream, Worker, fleet, listening
 from tests.integration.redis_server import RedisServer, as_text, fresh_prefix, running_redis
@@ -228,6 +230,66 @@ async def test_every_worker_reads_the_same_history(workers: list[Worker], name: 
         assert [each.message[1] for each in after] == [4, 5, 6]
         newest = await worker.run(worker.manager.history(room, limit=2))
         assert [each.message[1] for each in newest] == [5, 6]
+
+
+async def test_reading_writes_nothing(workers: list[Worker], redis: RedisServer, prefix: str, name: str) -> None:
+    """Whatever room or user is asked for: a route that shows them to anybody is not a way to fill Redis."""
+    manager = workers[0].manager
+    asked = itertools.count()
+
+    def room(kind: str) -> str:
+        return f"{kind}:{name}-{next(asked)}"
+
+    def publisher_asks() -> None:
+        with Publisher(redis.url(prefix=prefix)) as publisher:
+            assert not publisher.is_online(room("user"))
+
+    async def async_publisher_asks() -> None:
+        async with AsyncPublisher(redis.url(prefix=prefix)) as publisher:
+            assert not await publisher.is_online(room("user"))
+
+    reads: dict[str, Callable[[], Awaitable[object]]] = {
+        "presence": lambda: workers[0].run(manager.presence(room("kept"))),
+        "count_users": lambda: workers[0].run(manager.count_users(room=room("kept"))),
+        "is_online": lambda: workers[0].run(manager.is_online(room("user"))),
+        "broker_healthy": lambda: workers[0].run(manager.broker_healthy()),
+        "Publisher.is_online": lambda: asyncio.to_thread(publisher_asks),
+        "AsyncPublisher.is_online": async_publisher_asks,
+        "broker.connected": lambda: workers[0].run(manager.broker.connected(room("kept"))),
+    }
+
+    async def history(kind: str, since: Position | None, limit: int | None) -> None:
+        assert await workers[0].run(manager.history(room(kind), since, limit)) == []
+
+    async def position(kind: str) -> None:
+        assert await workers[0].run(manager.broker.position(room(kind))) is None
+
+    for kind in ("kept", "short", "numbered", "told", "plain"):
+        reads[f"position of {kind}"] = partial(position, kind)
+        for since, limit in itertools.product((None, Position("abcdefgh", 7)), (None, 10)):
+            reads[f"history of {kind} since {since}, {limit}"] = partial(history, kind, since, limit)
+
+    def keys() -> set[str]:
+        return {as_text(key) for key in redis.command("KEYS", f"{prefix}:*")}
+
+    before = keys()
+    for read, ask in reads.items():
+        await ask()
+        assert keys() - before == set(), read
+
+
+async def test_reading_a_room_does_not_keep_it_longer(
+    workers: list[Worker], redis: RedisServer, prefix: str, name: str
+) -> None:
+    room = f"kept:{name}"
+    position = await workers[0].publish(room, 1)
+    names = [Keys(prefix).head(room), Keys(prefix).log(room)]
+    for key in names:
+        assert redis.command("PEXPIRE", key, 100_000)
+    for since in (None, position, Position(position.epoch, 0) if position else None, Position("abcdefgh", 7)):
+        await workers[1].run(workers[1].manager.history(room, since))
+    assert await workers[1].run(workers[1].manager.broker.position(room)) == position
+    assert all(0 < redis.command("PTTL", key) <= 100_000 for key in names)
 
 
 async def test_threads_reach_the_fleet(workers: list[Worker], name: str) -> None:

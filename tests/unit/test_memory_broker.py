@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -209,7 +210,8 @@ async def started(clock: FakeClock, **options: Any) -> MemoryBroker:
 
 async def make_rooms(broker: MemoryBroker, count: int) -> None:
     for number in range(count):
-        await broker.position(f"other {number}")
+        await broker.subscribe(f"other {number}")
+        await broker.unsubscribe(f"other {number}")
 
 
 def test_a_room_that_nobody_uses_is_forgotten_after_its_ttl() -> None:
@@ -222,6 +224,51 @@ def test_a_room_that_nobody_uses_is_forgotten_after_its_ttl() -> None:
             await make_rooms(broker, 300)
         assert len(broker._logs) < 1500, "logs of rooms that nobody uses pile up"
         assert await broker.position("lobby") != position
+
+    asyncio.run(main())
+
+
+def test_reading_rooms_that_nobody_used_keeps_nothing() -> None:
+    """A route that shows any room's history to anybody is not a way to fill the memory."""
+
+    async def main() -> None:
+        broker = await started(FakeClock(), history=History(10, 60.0))
+
+        async def read_all(first: int, last: int) -> None:
+            for number in range(first, last):
+                room = f"room {number}"
+                await broker.history(room)
+                await broker.history(room, Position("abcdefgh", 3), 10)
+                await broker.position(room)
+                await broker.members(room)
+                await broker.count(room)
+                await broker.present(room, "ann")
+                await broker.connected(room)
+
+        await read_all(0, 10)
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            await read_all(10, 2000)
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert after - before < 50_000, "some 25 bytes a room are left"
+
+    asyncio.run(main())
+
+
+def test_a_room_that_is_read_all_the_time_is_not_kept_longer() -> None:
+    async def main() -> None:
+        clock = FakeClock()
+        broker = await started(clock, history=History(10, 60.0))
+        position = await broker.publish("lobby", Envelope(encode("hello")))
+        for passes in range(1, 8):
+            clock.advance(20.0)
+            await broker.history("lobby", position)
+            await broker.position("lobby")
+            await make_rooms(broker, 1000 * passes)  # logs are swept as new ones are made
+        assert await broker.position("lobby") is None
 
     asyncio.run(main())
 

@@ -117,11 +117,16 @@ class Broker(ABC):
 
     @abstractmethod
     async def history(self, channel: str, after: Position | None = None, limit: int | None = None) -> Page:
-        """Reads what is kept after a position, oldest first; without one, the newest ``limit`` messages."""
+        """Reads what is kept after a position, oldest first; without one, the newest ``limit`` messages.
+
+        Anybody may ask for any room, so this writes nothing: a room that was never published to or subscribed to has no
+        position afterwards either, and nothing is kept longer for being read. A channel that is subscribed here always
+        has a position.
+        """
 
     @abstractmethod
     async def position(self, channel: str) -> Position | None:
-        """A channel's position now; None where the room has none."""
+        """Gives a channel's position now; None where the room has none (yet). As `history`, it writes nothing."""
 
     @abstractmethod
     async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> None:

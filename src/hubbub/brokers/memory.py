@@ -74,11 +74,11 @@ class MemoryBroker(Broker):
             self._receiver.deliver(channel, kick)
 
     async def history(self, channel: str, after: Position | None = None, limit: int | None = None) -> Page:
-        log = self._log(channel)
+        log = self._logs.get(channel)
         return Page([], None, whole=False) if log is None else log.read(after, limit, self._clock())
 
     async def position(self, channel: str) -> Position | None:
-        log = self._log(channel)
+        log = self._logs.get(channel)
         return None if log is None else log.head
 
     async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> None:
@@ -120,7 +120,7 @@ class MemoryBroker(Broker):
         return self._receiver is not None
 
     def _log(self, channel: str) -> RoomLog | None:
-        """A room's log, made when it is first asked for, so that a position can be handed out before any message."""
+        """The log of a room that is subscribed or published to. It begins here, so that who joins has a position."""
         log = self._logs.get(channel)
         now = self._clock()
         if log is None:

@@ -371,8 +371,41 @@ class BrokerSuite:
     async def test_each_room_has_an_epoch_of_its_own(self) -> None:
         """A position of one room is none of another."""
         async with self.workers() as (first, _):
-            positions = [await first.broker.position(channel) for channel in ("one", "two", "three")]
+            positions = [await first.broker.subscribe(channel) for channel in ("one", "two", "three")]
             assert len({position.epoch for position in positions if position is not None}) == 3
+
+    async def test_reading_begins_nothing(self) -> None:
+        """A room that was only read has no position, for anybody, until it is subscribed or published to."""
+        async with self.workers() as (first, second):
+            for channel in (KEPT, NUMBERED):
+                for worker in (first, second):
+                    for after in (None, Position("abcdefgh", 0), Position("abcdefgh", 7)):
+                        assert await worker.broker.history(channel, after) == Page([], None, whole=False)
+                    assert await worker.broker.position(channel) is None
+                    assert await worker.broker.members(channel) == []
+                    assert await worker.broker.count(channel) == 0
+                    assert not await worker.broker.present(channel, "ann")
+                    assert not await worker.broker.connected(channel)
+            start = await first.broker.subscribe(KEPT)
+            assert start is not None
+            assert await second.broker.position(KEPT) == start
+            assert await second.broker.history(KEPT, start) == Page([], start, whole=True)
+            one = await second.publish_numbered(NUMBERED, "one")
+            assert one.offset == 1
+            assert await first.broker.position(NUMBERED) == one
+
+    async def test_a_room_that_was_read_before_anybody_came_recovers_as_any_other(self) -> None:
+        """A member has a position from the first moment, whoever asked for the room before or in between."""
+        async with self.workers() as (first, second):
+            assert (await second.broker.history(KEPT)).head is None
+            start = await first.broker.subscribe(KEPT)
+            assert start is not None
+            await first.broker.unsubscribe(KEPT)
+            assert (await second.broker.history(KEPT, limit=1)).head == start
+            await second.publish(KEPT, "missed")
+            page = await first.broker.history(KEPT, start)
+            assert page.whole
+            assert _messages(page) == ["missed"]
 
     async def test_a_room_without_positions_has_none(self) -> None:
         """Nothing is numbered there, and nothing is kept."""
@@ -421,7 +454,7 @@ class BrokerSuite:
     async def test_history_after_a_position_is_exactly_what_was_missed(self) -> None:
         """Whole, in order, with positions; nothing at the head itself."""
         async with self.workers() as (first, second):
-            positions = [await first.broker.position(KEPT)]
+            positions = [await first.broker.subscribe(KEPT)]
             positions += [await first.publish(KEPT, number) for number in range(1, SIZE + 1)]
             for missed_from, position in enumerate(positions):
                 page = await second.broker.history(KEPT, position)
@@ -434,7 +467,7 @@ class BrokerSuite:
     async def test_history_is_read_in_pages(self) -> None:
         """With a position, ``limit`` gives the oldest after it, and the last page says that it is."""
         async with self.workers() as (first, second):
-            after = await first.broker.position(KEPT)
+            after = await first.broker.subscribe(KEPT)
             for number in range(1, SIZE + 1):
                 await first.publish(KEPT, number)
             found: list[Any] = []
@@ -463,7 +496,7 @@ class BrokerSuite:
     async def test_history_that_was_trimmed_by_age_is_not_whole(self) -> None:
         """A message is kept for the room's ttl; the numbers go on."""
         async with self.workers() as (first, second):
-            start = await first.broker.position(BRIEF)
+            start = await first.broker.subscribe(BRIEF)
             one = await first.publish_numbered(BRIEF, "one")
             await self.pass_time(self.ttl_s * 0.7)
             two = await first.publish_numbered(BRIEF, "two")
@@ -484,7 +517,7 @@ class BrokerSuite:
     async def test_what_is_too_old_is_never_called_whole(self) -> None:
         """After the ttl nothing is left; whether the room still has its epoch or a new one, a gap is a gap."""
         async with self.workers() as (first, second):
-            start = await first.broker.position(BRIEF)
+            start = await first.broker.subscribe(BRIEF)
             await first.publish_numbered(BRIEF, "one")
             await self.pass_time(self.ttl_s * 1.5)
             page = await second.broker.history(BRIEF, start)

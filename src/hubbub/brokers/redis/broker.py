@@ -235,10 +235,13 @@ class RedisBroker(Broker):
     async def history(self, channel: str, after: Position | None = None, limit: int | None = None) -> Page:
         if not self._rooms(channel).numbered:
             return Page([], None, whole=False)
-        return await self._logs.page(channel, after, limit)
+        page = await self._logs.page(channel, after, limit)
+        if page.head is None and self._inbox.subscribes(channel):  # members are told where they are
+            return Page([], await self._logs.position(channel), whole=False)
+        return page
 
     async def position(self, channel: str) -> Position | None:
-        return await self._logs.position(channel) if self._rooms(channel).numbered else None
+        return await self._logs.known_position(channel) if self._rooms(channel).numbered else None
 
     # Presence
 

@@ -157,6 +157,10 @@ class Inbox:
             if waiting is not None and not waiting.done():
                 waiting.cancel()
 
+    def subscribes(self, room: str) -> bool:
+        """Whether a room is subscribed, or about to be."""
+        return room in self._subscriptions
+
     def unsubscribe(self, room: str) -> None:
         """Hears no more of a room. Whoever waits to be subscribed fails."""
         subscription = self._subscriptions.get(room)

@@ -34,13 +34,20 @@ class Logs:
         self._rooms = rooms
 
     async def position(self, room: str) -> Position:
-        """The room's position; its numbering lives on."""
+        """The room's position, for a room that has members: a numbering begins where there is none, and lives on."""
         keys = self._keys.head(room), self._keys.log(room)
         return position_in(await self._link.run(HEAD, keys, new_epoch(), ttl_ms(self._rooms(room))))
 
+    async def known_position(self, room: str) -> Position | None:
+        """The room's position, if it has a numbering. Writes nothing."""
+        epoch, offset = await self._link.call("HMGET", self._keys.head(room), "e", "o")
+        return None if epoch is None else Position(epoch.decode(), int(offset))
+
     async def page(self, room: str, after: Position | None, limit: int | None) -> Page:
-        """What is kept after a position, for whoever asks for history."""
+        """What is kept after a position, for whoever asks for history. Writes nothing."""
         head, whole, _, found = await self._read(room, after, limit or 0, b"")
+        if head is None:
+            return Page([], None, whole=False)
         entries = [_entry(Position(head.epoch, offset), packed, time_ms) for offset, packed, time_ms in found]
         return Page(entries, head, whole)
 
@@ -53,6 +60,8 @@ class Logs:
             stamp: That of the message that was delivered there.
         """
         head, whole, same, found = await self._read(room, after, _AT_ONCE, stamp.packed() if stamp else b"")
+        if head is None:  # lost, while the room has members
+            return Read(await self.position(room), whole=False, same=True, arrivals=[])
         arrivals = [unpack_message(packed, 0, Position(head.epoch, offset)) for offset, packed, _ in found]
         return Read(head, whole, same, arrivals)
 
@@ -62,12 +71,11 @@ class Logs:
 
     async def _read(
         self, room: str, after: Position | None, limit: int, stamp: bytes
-    ) -> tuple[Position, bool, bool, Iterable[tuple[int, bytes, int]]]:
+    ) -> tuple[Position | None, bool, bool, Iterable[tuple[int, bytes, int]]]:
         epoch, offset = after or ("", 0)
         keys = self._keys.head(room), self._keys.log(room)
-        options = new_epoch(), ttl_ms(self._rooms(room))
-        answer: Any = await self._link.run(READ, keys, *options, epoch, offset, limit, stamp)
-        return position_in(answer), bool(answer[2]), bool(answer[3]), answer[4]
+        answer: Any = await self._link.run(READ, keys, ttl_ms(self._rooms(room)), epoch, offset, limit, stamp)
+        return position_in(answer) if answer[0] else None, bool(answer[2]), bool(answer[3]), answer[4]
 
 
 def _entry(position: Position, packed: bytes, time_ms: int) -> Entry:

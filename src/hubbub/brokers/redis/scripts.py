@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import sha1
 from importlib.resources import files
-from typing import Final
+from typing import Final, Literal
 
 
 class Script:
@@ -12,21 +12,22 @@ class Script:
 
     Args:
         name: That of its file.
-        grows: Whether it is for Redis to refuse when it has no memory left.
+        flags: What Redis may expect of it. ``allow-oom``: it takes little memory, and runs when none is left.
+            ``no-writes``: it only reads.
     """
 
-    def __init__(self, name: str, *, grows: bool = False) -> None:
+    def __init__(self, name: str, flags: Literal["", "allow-oom", "no-writes"] = "allow-oom") -> None:
         folder = files(__package__)
-        flags = "#!lua\n" if grows else "#!lua flags=allow-oom\n"
-        self.text: Final = flags + "".join((folder / f"{each}.lua").read_text() for each in ("common", name))
+        head = f"#!lua flags={flags}\n" if flags else "#!lua\n"
+        self.text: Final = head + "".join((folder / f"{each}.lua").read_text() for each in ("common", name))
         self.sha: Final = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
-PUBLISH: Final = Script("publish", grows=True)
+PUBLISH: Final = Script("publish", "")
 HEAD: Final = Script("head")
-READ: Final = Script("read")
+READ: Final = Script("read", "no-writes")
 RENUMBER: Final = Script("renumber")
-ENTER: Final = Script("enter", grows=True)
+ENTER: Final = Script("enter", "")
 LINGER: Final = Script("linger")
 EXIT: Final = Script("exit")
 LEASE: Final = Script("lease")

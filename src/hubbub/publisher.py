@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .brokers.redis.commands import Argument
 
 _ROOMS_FRESH_S: Final = 10.0
+_PAUSE_S: Final = 0.05
 
 
 class _Publishing:
@@ -36,6 +37,7 @@ class _Publishing:
         except ImportError:
             raise InvalidArgument("url", "redis-py is not installed", "pip install 'hubbub[redis]'") from None
         self._commands = commands
+        self._roll_call = channel.pack_roll_call()
         self._server, settings = commands.settings_in(url, prefix=prefix, timeout_s=timeout_s)
         self._timeout_s: float = settings["timeout_s"]
         self._keys = channel.Keys(settings["prefix"])
@@ -46,14 +48,20 @@ class _Publishing:
     def _rooms_known(self) -> RoomTable | None:
         return self._rooms if time.monotonic() - self._rooms_at < _ROOMS_FRESH_S else None
 
-    def _take_rooms(self, text: bytes | None) -> RoomTable:
-        if text is None:
-            raise BrokerUnavailable(
-                f"no worker has started on this server with the prefix {self._prefix!r}, so that its rooms' options "
-                "are not known; start the app first, or give the prefix that it uses"
-            )
-        self._rooms, self._rooms_at = RoomTable.from_json(text), time.monotonic()
-        return self._rooms
+    def _take_rooms(self, text: bytes | None, asked_at: float) -> RoomTable | None:
+        """Takes the rooms' options; None where they are not there, but may come in time.
+
+        They are lost with Redis' data until a worker notices it, which it does sooner when it is asked to look.
+        """
+        if text is not None:
+            self._rooms, self._rooms_at = RoomTable.from_json(text), time.monotonic()
+            return self._rooms
+        if time.monotonic() + _PAUSE_S < asked_at + self._timeout_s:
+            return None
+        raise BrokerUnavailable(
+            f"no worker has started on this server with the prefix {self._prefix!r}, so that its rooms' options "
+            f"are not known (waited {self._timeout_s:g} s); start the app first, or give the prefix that it uses"
+        )
 
     @staticmethod
     def _envelope(message: Message, exclude: str | Iterable[str] | None, key: str | None) -> Envelope:
@@ -149,12 +157,18 @@ class Publisher(_Publishing):
         self.close()
 
     def _publish(self, channel: str, envelope: Envelope) -> Position | None:
-        rooms = self._rooms_known() or self._take_rooms(self._call("GET", self._keys.rooms))
-        options = rooms(channel)
+        options = (self._rooms_known() or self._ask_for_rooms())(channel)
         answer = self._link.call(
             lambda sender: self._commands.publishing(self._keys, sender, channel, envelope, options)
         )
         return self._commands.position_in(answer) if options.numbered else None
+
+    def _ask_for_rooms(self) -> RoomTable:
+        asked_at = time.monotonic()
+        while (rooms := self._take_rooms(self._call("GET", self._keys.rooms), asked_at)) is None:
+            self._call("PUBLISH", self._keys.workers, self._roll_call)
+            time.sleep(_PAUSE_S)
+        return rooms
 
     def _connected(self, channel: str) -> bool:
         return bool(self._call(*self._commands.counting(self._keys, channel))[-1])
@@ -235,8 +249,7 @@ class AsyncPublisher(_Publishing):
         await self.aclose()
 
     async def _publish(self, channel: str, envelope: Envelope) -> Position | None:
-        rooms = self._rooms_known() or self._take_rooms(await self._call("GET", self._keys.rooms))
-        options = rooms(channel)
+        options = (self._rooms_known() or await self._ask_for_rooms())(channel)
         await self._started()  # before it is numbered: messages have to go out in the order of their numbers
         while True:
             command = self._commands.publishing(self._keys, self._sender, channel, envelope, options)
@@ -246,6 +259,13 @@ class AsyncPublisher(_Publishing):
             if not self._commands.passed(answer):
                 position: Position = self._commands.position_in(answer)
                 return position
+
+    async def _ask_for_rooms(self) -> RoomTable:
+        asked_at = time.monotonic()
+        while (rooms := self._take_rooms(await self._call("GET", self._keys.rooms), asked_at)) is None:
+            await self._call("PUBLISH", self._keys.workers, self._roll_call)
+            await asyncio.sleep(_PAUSE_S)
+        return rooms
 
     async def _connected(self, channel: str) -> bool:
         return bool((await self._call(*self._commands.counting(self._keys, channel)))[-1])

@@ -270,6 +270,27 @@ async def test_redis_that_comes_back_to_more_than_may_wait_is_used_again(
         await asyncio.gather(*publishes, return_exceptions=True)
 
 
+async def test_what_is_sent_and_not_answered_counts_as_waiting(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hubbub.brokers.redis.link.MAX_WAITING_BYTES", 100_000)
+    link = Link(pool_from(own_redis.url()), 60.0, lambda down_s: None)
+    await link.start()
+    try:
+        own_redis.freeze()
+        called = []
+        with pytest.raises(BrokerUnavailable, match="bytes wait for Redis already"):
+            for _ in range(200):
+                called.append(link.call("ECHO", "x" * 1000))
+                await eventually(lambda: not link._waiting)  # the socket has taken it
+        assert 90 < len(called) < 100
+        own_redis.thaw()
+        await asyncio.gather(*called)
+        await link.call("ECHO", "x" * 99_000)
+    finally:
+        await link.close()
+
+
 async def test_as_configured_a_publish_reaches_the_members_on_this_worker_at_once(own_redis: RedisServer) -> None:
     """Never so in a room with history."""
     url = own_redis.url(timeout_s=2, lease_s=SOON, when_away="local")

@@ -8,7 +8,8 @@ gets `BrokerUnavailable`, and where the command was sent, the connection is take
 out while this process stood still has its time again, once: its answer may be there, unread.
 
 Invariants: each command that was sent and not answered is in `_sent`, in the order in which the server answers; no
-other is. A command that nobody waits for any more is not sent (again).
+other is. A command that nobody waits for any more is not sent (again). `_bytes` is the size of all in `_sent` and
+`_waiting`.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ from redis.exceptions import (
 )
 from redis.maint_notifications import MaintNotificationsConfig
 
-from ...errors import BrokerUnavailable
+from ...errors import BrokerUnavailable, counted
 from .commands import Argument, refused_url, said
 from .scripts import ALL, Script
 
 logger = logging.getLogger("hubbub")
 
 MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
-"""What may wait for Redis; past it a call fails at once. One alone may be larger."""
+"""What may wait for Redis, sent or not; past it a call fails at once. One alone may be larger."""
 
 _BATCH: Final = 1000
 _GOODBYE_PASSES: Final = 3
@@ -140,7 +141,7 @@ class Link:
         self._waiting: deque[_Call] = deque()
         self._sent: deque[_Call] = deque()
         self._unanswerable: deque[Sequence[Argument]] = deque()
-        self._waiting_bytes = 0
+        self._bytes = 0
         self._looked_at = 0.0
         self._wake: asyncio.Future[None] | None = None
         self._made: asyncio.Future[None] | None = None
@@ -192,9 +193,9 @@ class Link:
         if loop is None or self._task is None:
             raise BrokerUnavailable("the broker is closed")
         call = _Call(arguments, loop.create_future(), inf if patient else loop.time() + self._timeout_s)
-        if self._waiting_bytes and self._waiting_bytes + call.size > MAX_WAITING_BYTES and not first:
-            raise BrokerUnavailable(f"{self._waiting_bytes} bytes wait for Redis already, which is the bound")
-        self._waiting_bytes += call.size
+        if self._bytes and self._bytes + call.size > MAX_WAITING_BYTES and not first:
+            raise BrokerUnavailable(f"{self._bytes} bytes wait for Redis already, which is the bound")
+        self._bytes += call.size
         (self._waiting.appendleft if first else self._waiting.append)(call)
         self._wake_up()
         return call.answer
@@ -246,7 +247,7 @@ class Link:
                 await connection.disconnect(nowait=True)
                 raise
             if failures:
-                logger.info("connected to Redis after %d attempts", failures + 1)
+                logger.info("connected to Redis after %s", counted(failures + 1, "attempts"))
             made_at = self._loop.time()
             self._take_over(made_at - lost_at)
             writer: Any = connection._writer  # whatever fails, redis-py closes it, and forgets it
@@ -317,11 +318,12 @@ class Link:
                 batch.append(self._unanswerable.popleft())
             while self._waiting and len(batch) < _BATCH:
                 call = self._waiting.popleft()
-                self._waiting_bytes -= call.size
-                if not call.answer.done():
-                    call.sent_at = self._loop.time()
-                    self._sent.append(call)
-                    batch.append(call.arguments)
+                if call.answer.done():
+                    self._bytes -= call.size
+                    continue
+                call.sent_at = self._loop.time()
+                self._sent.append(call)
+                batch.append(call.arguments)
             if batch:
                 await connection.send_packed_command(connection.pack_commands(batch), check_health=False)
 
@@ -348,6 +350,7 @@ class Link:
                 # To what was told, and not called: only errors come as answers to that.
                 raise answer if isinstance(answer, Exception) else ConnectionError("Redis answered out of turn")
             call = self._sent.popleft()
+            self._bytes -= call.size
             if call.answer.done():
                 continue
             if isinstance(answer, ResponseError):
@@ -387,7 +390,7 @@ class Link:
     def _forget_done(self) -> None:
         """Nobody waits any more for what was cancelled, or took too long."""
         self._waiting = deque(call for call in self._waiting if not call.answer.done())
-        self._waiting_bytes = sum(call.size for call in self._waiting)
+        self._bytes = sum(call.size for call in (*self._sent, *self._waiting))
 
     def _fail_all(self, error: BrokerUnavailable) -> None:
         for call in (*self._sent, *self._waiting):
@@ -395,7 +398,7 @@ class Link:
                 call.answer.set_exception(error)
         self._sent.clear()
         self._waiting.clear()
-        self._waiting_bytes = 0
+        self._bytes = 0
 
 
 async def _say_goodbye(connection: Connection, writer: asyncio.StreamWriter) -> None:

@@ -51,6 +51,16 @@ class BrokerUnavailable(HubbubError, ConnectionError):
     """The broker can't be reached in time. What was on its way to it may have been done."""
 
 
+def counted(number: int, things: str) -> str:
+    """Gives a number with its noun, for messages and log lines: ``1 room``, ``2 rooms``.
+
+    Args:
+        number: How many.
+        things: The noun in the plural, with a final ``s``.
+    """
+    return f"{number} {things[:-1] if number == 1 else things}"
+
+
 def shown(value: object, *, limit: int = 80) -> str:
     """Gives a short ``repr`` for messages and log lines: one bounded line without control characters. Never raises."""
     try:

@@ -20,7 +20,7 @@ from .connecting import Connecting
 from .connection import Connection
 from .draining import check_over_s, send_away, started, stopped
 from .envelope import Envelope, Kick, Recorded
-from .errors import BrokerUnavailable, InvalidArgument, WrongLoop, shown
+from .errors import BrokerUnavailable, InvalidArgument, WrongLoop, counted, shown
 from .fanout import Fanout
 from .install import install, not_installed_here, why_not_running
 from .membership import Memberships, RoomIsFull
@@ -206,7 +206,7 @@ class ConnectionManager:
         self._draining = True
         wires = tuple(self._registrar.wires)
         if wires:
-            logger.info("draining: %d connections are closed over up to %g s", len(wires), over_s)
+            logger.info("draining: closing %s over up to %g s", counted(len(wires), "connections"), over_s)
         await send_away(wires, over_s)
         patience_s = max(self.limits.close_timeout_s, self.limits.shutdown_timeout_s) + 2.0  # who is late, a sweep ends
         try:

@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from .arguments import is_text
 from .close import CloseCode
 from .connection import Connection
-from .errors import InvalidArgument, shown
+from .errors import InvalidArgument, counted, shown
 from .registry import Registry
 from .transports import Transport
 from .wire import Wire
@@ -213,7 +213,7 @@ class Active(Collection[Connection]):
         return self._registrar.find(item) is not None
 
     def __repr__(self) -> str:
-        return f"<{len(self)} active connections>"
+        return f"<{counted(len(self), 'active connections')}>"
 
 
 def _ids_of(websocket: WebSocket) -> Iterable[str]:

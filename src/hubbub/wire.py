@@ -17,7 +17,7 @@ import orjson
 from starlette.websockets import WebSocketDisconnect
 
 from .close import CloseCode, sendable
-from .errors import shown
+from .errors import counted, shown
 from .frames import Opcode, frame
 from .guard import Complaint, Guard
 from .options import Limits
@@ -335,7 +335,12 @@ class Wire:
         self.owner.counters.errors[code] += 1
         self.writer.write(control(type="error", code=code, message=problem))
         if self.guard.too_many():
-            logger.info("closing a connection on %s after %d bad messages: %s", self.where, self.guard.errors, problem)
+            logger.info(
+                "closing a connection on %s after %s: %s",
+                self.where,
+                counted(self.guard.errors, "bad messages"),
+                problem,
+            )
             self.owner.counters.refused[then.name.lower()] += 1
             self.close_soon(then)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import signal
@@ -325,6 +326,21 @@ class TestInProcess:
                 members = await live.server.acall(manager.presence("lobby"))
                 assert [member.connections for member in members] == [0] * 8
                 assert await live.server.acall(manager.drain()) is True
+
+    async def test_a_drain_says_how_many_it_closes(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, "hubbub")
+        manager = ConnectionManager()
+
+        async def handler(websocket: WebSocket) -> None:
+            async with manager.connect(websocket) as connection:
+                await connection.wait_gone()
+
+        with running(manager) as live:
+            async with client(live.server, live.at(handler)) as one:
+                await eventually(lambda: manager.stats().connections == 1)
+                assert await live.server.acall(manager.drain()) is True
+                assert (await closed(one))[0] == 1012
+        assert "draining: closing 1 connection over up to 5 s" in caplog.messages
 
     async def test_a_drain_that_is_cancelled_leaves_the_rest_and_lets_nobody_in(self) -> None:
         manager = ConnectionManager()

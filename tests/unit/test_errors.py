@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import hubbub
 from hubbub import HubbubError, InvalidArgument
-from hubbub.errors import shown
+from hubbub.errors import counted, shown
 
 ERRORS = [each for each in vars(hubbub).values() if isinstance(each, type) and issubclass(each, Exception)]
 
@@ -86,3 +86,11 @@ def test_any_text_is_shown_in_one_bounded_line(text: str, limit: int) -> None:
     found = shown(text, limit=limit)
     assert len(found) <= limit + 1
     assert found.removesuffix("…").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("number", "things", "text"),
+    [(0, "rooms", "0 rooms"), (1, "rooms", "1 room"), (2, "rooms", "2 rooms"), (1, "bad messages", "1 bad message")],
+)
+def test_a_number_agrees_with_its_noun(number: int, things: str, text: str) -> None:
+    assert counted(number, things) == text

@@ -17,7 +17,7 @@ from ..brokers import Broker
 from ..brokers.base import BrokerState, Receiver
 from ..codec import decode
 from ..envelope import Envelope, Kick, Page
-from ..errors import InvalidArgument, shown
+from ..errors import InvalidArgument, counted, shown
 from ..manager import ConnectionManager
 from ..names import EVERYONE_NAME, UserId, room_name, user_name, user_room
 from ..options import RoomTable
@@ -97,7 +97,7 @@ class Pushed(Collection[Push]):
 
     def __repr__(self) -> str:
         pushes = "".join(f"\n  {push.room}: {push.message!r}" for push in self)
-        return f"<Pushed, {len(self)} messages{':' if pushes else ''}{pushes}>"
+        return f"<Pushed, {counted(len(self), 'messages')}{':' if pushes else ''}{pushes}>"
 
     def note(self, channel: str, noted: Envelope | Kick) -> None:
         """Notes a message or an order: what the recording broker calls."""

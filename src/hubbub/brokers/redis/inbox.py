@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ...envelope import Reset
-from ...errors import BrokerUnavailable, shown
+from ...errors import BrokerUnavailable, counted, shown
 from ...options import RoomTable
 from ...positions import Position
 from ...tasks import Tasks
@@ -179,10 +179,10 @@ class Inbox:
         plain = sum(each.confirmed and not self._rooms(room).numbered for room, each in self._subscriptions.items())
         if plain and self._link.reconnects > 0:
             logger.warning(
-                "there was no subscription at Redis for %.1f s: what was published meanwhile into %d rooms without "
+                "there was no subscription at Redis for %.1f s: what was published meanwhile into %s without "
                 "history did not get to the members here",
                 down_s,
-                plain,
+                counted(plain, "rooms"),
             )
 
     async def send_canary(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import orjson
 
-from ...errors import BrokerUnavailable
+from ...errors import BrokerUnavailable, counted
 from ...tasks import Tasks
 from .announcing import SILENCE, Announcer
 from .channel import Keys
@@ -99,7 +99,7 @@ class Leases:
         """Takes out what is kept under a name."""
         rooms = [each.decode() for each in await self._link.call("SMEMBERS", self._keys.node_rooms(node))]
         if rooms and aloud:
-            logger.warning("a worker is gone: taking its users out of %d rooms", len(rooms))
+            logger.warning("a worker is gone: taking its users out of %s", counted(len(rooms), "rooms"))
         for room in rooms:
             cursor: bytes | str = "0"
             while True:

@@ -27,7 +27,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 import orjson
 
 from ...codec import dumps
-from ...errors import BrokerUnavailable
+from ...errors import BrokerUnavailable, counted
 from ...options import RoomTable
 from ...presence import Info, Member
 from ...tasks import Tasks
@@ -346,7 +346,7 @@ class Presence:
         all_ = [
             (room, user, name) for room, users in self._mine.items() for user, names in users.items() for name in names
         ]
-        logger.info("telling Redis again of %d connections in rooms", len(all_))
+        logger.info("telling Redis again who is in which room: %s", counted(len(all_), "memberships"))
         for first in range(0, len(all_), _AT_ONCE):
             await asyncio.gather(*(self._again(*each, aloud=aloud) for each in all_[first : first + _AT_ONCE]))
         if not aloud:

@@ -1,8 +1,8 @@
 """Messages to bytes and back: what an app may send, and how it travels.
 
 ``str`` is a text frame as it is, ``bytes`` a binary frame, and whatever JSON can say (dict, list, dataclass,
-Pydantic model, datetime, UUID, ...) a text frame of JSON. Times are ISO 8601; naive ones are taken as UTC. A model is
-encoded as Pydantic encodes it.
+Pydantic model, datetime, UUID, ...) a text frame of JSON. Times are ISO 8601: a naive datetime stays naive, an aware one
+has its offset. A model is encoded as Pydantic encodes it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .frames import Opcode, frame
 Message: TypeAlias = object
 """What an app sends: str, bytes, or what goes to JSON."""
 
-_OPTIONS = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
+_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
 _WIDE_OPTIONS = _OPTIONS | orjson.OPT_PASSTHROUGH_DATACLASS
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**64 - 1
 

@@ -1,18 +1,24 @@
 """Messages to bytes and back: what an app may send, and how it travels.
 
 ``str`` is a text frame as it is, ``bytes`` a binary frame, and whatever JSON can say (dict, list, dataclass,
-Pydantic model, datetime, UUID, ...) a text frame of JSON. Times are ISO 8601: a naive datetime stays naive, an aware one
-has its offset. A model is encoded as Pydantic encodes it.
+Pydantic model, datetime, UUID, ...) a text frame of JSON: the JSON that a FastAPI route annotated ``-> Any`` answers
+with when it returns the value.
+
+Theory of operation. orjson writes what it and Pydantic write alike: dict, list, str, numbers, datetime, enum, UUID.
+Everything else is Pydantic's to write, at any depth: a model or a dataclass may have excluded fields, aliases and
+serializers, which must hold here too. orjson takes Pydantic's JSON over as a fragment. What orjson refuses, such as
+integers of more than 64 bits, is rare, and costs a second pass.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
-from enum import IntEnum
+from datetime import time
+from enum import Enum, IntEnum
+from types import GeneratorType
 from typing import Any, NamedTuple, TypeAlias
 
 import orjson
-from pydantic_core import to_jsonable_python
+from pydantic_core import SchemaSerializer, core_schema, to_jsonable_python
 
 from .errors import InvalidArgument, shown
 from .frames import Opcode, frame
@@ -20,9 +26,9 @@ from .frames import Opcode, frame
 Message: TypeAlias = object
 """What an app sends: str, bytes, or what goes to JSON."""
 
-_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
-_WIDE_OPTIONS = _OPTIONS | orjson.OPT_PASSTHROUGH_DATACLASS
+_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**64 - 1
+_PYDANTIC = SchemaSerializer(core_schema.any_schema())
 
 
 class Kind(IntEnum):
@@ -72,39 +78,60 @@ def decode(payload: Payload) -> Any:
 
 
 def dumps(value: object) -> bytes:
-    """JSON of a value, in UTF-8.
+    """JSON of a value, in UTF-8, as a FastAPI route annotated ``-> Any`` writes it.
 
-    orjson does the work; what it does not know goes through Pydantic, which FastAPI's users have taught their types.
+    Models and dataclasses are written by Pydantic, by alias, without excluded fields. Times are ISO 8601: a naive
+    datetime stays naive, an aware one has its offset, UTC is ``Z``, and a timedelta is a duration such as ``PT1.5S``.
+    Unlike in FastAPI, NaN and infinity are ``null`` even where a model's configuration says ``NaN``, which is no JSON,
+    and the key ``None`` is ``"null"``.
 
     Raises:
         InvalidArgument: JSON can't say the value.
     """
     try:
-        return orjson.dumps(value, default=to_jsonable_python, option=_OPTIONS)
-    except TypeError as error:
-        problem = str(error.__cause__ or error)
+        return orjson.dumps(value, default=_by_pydantic, option=_OPTIONS)
+    except TypeError:
+        pass
     try:
-        return orjson.dumps(_widened(value), default=_widened_unknown, option=_WIDE_OPTIONS)
-    except (TypeError, ValueError, RecursionError):
+        return orjson.dumps(_widened(value), default=_by_pydantic, option=_OPTIONS)
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidArgument(
             "message",
-            f"can't be encoded as JSON: {problem} (got {shown(value)})",
+            f"can't be encoded as JSON: {error.__cause__ or error} (got {shown(value)})",
             "str, bytes, or what goes to JSON: dict, list, dataclass, Pydantic model, datetime, UUID",
         ) from None
 
 
+def _by_pydantic(value: Any) -> Any:
+    """Writes what orjson does not know, or is not to write."""
+    if type(value) is GeneratorType:
+        raise TypeError("a generator is left to the second pass: it can be read only once")
+    data = _PYDANTIC.to_json(value, by_alias=True)
+    if b"NaN" in data or b"Infinity" in data:
+        try:
+            orjson.loads(data)
+        except ValueError:  # a model with ser_json_inf_nan="constants"
+            return to_jsonable_python(value)
+    return orjson.Fragment(data)
+
+
 def _widened(value: Any) -> Any:
-    """The value with its integers of more than 64 bits, which orjson refuses, written out."""
+    """The value with those parts written out that orjson refuses: wide integers, times with an offset, rare keys."""
+    while isinstance(value, Enum):
+        value = value.value
     if isinstance(value, int) and not _MIN_INTEGER <= value <= _MAX_INTEGER:
-        return orjson.Fragment(str(value))
+        return orjson.Fragment(int.__repr__(value))
     if isinstance(value, dict):
-        return {key: _widened(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
+        return {_key(key): _widened(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple, GeneratorType)):
         return [_widened(each) for each in value]
+    if isinstance(value, time):
+        return _by_pydantic(value)
     return value
 
 
-def _widened_unknown(value: Any) -> Any:
-    if is_dataclass(value):
-        return {field.name: _widened(getattr(value, field.name)) for field in fields(value)}
-    return _widened(to_jsonable_python(value))
+def _key(key: Any) -> Any:
+    if key is None or isinstance(key, (str, float)):
+        return key
+    text: str = next(iter(to_jsonable_python({key: None})))
+    return text

@@ -193,7 +193,7 @@ def test_a_big_number_beside_it_changes_nothing(value: Any, text: Any) -> None:
 
 @pytest.mark.parametrize("at", [NAIVE, NAIVE.replace(tzinfo=UTC), NAIVE.replace(tzinfo=timezone(timedelta(hours=-5)))])
 def test_a_time_is_said_in_one_way_wherever_it_is(at: datetime) -> None:
-    """In a dict, a key, a model and a dataclass, beside a big number or not: else a page shows two of them hours apart."""
+    """In a dict, a key, a model, a dataclass, and beside a big number: else a page shows two of them hours apart."""
     text = at.isoformat().replace("+00:00", "Z")
     alone = {"at": at, at: "at", "model": Model(name="ann", at=at), "point": Point(1, at)}
     for value in (alone, {**alone, "n": BIG}):

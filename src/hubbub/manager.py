@@ -36,6 +36,7 @@ from .stats import Counters, Stats
 from .tasks import Tasks
 from .threads import FromThread
 from .timers import Timers
+from .transports import prepare
 from .wire import Wire
 from .workers import sibling_workers
 
@@ -159,6 +160,7 @@ class ConnectionManager:
             )
         loop = asyncio.get_running_loop()
         self.counters = Counters()
+        await prepare()
         self.fanout.start(loop)
         logging.getLogger("uvicorn.error").addFilter(self._filter)
         self._timers.start(loop)
@@ -584,7 +586,7 @@ class ConnectionManager:
         """A snapshot of what this process holds and has counted since it started."""
         counters = self.counters
         wires = tuple(self._registrar.wires)  # a `def` route may ask, in a thread
-        fast = sum(wire.fallback_reason is None for wire in wires)
+        fast = sum(wire.detour is None for wire in wires)
         broker = self.broker.state
         return Stats(
             connections=len(self._registry),

@@ -18,7 +18,7 @@ from .connecting import close_for, is_disconnect
 from .errors import InvalidArgument, shown
 from .paths import path_within
 from .redaction import redact_query
-from .transports import ServerSend
+from .transports import Detour, ServerSend
 from .wire import Receive, Wire
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class HubbubMiddleware:
             raise InvalidArgument("managers", "is empty", "the ConnectionManagers that the app uses")
         self.app = app
         self.managers = managers
-        self._fallbacks: set[str] = set()
+        self._detours: set[Detour] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: ServerSend) -> None:
         """Serves a request; only WebSockets are touched."""
@@ -103,7 +103,7 @@ class HubbubMiddleware:
             where=shown(scope["path"]),
             offered=scope.get("subprotocols") or (),
         )
-        self._say_fallback(wire.fallback_reason)
+        self._say_detour(wire.detour)
         return wire
 
     async def _end(self, wire: Wire, ended: BaseException | None) -> None:
@@ -122,10 +122,11 @@ class HubbubMiddleware:
                 owner.release(wire)
             wire.ended()
 
-    def _say_fallback(self, reason: str | None) -> None:
-        if reason is not None and reason not in self._fallbacks:
-            self._fallbacks.add(reason)
-            logger.info("not writing straight to the socket, but through %s", reason)
+    def _say_detour(self, detour: Detour | None) -> None:
+        if detour is not None and detour not in self._detours:
+            self._detours.add(detour)
+            level = logging.WARNING if detour.fault else logging.INFO
+            logger.log(level, "not writing straight to the socket, but through %s", detour.text)
 
 
 def _refusal(managers: Sequence[ConnectionManager], scope: Scope) -> str | None:

@@ -97,8 +97,8 @@ class Wire:
         "cancelled",
         "closed",
         "connections",
+        "detour",
         "expires_at",
-        "fallback_reason",
         "former_ids",
         "gone_at",
         "guard",
@@ -139,7 +139,7 @@ class Wire:
         self.cancelled = False
         self.gone_at: float | None = None
         self.expires_at: float | None = None
-        self.transport, self.fallback_reason = transport_for(send, self._end_task)
+        self.transport, self.detour = transport_for(send, self._end_task)
         self.writer = Writer(self, self.transport)
         self._ahead: ReadAhead | None = None
         self._receiving = False

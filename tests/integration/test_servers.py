@@ -20,15 +20,10 @@ from urllib.request import urlopen
 
 import psutil
 import pytest
-import uvicorn
 import websockets
-from fastapi import FastAPI
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from uvicorn.server import ServerState
 from websockets.asyncio.client import ClientConnection
 
 import hubbub
-from hubbub.transports.uvicorn import protocol_of, unknown_version
 from tests.integration.endpoints import free_port, make_certificate
 from tests.integration.support import DEADLINE_S, closed, eventually, receive, reset
 
@@ -54,6 +49,7 @@ class Kind:
         own_codes: Whether it has the app close with any code, not with 1000 and 3000 to 4999 only.
         lets_close: Whether the app's sockets still work when it has been told to end.
         quiet_end: Whether it ends without tracebacks of its own.
+        warns: Whether the fallback is a fault, so that the line is a warning.
     """
 
     name: str
@@ -65,6 +61,7 @@ class Kind:
     own_codes: bool = True
     lets_close: bool = True
     quiet_end: bool = True
+    warns: bool = False
 
 
 UVICORN = f"uvicorn {APPS}.chat:app --port {{port}}"
@@ -92,7 +89,12 @@ FALLBACK = [
     Kind("uvicorn-websockets", f"{UVICORN} --ws websockets", "websockets_impl.WebSocketProtocol is not uvicorn's"),
     Kind("uvicorn-wsproto", f"{UVICORN} --ws wsproto", "wsproto_impl.WSProtocol is not uvicorn's"),
     Kind("uvicorn-derived", f"{UVICORN} --ws {APPS}.protocols:Derived", "protocols.Derived is not uvicorn's"),
-    Kind("uvicorn-unknown", f"{UVICORN} --ws {APPS}.protocols:Unknown", "version of uvicorn is not known to work"),
+    Kind(
+        "uvicorn-changed",
+        f"{UVICORN} --ws {APPS}.protocols:Changed",
+        "is not what the direct path relies on: its 'writable' is ",
+        warns=True,
+    ),
     Kind(
         "hypercorn",
         f"hypercorn {APPS}.chat:app --bind 127.0.0.1:{{port}} --graceful-timeout 1",
@@ -146,7 +148,8 @@ class Server:
     @property
     def excuses(self) -> list[str]:
         """Where the manager says why it does not take the fast path."""
-        return [line for line in self.lines("[hubbub] INFO ") if "not writing straight to the socket" in line]
+        level = "WARNING" if self.kind.warns else "INFO"
+        return [line for line in self.lines(f"[hubbub] {level} ") if "not writing straight to the socket" in line]
 
     @property
     def surprises(self) -> int:
@@ -407,42 +410,3 @@ async def test_server_without_lifespan_is_told_what_to_do(tmp_path: Path) -> Non
         assert (await server.stats())["connections"] == 0  # the rest of the app is served
     finally:
         server.kill()
-
-
-class TestAnObjectThatIsAlmostUvicorns:
-    """A version that lacks something is noticed before anything is written past it."""
-
-    @pytest.mark.parametrize("lacking", ["transport", "writable", "conn"])
-    async def test_is_not_used(self, lacking: str) -> None:
-        protocol = self.protocol()
-        send = protocol.send
-        assert protocol_of(send) is protocol
-        delattr(protocol, lacking)
-        assert protocol_of(send) == "this version of uvicorn is not known to work"
-
-    @pytest.mark.parametrize(
-        ("name", "other"), [("transport", None), ("transport", object()), ("writable", True), ("conn", object())]
-    )
-    async def test_is_not_used_where_a_part_is_another(self, name: str, other: object) -> None:
-        protocol = self.protocol()
-        setattr(protocol, name, other)
-        assert protocol_of(protocol.send) == "this version of uvicorn is not known to work"
-
-    @pytest.mark.parametrize("version", ["0.51.0", "0.52.0", "0.55.0", "0.55.0.dev1", "1.0"])
-    async def test_of_an_unknown_version_is_not_used(self, version: str) -> None:
-        assert (unknown_version(version) or "").startswith(
-            f"uvicorn {version} is not known to work (0.52.1 to 0.54 are)"
-        )
-
-    @pytest.mark.parametrize("version", ["0.52.1", "0.53.0", "0.54.9"])
-    async def test_of_a_known_version_is_used(self, version: str) -> None:
-        assert unknown_version(version) is None
-
-    @staticmethod
-    def protocol() -> Any:
-        """As uvicorn has it once the connection is made."""
-        config = uvicorn.Config(FastAPI(), log_config=None)
-        config.load()
-        protocol: Any = WebSocketsSansIOProtocol(config, ServerState(), {})
-        protocol.transport = asyncio.Transport()
-        return protocol

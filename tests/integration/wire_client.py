@@ -538,7 +538,7 @@ def site(app: Any, transport: str, loop: str, certificate: Certificate, **config
 
         def noted(plain: asyncio.Transport) -> int | None:
             found: int | None = None if transport == "transport" else descriptor_of(plain)
-            if found is not None:
+            if found is not None and plain.get_extra_info("socket").family != socket.AF_UNIX:  # the trial's own
                 direct.append(found)
             return found
 

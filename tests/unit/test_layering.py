@@ -43,7 +43,7 @@ _SOCKETS = {part for part in LEVEL if LEVEL["wire"] <= LEVEL[part] <= LEVEL["man
 _PURE = {part for part in LEVEL if LEVEL[part] < LEVEL["brokers"]} - {"tasks", "timers", "workers"}
 ONLY_IN = {
     "redis": {"brokers.redis.link", "brokers.redis.sync"},
-    "uvicorn": {"transports.uvicorn", "serve", "cli"},
+    "uvicorn": {"transports.trial", "serve", "cli"},
     "starlette": _SOCKETS | {"auth", "client", "demo", "testing"},
     "fastapi": {"manager", "auth", "demo", "testing"},
     "asyncio": LEVEL.keys() - _PURE,

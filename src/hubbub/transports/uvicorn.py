@@ -3,7 +3,7 @@
 Theory of operation. A middleware gets a bound method of uvicorn's protocol object as ``send``; ``send.__self__`` is
 that object, and it holds the asyncio transport. Uvicorn builds and writes each of its own frames (messages of the app,
 pongs, Close) in one synchronous step and never fragments, so that frames written between two of its steps land on frame
-boundaries.
+boundaries. That these things hold in the version which is installed is tried first (`hubbub.transports.trial`).
 
 What has to hold at each write, checked in the same step (no await between):
 
@@ -25,18 +25,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import sys
-from functools import cache, partial
-from types import MethodType
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from websockets.server import ServerProtocol
 
+from ..errors import shown
 from .base import Event, ServerSend, Transport
 
 _HIGH_WATER = 64 * 1024
-_KNOWN: Final = (0, 52, 1), (0, 54)
 _write: Final = os.write
 _TRANSPORTS: Final = {"asyncio.selector_events", "uvloop.loop"}
 
@@ -49,54 +46,14 @@ class UvicornProtocol(Protocol):
     conn: ServerProtocol
 
 
-def protocol_of(send: ServerSend) -> UvicornProtocol | str:
-    """Finds uvicorn's protocol behind an ASGI ``send``.
-
-    Returns:
-        The protocol, or the reason why there is none.
-    """
-    owner: Any = getattr(send, "__self__", None)
-    if owner is None and (hasattr(send, "__wrapped__") or "<locals>" in repr(send)):
-        return "another middleware wraps send"
-    if owner is None and isinstance(send, partial):
-        owner = getattr(send.func, "__self__", None)  # daphne's
-    if owner is None:
-        return "unknown server"
-    cls = type(owner)
-    if cls.__module__ != "uvicorn.protocols.websockets.websockets_sansio_impl":
-        return f"{cls.__module__}.{cls.__qualname__} is not uvicorn's default WebSocket protocol"
-    if type(send) is not MethodType:
-        return "another middleware wraps send"  # one that looks like what it wraps
-    unknown = unknown_version(_installed())
-    if unknown is not None:
-        return unknown
-    transport, writable = getattr(owner, "transport", None), getattr(owner, "writable", None)
-    conn = getattr(owner, "conn", None)
-    if (
-        not isinstance(writable, asyncio.Event)
-        or not hasattr(transport, "get_write_buffer_size")
-        or not isinstance(conn, ServerProtocol)
-    ):
-        return "this version of uvicorn is not known to work"
-    protocol: UvicornProtocol = owner
-    return protocol
-
-
-def _installed() -> str:
-    import uvicorn  # it serves, so that it is loaded; on another server it need not be
-
-    return uvicorn.__version__
-
-
-@cache
-def unknown_version(uvicorn: str) -> str | None:
-    """Why nothing is written past a version of uvicorn; None where what has to hold was read and tested in it."""
-    oldest, newest = _KNOWN
-    numbers = tuple(int(number) for number in re.findall(r"\d+", uvicorn))
-    if oldest <= numbers and numbers[: len(newest)] <= newest:
-        return None
-    known = " to ".join(".".join(map(str, each)) for each in _KNOWN)
-    return f"uvicorn {uvicorn} is not known to work ({known} are); a newer hubbub may know it"
+def flaw_in_parts(protocol: object) -> str | None:
+    """What a protocol lacks of `UvicornProtocol`; None where it has all."""
+    for name, kind in (("transport", asyncio.Transport), ("writable", asyncio.Event), ("conn", ServerProtocol)):
+        part = getattr(protocol, name, None)
+        # uvloop's transports are no asyncio.Transport by inheritance.
+        if not (isinstance(part, kind) or (name == "transport" and hasattr(part, "get_write_buffer_size"))):
+            return f"its {name!r} is {shown(part)}, and not an {kind.__name__}" if part else f"it has no {name!r}"
+    return None
 
 
 def descriptor_of(transport: asyncio.Transport) -> int | None:

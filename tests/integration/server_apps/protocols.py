@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
+from uvicorn.protocols.websockets import auto
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 
@@ -21,7 +23,7 @@ class Gate:
         self.set, self.clear, self.wait = event.set, event.clear, event.wait
 
 
-class Unknown(WebSocketsSansIOProtocol):
+class Changed(WebSocketsSansIOProtocol):
     """As of another version of uvicorn: the name is the same, what is inside is not."""
 
     __module__ = WebSocketsSansIOProtocol.__module__
@@ -29,3 +31,7 @@ class Unknown(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.writable: Any = Gate()
+
+
+if "Changed" in " ".join(sys.argv):  # that is the one which this uvicorn has
+    auto.AutoWebSocketsProtocol = Changed

@@ -1,0 +1,121 @@
+"""Chooses the transport of a socket: straight to it where that is known to work, else the server's ASGI ``send``."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from types import MethodType
+from typing import Any, Final, NamedTuple
+
+from .asgi import AsgiTransport
+from .base import ServerSend, Transport
+from .trial import flaw_in, make_protocol
+from .uvicorn import UvicornProtocol, UvicornTransport, flaw_in_parts
+
+_LOST: Final = (
+    "Until a hubbub release supports it, a broadcast costs several times the CPU, and a client that does not read is "
+    "aborted only when the server gives it up"
+)
+
+
+class Detour(NamedTuple):
+    """Through what frames go that don't go straight to the socket, and why.
+
+    Attributes:
+        text: For the log.
+        fault: Whether they should go straight, and something that changed in the server prevents it.
+    """
+
+    text: str
+    fault: bool = False
+
+
+class Verdict(NamedTuple):
+    """What was found out about uvicorn's own WebSocket protocol.
+
+    Attributes:
+        protocol: The class; None where there was none to be found.
+        flaw: What the direct path relies on and it does not do.
+    """
+
+    protocol: type | None
+    flaw: str | None
+
+
+_verdicts: dict[type[asyncio.AbstractEventLoop], Verdict] = {}
+
+
+async def prepare() -> None:
+    """Tries uvicorn's protocol on the running event loop, where uvicorn serves; once for each kind of loop."""
+    kind = type(asyncio.get_running_loop())
+    # They are loaded by a server that starts, and not by importing uvicorn.
+    serves = any(name.startswith("uvicorn.protocols.websockets.") for name in sys.modules)
+    if serves and kind not in _verdicts:
+        made: list[type] = []
+
+        def make(app: Any, settings: dict[str, Any]) -> Any:
+            protocol = make_protocol(app, settings)
+            made.append(type(protocol))
+            return protocol
+
+        flaw = await flaw_in(make)
+        _verdicts[kind] = Verdict(made[0] if made else None, flaw)
+
+
+def transport_for(send: ServerSend, end_task: Callable[[], None]) -> tuple[Transport, Detour | None]:
+    """Chooses a transport.
+
+    Args:
+        send: The server's ASGI ``send``.
+        end_task: Ends the application's task; the last resort of a server that gives no access to its sockets.
+
+    Returns:
+        The transport, and where frames don't go straight to the socket: through what they go, and why.
+    """
+    found = protocol_of(send)
+    if isinstance(found, Detour):
+        text = f"the server's ASGI send, message by message: {found.text}"
+        return AsgiTransport(send, end_task), found._replace(text=text)
+    transport = UvicornTransport(found, send)
+    return transport, None if transport.detour is None else Detour(transport.detour)
+
+
+def protocol_of(send: ServerSend) -> UvicornProtocol | Detour:
+    """Finds uvicorn's protocol behind an ASGI ``send``, where it may be written past.
+
+    Returns:
+        The protocol, or why there is none.
+    """
+    owner: Any = getattr(send, "__self__", None)
+    if owner is None and (hasattr(send, "__wrapped__") or "<locals>" in repr(send)):
+        return Detour("another middleware wraps send")
+    if owner is None and isinstance(send, partial):
+        owner = getattr(send.func, "__self__", None)  # daphne's
+    if owner is None:
+        return Detour("unknown server")
+    cls = type(owner)
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    verdict = _verdicts.get(type(asyncio.get_running_loop()))
+    uvicorns = cls.__module__.startswith("uvicorn.")
+    if uvicorns and verdict is None:
+        return Detour(f"no manager has started on this event loop and tried {name}")
+    if uvicorns and verdict is not None and verdict.protocol is None:
+        return _fault(name, verdict.flaw)
+    if verdict is None or cls is not verdict.protocol:
+        return Detour(f"{name} is not uvicorn's default WebSocket protocol")
+    if type(send) is not MethodType:
+        return Detour("another middleware wraps send")  # one that looks like what it wraps
+    flaw = verdict.flaw or flaw_in_parts(owner)
+    if flaw is not None:
+        return _fault(name, flaw)
+    protocol: UvicornProtocol = owner
+    return protocol
+
+
+def _fault(name: str, flaw: str | None) -> Detour:
+    return Detour(
+        f"{name} of uvicorn {version('uvicorn')} is not what the direct path relies on: {flaw}. {_LOST}", fault=True
+    )

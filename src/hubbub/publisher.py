@@ -40,7 +40,7 @@ class _Publishing:
         self._roll_call = channel.pack_roll_call()
         self._server, settings = commands.settings_in(url, prefix=prefix, timeout_s=timeout_s)
         self._timeout_s: float = settings["timeout_s"]
-        self._keys = channel.Keys(settings["prefix"])
+        self._keys = channel.Keys(settings["prefix"], commands.database_in(self._server))
         self._prefix: str = settings["prefix"]
         self._rooms: RoomTable | None = None
         self._rooms_at = 0.0

@@ -175,8 +175,10 @@ class RedisServer:
         return int(found.get(f"errorstat_{kind}", {"count": 0})["count"])
 
     def channels(self, prefix: str) -> set[str]:
-        """The channels of rooms that somebody subscribes to."""
-        return {as_text(each) for each in self.command("PUBSUB", "CHANNELS", f"{prefix}:{{*")}
+        """The channels of rooms, in the first database, that somebody subscribes to."""
+        return {
+            as_text(each) for each in self.command("PUBSUB", "CHANNELS", f"{as_text(Keys(prefix).channel(''))[:-1]}*")
+        }
 
     def nodes(self, key: object) -> set[str]:
         """The names of the workers."""

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.connection import parse_url
 
 from hubbub import AsyncPublisher, BrokerUnavailable, InvalidArgument, Publisher
 from hubbub.brokers import Broker, broker_from
 from hubbub.brokers.redis import RedisBroker
 from hubbub.brokers.redis.channel import Keys
+from hubbub.brokers.redis.commands import database_in
 from hubbub.brokers.redis.leases import Leases
 from hubbub.codec import encode
 from hubbub.envelope import Envelope
@@ -93,6 +95,8 @@ async def test_an_option_that_makes_no_sense_is_refused(query: str) -> None:
         "redis://user:hunter2@localhost?decode_responses=true",
         "redis://user:hunter2@localhost?protocol=2",
         "redis://user:hunter2@localhost?timeout_s=61",
+        "redis://user:hunter2@localhost?db=-1",
+        "redis://user:hunter2@localhost/1?db=one",
     ],
 )
 @pytest.mark.parametrize("make", [broker_from, Publisher, AsyncPublisher], ids=["broker", "sync", "async"])
@@ -103,6 +107,22 @@ async def test_a_url_that_makes_no_sense_is_refused_without_a_word_of_the_passwo
         make(url)
     assert "hun" not in str(caught.value)
     assert "ter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h",
+        "redis://h/",
+        "redis://h/2",
+        "rediss://h/2?db=3",
+        "redis://h?db=0",
+        "unix:///tmp/s/1",
+        "unix:///s?db=1",
+    ],
+)
+def test_the_number_of_the_database_is_the_one_that_redis_py_selects(url: str) -> None:
+    assert database_in(url) == parse_url(url).get("db", 0)
 
 
 async def test_a_password_is_not_shown() -> None:
@@ -117,7 +137,7 @@ async def test_redis_forgets_by_itself_what_nobody_asks_for(redis: RedisServer) 
     await Worker(broker, 5.0).start(RoomTable({"*": RoomOptions(history=History(5, 0.2))}))
     try:
         await broker.publish("lobby", Envelope(encode("hello")))
-        of_room = redis.command("KEYS", f"{keys.channel('lobby')}*")
+        of_room = redis.command("KEYS", f"{prefix}:{{lobby}}*")
         assert as_text(keys.head("lobby")) in map(as_text, of_room)
         assert all(redis.command("PTTL", key) > 0 for key in of_room)
         await eventually(lambda: not redis.command("EXISTS", keys.log("lobby")))

@@ -318,19 +318,42 @@ async def test_threads_reach_the_fleet(workers: list[Worker], name: str) -> None
 # Servers and apps
 
 
-async def test_two_apps_with_other_prefixes_do_not_meet(redis: RedisServer) -> None:
-    with fleet(redis.url(prefix=fresh_prefix()), redis.url(prefix=fresh_prefix())) as (one, other):
-        async with listening(("ann", one), ("ann", other), rooms=("kept:a",)) as (mine, theirs):
+@pytest.fixture(params=["prefix", "database", "db="])
+def urls_apart(request: pytest.FixtureRequest, redis: RedisServer) -> tuple[str, str]:
+    """Two URLs of one server, which differ in one thing."""
+    prefix = fresh_prefix()
+    others = {
+        "prefix": redis.url(prefix=f"{prefix}-other"),
+        "database": redis.url(database=1, prefix=prefix),
+        "db=": redis.url(prefix=prefix, db=2),
+    }
+    return redis.url(prefix=prefix), others[request.param]
+
+
+async def test_two_apps_with_other_prefixes_or_databases_do_not_meet(
+    urls_apart: tuple[str, str], redis: RedisServer
+) -> None:
+    before = set(redis.command("PUBSUB", "CHANNELS"))  # of this module's fleet
+    with fleet(*urls_apart) as (one, other):
+        async with listening(("ann", one), ("ann", other), rooms=("kept:a", "told:a")) as (mine, theirs):
+            channels = set(redis.command("PUBSUB", "CHANNELS")) - before
+            assert len(channels) == 2 * len(["everyone", "ann", "kept:a", "told:a", "workers", "its own"])
+            assert {redis.subscribers(channel) for channel in channels} == {1}
             await one.run(one.manager.broadcast(["all", "mine"]))
             await one.publish("kept:a", "mine")
             await one.run(one.manager.send_to_user("ann", ["mail", "mine"]))
             await other.run(other.manager.broadcast(["all", "theirs"]))
             await other.publish("kept:a", "theirs")
             await other.run(other.manager.send_to_user("ann", ["mail", "theirs"]))
+            with Publisher(urls_apart[0]) as publisher:
+                await asyncio.to_thread(publisher.broadcast, ["told:a", "mine"], room="told:a")
+            async with AsyncPublisher(urls_apart[1]) as publisher_of_theirs:
+                await publisher_of_theirs.broadcast(["told:a", "theirs"], room="told:a")
             for listener, data in ((mine, ["mine"]), (theirs, ["theirs"])):
-                for room in ("all", "kept:a", "mail"):
+                for room in ("all", "kept:a", "mail", "told:a"):
                     await listener.has(room, data[0])
                     assert listener.data[room] == data
+                assert listener.told == [("user_joined", "ann")]
             assert await one.run(one.manager.disconnect_user("ann")) is True
             await mine.until(lambda: not mine.open)
             assert theirs.open

@@ -87,9 +87,11 @@ def test_a_sender_counts_and_is_no_other() -> None:
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=100))
 def test_a_room_is_found_again_in_its_channel(room: str) -> None:
-    keys = Keys("app")
+    keys = Keys("app", 3)
     assert keys.room_of(keys.channel(room).encode()) == room
-    assert keys.head(room).startswith(keys.channel(room))
+    assert keys.room_of(Keys("app", 33).channel(room).encode()) is None
+    assert keys.room_of(keys.own_channel(room).encode()) is None
+    assert f"{{{room}}}" in keys.head(room)
 
 
 def test_no_key_of_a_room_is_that_of_another_room_or_app() -> None:
@@ -99,3 +101,12 @@ def test_no_key_of_a_room_is_that_of_another_room_or_app() -> None:
     rooms = ["a", "a}:head", "{a}", "a:log", "$everyone", "a}"]
     found = [name for keys in (Keys("one"), Keys("two")) for room in rooms for name in names(keys, room)]
     assert len(found) == len(set(found))
+
+
+def test_no_channel_is_that_of_another_database_or_app() -> None:
+    """The keys of two databases are apart in any case, and have the same names."""
+    apps = [Keys(prefix, database) for prefix in ("app", "app:1", "app:11", "app:1:1") for database in (0, 1, 11)]
+    rooms = ["a", "1:{a}", "workers"]
+    found = [name for keys in apps for name in (keys.workers, *map(keys.own_channel, rooms), *map(keys.channel, rooms))]
+    assert len(found) == len(set(found))
+    assert Keys("app", 1).here("a") == Keys("app", 2).here("a")

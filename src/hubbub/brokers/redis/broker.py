@@ -24,7 +24,7 @@ from ...presence import Info, Member
 from ...tasks import Tasks
 from ..base import Broker, BrokerState, Receiver
 from .channel import Keys, Sender
-from .commands import counting, ordering, passed, position_in, publishing, settings_in
+from .commands import counting, database_in, ordering, passed, position_in, publishing, settings_in
 from .inbox import Inbox
 from .leases import CHECKS
 from .link import Link, pool_from
@@ -77,7 +77,7 @@ class RedisBroker(Broker):
         if settings["when_away"] not in get_args(WhenAway):
             raise InvalidArgument("when_away", f"got {shown(settings['when_away'])}", "'raise' or 'local'")
         self._pool = pool_from(server)
-        self._keys = Keys(settings["prefix"])
+        self._keys = Keys(settings["prefix"], database_in(server))
         self._lease_s: float = settings["lease_s"]
         self._timeout_s: float = settings["timeout_s"]
         self._when_away: WhenAway = settings["when_away"]
@@ -100,7 +100,7 @@ class RedisBroker(Broker):
             self._pool,
             self._timeout_s,
             keys=self._keys,
-            node=self._keys.node(self._sender.id.hex()),
+            node=self._keys.own_channel(self._sender.id.hex()),
             rooms=rooms,
             logs=self._logs,
             receiver=receiver,

@@ -93,7 +93,8 @@ Packed: TypeAlias = Arrival | Order | Reset | Canary | RollCall
 class Keys:
     """The names of keys and channels of one app.
 
-    A room's keys carry its name as their hash tag, so that they can live together on one node of a cluster.
+    A room's keys carry its name as their hash tag, so that they can live together on one node of a cluster. A channel
+    carries the number of the database too: Redis keeps the keys of its databases apart, but not their channels.
 
     Attributes:
         workers: The channel of all workers.
@@ -103,24 +104,31 @@ class Keys:
 
     Args:
         prefix: What all begin with, so that apps can share a server.
+        database: The number of the database.
     """
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, database: int = 0) -> None:
         self._prefix = prefix
         self._room = f"{prefix}:{{"
+        self._channels = f"{prefix}:{database}:"
+        self._room_channel = f"{self._channels}{{"
         self.nodes = f"{prefix}:nodes"
         self.dead = f"{prefix}:dead"
         self.rooms = f"{prefix}:rooms"
-        self.workers = f"{prefix}:workers"
+        self.workers = f"{self._channels}workers"
 
     def channel(self, room: str) -> str:
         """The channel of a room."""
-        return f"{self._room}{room}}}"
+        return f"{self._room_channel}{room}}}"
+
+    def own_channel(self, node: str) -> str:
+        """The channel that one worker alone subscribes to."""
+        return f"{self._channels}node:{node}"
 
     def room_of(self, channel: bytes) -> str | None:
         """The room of a channel; None for one of the workers' own."""
         name = channel.decode()
-        return name[len(self._room) : -1] if name.startswith(self._room) else None
+        return name[len(self._room_channel) : -1] if name.startswith(self._room_channel) else None
 
     def head(self, room: str) -> str:
         """A hash: the room's epoch ``e`` and offset ``o``."""
@@ -139,7 +147,7 @@ class Keys:
         return f"{self._room}{room}}}:here"
 
     def node(self, node: str) -> str:
-        """The lease of a worker, and its own channel."""
+        """The lease of a worker."""
         return f"{self._prefix}:node:{node}"
 
     def node_rooms(self, node: str) -> str:

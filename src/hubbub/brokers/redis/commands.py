@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from math import inf
 from typing import Any, Final, TypeAlias
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qs, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from ...envelope import Envelope, Kick
 from ...errors import InvalidArgument, shown
@@ -116,6 +116,20 @@ def settings_in(url: object, **given: Any) -> tuple[str, dict[str, Any]]:
     if not isinstance(prefix, str) or not prefix or "{" in prefix:
         raise InvalidArgument("prefix", f"got {shown(prefix)}", "a str without '{'")
     return urlunsplit(parts._replace(query=urlencode(others))), settings
+
+
+def database_in(url: str) -> int:
+    """The number of the database that the URL of a server names: in its query, or else in its path, as redis-py has it.
+
+    Raises:
+        InvalidArgument: It is no number.
+    """
+    parts = urlsplit(url)
+    in_path = "" if parts.scheme == "unix" else parts.path[1:]
+    number = parse_qs(parts.query).get("db", [in_path])[0] or "0"
+    if not number.isdecimal():
+        raise InvalidArgument("url", f"the database {shown(number)}", "the number of a database, from 0")
+    return int(number)
 
 
 def _split(url: str) -> SplitResult | None:

@@ -202,6 +202,8 @@ async def test_a_new_publisher_waits_for_the_rooms_options_that_were_lost(tmp_pa
     with running_redis(tmp_path) as server:
         manager = ConnectionManager(server.url(lease_s=600), rooms=ROOMS)
         async with manager.lifespan():
+            # Lease and rooms are said once at the start, and renewed once because the connection is new.
+            await eventually(lambda: server.command_counts().get("set", 0) == 4)
             server.command("FLUSHALL")
             if kind is Publisher:
                 with Publisher(server.url()) as publisher:

@@ -382,12 +382,15 @@ class Memberships(Receiver):
             await self._exit(user, connection.id, [name])
 
     async def _depart(self, user: str, connection_id: str, by_grace: dict[float, list[str]]) -> None:
-        for grace_s, names in by_grace.items():
-            if not grace_s:
-                await self._exit(user, connection_id, names)
-                continue
-            for name in names:
-                await self._broker.linger(name, user, connection_id, grace_s)
+        await asyncio.gather(
+            *(
+                self._broker.linger(name, user, connection_id, grace_s)
+                if grace_s
+                else self._broker.exit(name, user, connection_id)
+                for grace_s, names in by_grace.items()
+                for name in names
+            )
+        )
 
     def _begin_grace(self, grace_s: float, user: str, connection_id: str, names: list[str]) -> None:
         channel = user_room(user)
@@ -404,5 +407,5 @@ class Memberships(Receiver):
         self._graces.setdefault(channel, []).append(over)
 
     async def _exit(self, user: str, connection_id: str, names: list[str]) -> None:
-        for name in names:
-            await self._broker.exit(name, user, connection_id)
+        """Leaves rooms: all at once, so that a broker that is away knows of all of them when it is back."""
+        await asyncio.gather(*(self._broker.exit(name, user, connection_id) for name in names))

@@ -15,8 +15,8 @@ from hubbub.brokers.redis.channel import Keys
 from hubbub.names import EVERYONE_NAME, user_room
 from hubbub.options import RoomTable
 from hubbub.testing.broker_suite import Worker as Receiver
-from tests.integration.fleet import Listener, Worker, listening
-from tests.integration.redis_server import RedisServer, fresh_prefix, one_more
+from tests.integration.fleet import Listener, Worker, fleet, listening
+from tests.integration.redis_server import Proxy, RedisServer, fresh_prefix, one_more
 from tests.integration.support import DEADLINE_S, eventually
 
 pytestmark = pytest.mark.anyio
@@ -261,3 +261,36 @@ async def test_commands_per_second_do_not_grow_with_clients(redis: RedisServer) 
     finally:
         for broker in brokers:
             await broker.close()
+
+
+@pytest.mark.parametrize("kind", ["prompt", "told"])  # without a grace, and with one that outlasts the test
+async def test_who_is_lost_while_the_worker_is_cut_off_is_not_said_to_have_come_back(
+    own_redis: RedisServer, kind: str
+) -> None:
+    """In none of the rooms: the worker is taken for dead, and says all its users again when it is back."""
+    rooms = [f"{kind}:{number}" for number in range(4)]
+    with Proxy(own_redis) as proxy, fleet(own_redis.url(lease_s=1), own_redis.url(through=proxy, lease_s=1)) as workers:
+        one, other = workers
+        async with Listener("bob", *rooms).on(one) as bob, Listener("cyd", *rooms).on(other):
+
+            async def heard(user: str, *kinds: str) -> None:
+                def told_all() -> bool:
+                    return all(
+                        [each["type"] for each in bob.news if (each["room"], each["user_id"]) == (room, user)]
+                        == list(kinds)
+                        for room in rooms
+                    )
+
+                await bob.until(told_all)
+
+            async with Listener("ann", *rooms).on(other) as ann:
+                await heard("ann", "user_joined")
+                proxy.cut_off()
+                await heard("ann", "user_joined", "user_left")
+                ann.vanish()
+                await eventually(lambda: other.manager.stats().users == 1)
+            proxy.closed = False
+            await heard("cyd", "user_joined", "user_left", "user_joined")
+            async with Listener("dan", *rooms).on(other):  # after which nothing is on its way
+                await heard("dan", "user_joined")
+                await heard("ann", "user_joined", "user_left")

@@ -197,6 +197,26 @@ async def test_a_worker_whose_users_were_said_to_have_left_says_that_they_are_ba
             assert await told(one, "bob") == [JOINED, LEFT]
 
 
+async def test_a_user_who_leaves_as_all_is_said_again_is_not_said_to_have_come_back(own_redis: RedisServer) -> None:
+    with Proxy(own_redis) as proxy:
+        async with (
+            started(own_redis.url(lease_s=LEASE_S)) as one,
+            started(own_redis.url(through=proxy, lease_s=LEASE_S)) as other,
+        ):
+            await enter(other, "ann")
+            await enter(other, "bob")
+            proxy.cut_off()
+            await one.until(lambda: len(one.received) == 4)
+            proxy.delay_s = 0.1  # so that it takes a while
+            proxy.closed = False
+            await eventually(lambda: own(other)._recovery is not None and not own(other)._recovery.done())
+            await leave(other, "ann")
+            assert own(other)._unsaid is None, "it was not said again meanwhile"
+            await are_present(one, bob=1)
+            assert await told(one, "ann") == [JOINED, LEFT]
+            assert await told(one, "bob") == [JOINED, LEFT, JOINED]
+
+
 async def test_whoever_was_let_in_is_taken_out_whatever_was_refused_before(own_redis: RedisServer) -> None:
     """The worker's first word of a room is refused; then it is well for a moment, and dies."""
     with Proxy(own_redis) as proxy:

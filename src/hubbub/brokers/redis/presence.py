@@ -129,8 +129,11 @@ class Presence:
             logger.debug("a lost connection counts until its grace is over: %s", str(error))
 
     async def exit(self, room: str, user: str, connection_id: str) -> None:
+        names = self._names(room, user)
+        if connection_id in names:  # at once: what is said again from here on is that it is going
+            names[connection_id] = _lingering(names[connection_id], 0.0)
         await self._recovered()
-        mine = self._forget(room, user, connection_id)  # at once: what is said again from here on is without it
+        mine = self._forget(room, user, connection_id)
         try:
             while not await self._exit(room, user, connection_id):
                 # Said again first, where it can be heard that it leaves; not, where that was heard already.

@@ -6,23 +6,47 @@ On ``memory://`` each process knows its own clients only, and most messages of a
 from __future__ import annotations
 
 import asyncio
+import inspect
+from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 
 def sibling_workers() -> int:
-    """The number of worker processes that the server was told to run; 1 where it can't be told.
+    """The number of worker processes that the server was told to run, as far as it can be told; 1 where it can't be.
 
-    Asks the settings of the server (uvicorn, gunicorn's worker, hypercorn), which is found as what the loop's tasks
-    run. A server that reloads on changes runs one process, whatever it was told.
+    Asks the settings of the server. Those of uvicorn, gunicorn's worker and hypercorn are found as what the loop's
+    tasks run. Granian's event loop is started by a plain function: below it, in the stack, is either the server that
+    forked this process, or only the number of this worker, which is at least how many there are. A server that
+    reloads on changes runs one process, whatever it was told.
     """
     most = 1
+    for settings in _settings():
+        workers = getattr(settings, "workers", None)
+        if isinstance(workers, int) and not getattr(settings, "reload", False):
+            most = max(most, workers)
+    for frame in _granians():
+        number = frame.f_locals.get("worker_id")
+        if isinstance(number, int):
+            most = max(most, number)
+    return most
+
+
+def _settings() -> Iterator[object]:
+    """What may be a server, or its settings."""
     for task in asyncio.all_tasks():
         frame: Any = getattr(task.get_coro(), "cr_frame", None)
-        if frame is None:
-            continue
-        for owner in (frame.f_locals.get("self"), frame.f_locals.get("config")):
-            for settings in (owner, getattr(owner, "config", None), getattr(owner, "cfg", None)):
-                workers = getattr(settings, "workers", None)
-                if isinstance(workers, int) and not getattr(settings, "reload", False):
-                    most = max(most, workers)
-    return most
+        if frame is not None:
+            for owner in (frame.f_locals.get("self"), frame.f_locals.get("config")):
+                yield from (owner, getattr(owner, "config", None), getattr(owner, "cfg", None))
+    for frame in _granians():
+        yield frame.f_locals.get("self")
+
+
+def _granians() -> Iterator[FrameType]:
+    """The frames of granian that the event loop runs in."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).startswith("granian."):
+            yield frame
+        frame = frame.f_back

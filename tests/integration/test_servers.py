@@ -286,6 +286,7 @@ async def test_fast_path_is_taken_or_one_log_line_says_why_not(server: Server) -
     fast = server.kind.reason is None
     assert (stats["connections"], stats["fast_path"]) == (3, 1.0 if fast else 0.0)
     assert len(server.excuses) == (0 if fast else 1), server.excuses
+    assert not server.lines("workers on memory://")
     assert all((server.kind.reason or "") in line for line in server.excuses)
     loop = await asyncio.to_thread(server.get, "/loop")
     assert server.kind.loop in ("either", loop.split(".")[0])
@@ -408,5 +409,24 @@ async def test_server_without_lifespan_is_told_what_to_do(tmp_path: Path) -> Non
         await eventually(lambda: bool(server.lines("hubbub.errors.NotRunning: ")))
         assert "A server has to run the lifespan (not daphne" in server.lines("hubbub.errors.NotRunning: ")[0]
         assert (await server.stats())["connections"] == 0  # the rest of the app is served
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize(
+    ("command", "warnings"),
+    [
+        pytest.param(f"granian --interface asgi {APPS}.chat:app --port {{port}} --workers 2", 2, id="granian"),
+        # A worker that was spawned knows its own number only, so that it is the second one which says it.
+        pytest.param(f"python -m {APPS}.granian_spawns {{port}}", 1, id="granian-spawn"),
+        pytest.param(f"hypercorn {APPS}.chat:app --bind 127.0.0.1:{{port}} --workers 2", 2, id="hypercorn"),
+        pytest.param(f"{GUNICORN} --worker-class uvicorn_worker.UvicornWorker --workers 2", 2, id="gunicorn"),
+    ],
+)
+async def test_several_workers_that_would_lose_messages_say_so(command: str, warnings: int, tmp_path: Path) -> None:
+    server = Server(Kind("workers", command), tmp_path)
+    try:
+        await eventually(lambda: len(server.lines("[hubbub] WARNING 2 workers on memory://")) >= warnings, 20)
+        assert len(server.lines("LOST")) == warnings
     finally:
         server.kill()

@@ -12,10 +12,13 @@ integers of more than 64 bits, is rare, and costs a second pass.
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import time
 from enum import Enum, IntEnum
+from math import isfinite
 from types import GeneratorType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 from pydantic_core import SchemaSerializer, core_schema, to_jsonable_python
@@ -27,8 +30,18 @@ Message: TypeAlias = object
 """What an app sends: str, bytes, or what goes to JSON."""
 
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
+_DEEPEST_SENT = 254  # what orjson writes
+MAX_DEPTH: Final = 200
+"""Levels that JSON of a client may be nested: what it says can be sent on, in a message that nests it further."""
+
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**64 - 1
 _PYDANTIC = SchemaSerializer(core_schema.any_schema())
+_DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER = b"0" * 19  # digits of the shortest integer of more than 64 bits
+_RARE = re.compile(rb"\\u[dD][89a-fA-F]|[0-9]{300}")
+_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB]XX\\u[dD][c-fC-F]XX|(\\u[dD][89a-fA-F]XX)|\\.".replace(b"XX", b"[0-9a-fA-F]{2}"), re.DOTALL
+)
 
 
 class Kind(IntEnum):
@@ -74,7 +87,7 @@ def decode(payload: Payload) -> Any:
         return payload.data
     if payload.kind is Kind.TEXT:
         return payload.data.decode()
-    return orjson.loads(payload.data)
+    return loads(payload.data)
 
 
 def dumps(value: object) -> bytes:
@@ -100,6 +113,69 @@ def dumps(value: object) -> bytes:
             f"can't be encoded as JSON: {error.__cause__ or error} (got {shown(value)})",
             "str, bytes, or what goes to JSON: dict, list, dataclass, Pydantic model, datetime, UUID",
         ) from None
+
+
+def loads(data: str | bytes) -> Any:
+    """The value that JSON says.
+
+    Integers of any size are exact, up to the 4,300 digits that Python reads. A lone surrogate, such as half of an emoji
+    that a page has cut apart, becomes U+FFFD, as wherever text becomes UTF-8. Of a key that comes twice the last value
+    holds. NaN and infinity are not JSON, nor is a number with a fraction or an exponent that no float can hold.
+
+    Raises:
+        ValueError: It is not JSON.
+    """
+    if isinstance(data, str):
+        data = data.encode()
+    try:
+        value = orjson.loads(data)
+    except ValueError as error:
+        if _RARE.search(data) is None:
+            raise
+        try:
+            return _exactly(_ESCAPE.sub(_mended, data))
+        except (ValueError, RecursionError):
+            raise error from None
+    # orjson makes an integer of more than 64 bits a float. There is none where no run of digits is long enough.
+    if len(data) >= len(_LONG_NUMBER) and _LONG_NUMBER in data.translate(_DIGITS_TO_ZERO):
+        return _exactly(data)
+    return value
+
+
+def loads_from_client(data: str | bytes) -> Any:
+    """`loads`, of what a client sent. What is accepted can be sent on.
+
+    Raises:
+        ValueError: The message is not JSON, or nested over `MAX_DEPTH` levels; says so in a sentence.
+    """
+    try:
+        data = data.encode() if isinstance(data, str) else data
+        value = loads(data)
+        if len(data) > 2 * MAX_DEPTH and data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+            nested = value
+            for _ in range(_DEEPEST_SENT - MAX_DEPTH):
+                nested = [nested]
+            dumps(nested)
+    except (InvalidArgument, RecursionError):
+        raise ValueError(f"the message is nested over {MAX_DEPTH} levels") from None
+    except ValueError as error:
+        raise ValueError(f"the message is not JSON: {error}") from None
+    return value
+
+
+def _exactly(data: bytes) -> Any:
+    return json.loads(data.decode(), parse_float=_finite, parse_constant=_finite)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not isfinite(value):
+        raise ValueError(f"{text[:20]} is not a number that JSON can say")
+    return value
+
+
+def _mended(escape: re.Match[bytes]) -> bytes:
+    return escape[0] if escape[1] is None else rb"\ufffd"
 
 
 def _by_pydantic(value: Any) -> Any:

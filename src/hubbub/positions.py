@@ -20,9 +20,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-import orjson
-
-from .codec import Kind, Payload, dumps
+from .codec import Kind, Payload, dumps, loads
 from .errors import InvalidArgument, shown
 from .frames import Opcode, frame
 
@@ -98,7 +96,7 @@ class Resume(Mapping[str, Position]):
         if not text:
             return None
         try:
-            value = orjson.loads(text)
+            value = loads(text)
             ids = tuple(each for each in value.get("ids", [])[:MAX_RESUME_IDS] if isinstance(each, str))
             rooms = list(value["rooms"].items())[:MAX_RESUME_ROOMS]
             return cls({room: as_position(place) for room, place in rooms}, ids)

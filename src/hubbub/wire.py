@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
-import orjson
 from starlette.websockets import WebSocketDisconnect
 
 from .close import CloseCode, sendable
+from .codec import loads
 from .errors import counted, shown
 from .frames import Opcode, frame
 from .guard import Complaint, Guard
@@ -461,6 +461,6 @@ def _is_ping(text: str) -> bool:
     if '"ping"' not in text:
         return False
     try:
-        return bool(orjson.loads(text) == {"type": "ping"})
+        return bool(loads(text) == {"type": "ping"})
     except ValueError:
         return False

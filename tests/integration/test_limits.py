@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -350,11 +351,13 @@ class TestErrors:
             ("iter_json", "", "invalid_json"),
             ("iter_json", '{"a": NaN}', "invalid_json"),
             ("iter_json", "[" * 100_000, "invalid_json"),
+            ("iter_json", "[" * 300 + "]" * 300, "invalid_json"),
+            ("iter_json", "[1e999]", "invalid_json"),
             ("iter_json", b"{}", "text_expected"),
             ("iter_text", b"\xff", "text_expected"),
             ("iter_bytes", "text", "binary_expected"),
         ],
-        ids=["no JSON", "nothing", "NaN", "deep", "binary JSON", "binary", "text"],
+        ids=["no JSON", "nothing", "NaN", "endless", "deep", "infinite", "binary JSON", "binary", "text"],
     )
     async def test_of_each_kind(self, receiving: str, bad: str | bytes, code: str) -> None:
         manager = limited(max_errors=3)
@@ -381,6 +384,35 @@ class TestErrors:
             assert dict(manager.stats().errors) == {code: 3}
             assert dict(manager.stats().refused) == {"invalid_data": 1}
         assert got == [1 if receiving == "iter_json" else good]
+
+    @pytest.mark.parametrize("positions", [False, True])
+    async def test_are_not_what_can_be_sent_on(self, positions: bool) -> None:
+        """Half of an emoji, a wide integer, and deep JSON are taken, sent on, and kept, as they were understood."""
+        manager = ConnectionManager(
+            rooms={"kept": RoomOptions(history=10, positions=positions)}, limits=Limits(max_errors=1)
+        )
+        deep: Any = "innermost"
+        for _ in range(200):
+            deep = [deep]
+
+        async def handler(websocket: WebSocket) -> None:
+            async with manager.connect(websocket, room="kept") as connection:
+                async for message in connection.iter_json():
+                    await manager.broadcast({"type": "said", "message": message}, room="kept")
+
+        with running(manager) as live:
+            async with client(live.server, live.at(handler)) as websocket:
+                if positions:
+                    assert (await receive(websocket))["type"] == "sync"
+                for text, value in ((r'"hi \ud83d"', "hi \ufffd"), (str(2**64), 2**64), (json.dumps(deep), deep)):
+                    await websocket.send(text)
+                    told = await receive(websocket)
+                    said = {"type": "said", "message": value}
+                    assert (told["data"] if positions else told) == said
+                    (kept,) = await live.server.acall(manager.history("kept", limit=1))
+                    assert kept.message == said
+                    assert type(kept.message["message"]) is type(value)
+            assert not manager.stats().errors
 
     async def test_take_nobody_else_down(self) -> None:
         manager = limited(max_errors=2)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
 from hubbub import HubbubError, InvalidArgument
-from hubbub.codec import Kind, Payload, decode, dumps, encode
+from hubbub.codec import MAX_DEPTH, Kind, Payload, decode, dumps, encode, loads, loads_from_client
 from hubbub.frames import Opcode, frame
 from tests.unit.support import may_refuse
 
@@ -274,3 +274,143 @@ def test_what_can_not_be_encoded_is_refused_by_name(message: Any) -> None:
 def test_encode_gives_something_or_names_the_argument(message: Any) -> None:
     with may_refuse("message"):
         decode(encode(message))
+
+
+# What comes in
+
+
+def shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 40 else f"{text[:20]}...{text[-10:]} of {len(text)}"
+
+
+def deep(levels: int, innermost: str = "") -> str:
+    return "[" * levels + innermost + "]" * levels
+
+
+WIDE = st.integers() | st.integers(-(2**64), -(2**63)) | st.integers(2**63, 2**65) | st.integers(2**1000, 2**1001)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | WIDE | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    ),
+    st.booleans(),
+)
+def test_what_comes_in_is_what_was_said_but_for_half_of_a_pair(value: Any, as_bytes: bool) -> None:
+    text = json.dumps(value)  # with halves of pairs as escapes, as JSON.stringify writes them
+    found = loads_from_client(text.encode() if as_bytes else text)
+    assert repr(found) == repr(mended(value))
+    assert loads(encode({"said": found}).data) == {"said": found}
+
+
+def mended(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [mended(each) for each in value]
+    if isinstance(value, dict):
+        return {mended(key): mended(each) for key, each in value.items()}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("18446744073709551615", 2**64 - 1),
+        ("18446744073709551616", 2**64),
+        ("-9223372036854775808", -(2**63)),
+        ("-9223372036854775809", -(2**63) - 1),
+        ("1700000000000000000", 1_700_000_000_000_000_000),
+        (f'{{"n":[{10**400}]}}', {"n": [10**400]}),
+        ("1" * 4300, int("1" * 4300)),
+        ("123456789012345678901234567890.5", 123456789012345678901234567890.5),
+        ("12345678901234567890e3", 12345678901234567890e3),
+        ("1e-999", 0.0),
+        ('"12345678901234567890"', "12345678901234567890"),
+        (r'"\ud83d"', "\ufffd"),
+        (r'"\ude00x"', "\ufffdx"),
+        (r'"\uD83D\uD83D\uDE00"', "\ufffd😀"),
+        (r'"\ud83d\n"', "\ufffd\n"),
+        (r'"\\ud83d \ud83d \\\ud83d"', "\\ud83d \ufffd \\\ufffd"),
+        (r'{"\ud83d": [18446744073709551616, "\ud83d\ude00"]}', {"\ufffd": [2**64, "😀"]}),
+        ('{"a": 1, "a": 2}', {"a": 2}),
+        (deep(MAX_DEPTH), json.loads(deep(MAX_DEPTH))),
+        (deep(MAX_DEPTH, str(2**64)), json.loads(deep(MAX_DEPTH, str(2**64)))),
+    ],
+    ids=shortened,
+)
+def test_what_comes_in_can_be_sent_on(text: str, value: Any) -> None:
+    for data in (text, text.encode(), f" {text}\n"):
+        found = loads_from_client(data)
+        assert repr(found) == repr(value)
+        assert json.loads(encode({"type": "said", "data": {"message": found}}).data)["data"]["message"] == value
+        assert decode(encode([found])) == [value]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "not JSON",
+        "NaN",
+        "[Infinity]",
+        "-Infinity",
+        "1e999",
+        r'["\ud83d", 1e999]',
+        r'["\ud83d", NaN]',
+        f"[{2**64}, NaN]",
+        f"[{10**400}, -1e999]",
+        f"{10**400}.5",
+        "01",
+        "9" * 4301,
+        '"\\ud83"',
+        r'"\ud8zz"',
+        '"\\ud8',
+        '["\\ud8"]',
+        '["\\ud8","0"]',
+        '"\\ud83d\n"',
+        "\ufeff1",
+        b'"\xed\xa0\xbd"',
+        b'\xff\xfe"\x00a\x00"\x00',
+        "\ud83d",
+    ],
+    ids=shortened,
+)
+def test_what_is_no_json_is_refused(text: str | bytes) -> None:
+    with pytest.raises(ValueError, match=r"^the message is not JSON: .") as caught:
+        loads_from_client(text)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        deep(MAX_DEPTH + 1),
+        deep(MAX_DEPTH + 1, str(2**64)),
+        deep(MAX_DEPTH + 1, r'"\ud83d"'),
+        deep(254),
+        deep(255),
+        deep(1000, str(2**64)),
+        '{"a":' * 300 + "1" + "}" * 300,
+        "[[]," * 300 + "1" + "]" * 300,
+    ],
+    ids=shortened,
+)
+def test_what_is_nested_deeper_than_can_be_sent_on_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=f"^the message is nested over {MAX_DEPTH} levels$"):
+        loads_from_client(text)
+
+
+@pytest.mark.parametrize(
+    "text", [deep(1024), deep(100_000), deep(5000, str(2**64)), deep(5000, r'"\ud83d"')], ids=shortened
+)
+def test_what_is_nested_out_of_all_bounds_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^the message is (not JSON: depth limit|nested over)"):
+        loads_from_client(text)
+
+
+def test_brackets_that_do_not_nest_are_no_depth() -> None:
+    assert loads_from_client("[" + "[]," * 5000 + '"' + "[" * 5000 + '"]')[-1] == "[" * 5000

@@ -26,7 +26,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import orjson
 
-from ...codec import dumps
+from ...codec import dumps, loads
 from ...errors import BrokerUnavailable, counted
 from ...options import RoomTable
 from ...presence import Info, Member
@@ -408,4 +408,4 @@ def _lingering(mine: _Mine, grace_s: float) -> _Mine:
 
 def _member(user: str, entry: dict[str, Any]) -> Member:
     since = datetime.fromisoformat(entry["s"])
-    return Member(user, orjson.loads(entry["i"]), len(entry["c"]), since)
+    return Member(user, loads(entry["i"]), len(entry["c"]), since)

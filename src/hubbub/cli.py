@@ -60,7 +60,8 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--forwarded-allow-ips",
         metavar="ADDRESSES",
-        help="the proxies to believe, with commas between, or * (default: FORWARDED_ALLOW_IPS, or this machine)",
+        help="addresses or networks of the proxies to believe, with commas between; * believes every client "
+        "(default: FORWARDED_ALLOW_IPS, or this machine)",
     )
     run.add_argument("--ssl-certfile", metavar="FILE", help="certificate for TLS")
     run.add_argument("--ssl-keyfile", metavar="FILE", help="its key, where that is a file of its own")

@@ -113,6 +113,11 @@ class Connection:
         return self.wire.address
 
     @property
+    def network(self) -> str | None:
+        """The network of the address, which counts for ``max_connections_per_address``: a /64 for IPv6."""
+        return self.wire.network
+
+    @property
     def is_open(self) -> bool:
         """Whether it is registered: from accept until its socket is gone, closed, or given to `disconnect`."""
         return self._open

@@ -200,8 +200,9 @@ class Limits:
         max_errors: Bad messages (not JSON, wrong kind, too big, too many) before a connection is closed (10).
         max_connections: Connections of this process (50,000). Over it: 1013.
         max_connections_per_user: Connections of one user on this process (100). Over it: 1008.
-        max_connections_per_address: Connections from one address on this process. Off by default: behind a proxy
-            that does not say whom it speaks for, all clients share one address. Over it: 1008.
+        max_connections_per_address: Connections from one IPv4 address, or one /64 network of IPv6, on this process.
+            Off by default: behind a proxy that does not say whom it speaks for, all clients share one address. Over
+            it: 1008.
         max_rooms_per_connection: Rooms that one connection is in (256). Over it: 1008.
         max_outbox_bytes: What may wait for a slow connection, the server's own write buffer counted in (1 MiB).
         stall_timeout_s: Seconds that an outbox may stand still before its connection is aborted (20).

@@ -117,8 +117,8 @@ class Registrar:
             await self.refuse(wire, CloseCode.TOO_MANY_CONNECTIONS)
         if user is not None and _over(limits.max_connections_per_user, registry.count_of_user(user)):
             await self.refuse(wire, CloseCode.TOO_MANY_USER_CONNECTIONS)
-        if wire.address is not None and _over(
-            limits.max_connections_per_address, registry.count_of_address(wire.address)
+        if wire.network is not None and _over(
+            limits.max_connections_per_address, registry.count_of_network(wire.network)
         ):
             await self.refuse(wire, CloseCode.TOO_MANY_ADDRESS_CONNECTIONS)
         if _over(limits.max_rooms_per_connection, len(rooms) - 1):

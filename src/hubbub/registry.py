@@ -16,22 +16,23 @@ class Registered(Protocol):
     def user_id(self) -> str | None: ...
 
     @property
-    def address(self) -> str | None: ...
+    def network(self) -> str | None:
+        """The network of its address, which limits count."""
 
 
 ConnectionT = TypeVar("ConnectionT", bound=Registered)
 
 
 class Registry(Generic[ConnectionT]):
-    """The open connections, by id, by user and by address.
+    """The open connections, by id, by user and by network.
 
-    Invariant: a user or an address is in the tables exactly while it has a connection.
+    Invariant: a user or a network is in the tables exactly while it has a connection.
     """
 
     def __init__(self) -> None:
         self._connections: dict[str, ConnectionT] = {}
         self._by_user: dict[str, tuple[ConnectionT, ...]] = {}
-        self._per_address: dict[str, int] = {}
+        self._per_network: dict[str, int] = {}
 
     def add(self, connection: ConnectionT) -> None:
         """Registers a connection."""
@@ -40,8 +41,8 @@ class Registry(Generic[ConnectionT]):
         self._connections[connection.id] = connection
         if connection.user_id is not None:
             self._by_user[connection.user_id] = (*self._by_user.get(connection.user_id, ()), connection)
-        if connection.address is not None:
-            self._per_address[connection.address] = self._per_address.get(connection.address, 0) + 1
+        if connection.network is not None:
+            self._per_network[connection.network] = self._per_network.get(connection.network, 0) + 1
 
     def remove(self, connection: ConnectionT) -> bool:
         """Takes a connection out. False where it was not in."""
@@ -53,12 +54,12 @@ class Registry(Generic[ConnectionT]):
                 self._by_user[connection.user_id] = left
             else:
                 del self._by_user[connection.user_id]
-        if connection.address is not None:
-            count = self._per_address[connection.address] - 1
+        if connection.network is not None:
+            count = self._per_network[connection.network] - 1
             if count:
-                self._per_address[connection.address] = count
+                self._per_network[connection.network] = count
             else:
-                del self._per_address[connection.address]
+                del self._per_network[connection.network]
         return True
 
     def __iter__(self) -> Iterator[ConnectionT]:
@@ -82,5 +83,5 @@ class Registry(Generic[ConnectionT]):
     def count_of_user(self, user_id: str) -> int:
         return len(self._by_user.get(user_id, ()))
 
-    def count_of_address(self, address: str) -> int:
-        return self._per_address.get(address, 0)
+    def count_of_network(self, network: str) -> int:
+        return self._per_network.get(network, 0)

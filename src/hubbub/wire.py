@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from starlette.websockets import WebSocketDisconnect
 
+from .addresses import network_of
 from .close import CloseCode, sendable
 from .codec import loads
 from .errors import counted, shown
@@ -76,7 +77,7 @@ class Wire:
         owners: The managers of the app. The limits of the first one hold, and once one connects, of that one.
         receive: The server's.
         send: The server's.
-        address: The client's, for limits.
+        address: The client's, as the server has it.
         where: What log lines call it: the path.
         offered: The subprotocols that the client offered.
     """
@@ -103,6 +104,7 @@ class Wire:
         "gone_at",
         "guard",
         "limits",
+        "network",
         "offered",
         "owner",
         "owners",
@@ -128,6 +130,7 @@ class Wire:
         self.limits = self.owner.limits
         self.guard = Guard(self.limits)
         self.address = address
+        self.network = None if address is None else network_of(address)
         self.where = where
         self.offered = offered
         self.connections: list[Peer] = []

@@ -133,6 +133,21 @@ class TestConnections:
             await live.nothing_left()
             assert dict(manager.stats().refused) == {"too_many_address_connections": 1}
 
+    async def test_of_an_address_are_counted_by_network_however_it_is_written(self) -> None:
+        manager = limited(max_connections_per_address=1)
+        spellings = (["::ffff:192.0.2.7", "192.0.2.7"], ["2001:db8:1:2::a", "2001:0DB8:1:2:ffff::b"])
+        with running(manager) as live:
+            path = live.at(named_by_query(manager))
+            async with AsyncExitStack() as stack:
+                for first, second in spellings:
+                    one = client(live.server, path, additional_headers={"X-Forwarded-For": first})
+                    assert await receive(await stack.enter_async_context(one)) == "in"
+                    async with client(live.server, path, additional_headers={"X-Forwarded-For": second}) as two:
+                        assert await closed(two) == (1008, "too many connections from this address")
+                elsewhere = client(live.server, path, additional_headers={"X-Forwarded-For": "2001:db8:1:3::a"})
+                assert await receive(await stack.enter_async_context(elsewhere)) == "in"
+            await live.nothing_left()
+
     async def test_of_an_address_are_not_bounded_by_default(self) -> None:
         assert Limits().max_connections_per_address is None
         assert Limits().max_message_bytes == 1024 * 1024

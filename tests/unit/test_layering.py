@@ -16,8 +16,8 @@ PACKAGE = Path(__file__).parents[2] / "src" / "hubbub"
 # from those below, without going round in a circle. `__init__` is the public names: `from hubbub import ...`.
 LAYERS = [
     "__about__ errors close names options",
-    "arguments codec envelope frames guard history origin outbox paths positions presence redaction registry stats "
-    "tasks timers workers",
+    "addresses arguments codec envelope frames guard history origin outbox paths positions presence redaction registry "
+    "stats tasks timers workers",
     "transports brokers",
     "pace room replay fanout",
     "read_ahead writer wire connection",

@@ -16,10 +16,10 @@ from hubbub.registry import Registry
 class Peer:
     id: str
     user_id: str | None = None
-    address: str | None = None
+    network: str | None = None
 
 
-def test_a_connection_is_found_by_user_and_address() -> None:
+def test_a_connection_is_found_by_user_and_network() -> None:
     registry: Registry[Peer] = Registry()
     one, two, nobody = Peer("1", "ann", "::1"), Peer("2", "ann", "::1"), Peer("3", None, None)
     for each in (one, two, nobody):
@@ -27,10 +27,10 @@ def test_a_connection_is_found_by_user_and_address() -> None:
     assert list(registry) == [one, two, nobody]
     assert len(registry) == 3
     assert registry.of_user("ann") == [one, two]
-    assert registry.count_of_user("ann") == registry.count_of_address("::1") == 2
+    assert registry.count_of_user("ann") == registry.count_of_network("::1") == 2
     assert registry.user_count == 1, "nobody is no user"
     assert registry.of_user("bob") == []
-    assert registry.count_of_user("bob") == registry.count_of_address("::2") == 0
+    assert registry.count_of_user("bob") == registry.count_of_network("::2") == 0
 
 
 def test_removing_is_idempotent() -> None:
@@ -41,7 +41,7 @@ def test_removing_is_idempotent() -> None:
     assert registry.remove(one)
     assert not registry.remove(one)
     assert one not in registry
-    assert registry.user_count == registry.count_of_address("::1") == len(registry) == 0
+    assert registry.user_count == registry.count_of_network("::1") == len(registry) == 0
 
 
 def test_a_connection_is_registered_once() -> None:
@@ -126,13 +126,13 @@ class RegistryMachine(RuleBasedStateMachine):
             assert self.registry.of_user(user) == own
             assert self.registry.count_of_user(user) == len(own)
         for address in ("::1", "::2"):
-            assert self.registry.count_of_address(address) == sum(peer.address == address for peer in self.here)
+            assert self.registry.count_of_network(address) == sum(peer.network == address for peer in self.here)
 
     @invariant()
     def nothing_of_those_who_are_gone_is_kept(self) -> None:
         users = {peer.user_id for peer in self.here if peer.user_id is not None}
         assert self.registry._by_user.keys() == users
-        assert self.registry._per_address.keys() == {peer.address for peer in self.here if peer.address is not None}
+        assert self.registry._per_network.keys() == {peer.network for peer in self.here if peer.network is not None}
 
 
 def test_whoever_comes_and_goes_the_registry_is_that_of_the_model() -> None:

@@ -24,7 +24,7 @@ from .close import CloseCode
 from .codec import dumps
 from .connection import Connection
 from .envelope import Kick, Reset
-from .errors import BrokerUnavailable
+from .errors import BrokerUnavailable, shown
 from .fanout import Fanout
 from .frames import Opcode, frame
 from .names import is_user_room, user_room
@@ -283,14 +283,14 @@ class Memberships(Receiver):
             try:
                 replay = await self._read(room, Position(epoch, catch_up.cursor))
             except BrokerUnavailable as error:
-                logger.info("a replay of %s waits: %s", room.name, str(error))
+                logger.info("a replay of %s waits: %s", shown(room.name), str(error))
                 await asyncio.sleep(_RETRY_S)
                 continue
             if not room.is_catching_up(catch_up):
                 return
             page = replay.page
             if not page.whole:
-                logger.info("the history of %s was trimmed under a replay, or begun anew", room.name)
+                logger.info("the history of %s was trimmed under a replay, or begun anew", shown(room.name))
                 epoch, catch_up.cursor = page.head if page.head is not None else (epoch, 0)
                 self._say_sync(connection, room, Joined(page.head, recovered=False))
             if self._replay(connection, room, catch_up, replay) and room.caught_up(catch_up, page.head):

@@ -23,6 +23,7 @@ from pydantic import AfterValidator, BaseModel, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from ..auth import Claims, JWTAuth
+from ..errors import shown
 from .live import manager
 
 logger = logging.getLogger("hubbub.demo")
@@ -39,7 +40,7 @@ def signing_key() -> str:
     try:
         return kept_key(Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "hubbub")
     except (OSError, RuntimeError) as error:  # RuntimeError: nobody knows where home is
-        logger.warning("the demo's key can't be kept (%s): a restart will sign everybody out", error)
+        logger.warning("the demo's key can't be kept (%s): a restart will sign everybody out", shown(error))
         return secrets.token_urlsafe(32)
 
 

@@ -157,6 +157,9 @@ def test_a_token_may_go_without_expiry_where_none_is_required() -> None:
         pytest.param({"exp": {}}, {}, "malformed token", id="exp-object"),
         pytest.param({"sub": None}, {}, "no sub claim", id="sub-null"),
         pytest.param({"sub": ""}, {}, "bad sub claim", id="sub-empty"),
+        pytest.param({"sub": "x" * 256}, {}, "bad sub claim", id="sub-longer-than-a-user-id"),
+        pytest.param({"sub": "é" * 128}, {}, "bad sub claim", id="sub-of-more-bytes-than-a-user-id"),
+        pytest.param({"sub": "\ud83d"}, {}, "bad sub claim", id="sub-that-is-no-unicode"),
         pytest.param({"sub": True}, {}, "bad sub claim", id="sub-bool"),
         pytest.param({"sub": 1.5}, {}, "bad sub claim", id="sub-float"),
         pytest.param({"sub": ["ann"]}, {}, "bad sub claim", id="sub-list"),
@@ -172,6 +175,15 @@ def test_claims_are_checked(claims: dict[str, Any], options: dict[str, Any], cau
 @pytest.mark.parametrize("name", ["exp", "sub"])
 def test_expiry_and_subject_are_required(name: str) -> None:
     assert refusal(auth(), token(without(name))).cause == f"no {name} claim"
+
+
+def test_a_token_that_a_handshake_has_room_for_is_let_in_and_a_longer_one_is_not() -> None:
+    """A header of over 8,192 bytes never gets to an app."""
+    spare = 7 * 1024 - len(token(name=""))
+    longest = token(name="x" * (spare * 3 // 4 - 3))
+    assert 7 * 1024 - 16 < len(longest) <= 7 * 1024
+    assert auth().verify(longest).sub == "ann"
+    assert refusal(auth(), token(name="x" * (spare * 3 // 4 + 3))).cause == "malformed token"
 
 
 @pytest.mark.parametrize("alg", ["none", "None", "NONE", "nOnE", "", None, "HS384", ["HS256"], {}, 1], ids=repr)

@@ -26,6 +26,7 @@ from starlette.websockets import WebSocket, WebSocketState
 
 from ..close import CloseCode
 from ..errors import HubbubError, InvalidArgument, shown
+from ..names import user_name
 from .keys import Key, KeyFunction, UnfitKey, checked_algorithms, checked_key, fitting_key
 from .tokens import find_token, offered_subprotocol
 
@@ -33,7 +34,7 @@ logger = logging.getLogger("hubbub.auth")
 
 Refuse: TypeAlias = Literal["close", "http"]
 
-_MAX_TOKEN_CHARS = 16 * 1024
+_MAX_TOKEN_CHARS = 7 * 1024  # a handshake with a line of over 8,192 bytes never gets to an app
 _LAST_SECOND = 253_402_300_799  # of the year 9999, and of what a datetime holds
 _MAX_REASON_BYTES = 123  # RFC 6455 section 5.5
 _CLAIM_NAME = re.compile(r"[!#-\[\]-~]{1,64}")  # goes into WWW-Authenticate
@@ -329,7 +330,13 @@ def _checked_names(argument: str, value: object) -> list[str] | None:
 
 
 def _is_user(sub: object) -> bool:
-    return (isinstance(sub, str) and sub != "") or (isinstance(sub, int) and not isinstance(sub, bool))
+    if not isinstance(sub, (str, int)):
+        return False
+    try:
+        user_name(sub)
+    except InvalidArgument:
+        return False
+    return True
 
 
 def _expiry(claims: Mapping[str, Any]) -> float | None:

@@ -142,6 +142,39 @@ async def eventually(condition: Callable[[], bool | Awaitable[bool]], timeout_s:
         await asyncio.sleep(0.01)
 
 
+@asynccontextmanager
+async def stopwatch() -> AsyncIterator[Callable[[], float]]:
+    """Counts the seconds in which the machine let this loop run.
+
+    It counts in steps of 10 ms. A step that took longer, because the machine was busy with something else, counts twice
+    at most: what is bounded in these seconds is bounded on a slow machine as well.
+    """
+    counted_s, clock = 0.0, asyncio.get_running_loop().time
+
+    async def count() -> None:
+        nonlocal counted_s
+        since = clock()
+        while True:
+            await asyncio.sleep(0.01)
+            since, before = clock(), since
+            counted_s += min(since - before, 0.02)
+
+    counting = asyncio.create_task(count())
+    try:
+        yield lambda: counted_s
+    finally:
+        counting.cancel()
+        await asyncio.wait([counting])
+
+
+def times_slower(started_in_s: float, usual_s: float) -> float:
+    """How many times slower the machine is now than one on which a process starts in the usual time; 1 at least.
+
+    A bound for what a process does is divided by it: it is compared with what the same process took a moment ago.
+    """
+    return max(1.0, started_in_s / usual_s)
+
+
 def assert_nothing_left(manager: ConnectionManager) -> None:
     """Nothing of any connection is left in a manager."""
     gc.collect()

@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import httpx
@@ -32,7 +32,7 @@ from websockets.typing import Subprotocol
 import hubbub
 from hubbub import Connection, ConnectionManager, HubbubError, Limits, NotRunning, Resume, RoomOptions
 from hubbub.auth import Claims, InvalidToken, JWTAuth
-from tests.integration.support import client, closed, eventually, opened, receive, reset, running
+from tests.integration.support import client, closed, eventually, opened, receive, reset, running, times_slower
 
 pytestmark = pytest.mark.anyio
 
@@ -55,9 +55,19 @@ async def handler(websocket: WebSocket):
 """
 
 
+class Uvicorn(NamedTuple):
+    """A server as a process of its own, and how many times slower than usual it started."""
+
+    process: asyncio.subprocess.Process
+    output: Path
+    port: int
+    times_slower: float
+
+
 @asynccontextmanager
-async def uvicorn_process(folder: Path, *options: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, Path, int]]:
-    """Plain `uvicorn app:app` over the app above: the process, its output, and its port."""
+async def uvicorn_process(folder: Path, *options: str) -> AsyncIterator[Uvicorn]:
+    """Plain `uvicorn app:app` over the app above."""
+    began = time.monotonic()
     (folder / "app.py").write_text(APP)
     output = folder / "output"
     environment = {**os.environ, "PYTHONPATH": str(Path(hubbub.__file__).parents[1])}
@@ -72,9 +82,10 @@ async def uvicorn_process(folder: Path, *options: str) -> AsyncIterator[tuple[as
         )
     try:
         port = re.compile(r"running on http://127\.0\.0\.1:(\d+)")
-        await eventually(lambda: port.search(output.read_text()) is not None, timeout_s=15)
-        await eventually(lambda: "Application startup complete." in output.read_text(), timeout_s=15)
-        yield process, output, int(port.findall(output.read_text())[0])
+        await eventually(lambda: port.search(output.read_text()) is not None, timeout_s=30)
+        await eventually(lambda: "Application startup complete." in output.read_text(), timeout_s=30)
+        slower = times_slower(time.monotonic() - began, usual_s=2.0)
+        yield Uvicorn(process, output, int(port.findall(output.read_text())[0]), slower)
     finally:
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -83,12 +94,12 @@ async def uvicorn_process(folder: Path, *options: str) -> AsyncIterator[tuple[as
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 async def test_1_several_workers_that_would_lose_messages_say_so(tmp_path: Path) -> None:
-    async with uvicorn_process(tmp_path, "--workers", "2") as (process, output, _):
-        await eventually(lambda: "2 workers on memory://" in output.read_text())
-        assert "LOST" in output.read_text()
-        assert "one worker" in output.read_text()
-        process.terminate()
-        await asyncio.wait_for(process.wait(), 15)
+    async with uvicorn_process(tmp_path, "--workers", "2") as server:
+        await eventually(lambda: "2 workers on memory://" in server.output.read_text())
+        assert "LOST" in server.output.read_text()
+        assert "one worker" in server.output.read_text()
+        server.process.terminate()
+        await asyncio.wait_for(server.process.wait(), 30)
 
 
 async def test_1_a_push_from_an_http_route_arrives() -> None:
@@ -158,15 +169,15 @@ async def test_3_a_disconnect_is_noticed_while_the_handler_only_pushes() -> None
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 async def test_4_a_shutdown_with_open_sockets_does_not_hang(tmp_path: Path) -> None:
-    async with uvicorn_process(tmp_path) as (process, _, port):
-        async with websockets.connect(f"ws://127.0.0.1:{port}/ws") as websocket:
+    async with uvicorn_process(tmp_path) as server:
+        async with websockets.connect(f"ws://127.0.0.1:{server.port}/ws") as websocket:
             await websocket.send("hello")
             assert await receive(websocket) == "hello"
             since = time.monotonic()
-            process.terminate()
+            server.process.terminate()
             assert (await closed(websocket))[0] == 1012
-        await asyncio.wait_for(process.wait(), 10)
-        assert time.monotonic() - since < 6
+        await asyncio.wait_for(server.process.wait(), 30)
+        assert (time.monotonic() - since) / server.times_slower < 6
 
 
 async def test_5_deflate_costs_no_memory_for_each_message_and_little_for_each_client() -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Final, TypeGuard
 
 from .close import is_sendable
-from .codec import dumps
+from .codec import dumps, loads
 from .errors import InvalidArgument, shown
 from .names import room_name
 from .positions import Position, is_place, since_for
@@ -44,14 +44,15 @@ def places(since: object, names: list[str]) -> dict[str, Position]:
     return {} if place is None else {names[0]: place}
 
 
-def check_info(info: Info) -> None:
-    """What is said of a user has to go to JSON."""
+def detached_info(info: Info) -> Info:
+    """A copy of what is said of a user, as JSON says it: what any broker gives back."""
     if info is None:
-        return
+        return None
     if not isinstance(info, Mapping):
         raise InvalidArgument("info", f"got {shown(info)}", "a mapping that goes to JSON, or None")
     try:
-        dumps(info)
+        detached: Info = loads(dumps(info if isinstance(info, dict) else dict(info)))
+        return detached
     except InvalidArgument as error:
         raise InvalidArgument("info", error.problem, "a mapping that goes to JSON, or None") from None
 

@@ -46,7 +46,8 @@ class Connection:
     Attributes:
         id: A random name of this connection, for logs and ``exclude``; 22 characters.
         user_id: Whose it is, as a str; None where it is nobody's.
-        info: What the app said of the user.
+        info: What the app said of the user, as JSON says it: a copy in which a datetime is a str, a tuple a list, and
+            every key a str.
         websocket: Starlette's object.
     """
 

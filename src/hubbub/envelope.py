@@ -50,7 +50,7 @@ class Recorded(NamedTuple):
 
     Attributes:
         position: Its place in the room's stream.
-        message: The message as it was sent: str, bytes, or what its JSON says.
+        message: The message as it was sent: str, bytes, or a new copy of what its JSON says.
         sent_at: When it was published (UTC).
     """
 

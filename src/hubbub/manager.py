@@ -289,7 +289,8 @@ class ConnectionManager:
             user_id: Whose it is; None for nobody: it is in rooms, but not in user counts, presence or announcements.
             room: A room to join.
             rooms: More rooms to join.
-            info: What to say of the user in presence and announcements; goes to JSON.
+            info: What to say of the user in presence and announcements: a mapping, which goes to JSON here and now.
+                Later changes of the object change nothing.
             since: The position that the client comes back from, or a mapping of room to `Position` (`Resume`).
             subprotocol: What to answer; by default what the auth dependency learnt.
             headers: Of the accept response.
@@ -310,7 +311,7 @@ class ConnectionManager:
             user = None if user_id is None else user_name(user_id)
             names = arguments.room_names(room, rooms)
             places = arguments.places(since, names)
-            arguments.check_info(info)
+            said_of_user = arguments.detached_info(info)
             expiry = arguments.timestamp(expires_at)
             arguments.check_handshake(subprotocol, headers)
             if wire.closed is not None:
@@ -327,7 +328,7 @@ class ConnectionManager:
                 # The dependency's token is known by now, also where it is the handler that accepted.
                 ends_at = min((at for at in (expiry, wire.expires_at) if at is not None), default=None)
                 await self._registrar.check_limits(wire, user, names, ends_at)
-                known = self._registrar.register(wire, websocket, user, info, since, ends_at)
+                known = self._registrar.register(wire, websocket, user, said_of_user, since, ends_at)
                 own = [] if user is None else [user_room(user)]
                 names = [EVERYONE_NAME, *own, *names]
             elif user != known.user_id:

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, WebSocket
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,7 +35,9 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from hubbub import EVERYONE, ConnectionManager, RoomOptions
 from hubbub.codec import encode
+from tests.integration.support import client, eventually, receive, running
 
 NAIVE = datetime(2026, 1, 2, 3, 4, 5, 6)  # noqa: DTZ001 - is what is tested
 HASH = "the-hash-of-a-password"
@@ -325,6 +327,34 @@ def test_an_excluded_field_is_never_sent(user: Any, around: Callable[[Any], Any]
 def test_a_generator_is_read_once_wherever_it_is() -> None:
     assert sent({"first": (each for each in [1, 2]), "n": 2**70}) == {"first": [1, 2], "n": 2**70}
     assert sent(each for each in [User()]) == [{"name": "ANN", "shownAs": "Ann"}]
+
+
+# What the app says of a user
+
+
+@pytest.mark.anyio
+async def test_info_is_one_copy_for_all_who_ask() -> None:
+    manager = ConnectionManager(rooms={"lobby": RoomOptions(announce=True)})
+    info: dict[Any, Any] = {"at": NAIVE, "user": User(), 7: (2**70, Color.RED)}
+    said = {"at": NAIVE.isoformat(), "user": {"name": "ANN", "shownAs": "Ann"}, "7": [2**70, "red"]}
+    seen: list[Any] = []
+
+    async def handler(websocket: WebSocket) -> None:
+        async with manager.connect(websocket, "ann", room="lobby", info=info) as connection:
+            info["at"] = None
+            seen.append(connection.info)
+            for room in ("lobby", EVERYONE):
+                (member,) = await manager.presence(room)
+                seen.append(member.info)
+            async for _ in connection:
+                pass
+
+    with running(manager) as live:
+        async with client(live.server, live.at(handler)) as websocket:
+            assert (await receive(websocket))["info"] == said
+            await eventually(lambda: len(seen) == 3)
+    assert seen == [said] * 3
+    assert len({id(each) for each in seen}) == 3
 
 
 # Where FastAPI is not followed

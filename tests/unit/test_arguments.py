@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta, timezone
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from starlette.websockets import WebSocket
 
 from hubbub import ConnectionManager, InvalidArgument, Limits, Position, Resume
-from hubbub.arguments import check_info, close_reason, message_key, places, room_names, timestamp
+from hubbub.arguments import close_reason, detached_info, message_key, places, room_names, timestamp
 from hubbub.wire import Wire
 from tests.unit.support import may_refuse
 
@@ -117,10 +118,28 @@ def test_a_wrong_since_is_named(since: Any, names: list[str], argument: str) -> 
 # Info, expiry, reason
 
 
-def test_info_is_what_goes_to_json() -> None:
-    check_info(None)
-    check_info({})
-    check_info({"name": "Ann", "since": datetime(2026, 1, 2, tzinfo=UTC), "id": UUID(int=1), "n": {1: [2]}})
+def test_info_is_what_its_json_says_and_a_copy() -> None:
+    assert detached_info(None) is None
+    assert detached_info({}) == {}
+    tags = ["a"]
+    info: dict[Any, Any] = {
+        "name": "Ann",
+        "since": datetime(2026, 1, 2, tzinfo=UTC),
+        "id": UUID(int=1),
+        1: (2, 2**70),
+        "tags": tags,
+    }
+    for each in (info, MappingProxyType(info)):
+        detached = detached_info(each)
+        assert detached == {
+            "name": "Ann",
+            "since": "2026-01-02T00:00:00Z",
+            "id": "00000000-0000-0000-0000-000000000001",
+            "1": [2, 2**70],
+            "tags": ["a"],
+        }
+        assert detached is not None
+        assert detached["tags"] is not tags
 
 
 @pytest.mark.parametrize(
@@ -128,7 +147,7 @@ def test_info_is_what_goes_to_json() -> None:
 )
 def test_a_wrong_info_is_named(info: Any) -> None:
     with pytest.raises(InvalidArgument, match=r"^info: "):
-        check_info(info)
+        detached_info(info)
 
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)

@@ -152,7 +152,7 @@ class Broker(ABC):
 
     @abstractmethod
     async def members(self, channel: str) -> list[Member]:
-        """The users in a room, over all workers."""
+        """The users in a room, over all workers. Each ``info`` is a new copy of what its JSON says."""
 
     @abstractmethod
     async def count(self, channel: str) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal
 
-from ..codec import Kind, Payload, dumps
+from ..codec import Kind, Payload
 from ..envelope import Envelope, Kick, Page
 from ..history import RoomLog
 from ..options import RoomTable
@@ -97,7 +97,7 @@ class MemoryBroker(Broker):
     def _announce(self, kind: Literal["user_joined", "user_left"], channel: str, user: str, change: Change) -> None:
         assert self._rooms is not None, "the broker is used before start()"
         if self._receiver is not None and channel in self._subscribed and self._rooms(channel).announce:
-            told = announcement(kind, channel, user).of(dumps(change.info), change.users)
+            told = announcement(kind, channel, user).of(change.info, change.users)
             self._receiver.deliver(channel, Envelope(Payload(Kind.JSON, told)))
 
     async def members(self, channel: str) -> list[Member]:

@@ -549,6 +549,19 @@ class BrokerSuite:
             assert page.whole
             assert _messages(page) == ["two"]
 
+    async def test_history_gives_copies_of_what_the_json_of_messages_says(self) -> None:
+        """Whatever the publisher does to what it published, or a reader to what it read."""
+        async with self.workers() as (first, second):
+            tags = ["a"]
+            message = {"at": datetime(2026, 1, 2, tzinfo=UTC), "pair": (1, 2), "big": 2**70, "tags": tags, 7: None}
+            said = {"at": "2026-01-02T00:00:00Z", "pair": [1, 2], "big": 2**70, "tags": ["a"], "7": None}
+            await first.publish(KEPT, message)
+            tags.append("changed")
+            for worker in (first, second, first):
+                (read,) = _messages(await worker.broker.history(KEPT))
+                assert read == said
+                read["tags"].append("changed")
+
     async def test_history_keeps_a_message_as_it_was_published(self) -> None:
         """Kind, data, key and the excluded, and when it was published (UTC)."""
         sent = [
@@ -679,6 +692,31 @@ class BrokerSuite:
                 assert (ann.user_id, ann.info, ann.connections) == ("ann", {"name": "Ann", "tags": [1]}, 2)
                 assert ann.since == since
                 assert (bob.user_id, bob.info, bob.connections) == ("bob", None, 1)
+
+    async def test_info_is_a_copy_of_what_its_json_says(self) -> None:
+        """Whatever the caller does to what it gave, or was given."""
+        async with self.workers() as (first, second):
+            await first.broker.subscribe(TOLD)
+            tags = ["a"]
+            info: dict[Any, Any] = {
+                "at": datetime(2026, 1, 2, tzinfo=UTC),
+                "pair": (1, 2),
+                "big": 2**70,
+                "tags": tags,
+                7: {"x": None},
+            }
+            said = {"at": "2026-01-02T00:00:00Z", "pair": [1, 2], "big": 2**70, "tags": ["a"], "7": {"x": None}}
+            await first.broker.enter(TOLD, "ann", "a1", info)
+            tags.append("changed")
+            info["more"] = True
+            for worker in (first, second, first):
+                (member,) = await worker.broker.members(TOLD)
+                assert member.info == said
+                assert member.info is not None
+                member.info["tags"].append("changed")
+            await first.broker.exit(TOLD, "ann", "a1")
+            told = await first.messages(TOLD)
+            assert [each["info"] for each in told] == [said, said]
 
     async def test_a_user_whose_connection_was_lost_lingers(self) -> None:
         """Present with no connection, until `exit`."""

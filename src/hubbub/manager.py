@@ -330,7 +330,7 @@ class ConnectionManager:
                 await self._registrar.check_limits(wire, user, names, ends_at)
                 known = self._registrar.register(wire, websocket, user, said_of_user, since, ends_at)
                 own = [] if user is None else [user_room(user)]
-                names = [EVERYONE_NAME, *own, *names]
+                names = [*own, EVERYONE_NAME, *names]  # its own first: it is present once it can be sent to
             elif user != known.user_id:
                 raise InvalidArgument("user_id", "this socket is connected as another user", "one user for a socket")
             try:
@@ -466,13 +466,16 @@ class ConnectionManager:
         """Sends a message to every connection of a user, on every worker.
 
         Returns:
-            Whether there is one anywhere. Where there is none the message is lost, unless ``users`` keeps history.
+            Whether the user has a live connection anywhere; a user in its grace has none. Where there is none the
+            message is lost, unless ``users`` keeps history. A worker that vanishes without a word counts until its
+            lease ends.
         """
-        name = user_room(user_name(user_id))
+        user = user_name(user_id)
+        name = user_room(user)
         await self._publish(name, Envelope(encode(message)))
         if self.fanout.crowded:
             await self._pace(name)
-        return await self._has_members(name)
+        return await self._is_connected(user)
 
     async def send_personal(self, message: Message, websocket: Message) -> bool:
         """Sends a message to one connection.
@@ -507,11 +510,11 @@ class ConnectionManager:
         Returns:
             Whether there was one anywhere.
         """
-        name = user_room(user_name(user_id))
+        user = user_name(user_id)
         kick = Kick(arguments.close_code(code), arguments.close_reason(reason))
         self._check_loop()
-        had = await self._has_members(name)
-        await self.broker.order(name, kick)
+        had = await self._is_connected(user)
+        await self.broker.order(user_room(user), kick)
         return had
 
     def _publish(self, name: str, envelope: Envelope) -> Awaitable[Position | None]:
@@ -524,11 +527,12 @@ class ConnectionManager:
         if room is not None:
             await self.fanout.pace(room)
 
-    async def _has_members(self, name: str) -> bool:
-        room = self._memberships.rooms.get(name)
+    async def _is_connected(self, user: str) -> bool:
+        """Whether a user has a connection anywhere. Of another worker's, presence tells: by leases."""
+        room = self._memberships.rooms.get(user_room(user))
         if room is not None and room.size:
             return True
-        return self.broker.distributed and await self.broker.connected(name)
+        return self.broker.distributed and await self.broker.connected(EVERYONE_NAME, user)
 
     # Who is here
 

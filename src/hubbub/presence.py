@@ -144,6 +144,11 @@ class PresenceTable:
         """Whether a user is in a room, connected or in grace."""
         return user in self._rooms.get(room, ())
 
+    def connected(self, room: str, user: str) -> bool:
+        """Whether a user has a live connection in a room."""
+        entry = self._rooms.get(room, {}).get(user)
+        return entry is not None and bool(entry.live)
+
     def clear(self) -> None:
         self._rooms.clear()
 

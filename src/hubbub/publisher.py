@@ -126,9 +126,9 @@ class Publisher(_Publishing):
 
     def send_to_user(self, user_id: UserId, message: Message) -> bool:
         """Sends a message to every connection of a user. Whether there is one anywhere."""
-        channel = user_room(user_name(user_id))
-        self._publish(channel, self._envelope(message, None, None))
-        return self._connected(channel)
+        user = user_name(user_id)
+        self._publish(user_room(user), self._envelope(message, None, None))
+        return self._connected(user)
 
     def is_online(self, user_id: UserId) -> bool:
         """Whether a user is connected anywhere, or in grace. While no worker runs: as they said last."""
@@ -139,9 +139,9 @@ class Publisher(_Publishing):
         self, user_id: UserId, code: int = CloseCode.KICKED.code, reason: str = CloseCode.KICKED.reason
     ) -> bool:
         """Closes all connections of a user, on every worker. Whether there was one."""
-        channel, kick = user_room(user_name(user_id)), self._kick(code, reason)
-        had = self._connected(channel)
-        self._call(*self._commands.ordering(self._keys, channel, kick))
+        user, kick = user_name(user_id), self._kick(code, reason)
+        had = self._connected(user)
+        self._call(*self._commands.ordering(self._keys, user_room(user), kick))
         return had
 
     def close(self) -> None:
@@ -170,8 +170,8 @@ class Publisher(_Publishing):
             time.sleep(_PAUSE_S)
         return rooms
 
-    def _connected(self, channel: str) -> bool:
-        return bool(self._call(*self._commands.counting(self._keys, channel))[-1])
+    def _connected(self, user: str) -> bool:
+        return bool(self._call(*self._commands.finding(self._keys, EVERYONE_NAME, user)))
 
     def _call(self, *command: Argument) -> Any:
         return self._link.call(lambda sender: command)
@@ -215,9 +215,9 @@ class AsyncPublisher(_Publishing):
 
     async def send_to_user(self, user_id: UserId, message: Message) -> bool:
         """As `Publisher.send_to_user`."""
-        channel = user_room(user_name(user_id))
-        await self._publish(channel, self._envelope(message, None, None))
-        return await self._connected(channel)
+        user = user_name(user_id)
+        await self._publish(user_room(user), self._envelope(message, None, None))
+        return await self._connected(user)
 
     async def is_online(self, user_id: UserId) -> bool:
         """As `Publisher.is_online`."""
@@ -228,9 +228,9 @@ class AsyncPublisher(_Publishing):
         self, user_id: UserId, code: int = CloseCode.KICKED.code, reason: str = CloseCode.KICKED.reason
     ) -> bool:
         """As `Publisher.disconnect_user`."""
-        channel, kick = user_room(user_name(user_id)), self._kick(code, reason)
-        had = await self._connected(channel)
-        await self._call(*self._commands.ordering(self._keys, channel, kick))
+        user, kick = user_name(user_id), self._kick(code, reason)
+        had = await self._connected(user)
+        await self._call(*self._commands.ordering(self._keys, user_room(user), kick))
         return had
 
     async def aclose(self) -> None:
@@ -267,8 +267,8 @@ class AsyncPublisher(_Publishing):
             await asyncio.sleep(_PAUSE_S)
         return rooms
 
-    async def _connected(self, channel: str) -> bool:
-        return bool((await self._call(*self._commands.counting(self._keys, channel)))[-1])
+    async def _connected(self, user: str) -> bool:
+        return bool(await self._call(*self._commands.finding(self._keys, EVERYONE_NAME, user)))
 
     async def _call(self, *command: Argument) -> Any:
         await self._started()

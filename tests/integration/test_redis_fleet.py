@@ -13,8 +13,9 @@ import pytest
 
 from hubbub import EVERYONE, AsyncPublisher, BrokerUnavailable, Position, Publisher
 from hubbub.brokers.redis.channel import Keys
+from hubbub.names import user_room
 from tests.integration.fleet import Listener, Stream, Worker, fleet, listening
-from tests.integration.redis_server import RedisServer, as_text, fresh_prefix, running_redis
+from tests.integration.redis_server import RedisServer, as_text, fresh_prefix, one_more, running_redis
 from tests.integration.support import eventually
 
 pytestmark = pytest.mark.anyio
@@ -158,6 +159,40 @@ async def test_a_message_to_a_user_reaches_each_tab_on_each_worker(workers: list
     await eventually(unreachable)
 
 
+async def test_a_user_on_a_worker_that_is_gone_without_a_word_is_not_reached(
+    own_redis: RedisServer, tmp_path: Path
+) -> None:
+    """Its subscription lasts for minutes at Redis; its lease does not."""
+    async with (
+        one_more(own_redis, tmp_path, lease_s=1.0) as ((worker,), gone, prefix, _),
+        Listener("ann").on(gone) as ann,
+    ):
+        with Publisher(own_redis.url(prefix=prefix)) as publisher:
+            async with AsyncPublisher(own_redis.url(prefix=prefix)) as async_publisher:
+
+                async def reached() -> list[bool]:
+                    return [
+                        await worker.run(worker.manager.send_to_user("ann", ["mail", 1])),
+                        await asyncio.to_thread(publisher.send_to_user, "ann", ["mail", 1]),
+                        await async_publisher.send_to_user("ann", ["mail", 1]),
+                    ]
+
+                async def is_unreachable() -> bool:
+                    return await reached() == [False] * 3
+
+                assert await reached() == [True] * 3
+                gone.freeze()
+                await eventually(is_unreachable)
+                for had in (
+                    await worker.run(worker.manager.disconnect_user("ann")),
+                    await asyncio.to_thread(publisher.disconnect_user, "ann"),
+                    await async_publisher.disconnect_user("ann"),
+                ):
+                    assert had is False
+                assert own_redis.subscribers(Keys(prefix).channel(user_room("ann"))) == 1
+                assert ann.open
+
+
 async def test_a_user_is_sent_away_on_every_worker_and_its_presence_ends_at_once(
     workers: list[Worker], name: str
 ) -> None:
@@ -255,7 +290,7 @@ async def test_reading_writes_nothing(workers: list[Worker], redis: RedisServer,
         "broker_healthy": lambda: workers[0].run(manager.broker_healthy()),
         "Publisher.is_online": lambda: asyncio.to_thread(publisher_asks),
         "AsyncPublisher.is_online": async_publisher_asks,
-        "broker.connected": lambda: workers[0].run(manager.broker.connected(room("kept"))),
+        "broker.connected": lambda: workers[0].run(manager.broker.connected(room("kept"), "ann")),
     }
 
     async def history(kind: str, since: Position | None, limit: int | None) -> None:

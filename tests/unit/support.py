@@ -232,8 +232,8 @@ class Node(Broker):
     async def count(self, channel: str) -> int:
         return await self._broker.count(channel)
 
-    async def connected(self, channel: str) -> bool:
-        return await self._broker.connected(channel)
+    async def connected(self, channel: str, user: str) -> bool:
+        return await self._broker.connected(channel, user)
 
     async def present(self, channel: str, user: str) -> bool:
         return await self._broker.present(channel, user)

@@ -243,7 +243,7 @@ def test_reading_rooms_that_nobody_used_keeps_nothing() -> None:
                 await broker.members(room)
                 await broker.count(room)
                 await broker.present(room, "ann")
-                await broker.connected(room)
+                await broker.connected(room, "ann")
 
         await read_all(0, 10)
         tracemalloc.start()
@@ -337,7 +337,7 @@ def test_closing_forgets_everything() -> None:
         await broker.close()
         await Worker(broker, 1.0).start(RoomTable({"*": RoomOptions(history=5)}))
         assert await broker.count("lobby") == 0
-        assert not await broker.connected("lobby")
+        assert not await broker.connected("lobby", "ann")
         page = await broker.history("lobby", position)
         assert not page.whole, "a room that was lost is not mistaken for the old one"
         assert page.entries == []

@@ -159,8 +159,11 @@ class Broker(ABC):
         """Distinct users in a room, over all workers."""
 
     @abstractmethod
-    async def connected(self, channel: str) -> bool:
-        """Whether any worker has a member in a room right now."""
+    async def connected(self, channel: str, user: str) -> bool:
+        """Whether a user has a live connection in a room, on any worker that is not taken for dead.
+
+        A connection in its grace is not live.
+        """
 
     @abstractmethod
     async def present(self, channel: str, user: str) -> bool:

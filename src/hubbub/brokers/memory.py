@@ -106,8 +106,8 @@ class MemoryBroker(Broker):
     async def count(self, channel: str) -> int:
         return self._presence.count(channel)
 
-    async def connected(self, channel: str) -> bool:
-        return channel in self._subscribed
+    async def connected(self, channel: str, user: str) -> bool:
+        return self._presence.connected(channel, user)
 
     async def present(self, channel: str, user: str) -> bool:
         return self._presence.has(channel, user)

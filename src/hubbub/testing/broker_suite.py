@@ -385,7 +385,7 @@ class BrokerSuite:
                     assert await worker.broker.members(channel) == []
                     assert await worker.broker.count(channel) == 0
                     assert not await worker.broker.present(channel, "ann")
-                    assert not await worker.broker.connected(channel)
+                    assert not await worker.broker.connected(channel, "ann")
             start = await first.broker.subscribe(KEPT)
             assert start is not None
             assert await second.broker.position(KEPT) == start
@@ -795,19 +795,27 @@ class BrokerSuite:
 
     # The rest
 
-    async def test_a_room_is_connected_while_a_worker_has_a_member(self) -> None:
-        """Of any worker; a room that only has presence (in grace) is not."""
+    async def test_a_user_is_connected_while_it_has_a_live_connection(self) -> None:
+        """On any worker, and in that room; one whose connections are all in grace is not, nor is a subscription."""
         async with self.workers() as (first, second):
-            assert not await second.broker.connected(PLAIN)
-            await first.broker.subscribe(PLAIN)
-            assert await second.broker.connected(PLAIN)
-            await second.broker.subscribe(PLAIN)
-            await first.broker.unsubscribe(PLAIN)
-            assert await first.broker.connected(PLAIN) == (first is not second)
-            await second.broker.unsubscribe(PLAIN)
-            await first.broker.enter(PLAIN, "ann", "a1", None)
-            await first.broker.linger(PLAIN, "ann", "a1", 60.0)
-            assert not await first.broker.connected(PLAIN)
+            one, two = first.broker, second.broker
+            await two.subscribe(PLAIN)
+            assert not await two.connected(PLAIN, "ann")
+            await one.enter(PLAIN, "ann", "a1", None)
+            for broker in (one, two):
+                assert await broker.connected(PLAIN, "ann")
+                assert not await broker.connected(PLAIN, "an")
+                assert not await broker.connected(KEPT, "ann")
+            await two.enter(PLAIN, "ann", "a2", None)
+            await one.exit(PLAIN, "ann", "a1")
+            assert await one.connected(PLAIN, "ann")
+            await two.linger(PLAIN, "ann", "a2", 60.0)
+            assert await one.present(PLAIN, "ann")
+            assert not await one.connected(PLAIN, "ann")
+            await one.enter(PLAIN, "ann", "a3", None)
+            assert await two.connected(PLAIN, "ann")
+            await one.exit(PLAIN, "ann", "a3")
+            assert not await two.connected(PLAIN, "ann")
 
     async def test_a_broker_has_a_name_and_is_healthy_once_started(self) -> None:
         """The name is for messages."""

@@ -156,8 +156,8 @@ class _Recording(Broker):
         self._pushed.note(channel, kick)
         await self._broker.order(channel, kick)
 
-    async def connected(self, channel: str) -> bool:
-        return any(channel == user_room(user) for user in self._online) or await self._broker.connected(channel)
+    async def connected(self, channel: str, user: str) -> bool:
+        return (channel == EVERYONE_NAME and user in self._online) or await self._broker.connected(channel, user)
 
     async def present(self, channel: str, user: str) -> bool:
         return (channel == EVERYONE_NAME and user in self._online) or await self._broker.present(channel, user)

@@ -24,7 +24,7 @@ from ...presence import Info, Member
 from ...tasks import Tasks
 from ..base import Broker, BrokerState, Receiver
 from .channel import Keys, Sender
-from .commands import counting, database_in, ordering, passed, position_in, publishing, settings_in
+from .commands import database_in, finding, ordering, passed, position_in, publishing, settings_in
 from .inbox import Inbox
 from .leases import CHECKS
 from .link import Link, pool_from
@@ -260,8 +260,8 @@ class RedisBroker(Broker):
     async def count(self, channel: str) -> int:
         return await self._presence.count(channel)
 
-    async def connected(self, channel: str) -> bool:
-        return bool((await self._commands.call(*counting(self._keys, channel)))[-1])
+    async def connected(self, channel: str, user: str) -> bool:
+        return bool(await self._commands.call(*finding(self._keys, channel, user)))
 
     async def present(self, channel: str, user: str) -> bool:
         return await self._presence.has(channel, user)

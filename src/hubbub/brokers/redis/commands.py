@@ -12,7 +12,7 @@ from ...errors import InvalidArgument, shown
 from ...options import RoomOptions
 from ...positions import Position, new_epoch
 from .channel import Keys, Order, Sender, pack, pack_order
-from .scripts import PUBLISH
+from .scripts import CONNECTED, PUBLISH
 
 Argument: TypeAlias = str | bytes | int
 
@@ -43,9 +43,12 @@ def ordering(keys: Keys, channel: str, kick: Kick) -> list[Argument]:
     return ["PUBLISH", keys.workers, pack_order(Order(channel, kick))]
 
 
-def counting(keys: Keys, channel: str) -> list[Argument]:
-    """Asks how many workers are subscribed: the last part of the answer."""
-    return ["PUBSUB", "NUMSUB", keys.channel(channel)]
+def finding(keys: Keys, channel: str, user: str) -> list[Argument]:
+    """Asks whether a user has a live connection in a room: 1 or 0.
+
+    Subscriptions don't tell: that of a machine that is gone lasts for minutes.
+    """
+    return ["EVALSHA", CONNECTED.sha, 1, keys.here(channel), user, keys.node("")]
 
 
 def position_in(answer: Any) -> Position:

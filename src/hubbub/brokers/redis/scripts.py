@@ -33,5 +33,6 @@ EXIT: Final = Script("exit")
 LEASE: Final = Script("lease")
 CLAIM: Final = Script("claim")
 CLEAR: Final = Script("clear")
+CONNECTED: Final = Script("connected", "no-writes")
 
-ALL: Final = (PUBLISH, HEAD, READ, RENUMBER, ENTER, LINGER, EXIT, LEASE, CLAIM, CLEAR)
+ALL: Final = (PUBLISH, HEAD, READ, RENUMBER, ENTER, LINGER, EXIT, LEASE, CLAIM, CLEAR, CONNECTED)

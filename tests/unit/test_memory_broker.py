@@ -14,6 +14,7 @@ import pytest
 from hubbub import InvalidArgument
 from hubbub.brokers import Broker, MemoryBroker, broker_from
 from hubbub.brokers.base import Delivery, Receiver
+from hubbub.brokers.memory import MAX_SILENT
 from hubbub.codec import encode
 from hubbub.envelope import Envelope, Kick, Page
 from hubbub.options import History, RoomOptions, RoomTable
@@ -224,6 +225,41 @@ def test_a_room_that_nobody_uses_is_forgotten_after_its_ttl() -> None:
             await make_rooms(broker, 300)
         assert len(broker._logs) < 1500, "logs of rooms that nobody uses pile up"
         assert await broker.position("lobby") != position
+
+    asyncio.run(main())
+
+
+def test_rooms_that_are_only_visited_are_remembered_up_to_a_bound() -> None:
+    """A client chooses the names of its rooms, and leaves them again."""
+
+    async def main() -> None:
+        broker = await started(FakeClock(), history=History(10, 60.0))
+        said = await broker.publish("said", Envelope(encode("hello")))
+        here = await broker.subscribe("here")
+        await make_rooms(broker, 3)
+        newest = [await broker.position(f"other {number}") for number in range(3)]
+        await make_rooms(broker, MAX_SILENT)
+        assert len(broker._logs) == MAX_SILENT + 2, "the bound, a room with a message, and one with a member"
+        assert await broker.position("said") == said
+        assert await broker.position("here") == here
+        assert [await broker.position(f"other {number}") for number in range(3)] == newest, "their turn was the last"
+        await make_rooms(broker, MAX_SILENT + 1)
+        assert await broker.position("other 0") is None, "the one that was empty for the longest is forgotten"
+
+    asyncio.run(main())
+
+
+def test_a_room_that_is_used_again_is_not_forgotten() -> None:
+    async def main() -> None:
+        broker = await started(FakeClock(), history=History(10, 60.0))
+        await make_rooms(broker, 2)
+        position = await broker.subscribe("other 0")
+        await broker.publish("other 1", Envelope(encode("hello")))
+        for number in range(MAX_SILENT + 10):
+            await broker.subscribe(f"room {number}")
+            await broker.unsubscribe(f"room {number}")
+        assert await broker.position("other 0") == position
+        assert (await broker.history("other 1")).entries
 
     asyncio.run(main())
 

@@ -20,6 +20,8 @@ from .base import Broker, BrokerState, Receiver
 
 _IDLE_TTL_S = 300.0
 _SWEEP_EVERY = 256
+MAX_SILENT = 4096
+"""Empty rooms in which nothing was said whose position is remembered. A client can visit any number of rooms."""
 
 
 class MemoryBroker(Broker):
@@ -38,6 +40,7 @@ class MemoryBroker(Broker):
         self._rooms: RoomTable | None = None
         self._subscribed: dict[str, RoomLog | None] = {}  # with the logs, so that a publish need not match patterns
         self._logs: dict[str, RoomLog] = {}
+        self._silent: dict[str, None] = {}  # rooms with a log, no message and no member, the longest empty one first
         self._presence = PresenceTable()
         self._until_sweep = _SWEEP_EVERY
 
@@ -48,6 +51,7 @@ class MemoryBroker(Broker):
         self._receiver = None
         self._subscribed.clear()
         self._logs.clear()
+        self._silent.clear()
         self._presence.clear()
 
     async def subscribe(self, channel: str) -> Position | None:
@@ -56,8 +60,14 @@ class MemoryBroker(Broker):
 
     async def unsubscribe(self, channel: str) -> None:
         log = self._subscribed.pop(channel, None)
-        if log is not None:
-            log.used_at = self._clock()
+        if log is None:
+            return
+        log.used_at = self._clock()
+        if not log.offset:
+            self._silent[channel] = None
+            if len(self._silent) > MAX_SILENT:
+                longest = next(iter(self._silent))
+                del self._silent[longest], self._logs[longest]
 
     async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
         subscribed = channel in self._subscribed
@@ -131,6 +141,7 @@ class MemoryBroker(Broker):
             self._sweep(now)
             log = self._logs[channel] = RoomLog(options.kept, now)
         log.used_at = now
+        self._silent.pop(channel, None)
         return log
 
     def _sweep(self, now: float) -> None:
@@ -143,3 +154,4 @@ class MemoryBroker(Broker):
             ttl_s = log.kept.ttl_s if log.kept else _IDLE_TTL_S
             if channel not in self._subscribed and log.expired(now, ttl_s):
                 del self._logs[channel]
+                self._silent.pop(channel, None)

@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 
 from ..client import BrowserClient
 from . import board, chat, dashboard, notifications, pages, posts, signin
+from .bodies import BoundedBodies
 from .live import manager
 
 
@@ -19,6 +20,7 @@ def create_app() -> FastAPI:
     app = FastAPI(title="hubbub demo", lifespan=dashboard.lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     manager.install(app)
     app.add_exception_handler(RequestValidationError, in_words)
+    app.add_middleware(BoundedBodies)
     app.add_middleware(pages.SecurityHeaders)
     for module in (signin, chat, posts, notifications, dashboard, board, pages):
         app.include_router(module.router)

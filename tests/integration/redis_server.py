@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 from urllib.parse import quote, urlencode
 
 import pytest
@@ -39,6 +39,7 @@ _READERS: dict[bytes, tuple[str, tuple[object, ...]]] = {
     b"stream": ("XRANGE", ("-", "+")),
 }
 _numbers = count(1)
+Mode: TypeAlias = Literal["standalone", "cluster", "sentinel"]
 
 
 def fresh_prefix() -> str:
@@ -59,10 +60,20 @@ class RedisServer:
         durable: Whether what it acknowledged is there after `kill` and `start`; else nothing is.
         tls: Whether it speaks TLS only, with a certificate that ``folder/cert.pem`` vouches for.
         password: What clients have to say.
+        mode: Whether it is a server that can serve, or the only node of a cluster, or a sentinel that watches nothing.
     """
 
-    def __init__(self, folder: Path, *, durable: bool = False, tls: bool = False, password: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        durable: bool = False,
+        tls: bool = False,
+        password: str | None = None,
+        mode: Mode = "standalone",
+    ) -> None:
         self.port = free_port()
+        self._mode = mode
         self.folder = folder
         self._durable = durable
         self._tls = tls
@@ -107,9 +118,17 @@ class RedisServer:
             assert self._process.poll() is None, output.read_text(errors="replace")
             assert time.monotonic() < deadline, output.read_text(errors="replace")
             time.sleep(0.005)
+        if self._mode == "cluster":
+            self.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
 
     def _arguments(self) -> list[str]:
+        if self._mode == "sentinel":
+            configuration = self.folder / "sentinel.conf"
+            configuration.touch()  # which it writes
+            return [str(configuration), "--sentinel", "--bind", "127.0.0.1", "--port", str(self.port)]
         arguments = ["--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "", "--databases", "4"]
+        if self._mode == "cluster":
+            arguments += ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
         if self._tls:
             arguments += ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"]
             for option, name in (("cert", "cert"), ("key", "key"), ("ca-cert", "cert")):
@@ -209,10 +228,15 @@ class RedisServer:
 
 @contextmanager
 def running_redis(
-    folder: Path, *, durable: bool = False, tls: bool = False, password: str | None = None
+    folder: Path,
+    *,
+    durable: bool = False,
+    tls: bool = False,
+    password: str | None = None,
+    mode: Mode = "standalone",
 ) -> Iterator[RedisServer]:
     """A server for as long as the block lasts."""
-    server = RedisServer(folder, durable=durable, tls=tls, password=password)
+    server = RedisServer(folder, durable=durable, tls=tls, password=password, mode=mode)
     try:
         server.start()
         yield server
@@ -325,13 +349,16 @@ class Proxy:
         port: Where workers connect to.
         delay_s: How long what goes either way is held up, at least (twice as long at most).
         closed: Whether it takes no connections.
+        leads_to: The port of the server that connections made from now on lead to.
+        rewrites: What is put in the place of what, in what Redis says.
     """
 
     def __init__(self, server: RedisServer) -> None:
         self.port = 0
         self.closed = False
         self.delay_s = 0.0
-        self._to = server.port
+        self.leads_to = server.port
+        self.rewrites: tuple[bytes, bytes] = b"", b""
         self._pairs: set[_Pair] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending = asyncio.Event()
@@ -435,7 +462,7 @@ class Proxy:
         try:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
             plain.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", self._to))
+            await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", self.leads_to))
         except BaseException:
             plain.close()
             raise
@@ -455,6 +482,8 @@ class Proxy:
                     continue
                 if not answers and b"SUBSCRIBE" in data.upper():
                     pair.subscribes = True
+                if answers and self.rewrites[0]:
+                    data = data.replace(*self.rewrites)
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
                 writer.write(data)

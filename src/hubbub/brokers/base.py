@@ -70,7 +70,7 @@ class Broker(ABC):
             rooms: The options of the rooms, by the names of their channels.
 
         Raises:
-            BrokerUnavailable: The broker denies access.
+            BrokerUnavailable: The broker denies access, or can't serve: which trying again does not change.
         """
 
     @abstractmethod

@@ -30,6 +30,7 @@ from .leases import CHECKS
 from .link import Link, pool_from
 from .logs import Logs
 from .presence import Presence
+from .server import CannotServe
 
 logger = logging.getLogger("hubbub")
 
@@ -114,8 +115,12 @@ class RedisBroker(Broker):
             if (denied := next(filter(None, begun), None)) is not None:
                 raise denied
             if self._commands.up:
-                with contextlib.suppress(BrokerUnavailable):
+                try:
                     await self._begin()
+                except CannotServe:
+                    raise
+                except BrokerUnavailable as error:  # which is no reason to fail: it is tried again
+                    logger.warning("the worker can't tell Redis that it is here yet: %s", str(error))
         except BaseException:
             await self.close()
             raise

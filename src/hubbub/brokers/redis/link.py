@@ -39,6 +39,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from ...errors import BrokerUnavailable, counted
 from .commands import Argument, refused_url, said
 from .scripts import ALL, Script
+from .server import CannotServe, CannotServeYet, check, refused
 
 logger = logging.getLogger("hubbub")
 
@@ -143,6 +144,7 @@ class Link:
         self._unanswerable: deque[Sequence[Argument]] = deque()
         self._bytes = 0
         self._looked_at = 0.0
+        self._failed_with = ""  # why the last attempt to connect failed, where the server is of the wrong kind
         self._wake: asyncio.Future[None] | None = None
         self._made: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -154,7 +156,7 @@ class Link:
         """Begins, and waits for the first connection, at most ``timeout_s``. Goes on trying afterwards.
 
         Raises:
-            BrokerUnavailable: The server denies access, which trying again does not change.
+            BrokerUnavailable: The server denies access, or is of a kind that can't serve. Trying again changes neither.
         """
         self._loop = asyncio.get_running_loop()
         self._made = self._loop.create_future()
@@ -270,10 +272,17 @@ class Link:
                 await _back_off(failures)
 
     async def _set_up(self, connection: Connection) -> None:
-        await connection.connect()
+        try:
+            await connection.connect()
+        except ResponseError as error:  # to SELECT, say
+            if isinstance(why := refused("the connection", error), CannotServe):
+                raise why from None
+            raise
         await connection.send_packed_command(
-            connection.pack_commands([("SCRIPT", "LOAD", script.text) for script in ALL]), check_health=False
+            connection.pack_commands([("HELLO",), *(("SCRIPT", "LOAD", script.text) for script in ALL)]),
+            check_health=False,
         )
+        check(await connection.read_response(timeout=inf))
         for _ in ALL:
             await connection.read_response(timeout=inf)
         # redis-py's own handler writes each message to its log first.
@@ -282,11 +291,19 @@ class Link:
 
     def _say_failed(self, error: BaseException, failures: int) -> None:
         assert self._made is not None
-        if isinstance(error, _DENIED) and not self._made.done():
-            self._made.set_exception(BrokerUnavailable(f"Redis denies access: {error}"))
-        if failures == 0:
-            why = f"no answer in {self._timeout_s:g} s" if isinstance(error, TimeoutError) else said(error)
-            logger.warning("can't connect to Redis, trying again: %s", why)
+        wrong_kind = isinstance(error, (CannotServe, CannotServeYet))
+        if not self._made.done():
+            if isinstance(error, _DENIED):
+                self._made.set_exception(BrokerUnavailable(f"Redis denies access: {error}"))
+            elif isinstance(error, CannotServe):
+                self._made.set_exception(error)
+        why = f"no answer in {self._timeout_s:g} s" if isinstance(error, TimeoutError) else said(error)
+        if wrong_kind:
+            why = str(error)
+        if failures == 0 or (wrong_kind and why != self._failed_with):
+            level = logging.ERROR if wrong_kind else logging.WARNING
+            logger.log(level, "can't connect to Redis, trying again: %s", why)
+        self._failed_with = why if wrong_kind else ""
 
     def _take_over(self, down_s: float) -> None:
         """A connection is made: what the last one left unanswered comes first."""
@@ -294,7 +311,7 @@ class Link:
         while self._sent:
             self._waiting.appendleft(self._sent.pop())
         self._forget_done()
-        self.up, self.held = True, False
+        self.up, self.held, self._failed_with = True, False, ""
         self.reconnects += 1
         assert self._made is not None
         if not self._made.done():
@@ -354,7 +371,7 @@ class Link:
             if call.answer.done():
                 continue
             if isinstance(answer, ResponseError):
-                call.answer.set_exception(BrokerUnavailable(f"Redis refused {call.name}: {said(answer)}"))
+                call.answer.set_exception(refused(call.name, answer))
             else:
                 call.answer.set_result(answer)
 
@@ -381,11 +398,15 @@ class Link:
         frozen = bool(self._sent) and now - self._sent[0].sent_at >= self._timeout_s
         for call in (*self._sent, *self._waiting):
             if call.deadline <= now and not call.answer.done():
-                state = "does not answer" if self.up else "can't be reached"
-                call.answer.set_exception(BrokerUnavailable(f"Redis {state} (waited {self._timeout_s:g} s)"))
+                call.answer.set_exception(BrokerUnavailable(self._why_late()))
         self._forget_done()
         if frozen:
             self.drop(f"no answer in {self._timeout_s:g} s")
+
+    def _why_late(self) -> str:
+        state = "does not answer" if self.up else "can't be reached"
+        why = f": {self._failed_with}" if self._failed_with else ""
+        return f"Redis {state} (waited {self._timeout_s:g} s){why}"
 
     def _forget_done(self) -> None:
         """Nobody waits any more for what was cancelled, or took too long."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
@@ -23,6 +23,7 @@ from ...errors import BrokerUnavailable
 from .channel import Sender
 from .commands import Argument, refused_url, said
 from .scripts import ALL
+from .server import CannotServe, check, refused
 
 _PAUSE_S: Final = 0.05
 
@@ -34,6 +35,17 @@ class _Process:
         self.client = client
         self.lock = Lock()
         self.sender = Sender()
+
+
+def _greet(connection: Any) -> None:
+    """Does what redis-py does with a new connection, and looks at which kind of server it leads to."""
+    try:
+        connection.on_connect()
+        connection.send_command("HELLO")
+        check(connection.read_response())
+    except BaseException:
+        connection.disconnect()
+        raise
 
 
 class SyncLink:
@@ -57,7 +69,8 @@ class SyncLink:
         """Calls the command that ``make`` makes.
 
         Raises:
-            BrokerUnavailable: Redis can't be reached in time, or refuses. It may have been executed.
+            BrokerUnavailable: Redis can't be reached in time, or refuses, or can't serve at all. The command may have
+                been executed.
         """
         process = self._process
         deadline = time.monotonic() + self._timeout_s
@@ -70,9 +83,11 @@ class SyncLink:
                     return process.client.execute_command(*arguments)
                 except NoScriptError:
                     self._load(process)
-                except (AuthenticationError, ResponseError) as error:
-                    raise BrokerUnavailable(f"Redis refused {arguments[0]!s}: {said(error)}") from None
+                except CannotServe:
+                    raise
                 except (RedisError, OSError) as error:
+                    if isinstance(error, (AuthenticationError, ResponseError)) and not isinstance(error, ReadOnlyError):
+                        raise refused(str(arguments[0]), error) from None
                     process.client.close()
                     if time.monotonic() + _PAUSE_S >= deadline:
                         why = said(error)
@@ -119,6 +134,7 @@ class SyncLink:
                 socket_connect_timeout=self._timeout_s,
                 retry=Retry(NoBackoff(), 0),
                 maint_notifications_config=MaintNotificationsConfig(enabled=False),
+                redis_connect_func=_greet,
             )
             client.connection_pool.make_connection()  # which takes what the URL's query says, or does not
         except (ValueError, TypeError, RedisError) as error:

@@ -10,6 +10,7 @@ algorithms are named and of one family, keys fit them, and everything is checked
 import inspect
 import logging
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -34,6 +35,7 @@ logger = logging.getLogger("hubbub.auth")
 
 Refuse: TypeAlias = Literal["close", "http"]
 
+_CLOCKS_S = 10.0  # by which the clocks of two machines differ, and more
 _MAX_TOKEN_CHARS = 7 * 1024  # a handshake with a line of over 8,192 bytes never gets to an app
 _LAST_SECOND = 253_402_300_799  # of the year 9999, and of what a datetime holds
 _MAX_REASON_BYTES = 123  # RFC 6455 section 5.5
@@ -141,7 +143,7 @@ class JWTAuth(SecurityBase):
     Make one per kind of token, at import, and use it as ``Annotated[Claims, Depends(current_user)]``. The token is
     taken from the ``Authorization`` header, the subprotocol pair ``bearer, <token>``, and as configured a cookie and a
     query parameter: the first of these that is there counts. On a WebSocket under `ConnectionManager.install` the
-    subprotocol is answered, and the connection ends when the token does (plus the leeway).
+    subprotocol is answered, and the connection ends when the token does (plus the leeway for ``exp``).
 
     A refused request gets 401. A refused WebSocket is accepted and closed with 1008 and a reason, since a browser shows
     a page nothing of a refused handshake. Each refusal is one line of the logger ``hubbub.auth``, without the token.
@@ -153,7 +155,9 @@ class JWTAuth(SecurityBase):
             the two families can't be mixed.
         audience: What ``aud`` has to contain, one of them. None refuses tokens that are meant for an audience.
         issuer: What ``iss`` has to be, one of them. None doesn't look.
-        leeway_s: Seconds by which clocks may differ, for ``exp``, ``nbf`` and ``iat``.
+        leeway_s: Seconds by which clocks may differ, for ``exp``, ``nbf`` and ``iat``. By default 10 for ``nbf`` and
+            ``iat``: a client can't mend a token from a machine whose clock is ahead. And 0 for ``exp``: a client
+            replaces an expired token, and a token is accepted for no longer than it says.
         cookie: The name of the cookie to look into. None: no cookie is.
         query: The name of the query parameter to look into, on WebSockets. None: no parameter is.
         required: Claims that a token must have. Without ``"exp"`` a token may be valid for ever.
@@ -171,7 +175,7 @@ class JWTAuth(SecurityBase):
         algorithms: Sequence[str],
         audience: str | Sequence[str] | None = None,
         issuer: str | Sequence[str] | None = None,
-        leeway_s: float = 0.0,
+        leeway_s: float | None = None,
         cookie: str | None = None,
         query: str | None = None,
         required: Sequence[str] = ("exp", "sub"),
@@ -192,9 +196,12 @@ class JWTAuth(SecurityBase):
             self._key = checked_key(key, self._algorithms)
         self._audience = _checked_names("audience", audience)
         self._issuer = _checked_names("issuer", issuer)
-        if isinstance(leeway_s, bool) or not isinstance(leeway_s, (int, float)) or not 0 <= leeway_s < float("inf"):
-            raise InvalidArgument("leeway_s", f"got {shown(leeway_s)}", "seconds, 0 or more")
-        self._leeway_s = leeway_s
+        if leeway_s is not None and (
+            isinstance(leeway_s, bool) or not isinstance(leeway_s, (int, float)) or not 0 <= leeway_s < float("inf")
+        ):
+            raise InvalidArgument("leeway_s", f"got {shown(leeway_s)}", "seconds, 0 or more, or None")
+        self._leeway_s = _CLOCKS_S if leeway_s is None else leeway_s
+        self._expiry_leeway_s = 0.0 if leeway_s is None else leeway_s
         for argument, name in (("cookie", cookie), ("query", query)):
             if name is not None and (not isinstance(name, str) or not name):
                 raise InvalidArgument(argument, f"got {shown(name)}", "a name, or None for not looking there")
@@ -238,7 +245,7 @@ class JWTAuth(SecurityBase):
                 expiry = _expiry(claims)
                 wire.grant(
                     subprotocol=offered_subprotocol(scope),
-                    expires_at=None if expiry is None else expiry + self._leeway_s,
+                    expires_at=None if expiry is None else expiry + self._expiry_leeway_s,
                 )
             return claims
         raise await self._refused(connection, refusal)
@@ -274,6 +281,9 @@ class JWTAuth(SecurityBase):
             # The last four: what PyJWT lets through for input that no issuer makes; it depends on its version.
             cause = next((text for kind, text in _CAUSES if isinstance(error, kind)), "malformed token")
             raise InvalidToken(cause) from None
+        expiry = _expiry(claims)
+        if expiry is not None and expiry + self._expiry_leeway_s <= time.time():  # PyJWT has one leeway for all claims
+            raise InvalidToken("expired", CloseCode.TOKEN_EXPIRED)
         if "sub" in claims and not _is_user(claims["sub"]):
             raise InvalidToken("bad sub claim")
         return Claims(claims)

@@ -15,6 +15,7 @@ from .errors import InvalidArgument, shown
 from .guard import Complaint
 from .positions import MAX_RESUME_IDS, Joined, Position, Resume
 from .presence import Info
+from .read_only import read_only
 
 if TYPE_CHECKING:
     from .fanout import Fanout
@@ -43,28 +44,23 @@ class Connection:
     message was dropped. They never wait for a slow client (a burst pauses for moments: `hubbub.pace`) and never raise
     for a closed socket.
 
-    Attributes:
-        id: A random name of this connection, for logs and ``exclude``; 22 characters.
-        user_id: Whose it is, as a str; None where it is nobody's.
-        info: What the app said of the user, as JSON says it: a copy in which a datetime is a str, a tuple a list, and
-            every key a str.
-        websocket: Starlette's object.
+    Its attributes are read-only. What an app wants to keep with a connection goes to ``connection.websocket.state``.
     """
 
     __slots__ = (
         "__weakref__",
         "_home",
+        "_id",
+        "_info",
         "_open",
+        "_user_id",
+        "_websocket",
         "continues",
         "departure",
         "expiry",
         "gone_event",
-        "id",
-        "info",
         "joining",
         "memberships",
-        "user_id",
-        "websocket",
         "wire",
         "writer",
     )
@@ -72,10 +68,10 @@ class Connection:
     def __init__(
         self, home: Home, wire: Wire, websocket: WebSocket, user_id: str | None, info: Info, since: object = None
     ) -> None:
-        self.id = secrets.token_urlsafe(16)
-        self.user_id = user_id
-        self.info = info
-        self.websocket = websocket
+        self._id = secrets.token_urlsafe(16)
+        self._user_id = user_id
+        self._info = info
+        self._websocket = websocket
         self.joining: dict[str, asyncio.Future[None]] | None = None
         self.wire = wire
         self.writer = wire.writer
@@ -89,14 +85,34 @@ class Connection:
 
     def __eq__(self, other: object) -> bool:
         """A connection is also equal to its own WebSocket, which is what hand-written loops compare it with."""
-        return other is self or (isinstance(other, WebSocket) and other is self.websocket)
+        return other is self or (isinstance(other, WebSocket) and other is self._websocket)
 
     def __hash__(self) -> int:
-        return hash(self.websocket)
+        return hash(self._websocket)
 
     def __repr__(self) -> str:
         state = "open" if self._open else "closed"
         return f"<Connection {self.id} user_id={self.user_id!r} {state}>"
+
+    @property
+    def id(self) -> str:
+        """A random name of this connection, for logs and ``exclude``: 22 characters."""
+        return self._id
+
+    @property
+    def user_id(self) -> str | None:
+        """The user that the connection belongs to, as a str; None where it belongs to nobody."""
+        return self._user_id
+
+    @property
+    def info(self) -> Info:
+        """What the app said of the user, as JSON says it: a copy in which a datetime is a str, and a tuple a list."""
+        return self._info
+
+    @property
+    def websocket(self) -> WebSocket:
+        """Starlette's object for the same socket."""
+        return self._websocket
 
     @property
     def rooms(self) -> frozenset[str]:
@@ -122,6 +138,17 @@ class Connection:
     def is_open(self) -> bool:
         """Whether it is registered: from accept until its socket is gone, closed, or given to `disconnect`."""
         return self._open
+
+    if not TYPE_CHECKING:
+        id = read_only(id, "hubbub gives it")
+        user_id = read_only(user_id, "`connect` sets it; close the connection, and connect as the other user")
+        info = read_only(info, "`connect` sets it")
+        websocket = read_only(websocket, "`connect` sets it")
+        rooms = read_only(rooms, "use `await connection.join(room)` and `leave(room)`")
+        joined = read_only(joined, "use `await connection.join(room)` and `leave(room)`")
+        address = read_only(address, "the server sets it")
+        network = read_only(network, "it follows from the address")
+        is_open = read_only(is_open, "use `await connection.close()`")
 
     async def wait_gone(self) -> None:
         """Waits until it is no longer registered: for handlers that push and do not receive."""

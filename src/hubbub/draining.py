@@ -42,17 +42,17 @@ class Drainable(Protocol):
         """Sends everybody away."""
 
 
-_running: dict[Drainable, asyncio.AbstractEventLoop] = {}
+_running: list[tuple[Drainable, asyncio.AbstractEventLoop]] = []
 
 
 def started(manager: Drainable) -> None:
     """A manager runs from here on, on the running loop."""
-    _running[manager] = asyncio.get_running_loop()
+    _running.append((manager, asyncio.get_running_loop()))
 
 
 def stopped(manager: Drainable) -> None:
     """It does not any more."""
-    _running.pop(manager, None)
+    _running[:] = [each for each in _running if each[0] is not manager]
 
 
 def check_over_s(over_s: object) -> None:
@@ -127,7 +127,7 @@ class Drain:
             self._task.cancel()
 
     async def _drain(self, number: int) -> None:
-        managers = [manager for manager, loop in _running.items() if loop is self._loop]
+        managers = [manager for manager, loop in _running if loop is self._loop]
         try:
             await asyncio.gather(*(manager.drain(self._over_s) for manager in managers))
         except Exception:

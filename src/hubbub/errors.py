@@ -27,6 +27,10 @@ class InvalidArgument(HubbubError, ValueError):
         self.accepted = accepted
 
 
+class NotSupported(HubbubError, TypeError, AttributeError):
+    """A hand-written manager allows this, and hubbub can't do it. The message says what to write instead."""
+
+
 class NotInstalled(HubbubError, RuntimeError):
     """The manager is not installed on the app that got the request."""
 

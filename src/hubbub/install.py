@@ -33,8 +33,9 @@ def install(manager: ConnectionManager, app: Starlette, only: Paths | None) -> N
             "a FastAPI or Starlette app; around another, HubbubMiddleware(app, [manager]) and manager.lifespan()",
         )
     managers = _managers_of(app)
-    if manager in managers:
-        if only is not None and (manager.only is None or only.patterns != manager.only.patterns):
+    engine = manager._hubbub
+    if any(each is manager for each in managers):
+        if only is not None and (engine.only is None or only.patterns != engine.only.patterns):
             raise InvalidArgument("only", "the manager is installed already, with other paths", "one call of install")
         return
     if app.middleware_stack is not None:
@@ -46,18 +47,18 @@ def install(manager: ConnectionManager, app: Starlette, only: Paths | None) -> N
         app.add_middleware(HubbubMiddleware, managers=managers)
         _keep_outermost(app)
     managers.append(manager)
-    manager.only = only
+    engine.only = only
     inner = app.router.lifespan_context
 
     @asynccontextmanager
     async def lifespan(of: Any) -> AsyncIterator[Mapping[str, Any] | None]:
-        if not manager.origins_given:
-            manager.origins = origins_of_cors(app)
+        if not engine.origins_given:
+            engine.origins = origins_of_cors(app)
         async with manager.lifespan(of), inner(of) as state:
             yield state
 
     app.router.lifespan_context = cast("Lifespan[Any]", lifespan)
-    manager.installed = True
+    engine.installed = True
 
 
 def _keep_outermost(app: Starlette) -> None:

@@ -22,6 +22,7 @@ from .transports import Detour, ServerSend
 from .wire import Receive, Wire
 
 if TYPE_CHECKING:
+    from .engine import Engine
     from .manager import ConnectionManager
 
 logger = logging.getLogger("hubbub")
@@ -47,15 +48,15 @@ class HubbubMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: ServerSend) -> None:
         """Serves a request; only WebSockets are touched."""
-        managers = self._managers(scope) if scope["type"] == "websocket" else ()
-        if not managers:
+        engines = self._engines(scope) if scope["type"] == "websocket" else ()
+        if not engines:
             await self.app(scope, receive, send)
             return
-        refusal = _refusal(managers, scope)
+        refusal = _refusal(engines, scope)
         if refusal is not None:
-            await _refuse(managers, scope, receive, send, refusal)
+            await _refuse(engines, scope, receive, send, refusal)
             return
-        wire = self._wire(managers, scope, receive, send)
+        wire = self._wire(engines, scope, receive, send)
         if wire is None:
             await self.app(scope, receive, send)
             return
@@ -81,22 +82,21 @@ class HubbubMiddleware:
         finally:
             await self._end(wire, ended)
 
-    def _managers(self, scope: Scope) -> Sequence[ConnectionManager]:
+    def _engines(self, scope: Scope) -> Sequence[Engine]:
         """The managers that serve the path of a socket."""
         path = path_within(scope["path"], scope.get("root_path", ""))
-        return [manager for manager in self.managers if manager.only is None or path in manager.only]
+        engines = [manager._hubbub for manager in self.managers]
+        return [engine for engine in engines if engine.only is None or path in engine.only]
 
-    def _wire(
-        self, managers: Sequence[ConnectionManager], scope: Scope, receive: Receive, send: ServerSend
-    ) -> Wire | None:
+    def _wire(self, engines: Sequence[Engine], scope: Scope, receive: Receive, send: ServerSend) -> Wire | None:
         """The wire of a socket; None where a middleware further out has made it."""
         outer = scope.get("hubbub")
         if isinstance(outer, Wire):  # a mounted app with managers of its own, below one with others
-            outer.owners = [*outer.owners, *(manager for manager in managers if manager not in outer.owners)]
+            outer.owners = [*outer.owners, *(engine for engine in engines if engine not in outer.owners)]
             return None
         client = scope.get("client")
         wire = Wire(
-            managers,
+            engines,
             receive,
             send,
             address=client[0] if client else None,
@@ -129,18 +129,16 @@ class HubbubMiddleware:
             logger.log(level, "not writing straight to the socket, but through %s", detour.text)
 
 
-def _refusal(managers: Sequence[ConnectionManager], scope: Scope) -> str | None:
+def _refusal(engines: Sequence[Engine], scope: Scope) -> str | None:
     """Why the origin is refused: by all managers. Which of them the handler uses is known at its `connect`."""
-    refusals = [manager.origins.refusal(scope["headers"]) for manager in managers]
+    refusals = [engine.origins.refusal(scope["headers"]) for engine in engines]
     return None if None in refusals else next(iter(refusals), None)
 
 
-async def _refuse(
-    managers: Sequence[ConnectionManager], scope: Scope, receive: Receive, send: ServerSend, refusal: str
-) -> None:
+async def _refuse(engines: Sequence[Engine], scope: Scope, receive: Receive, send: ServerSend, refusal: str) -> None:
     logger.warning("refused a WebSocket on %s: %s", shown(scope["path"]), refusal)
-    for manager in managers:
-        manager.counters.refused["origin"] += 1
+    for engine in engines:
+        engine.counters.refused["origin"] += 1
     await receive()
     redact_query(scope)
     outer = scope.get("hubbub")

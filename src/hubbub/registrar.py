@@ -20,7 +20,7 @@ from .transports import Transport
 from .wire import Wire
 
 if TYPE_CHECKING:
-    from .manager import ConnectionManager
+    from .engine import Engine
     from .presence import Info
     from .timers import Timers
 
@@ -41,12 +41,12 @@ _EXCLUDABLE = "a Connection, a WebSocket, a connection's id, or several of them"
 class Registrar:
     """The connections of one manager, and the sockets below them until their handlers end."""
 
-    def __init__(self, manager: ConnectionManager, timers: Timers) -> None:
+    def __init__(self, engine: Engine, timers: Timers) -> None:
         self.registry: Registry[Connection] = Registry()
         self._wires: tuple[dict[Wire, None], ...] = tuple({} for _ in range(_PARTS))
         self._turn = 0
         self._draining: dict[Transport, float] = {}
-        self._manager = manager
+        self._engine = engine
         self._timers = timers
 
     @property
@@ -112,7 +112,7 @@ class Registrar:
         Raises:
             WebSocketDisconnect: It was refused, and is closed.
         """
-        limits, registry = self._manager.limits, self.registry
+        limits, registry = self._engine.limits, self.registry
         if _over(limits.max_connections, len(registry)):
             await self.refuse(wire, CloseCode.TOO_MANY_CONNECTIONS)
         if user is not None and _over(limits.max_connections_per_user, registry.count_of_user(user)):
@@ -132,7 +132,7 @@ class Registrar:
         Raises:
             WebSocketDisconnect: Always, for the handler to end.
         """
-        self._manager.counters.refused[cause.name.lower()] += 1
+        self._engine.counters.refused[cause.name.lower()] += 1
         logger.info("refused a connection on %s: %s", wire.where, cause.reason)
         await wire.close(cause.code, cause.reason)
         raise WebSocketDisconnect(cause.code, cause.reason)
@@ -155,8 +155,8 @@ class Registrar:
             wire.lost()
         if wire.closed is not None:
             raise WebSocketDisconnect(*wire.closed)
-        wire.adopt(self._manager)
-        connection = Connection(self._manager, wire, websocket, user, info, since)
+        wire.adopt(self._engine)
+        connection = Connection(self._engine, wire, websocket, user, info, since)
         wire.connections.append(connection)
         self.registry.add(connection)
         self._part_of(wire)[wire] = None
@@ -165,7 +165,7 @@ class Registrar:
         return connection
 
     def _expire(self, wire: Wire) -> None:
-        self._manager.counters.refused[CloseCode.TOKEN_EXPIRED.name.lower()] += 1
+        self._engine.counters.refused[CloseCode.TOKEN_EXPIRED.name.lower()] += 1
         wire.close_soon(CloseCode.TOKEN_EXPIRED, grace=False)
 
     def unregister(self, connection: Connection) -> bool:
@@ -177,8 +177,8 @@ class Registrar:
         self._part_of(wire).pop(wire, None)
         if not wire.transport.buffered:
             return
-        if self._manager.running:
-            self._draining[wire.transport] = asyncio.get_running_loop().time() + self._manager.limits.close_timeout_s
+        if self._engine.running:
+            self._draining[wire.transport] = asyncio.get_running_loop().time() + self._engine.limits.close_timeout_s
         else:
             wire.transport.abort()
 

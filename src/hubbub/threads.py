@@ -31,23 +31,25 @@ class FromThread:
     def __init__(self, manager: ConnectionManager, timeout_s: float) -> None:
         self.timeout_s = timeout_s
         self._manager = manager
-        self.broadcast = self._blocking(manager.broadcast)
-        self.broadcast_to_room = self._blocking(manager.broadcast_to_room)
-        self.send_to_user = self._blocking(manager.send_to_user)
-        self.send_personal = self.send_personal_message = self._blocking(manager.send_personal)
-        self.disconnect_user = self._blocking(manager.disconnect_user)
-        self.presence = self._blocking(manager.presence)
-        self.count_users = self._blocking(manager.count_users)
-        self.is_online = self._blocking(manager.is_online)
-        self.history = self._blocking(manager.history)
-        self.broker_healthy = self._blocking(manager.broker_healthy)
+        self.broadcast = self._blocking("broadcast", lambda: manager.broadcast)
+        self.broadcast_to_room = self._blocking("broadcast_to_room", lambda: manager.broadcast_to_room)
+        self.send_to_user = self._blocking("send_to_user", lambda: manager.send_to_user)
+        self.send_personal = self.send_personal_message = self._blocking("send_personal", lambda: manager.send_personal)
+        self.disconnect_user = self._blocking("disconnect_user", lambda: manager.disconnect_user)
+        self.presence = self._blocking("presence", lambda: manager.presence)
+        self.count_users = self._blocking("count_users", lambda: manager.count_users)
+        self.is_online = self._blocking("is_online", lambda: manager.is_online)
+        self.history = self._blocking("history", lambda: manager.history)
+        self.broker_healthy = self._blocking("broker_healthy", lambda: manager.broker_healthy)
 
-    def _blocking(self, call: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
+    def _blocking(self, name: str, method: Callable[[], Callable[P, Coroutine[Any, Any, R]]]) -> Callable[P, R]:
+        """A blocking twin of a method, which is looked up at the call: a subclass may override it, or use its name."""
+
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
-            return self._run(lambda: call(*args, **kwargs), call.__name__)
+            return self._run(lambda: method()(*args, **kwargs), name)
 
-        run.__name__ = run.__qualname__ = call.__name__
-        run.__doc__ = call.__doc__
+        run.__name__ = run.__qualname__ = name
+        run.__doc__ = getattr(type(self._manager), name).__doc__
         return run
 
     def _run(self, call: Callable[[], Coroutine[Any, Any, R]], name: str) -> R:
@@ -60,7 +62,7 @@ class FromThread:
                 f"from_thread.{name}() would block the event loop that runs in this thread: "
                 f"`await manager.{name}(...)` instead (from_thread is for `def` routes and threads)"
             )
-        loop = self._manager.check_running()
+        loop = self._manager._hubbub.check_running()
         work = call()
         try:
             future = asyncio.run_coroutine_threadsafe(work, loop)

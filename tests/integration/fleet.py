@@ -108,7 +108,7 @@ class Worker:
 
     async def position(self, room: str) -> tuple[str, int]:
         """A room's position at the broker."""
-        position = await self.run(self.manager.broker.position(room))
+        position = await self.run(self.manager._hubbub.broker.position(room))
         assert position is not None
         return position.epoch, position.offset
 

@@ -206,7 +206,7 @@ class TestRooms:
             assert await ask(server, "/users/ann") == {"online": False}  # a kick has no grace
 
     async def test_private_room_holds_two(self) -> None:
-        assert rooms.manager.options_of("private:1").max_members == 2
+        assert rooms.manager._hubbub.options_of("private:1").max_members == 2
 
 
 class TestDelivery:

@@ -43,7 +43,7 @@ async def test_a_room_that_is_left_and_joined_again_under_a_replay_is_replayed_o
         async with manager.connect(websocket) as connection:
             for n in range(2000):
                 await manager.broadcast({"n": n, "filler": FILLER}, room="kept")
-            head = await manager.broker.position("kept")
+            head = await manager._hubbub.broker.position("kept")
             assert head is not None
             since = Position(head.epoch, 0)
             await connection.join("kept", since=since)
@@ -115,7 +115,7 @@ async def test_a_close_that_nobody_waits_for_to_the_end_sends_its_frame(how: str
         async with client(server, "/ws", max_queue=None) as one:
             one.transport.pause_reading()
             await one.send("go")
-            await eventually(lambda: manager.stats().connections == 0 and bool(list(manager._registrar.wires)))
+            await eventually(lambda: manager.stats().connections == 0 and bool(list(manager._hubbub.registrar.wires)))
             one.transport.resume_reading()
             assert await closed(one) == (4001, "bye")
 

@@ -111,13 +111,13 @@ def test_recording_may_begin_before_the_app_and_end_after_it() -> None:
 
 
 def test_nothing_is_recorded_before_and_after(client: TestClient) -> None:
-    broker = manager.broker
+    broker = manager._hubbub.broker
     client.post("/async")
     with record(manager) as pushed:
         pass
     client.post("/async")
     assert not pushed
-    assert manager.broker is broker
+    assert manager._hubbub.broker is broker
 
 
 def test_connected_clients_get_their_messages_too(client: TestClient) -> None:

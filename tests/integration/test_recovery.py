@@ -63,7 +63,7 @@ class Site:
         return await self.server.acall(self.manager.broadcast(message, room=room))
 
     async def position(self, room: str) -> Position:
-        position = await self.server.acall(self.manager.broker.position(room))
+        position = await self.server.acall(self.manager._hubbub.broker.position(room))
         assert position is not None
         return position
 
@@ -313,7 +313,7 @@ async def test_a_catch_up_that_fails_closes_its_connection(site: Site, monkeypat
         await back.synced(connection)
     for n in range(200):
         await site.publish("kept:a", n)
-    history = site.manager.broker.history
+    history = site.manager._hubbub.broker.history
     asked = 0
 
     async def failing(*args: Any) -> Any:
@@ -323,7 +323,7 @@ async def test_a_catch_up_that_fails_closes_its_connection(site: Site, monkeypat
             raise RuntimeError("no second page")
         return await history(*args)
 
-    monkeypatch.setattr(site.manager.broker, "history", failing)
+    monkeypatch.setattr(site.manager._hubbub.broker, "history", failing)
     async with client(site.server, back.path(), max_queue=None) as connection:
         assert (await closed(connection))[0] == 1011
     await eventually(lambda: not site.manager.rooms)

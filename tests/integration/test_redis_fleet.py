@@ -290,14 +290,14 @@ async def test_reading_writes_nothing(workers: list[Worker], redis: RedisServer,
         "broker_healthy": lambda: workers[0].run(manager.broker_healthy()),
         "Publisher.is_online": lambda: asyncio.to_thread(publisher_asks),
         "AsyncPublisher.is_online": async_publisher_asks,
-        "broker.connected": lambda: workers[0].run(manager.broker.connected(room("kept"), "ann")),
+        "broker.connected": lambda: workers[0].run(manager._hubbub.broker.connected(room("kept"), "ann")),
     }
 
     async def history(kind: str, since: Position | None, limit: int | None) -> None:
         assert await workers[0].run(manager.history(room(kind), since, limit)) == []
 
     async def position(kind: str) -> None:
-        assert await workers[0].run(manager.broker.position(room(kind))) is None
+        assert await workers[0].run(manager._hubbub.broker.position(room(kind))) is None
 
     for kind in ("kept", "short", "numbered", "told", "plain"):
         reads[f"position of {kind}"] = partial(position, kind)
@@ -323,7 +323,7 @@ async def test_reading_a_room_does_not_keep_it_longer(
         assert redis.command("PEXPIRE", key, 100_000)
     for since in (None, position, Position(position.epoch, 0) if position else None, Position("abcdefgh", 7)):
         await workers[1].run(workers[1].manager.history(room, since))
-    assert await workers[1].run(workers[1].manager.broker.position(room)) == position
+    assert await workers[1].run(workers[1].manager._hubbub.broker.position(room)) == position
     assert all(0 < redis.command("PTTL", key) <= 100_000 for key in names)
 
 

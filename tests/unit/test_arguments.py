@@ -214,7 +214,7 @@ async def handshake(manager: ConnectionManager) -> AsyncIterator[tuple[WebSocket
         sent.append(event["type"])
 
     async with manager.lifespan():
-        wire = Wire([manager], receive, send, address="::1", where="/ws", offered=[])
+        wire = Wire([manager._hubbub], receive, send, address="::1", where="/ws", offered=[])
         scope = {"type": "websocket", "hubbub": wire, "path": "/ws", "headers": [], "query_string": b""}
         yield WebSocket(scope, wire.receive, wire.send), sent
 

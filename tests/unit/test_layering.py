@@ -16,14 +16,15 @@ PACKAGE = Path(__file__).parents[2] / "src" / "hubbub"
 # from those below, without going round in a circle. `__init__` is the public names: `from hubbub import ...`.
 LAYERS = [
     "__about__ errors close names options",
-    "addresses arguments codec envelope frames guard history origin outbox paths positions presence redaction registry "
-    "stats tasks timers workers",
+    "addresses arguments codec envelope frames guard history origin outbox paths positions presence read_only "
+    "redaction registry stats tasks timers workers",
     "transports brokers",
     "pace room replay fanout",
     "read_ahead writer wire connection",
     "membership connecting registrar",
     "middleware draining",
     "install threads",
+    "engine",
     "manager",
     "auth publisher client",
     "__init__",
@@ -33,7 +34,10 @@ LAYERS = [
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts.split()}
 
 # What the manager is made of may name it, under `if TYPE_CHECKING`: (part, what it names).
-NAMES_ABOVE = {("middleware", "manager"), ("install", "manager"), ("threads", "manager"), ("registrar", "manager")}
+NAMES_ABOVE = {("middleware", "manager"), ("install", "manager"), ("threads", "manager")} | {
+    ("middleware", "engine"),
+    ("registrar", "engine"),
+}
 
 # Stricter than the layers: all that these parts may import of ours.
 NO_MORE_THAN = {"auth": {"auth", "errors", "close", "names"}}

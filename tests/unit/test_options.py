@@ -252,6 +252,6 @@ def test_a_wrong_option_of_one_room_is_named_with_its_pattern() -> None:
 
 def test_everyone_and_users_are_matched_by_no_pattern() -> None:
     manager = ConnectionManager(rooms={"*": ONE, "?*": ONE}, everyone=TWO, users=RoomOptions(history=3))
-    assert manager.options_of("$everyone") is TWO
-    assert manager.options_of("$user:42").kept == History(3)
-    assert manager.options_of("lobby") is ONE
+    assert manager._hubbub.options_of("$everyone") is TWO
+    assert manager._hubbub.options_of("$user:42").kept == History(3)
+    assert manager._hubbub.options_of("lobby") is ONE

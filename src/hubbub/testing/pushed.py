@@ -130,12 +130,12 @@ def record(manager: ConnectionManager, *, online: Iterable[UserId] = ()) -> Iter
     if isinstance(online, (str, bytes)):
         raise InvalidArgument("online", f"got {shown(online)}", "several user ids")
     pushed = Pushed()
-    broker = manager.broker
-    manager.broker = _Recording(broker, pushed, frozenset(user_name(user) for user in online))
+    broker = manager._hubbub.broker
+    manager._hubbub.broker = _Recording(broker, pushed, frozenset(user_name(user) for user in online))
     try:
         yield pushed
     finally:
-        manager.broker = broker
+        manager._hubbub.broker = broker
 
 
 class _Recording(Broker):

@@ -1,0 +1,365 @@
+"""The machine of a manager: what runs, below the names that an app calls.
+
+It is an object of its own so that a subclass of `ConnectionManager` may define any name: the machine never looks a name
+up on the manager. All that is ours calls the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from . import arguments
+from .brokers import Broker
+from .close import CloseCode
+from .codec import Message, encode
+from .connection import Connection
+from .draining import send_away
+from .envelope import Envelope
+from .errors import BrokerUnavailable, InvalidArgument, WrongLoop, counted, shown
+from .fanout import Fanout
+from .install import not_installed_here, why_not_running
+from .membership import Memberships, RoomIsFull
+from .names import EVERYONE_NAME, Everyone, UserId, label, room_name, user_name, user_room
+from .options import Limits, RoomTable
+from .origin import OriginPolicy
+from .paths import Paths
+from .positions import Joined, Position, since_for
+from .presence import Info
+from .redaction import HandshakeFilter
+from .registrar import NOBODY, Exclude, Registrar
+from .stats import Counters, Stats
+from .tasks import Tasks
+from .timers import Timers
+from .transports import prepare
+from .wire import Wire
+from .workers import sibling_workers
+
+logger = logging.getLogger("hubbub")
+
+
+class Engine:
+    """What a `ConnectionManager` has, and what its parts call.
+
+    Args:
+        broker: Where rooms live.
+        options_of: Gives the options of a room.
+        limits: Bounds on what clients may use.
+        origins: Which pages may connect.
+        origins_given: Whether the app names them; else `install` may take over others.
+        app_ping: Answer pings of the app's own protocol.
+        flush_interval_s: How long a message may wait for others.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        options_of: RoomTable,
+        *,
+        limits: Limits,
+        origins: OriginPolicy,
+        origins_given: bool,
+        app_ping: bool,
+        flush_interval_s: float,
+    ) -> None:
+        self.broker = broker
+        self.options_of = options_of
+        self.limits = limits
+        self.origins = origins
+        self.origins_given = origins_given
+        self.app_ping = app_ping
+        self.counters = Counters()
+        self.tasks = Tasks()
+        self.fanout = Fanout(flush_interval_s)
+        self.installed = False
+        self.only: Paths | None = None
+        self.timers = Timers()
+        self.registrar = Registrar(self, self.timers)
+        self.memberships = Memberships(broker, self.fanout, self.tasks, self.timers, options_of)
+        self.draining = False
+        self._filter = HandshakeFilter()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # Start and end
+
+    async def start(self) -> None:
+        """Begins, on the running loop."""
+        if self._loop is not None:
+            raise WrongLoop(
+                "this manager runs already: two apps, or two `with TestClient(app)` at once, would share one event "
+                "loop's sockets; use one client, or a manager for each app"
+            )
+        loop = asyncio.get_running_loop()
+        self.counters = Counters()
+        await prepare()
+        self.fanout.start(loop)
+        logging.getLogger("uvicorn.error").addFilter(self._filter)
+        self.timers.start(loop)
+        try:
+            await self.broker.start(self.memberships, self.options_of)
+        except BaseException:
+            self._end()
+            raise
+        self._loop = loop
+        self.draining = False
+        self.registrar.start()
+        workers = sibling_workers()
+        if workers > 1 and not self.broker.distributed:
+            logger.warning(
+                "%d workers on %s://: each knows its own clients only. What one of them publishes is LOST for the "
+                "clients of the others; who is here, who is online and what is replayed is wrong. Run one worker, or "
+                'let them share a Redis: ConnectionManager("redis://localhost")',
+                workers,
+                self.broker.name,
+            )
+        logger.debug("the manager runs on %s://", self.broker.name)
+
+    async def drain(self, over_s: float) -> bool:
+        """What `ConnectionManager.drain` does."""
+        self.check_loop()
+        self.draining = True
+        wires = tuple(self.registrar.wires)
+        if wires:
+            logger.info("draining: closing %s over up to %g s", counted(len(wires), "connections"), over_s)
+        await send_away(wires, over_s)
+        patience_s = max(self.limits.close_timeout_s, self.limits.shutdown_timeout_s) + 2.0  # who is late, a sweep ends
+        try:
+            async with asyncio.timeout(patience_s):
+                while next(self.registrar.wires, None) is not None:  # noqa: ASYNC110 - no event: they end one by one
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """Closes all sockets, and ends."""
+        self.draining = True
+        wires = tuple(self.registrar.wires)
+        for wire in wires:
+            # Where there are other workers, who comes back to one of them in time has not left.
+            wire.close_soon(CloseCode.SERVICE_RESTART, grace=self.broker.distributed)
+            wire.stop_reading()
+        # Presence that can't be told now is taken out by another worker, once this one's lease is over.
+        await self.tasks.close(self.limits.close_timeout_s + 1.0 if wires or self.broker.state.up else 0.0)
+        self.timers.stop()
+        await self.broker.close()
+        self._end()
+
+    def _end(self) -> None:
+        self.fanout.stop()
+        self.timers.stop()
+        self.memberships.clear()
+        self.registrar.stop()
+        logging.getLogger("uvicorn.error").removeFilter(self._filter)
+        self._loop = None
+
+    def check_running(self, websocket: WebSocket | None = None) -> asyncio.AbstractEventLoop:
+        """The loop that the manager runs on.
+
+        Raises:
+            NotInstalled: Neither `install` nor `lifespan` was used; says which line to add.
+            NotRunning: The app's lifespan did not start it.
+        """
+        if self._loop is not None:
+            return self._loop
+        scope = websocket.scope if isinstance(websocket, WebSocket) else {}
+        mounted = scope.get("app_root_path", scope.get("root_path")) != scope.get("root_path")  # Starlette's Mount
+        raise why_not_running(installed=self.installed, mounted=mounted)
+
+    def check_loop(self, websocket: WebSocket | None = None) -> None:
+        """Raises for a caller that is not on the loop that the manager runs on."""
+        running = asyncio.get_running_loop()
+        if running is not self._loop and running is not self.check_running(websocket):
+            raise WrongLoop(
+                "this ConnectionManager runs on another event loop. In tests, use one client for all sockets: "
+                "`with TestClient(app) as client:`; from a thread, use `manager.from_thread`"
+            )
+
+    @property
+    def running(self) -> bool:
+        """Whether it is between start and stop."""
+        return self._loop is not None
+
+    # Connections
+
+    async def connect(
+        self,
+        websocket: WebSocket,
+        user_id: UserId | None,
+        *,
+        room: str | None,
+        rooms: Iterable[str],
+        info: Info,
+        since: Position | Mapping[str, Position] | None,
+        subprotocol: str | None,
+        headers: Iterable[tuple[bytes, bytes]] | None,
+        expires_at: datetime | float | None,
+    ) -> Connection:
+        """What `ConnectionManager.connect` does."""
+        self.check_loop(websocket)
+        wire = self._wire_of(websocket)
+        user = None if user_id is None else user_name(user_id)
+        names = arguments.room_names(room, rooms)
+        places = arguments.places(since, names)
+        said_of_user = arguments.detached_info(info)
+        expiry = arguments.timestamp(expires_at)
+        arguments.check_handshake(subprotocol, headers)
+        if wire.closed is not None:
+            raise WebSocketDisconnect(*wire.closed)
+        if len(wire.owners) > 1:  # else the middleware has asked this manager alone
+            await self._check_origin(wire, websocket)
+        known = self.registrar.connection_of(wire)
+        new = known is None
+        if known is None:
+            if websocket.application_state is WebSocketState.CONNECTING:
+                await websocket.accept(subprotocol, headers)
+            if self.draining:
+                await self.registrar.refuse(wire, CloseCode.SERVICE_RESTART)
+            # The dependency's token is known by now, also where it is the handler that accepted.
+            ends_at = min((at for at in (expiry, wire.expires_at) if at is not None), default=None)
+            await self.registrar.check_limits(wire, user, names, ends_at)
+            known = self.registrar.register(wire, websocket, user, said_of_user, since, ends_at)
+            own = [] if user is None else [user_room(user)]
+            names = [*own, EVERYONE_NAME, *names]  # its own first: it is present once it can be sent to
+        elif user != known.user_id:
+            raise InvalidArgument("user_id", "this socket is connected as another user", "one user for a socket")
+        try:
+            for name in names:
+                await self._join(known, name, places.get(label(name)) if places else None)
+        except BaseException as error:
+            if new:
+                self.forget(known, grace=False)
+                if isinstance(error, BrokerUnavailable):
+                    logger.warning("a connection can't join its rooms: %s", str(error))  # the error holds its frames
+                    await self.registrar.refuse(wire, CloseCode.BROKER_UNAVAILABLE)
+            raise
+        return known
+
+    def _wire_of(self, websocket: WebSocket) -> Wire:
+        if not isinstance(websocket, WebSocket):
+            raise InvalidArgument("websocket", f"got {shown(websocket)}", "the WebSocket that the handler was given")
+        wire = websocket.scope.get("hubbub")
+        if not isinstance(wire, Wire) or self not in wire.owners:
+            raise not_installed_here(websocket.url.path, self.only)
+        return wire
+
+    async def _check_origin(self, wire: Wire, websocket: WebSocket) -> None:
+        """Refuses a page that another manager of the app lets in, and this one does not.
+
+        Raises:
+            WebSocketDisconnect: It was refused: with 403, or closed where the handler has accepted.
+        """
+        refusal = self.origins.refusal(websocket.scope["headers"])
+        if refusal is None:
+            return
+        cause = CloseCode.ORIGIN
+        logger.warning("refused a WebSocket on %s: %s", wire.where, refusal)
+        self.counters.refused["origin"] += 1
+        if websocket.client_state is WebSocketState.CONNECTING:
+            await websocket.receive()
+        if wire.accepted:
+            await wire.close(cause.code, cause.reason)
+        else:
+            await wire.deny(cause)
+        raise WebSocketDisconnect(cause.code, cause.reason)
+
+    async def join(self, connection: Connection, room: str, since: object) -> Joined:
+        """What `Connection.join` does."""
+        name = room_name(room)
+        place = since_for(since, label(name))
+        limit = self.limits.max_rooms_per_connection
+        if limit is not None and name not in connection.memberships and len(connection.rooms) >= limit:
+            await self.registrar.refuse(connection.wire, CloseCode.TOO_MANY_ROOMS)
+        return await self._join(connection, name, place)
+
+    async def _join(self, connection: Connection, name: str, place: Position | None) -> Joined:
+        try:
+            return await self.memberships.join(connection, name, place)
+        except RoomIsFull:
+            return await self.registrar.refuse(connection.wire, CloseCode.ROOM_FULL)
+
+    async def leave(self, connection: Connection, room: str) -> None:
+        """What `Connection.leave` does."""
+        await self.memberships.leave(connection, room_name(room))
+
+    def forget(self, connection: Connection, *, grace: bool) -> None:
+        """Takes a connection out of everything. Idempotent."""
+        if self.registrar.unregister(connection):
+            self.memberships.forget(connection, grace=grace)
+
+    def disconnect(self, websocket: object) -> None:
+        """What `ConnectionManager.disconnect` does."""
+        connection = self.registrar.find(websocket)
+        if connection is not None:
+            connection.flush()
+            self.forget(connection, grace=True)
+            if not connection.wire.connections:
+                connection.writer.drop()
+
+    def release(self, wire: Wire) -> None:
+        """The handler of a socket ended."""
+        self.registrar.release(wire)
+
+    # Publishing
+
+    def addressed(
+        self, message: Message, room: str | Everyone, exclude: Exclude = None, key: str | None = None
+    ) -> tuple[str, Envelope]:
+        """A broadcast's channel, and what goes there."""
+        name = EVERYONE_NAME if isinstance(room, Everyone) else room_name(room)
+        excluded = NOBODY if exclude is None else self.registrar.ids(exclude)
+        key = None if key is None else arguments.message_key(key)
+        return name, Envelope(encode(message), excluded, key)
+
+    async def publish(self, name: str, envelope: Envelope) -> Position | None:
+        """Gives a message to the broker, and holds a publisher that has filled what is pending."""
+        self.check_loop()
+        self.counters.published += 1
+        position = await self.broker.publish(name, envelope)
+        if self.fanout.crowded:
+            room = self.memberships.rooms.get(name)
+            if room is not None:
+                await self.fanout.pace(room)
+        return position
+
+    async def is_connected(self, user: str) -> bool:
+        """Whether a user has a connection anywhere. Of another worker's, presence tells: by leases."""
+        room = self.memberships.rooms.get(user_room(user))
+        if room is not None and room.size:
+            return True
+        return self.broker.distributed and await self.broker.connected(EVERYONE_NAME, user)
+
+    # What is here
+
+    @property
+    def rooms(self) -> frozenset[str]:
+        """What `ConnectionManager.rooms` gives."""
+        return frozenset(name for name, room in tuple(self.memberships.rooms.items()) if room.size and name[0] != "$")
+
+    def stats(self) -> Stats:
+        """What `ConnectionManager.stats` does."""
+        counters = self.counters
+        wires = tuple(self.registrar.wires)  # a `def` route may ask, in a thread
+        fast = sum(wire.detour is None for wire in wires)
+        broker = self.broker.state
+        return Stats(
+            connections=len(self.registrar.registry),
+            users=self.registrar.registry.user_count,
+            rooms=len(self.rooms),
+            queued_bytes=sum(wire.writer.queued_bytes for wire in wires),
+            published=counters.published,
+            received=counters.received,
+            dropped=counters.dropped,
+            slow=counters.slow,
+            stalled=counters.stalled,
+            errors=counters.frozen_errors(),
+            refused=counters.frozen_refused(),
+            fast_path=fast / len(wires) if wires else 0.0,
+            broker_up=broker.up,
+            broker_reconnects=broker.reconnects,
+            local_only=broker.local_only,
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hubbub import BrokerUnavailable
-from hubbub.brokers.redis.server import CannotServe, CannotServeYet, check, refused
+from hubbub.brokers.redis.server import CannotServe, CannotServeYet, check, evicts, refused
 
 REDIS = {b"server": b"redis", b"version": b"7.0.15", b"proto": 3, b"mode": b"standalone", b"role": b"master"}
 
@@ -44,3 +44,18 @@ def test_a_refusal_says_what_was_refused_and_why() -> None:
     error = refused("EVALSHA", ValueError("OOM command not allowed"))
     assert type(error) is BrokerUnavailable
     assert str(error) == "Redis refused EVALSHA: 'OOM command not allowed'"
+
+
+@pytest.mark.parametrize(
+    ("memory", "policy"),
+    [
+        (b"# Memory\r\nmaxmemory:1024\r\nmaxmemory_human:1K\r\nmaxmemory_policy:allkeys-lru\r\n", "allkeys-lru"),
+        (b"maxmemory:1024\r\nmaxmemory_policy:volatile-ttl\r\n", "volatile-ttl"),
+        (b"maxmemory_policy:volatile-lfu\r\n", "volatile-lfu"),
+        (b"maxmemory:1024\r\nmaxmemory_policy:noeviction\r\n", None),
+        (b"maxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n", None),
+        (b"", None),
+    ],
+)
+def test_a_server_that_may_evict_keys_is_known_by_its_policy(memory: bytes, policy: str | None) -> None:
+    assert evicts(memory) == policy

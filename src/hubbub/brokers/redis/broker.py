@@ -30,7 +30,7 @@ from .leases import CHECKS
 from .link import Link, pool_from
 from .logs import Logs
 from .presence import Presence
-from .server import CannotServe
+from .server import CannotServe, evicts
 
 logger = logging.getLogger("hubbub")
 
@@ -93,6 +93,8 @@ class RedisBroker(Broker):
         self._tasks = Tasks()
         self._local_only = 0
         self._begun = self._is_local = False
+        self._memory_known = False
+        self._evicts: str | None = None
         self._renew_now = asyncio.Event()
         self._commands = Link(self._pool, self._timeout_s, self._commands_up)
         self._logs = Logs(self._commands, self._keys, rooms)
@@ -178,7 +180,7 @@ class RedisBroker(Broker):
                 logger.exception("the housekeeping at Redis failed")
 
     def _commands_up(self, down_s: float) -> None:
-        self._is_local = False
+        self._is_local = self._memory_known = False
         self._presence.connected_anew()
         self._renew_now.set()
 
@@ -191,8 +193,27 @@ class RedisBroker(Broker):
     async def _keep_lease(self) -> None:
         if not self._begun:
             await self._begin()
+        if not self._memory_known:
+            self._memory_known = True
+            await self._look_at_memory()
         await self._presence.renew()
         await self._commands.call("SET", self._keys.rooms, self._rooms.to_json(), "NX")  # lost with the data
+
+    async def _look_at_memory(self) -> None:
+        """Warns of a server that may evict keys; once, while it is the same policy."""
+        try:
+            policy = evicts(await self._commands.call("INFO", "memory"))
+        except BrokerUnavailable as error:
+            logger.info("can't read the maxmemory-policy of Redis, which has to be noeviction: %s", str(error))
+            return
+        if policy is not None and policy != self._evicts:
+            logger.warning(
+                "Redis may evict keys (maxmemory-policy %s): presence, positions and history can be lost at any time. "
+                "Set `maxmemory-policy noeviction` in redis.conf, or run `redis-cli CONFIG SET maxmemory-policy "
+                "noeviction`",
+                shown(policy),
+            )
+        self._evicts = policy
 
     # Subscriptions
 

@@ -13,6 +13,9 @@ A worker whose name is gone takes a new one, and says all its connections again:
 rooms heard that they left; in silence where Redis lost its data, since nobody did. What Redis still has under the
 former name is what the worker does not know of any more, and is taken out in silence. Who finds first that data is
 lost tells the others, so that nobody is announced who has been here all the time.
+
+A server that evicts keys, or an operator, may take away a room's entries alone. So with each renewal a worker looks
+whether its longest connection of some rooms is still there, and says all of a room again, in silence, where it is not.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ from .announcing import SILENCE, Announcer, Tells
 from .channel import Keys, Sender, pack_roll_call
 from .leases import LEASE_SHARE, Leases, pairs
 from .link import Link
-from .scripts import ENTER, EXIT, LEASE, LINGER, Script
+from .scripts import ENTER, EXIT, LEASE, LINGER, MISSING, Script
 
 logger = logging.getLogger("hubbub")
 
@@ -43,6 +46,9 @@ _ROLL_CALL_S: Final = 0.2
 """What others have, once connected, to say who is with them where Redis lost it. Nobody is announced before."""
 
 _AT_ONCE: Final = 500
+
+LOOKED_AFTER: Final = 500
+"""Rooms that are looked after with each renewal: all, where there are no more."""
 
 _KEPT: Final = b"kept"
 _CLAIMED: Final = b"claimed"
@@ -92,6 +98,8 @@ class Presence:
         self._recovery: asyncio.Task[None] | None = None
         self._failure = ""  # of the recovery
         self._settling: asyncio.Task[None] | None = None
+        self._restoring: asyncio.Task[None] | None = None
+        self._to_look_after: list[str] = []  # rooms, until all had their turn
 
     # This worker's connections
 
@@ -250,6 +258,8 @@ class Presence:
             self._recover_soon()
         elif self._owed and (self._settling is None or self._settling.done()):
             self._settling = self._tasks.spawn(self._settle(), "say who left")
+        elif self._restoring is None or self._restoring.done():
+            await self._look_after_some()
         await self._leases.look({self.node, *self._former})
 
     def connected_anew(self) -> None:
@@ -372,6 +382,40 @@ class Presence:
         else:
             await self._enter(room, user, name, mine, "lingers", aloud=False)
 
+    async def _look_after_some(self) -> None:
+        """Looks whether Redis still has this worker's entries of some rooms."""
+        if not self._to_look_after:
+            self._to_look_after = list(self._mine)
+        rooms = [room for room in self._to_look_after[-LOOKED_AFTER:] if room in self._mine]
+        del self._to_look_after[-LOOKED_AFTER:]
+        if not rooms:
+            return
+        node = self.node
+        # A room's entries go together, so that those said before are gone if any of them is: the first is said longest.
+        firsts = [(room, user, next(iter(names))) for room in rooms for user, names in (_first(self._mine[room]),)]
+        keys = self._keys.node_rooms(node), *map(self._keys.here, rooms)
+        places = await self._link.run(MISSING, keys, *(text for first in firsts for text in first))
+        missing = [firsts[place - 1] for place in places]
+        rooms = [room for room, user, name in missing if name in self._names(room, user)]
+        if rooms and self.node == node:
+            logger.warning(
+                "Redis has lost who of this worker is present in %s, and is told again. Were keys evicted?",
+                counted(len(rooms), "rooms"),
+            )
+            self._restoring = self._tasks.spawn(self._restore(rooms), "restore")
+
+    async def _restore(self, rooms: list[str]) -> None:
+        """Says again who is in some rooms. Where that fails, the next look finds it."""
+        try:
+            for room in rooms:
+                users = self._mine.get(room, {})
+                all_ = [(room, user, name) for user, names in users.items() for name in names]
+                for first in range(0, len(all_), _AT_ONCE):
+                    again = (self._again(*each, aloud=False) for each in all_[first : first + _AT_ONCE])
+                    await asyncio.gather(*again)
+        except BrokerUnavailable as error:
+            logger.debug("what Redis lost can't be said again yet: %s", str(error))
+
     async def _settle(self) -> None:
         """Says who left when Redis could not be told."""
         owed = [(room, *each) for room, owed in self._owed.items() for each in owed]
@@ -400,6 +444,10 @@ class Presence:
 
 def _new_name() -> str:
     return secrets.token_urlsafe(9)
+
+
+def _first(users: dict[str, dict[str, _Mine]]) -> tuple[str, dict[str, _Mine]]:
+    return next(iter(users.items()))
 
 
 def _lingering(mine: _Mine, grace_s: float) -> _Mine:

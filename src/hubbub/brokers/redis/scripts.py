@@ -34,5 +34,6 @@ LEASE: Final = Script("lease")
 CLAIM: Final = Script("claim")
 CLEAR: Final = Script("clear")
 CONNECTED: Final = Script("connected", "no-writes")
+MISSING: Final = Script("missing", "no-writes")
 
-ALL: Final = (PUBLISH, HEAD, READ, RENUMBER, ENTER, LINGER, EXIT, LEASE, CLAIM, CLEAR, CONNECTED)
+ALL: Final = (PUBLISH, HEAD, READ, RENUMBER, ENTER, LINGER, EXIT, LEASE, CLAIM, CLEAR, CONNECTED, MISSING)

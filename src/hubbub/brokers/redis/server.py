@@ -55,6 +55,19 @@ def check(hello: Mapping[bytes, Any]) -> None:
         raise CannotServeYet(_REPLICA)
 
 
+def evicts(memory: bytes) -> str | None:
+    """The policy by which a server takes keys away when its memory is full; None where it never does.
+
+    Args:
+        memory: The answer to INFO memory.
+    """
+    policy = re.search(rb"^maxmemory_policy:([\w-]+)", memory, re.MULTILINE)
+    limit = re.search(rb"^maxmemory:(\d+)", memory, re.MULTILINE)
+    if policy is None or policy[1] == b"noeviction" or (limit is not None and int(limit[1]) == 0):
+        return None
+    return policy[1].decode()
+
+
 def refused(command: str, error: Exception) -> BrokerUnavailable:
     """What callers are told when a server answers with an error.
 

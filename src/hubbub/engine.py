@@ -52,6 +52,7 @@ class Engine:
         origins: Which pages may connect.
         origins_given: Whether the app names them; else `install` may take over others.
         app_ping: Answer pings of the app's own protocol.
+        client_frames: Tell clients what was dropped and what was not acceptable.
         flush_interval_s: How long a message may wait for others.
     """
 
@@ -64,6 +65,7 @@ class Engine:
         origins: OriginPolicy,
         origins_given: bool,
         app_ping: bool,
+        client_frames: bool,
         flush_interval_s: float,
     ) -> None:
         self.broker = broker
@@ -72,6 +74,7 @@ class Engine:
         self.origins = origins
         self.origins_given = origins_given
         self.app_ping = app_ping
+        self.client_frames = client_frames
         self.counters = Counters()
         self.tasks = Tasks()
         self.fanout = Fanout(flush_interval_s)

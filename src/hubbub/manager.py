@@ -55,6 +55,9 @@ class ConnectionManager:
             ``"https://*.example.com"``, or ``"*"`` for all. When it is left out, `install` takes over the
             ``allow_origins`` of the app's CORSMiddleware, if that has ``allow_credentials=True`` and names each origin.
         app_ping: Answer ``{"type": "ping"}`` with ``{"type": "pong"}``, for browsers, which can't send real pings.
+        client_frames: Tell clients of messages that were dropped (a ``dropped`` frame) or not acceptable (an ``error``
+            frame). False is for clients with a format of their own: nothing is sent then that the app did not send.
+            Both stay counted, and are logged at DEBUG; `Limits.max_errors` still closes.
         flush_interval_s: How long a message to a room may wait for others to share a write with. 0 is the end of the
             current pass of the event loop.
         thread_timeout_s: How long a `from_thread` call may take.
@@ -73,6 +76,7 @@ class ConnectionManager:
         limits: Limits = _DEFAULT_LIMITS,
         allowed_origins: Sequence[str] = _LEFT_OUT,
         app_ping: bool = False,
+        client_frames: bool = True,
         flush_interval_s: float = 0.0,
         thread_timeout_s: float = 10.0,
     ) -> None:
@@ -81,8 +85,9 @@ class ConnectionManager:
                 raise InvalidArgument(argument, f"got {shown(options)}", "RoomOptions(...)")
         if not isinstance(limits, Limits):
             raise InvalidArgument("limits", f"got {shown(limits)}", "Limits(...)")
-        if not isinstance(app_ping, bool):
-            raise InvalidArgument("app_ping", f"got {shown(app_ping)}", "True or False")
+        for argument, flag in (("app_ping", app_ping), ("client_frames", client_frames)):
+            if not isinstance(flag, bool):
+                raise InvalidArgument(argument, f"got {shown(flag)}", "True or False")
         for argument, seconds in (("flush_interval_s", flush_interval_s), ("thread_timeout_s", thread_timeout_s)):
             if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < inf:
                 raise InvalidArgument(argument, f"got {shown(seconds)}", "seconds, 0 or more")
@@ -94,6 +99,7 @@ class ConnectionManager:
             origins=OriginPolicy(allowed_origins),
             origins_given=allowed_origins is not _LEFT_OUT,
             app_ping=app_ping,
+            client_frames=client_frames,
             flush_interval_s=flush_interval_s,
         )
         self.from_thread = FromThread(self, thread_timeout_s)

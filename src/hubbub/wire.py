@@ -17,14 +17,14 @@ from starlette.websockets import WebSocketDisconnect
 
 from .addresses import network_of
 from .close import CloseCode, sendable
-from .codec import loads
+from .codec import dumps, loads
 from .errors import counted, shown
 from .frames import Opcode, frame
 from .guard import Complaint, Guard
 from .options import Limits
 from .read_ahead import ReadAhead
 from .transports import AsgiTransport, Event, ServerSend, transport_for
-from .writer import Writer, control
+from .writer import Writer
 
 if TYPE_CHECKING:
     from .stats import Counters
@@ -45,6 +45,7 @@ class Owner(Protocol):
     counters: Counters
     tasks: Tasks
     app_ping: bool
+    client_frames: bool
 
     def release(self, wire: Wire) -> None:
         """The socket's handler has ended."""
@@ -188,8 +189,15 @@ class Wire:
         self.close_soon(CloseCode.SLOW_CONSUMER, discard=True)
 
     def dropped(self, frames: int) -> None:
-        """Counts what an overflow policy dropped; the writer tells the client."""
+        """Counts what an overflow policy dropped."""
         self.owner.counters.dropped += frames
+
+    def missed(self, room: str, count: int) -> bytes | None:
+        """The frame that tells a client that has caught up what was dropped; None where the app wants none."""
+        logger.debug(
+            "a slow client on %s has caught up: %s of %s dropped", self.where, counted(count, "messages"), shown(room)
+        )
+        return _control(type="dropped", room=room, count=count) if self.owner.client_frames else None
 
     @property
     def tasks(self) -> Tasks:
@@ -331,12 +339,14 @@ class Wire:
         return True
 
     def complain(self, complaint: Complaint) -> None:
-        """Tells the client what is wrong with its message; closes after too many."""
+        """Tells the client what is wrong with its message, unless the app wants no frames; closes after too many."""
         if self.closed is not None:
             return
         code, problem, then = complaint
         self.owner.counters.errors[code] += 1
-        self.writer.write(control(type="error", code=code, message=problem))
+        logger.debug("refused a message on %s: %s", self.where, problem)
+        if self.owner.client_frames:
+            self.writer.write(_control(type="error", code=code, message=problem))
         if self.guard.too_many():
             logger.info(
                 "closing a connection on %s after %s: %s",
@@ -458,6 +468,11 @@ class Wire:
 
 def _code(cause: CloseCode) -> Closed:
     return Closed(cause.code, cause.reason)
+
+
+def _control(**fields: Any) -> bytes:
+    """The frame of a message of ours."""
+    return frame(Opcode.TEXT, dumps(fields))
 
 
 def _is_ping(text: str) -> bool:

@@ -12,10 +12,8 @@ the fan-out may write to the transports of many members without asking their wri
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from .codec import dumps
-from .frames import Opcode, frame
 from .outbox import DIRECT, Lane, Outbox
 from .pace import Patience
 from .transports import Event, Transport
@@ -43,6 +41,9 @@ class Host(Protocol):
 
     def dropped(self, frames: int) -> None:
         """An overflow policy dropped frames."""
+
+    def missed(self, room: str, count: int) -> bytes | None:
+        """The peer has caught up, and missed so many messages of a room: gives the frame that says so, if any."""
 
 
 class _Turn(NamedTuple):
@@ -239,7 +240,9 @@ class Writer:
                     if not notices:
                         break
                     for room, count in notices.items():
-                        outbox.push(control(type="dropped", room=room, count=count), DIRECT)
+                        notice = self._host.missed(room, count)
+                        if notice is not None:
+                            outbox.push(notice, DIRECT)
                 elif isinstance(item, bytes):
                     self._in_hand = len(item)
                     await self.transport.write_soon(item)
@@ -290,8 +293,3 @@ def _give_up(outbox: Outbox[_Turn]) -> None:
     for turn in outbox.clear():
         if not turn.sent.done():
             turn.sent.set_exception(ConnectionResetError("the socket is gone"))
-
-
-def control(**fields: Any) -> bytes:
-    """The frame of a message of ours."""
-    return frame(Opcode.TEXT, dumps(fields))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
 from hubbub import ConnectionManager, Limits, RoomOptions
 from tests.integration.support import Handler, Live, client, closed, eventually, receive, running
@@ -428,6 +430,25 @@ class TestErrors:
                     assert kept.message == said
                     assert type(kept.message["message"]) is type(value)
             assert not manager.stats().errors
+
+    async def test_are_told_to_nobody_who_wants_no_frames_of_ours(self, caplog: pytest.LogCaptureFixture) -> None:
+        """They count all the same, and in the end they close the connection."""
+        caplog.set_level(logging.DEBUG, "hubbub")
+        manager = ConnectionManager(limits=Limits(max_errors=3), client_frames=False, everyone=NO_GRACE)
+        with running(manager) as live:
+            async with client(live.server, live.at(named_by_query(manager))) as websocket:
+                assert await receive(websocket) == "in"
+                for message in ("not JSON", b"binary", "1"):
+                    await websocket.send(message)
+                assert await receive(websocket) == {"echo": 1}
+                await websocket.send("[")
+                with pytest.raises(ConnectionClosed):
+                    await receive(websocket)
+                assert await closed(websocket) == (1007, "too many invalid messages")
+            await live.nothing_left()
+            assert dict(manager.stats().errors) == {"invalid_json": 2, "text_expected": 1}
+        refusals = [each for each in caplog.records if each.getMessage().startswith("refused a message on ")]
+        assert [each.levelname for each in refusals] == ["DEBUG"] * 3
 
     async def test_take_nobody_else_down(self) -> None:
         manager = limited(max_errors=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 import statistics
 from collections.abc import AsyncIterator
@@ -37,8 +38,8 @@ ROOMS = {
 }
 
 
-def site(**limits: Any) -> tuple[ConnectionManager, FastAPI]:
-    manager, app = ConnectionManager(rooms=ROOMS, limits=Limits(**limits)), FastAPI()
+def site(*, client_frames: bool = True, **limits: Any) -> tuple[ConnectionManager, FastAPI]:
+    manager, app = ConnectionManager(rooms=ROOMS, limits=Limits(**limits), client_frames=client_frames), FastAPI()
     manager.install(app)
 
     @app.websocket("/ws/{rooms}")
@@ -168,6 +169,27 @@ async def test_a_room_that_may_drop_drops_counts_and_tells(policy: str, transpor
             assert (seen[-1] == count - 1) == (policy != "newest")
             assert manager.stats().slow == 0
             assert len(manager.active_connections) == 1
+
+
+@pytest.mark.parametrize("policy", ["oldest", "newest", "latest"])
+async def test_a_client_with_a_format_of_its_own_gets_no_frames_of_ours(
+    policy: str, transport: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "hubbub")
+    manager, app = site(client_frames=False, max_outbox_bytes=128 * KIB)
+    with serving(on(app, transport)) as server:
+        async with deaf(server, f"/ws/{policy}") as slow:
+            await eventually(lambda: bool(manager.rooms))
+            count = await server.acall(fill(manager, policy, until=lambda: manager.stats().dropped >= 40))
+            dropped = manager.stats().dropped
+            slow.transport.resume_reading()
+            seen = [await receive(slow) for _ in range(count - dropped)]
+            caught_up = f"has caught up: {dropped} messages of {policy!r} dropped"
+            await eventually(lambda: any(caught_up in record.getMessage() for record in caplog.records))
+            await slow.send("that is all")
+            assert await receive(slow) == "that is all"
+            assert not [message for message in seen if "type" in message]
+            assert manager.stats().dropped == dropped
 
 
 async def test_latest_keeps_one_message_for_each_key(loop: str) -> None:

@@ -232,6 +232,7 @@ BAD_MANAGER_ARGUMENTS: list[tuple[str, list[Any]]] = [
                          ["https://app.example/"], ["https://app.example/path"], ["https://*"], ["*.app.example"],
                          ["https://app.example:99999"]]),
     ("app_ping", ["no", None, 1]),
+    ("client_frames", ["no", None, 0]),
     ("flush_interval_s", [-1, NAN, INF, None, "0", True]),
     ("thread_timeout_s", [-1, NAN, None, "10", True]),
 ]  # fmt: skip

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from hubbub.frames import split
+from hubbub.codec import dumps
+from hubbub.frames import Opcode, frame, split
 from hubbub.options import Overflow
 from hubbub.outbox import DIRECT
 from hubbub.tasks import Tasks
@@ -108,6 +109,7 @@ class Host:
         self.tasks = Tasks()
         self.losses = 0
         self.drops = 0
+        self.tells = True
         self.overflows: list[int] = []
 
     def lost(self) -> None:
@@ -118,6 +120,9 @@ class Host:
 
     def dropped(self, frames: int) -> None:
         self.drops += frames
+
+    def missed(self, room: str, count: int) -> bytes | None:
+        return frame(Opcode.TEXT, dumps({"type": "dropped", "room": room, "count": count})) if self.tells else None
 
 
 class Place:
@@ -357,6 +362,20 @@ def test_what_is_dropped_is_counted_and_told_once_the_rest_is_out() -> None:
             {"type": "dropped", "room": "newest", "count": 1},
         ]
         assert place.host.overflows == []
+
+    run(main)
+
+
+def test_what_is_dropped_is_only_counted_where_the_host_has_no_frame_for_it() -> None:
+    async def main(place: Place) -> None:
+        place.host.tells = False
+        place.socket.taking.clear()
+        for data in (b"a", b"b", b"c"):
+            assert place.writer.write(data * 500, OLDEST)
+        place.socket.taking.set()
+        await place.drained()
+        assert place.host.drops == 1
+        assert place.got == [b"b" * 500 + b"c" * 500]
 
     run(main)
 

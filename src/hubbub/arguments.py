@@ -9,15 +9,15 @@ from typing import Final, TypeGuard
 from .close import is_sendable
 from .codec import dumps, loads
 from .errors import InvalidArgument, shown
-from .names import room_name
-from .positions import Position, is_place, since_for
+from .names import RoomName, room_name
+from .positions import Position, as_position, is_place, since_for
 from .presence import Info
 
 MAX_KEY_BYTES: Final = 65_534
 _FAR_FUTURE_S = 1e12
 
 
-def room_names(room: str | None, rooms: Iterable[str]) -> list[str]:
+def room_names(room: RoomName | None, rooms: Iterable[RoomName]) -> list[str]:
     """The rooms to join, each once, in order."""
     if isinstance(rooms, (str, bytes)):
         raise InvalidArgument("rooms", f"got {shown(rooms)}", "several room names; one alone is room=")
@@ -35,8 +35,8 @@ def places(since: object, names: list[str]) -> dict[str, Position]:
     if since is None:
         return {}
     if isinstance(since, Mapping) and not is_place(since):
-        found = {str(room): since_for(since, room) for room in since}
-        return {room: place for room, place in found.items() if place is not None}
+        found = {str(room): place for room, place in since.items()}
+        return {room: as_position(place, f"since[{room!r}]") for room, place in found.items()}
     place = since_for(since, "")
     if len(names) != 1:
         problem = f"one position, and {len(names)} rooms to join"

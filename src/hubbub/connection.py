@@ -13,6 +13,7 @@ from .arguments import close_code, close_reason
 from .codec import Kind, Message, Payload, dumps, encode, loads_from_client
 from .errors import InvalidArgument, shown
 from .guard import Complaint
+from .names import RoomName, RoomNames
 from .positions import MAX_RESUME_IDS, Joined, Position, Resume
 from .presence import Info
 from .read_only import read_only
@@ -32,8 +33,8 @@ class Home(Protocol):
 
     fanout: Fanout
 
-    async def join(self, connection: Connection, room: str, since: object) -> Joined: ...
-    async def leave(self, connection: Connection, room: str) -> None: ...
+    async def join(self, connection: Connection, room: RoomName, since: object) -> Joined: ...
+    async def leave(self, connection: Connection, room: RoomName) -> None: ...
     def forget(self, connection: Connection, *, grace: bool) -> None: ...
 
 
@@ -117,7 +118,7 @@ class Connection:
     @property
     def rooms(self) -> frozenset[str]:
         """The rooms it is in, by name."""
-        return frozenset(name for name in self.memberships if name[0] != "$")
+        return RoomNames(name for name in self.memberships if name[0] != "$")
 
     @property
     def joined(self) -> dict[str, Joined]:
@@ -324,7 +325,7 @@ class Connection:
 
     # Rooms
 
-    async def join(self, room: str, since: Position | Mapping[str, Position] | None = None) -> Joined:
+    async def join(self, room: RoomName, since: Position | Mapping[str, Position] | None = None) -> Joined:
         """Joins a room. Idempotent: a second join gives what the first gave.
 
         *Delivery*: what is published after this. With ``since``, and where the room's history reaches back, first
@@ -340,7 +341,7 @@ class Connection:
         """
         return await self._home.join(self, room, since)
 
-    async def leave(self, room: str) -> None:
+    async def leave(self, room: RoomName) -> None:
         """Leaves a room: nothing more comes from it, and its presence there ends without grace. Idempotent."""
         await self._home.leave(self, room)
 

@@ -24,7 +24,18 @@ from .errors import BrokerUnavailable, InvalidArgument, WrongLoop, counted, show
 from .fanout import Fanout
 from .install import not_installed_here, why_not_running
 from .membership import Memberships, RoomIsFull
-from .names import EVERYONE_NAME, Everyone, UserId, label, room_name, user_name, user_room
+from .names import (
+    EVERYONE_NAME,
+    Everyone,
+    RoomName,
+    RoomNames,
+    UserId,
+    channel_of,
+    label,
+    room_name,
+    user_name,
+    user_room,
+)
 from .options import Limits, RoomTable
 from .origin import OriginPolicy
 from .paths import Paths
@@ -194,8 +205,8 @@ class Engine:
         websocket: WebSocket,
         user_id: UserId | None,
         *,
-        room: str | None,
-        rooms: Iterable[str],
+        room: RoomName | None,
+        rooms: Iterable[RoomName],
         info: Info,
         since: Position | Mapping[str, Position] | None,
         subprotocol: str | None,
@@ -270,7 +281,7 @@ class Engine:
             await wire.deny(cause)
         raise WebSocketDisconnect(cause.code, cause.reason)
 
-    async def join(self, connection: Connection, room: str, since: object) -> Joined:
+    async def join(self, connection: Connection, room: RoomName, since: object) -> Joined:
         """What `Connection.join` does."""
         name = room_name(room)
         place = since_for(since, label(name))
@@ -285,7 +296,7 @@ class Engine:
         except RoomIsFull:
             return await self.registrar.refuse(connection.wire, CloseCode.ROOM_FULL)
 
-    async def leave(self, connection: Connection, room: str) -> None:
+    async def leave(self, connection: Connection, room: RoomName) -> None:
         """What `Connection.leave` does."""
         await self.memberships.leave(connection, room_name(room))
 
@@ -310,10 +321,10 @@ class Engine:
     # Publishing
 
     def addressed(
-        self, message: Message, room: str | Everyone, exclude: Exclude = None, key: str | None = None
+        self, message: Message, room: RoomName | Everyone, exclude: Exclude = None, key: str | None = None
     ) -> tuple[str, Envelope]:
         """A broadcast's channel, and what goes there."""
-        name = EVERYONE_NAME if isinstance(room, Everyone) else room_name(room)
+        name = channel_of(room)
         excluded = NOBODY if exclude is None else self.registrar.ids(exclude)
         key = None if key is None else arguments.message_key(key)
         return name, Envelope(encode(message), excluded, key)
@@ -341,7 +352,7 @@ class Engine:
     @property
     def rooms(self) -> frozenset[str]:
         """What `ConnectionManager.rooms` gives."""
-        return frozenset(name for name, room in tuple(self.memberships.rooms.items()) if room.size and name[0] != "$")
+        return RoomNames(name for name, room in tuple(self.memberships.rooms.items()) if room.size and name[0] != "$")
 
     def stats(self) -> Stats:
         """What `ConnectionManager.stats` does."""

@@ -21,7 +21,17 @@ from .engine import Engine
 from .envelope import Envelope, Kick, Recorded
 from .errors import InvalidArgument, NotInstalled, shown
 from .install import install
-from .names import EVERYONE, EVERYONE_NAME, Everyone, UserId, label, room_name, user_name, user_room
+from .names import (
+    EVERYONE,
+    EVERYONE_NAME,
+    Everyone,
+    RoomName,
+    UserId,
+    channel_of,
+    label,
+    user_name,
+    user_room,
+)
 from .options import Limits, RoomOptions, RoomTable
 from .origin import OriginPolicy
 from .paths import Paths
@@ -179,8 +189,8 @@ class ConnectionManager:
         websocket: WebSocket,
         user_id: UserId | None = None,
         *,
-        room: str | None = None,
-        rooms: Iterable[str] = (),
+        room: RoomName | None = None,
+        rooms: Iterable[RoomName] = (),
         info: Info = None,
         since: Position | Mapping[str, Position] | None = None,
         subprotocol: str | None = None,
@@ -245,7 +255,7 @@ class ConnectionManager:
         self,
         message: Message,
         *,
-        room: str | Everyone = EVERYONE,
+        room: RoomName | Everyone = EVERYONE,
         exclude: Exclude = None,
         key: str | None = None,
     ) -> Position | None:
@@ -270,7 +280,7 @@ class ConnectionManager:
         """
         return await self._hubbub.publish(*self._hubbub.addressed(message, room, exclude, key))
 
-    async def broadcast_to_room(self, room: str, message: Message, *, exclude: Exclude = None) -> Position | None:
+    async def broadcast_to_room(self, room: RoomName, message: Message, *, exclude: Exclude = None) -> Position | None:
         """`broadcast` to a room, in the order that people know."""
         return await self._hubbub.publish(*self._hubbub.addressed(message, room, exclude))
 
@@ -343,15 +353,15 @@ class ConnectionManager:
         """The rooms that have members on this process."""
         return self._hubbub.rooms
 
-    async def presence(self, room: str | Everyone = EVERYONE) -> list[Member]:
+    async def presence(self, room: RoomName | Everyone = EVERYONE) -> list[Member]:
         """The users in a room, on all workers, connected or in grace."""
-        name = EVERYONE_NAME if isinstance(room, Everyone) else room_name(room)
+        name = channel_of(room)
         self._hubbub.check_loop()
         return await self._hubbub.broker.members(name)
 
-    async def count_users(self, *, room: str | Everyone = EVERYONE) -> int:
+    async def count_users(self, *, room: RoomName | Everyone = EVERYONE) -> int:
         """Distinct users, in a room or anywhere, on all workers, connected or in grace."""
-        name = EVERYONE_NAME if isinstance(room, Everyone) else room_name(room)
+        name = channel_of(room)
         self._hubbub.check_loop()
         return await self._hubbub.broker.count(name)
 
@@ -362,7 +372,7 @@ class ConnectionManager:
         return await self._hubbub.broker.present(EVERYONE_NAME, user)
 
     async def history(
-        self, room: str | Everyone, since: Position | None = None, limit: int | None = None
+        self, room: RoomName | Everyone, since: Position | None = None, limit: int | None = None
     ) -> list[Recorded]:
         """A room's recent messages, oldest first.
 
@@ -371,7 +381,7 @@ class ConnectionManager:
             since: Only what came after this position. Where the history doesn't reach back to it: what is kept.
             limit: At most so many: the newest, or with ``since`` the oldest after it.
         """
-        name = EVERYONE_NAME if isinstance(room, Everyone) else room_name(room)
+        name = channel_of(room)
         place = since_for(since, label(name))
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise InvalidArgument("limit", f"got {shown(limit)}", "a whole number from 1, or None")

@@ -5,7 +5,7 @@ Everything that a message can go to is a room. Names that start with ``$`` are o
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, TypeGuard
 from uuid import UUID
 
 from .errors import InvalidArgument, shown
@@ -14,6 +14,18 @@ MAX_NAME_BYTES = 255
 
 UserId: TypeAlias = str | int | UUID
 """A user's id, compared as ``str(user_id)``: 42 and ``"42"`` are one user."""
+
+RoomName: TypeAlias = str | int | UUID
+"""A room's name, compared as ``str(room)``: 5 and ``"5"`` are one room."""
+
+
+class RoomNames(frozenset[str]):
+    """Names of rooms. ``in`` takes what a room is called by: 5 for ``"5"`` too."""
+
+    __slots__ = ()
+
+    def __contains__(self, room: object) -> bool:
+        return super().__contains__(text_of(room) if is_name(room) else room)
 
 
 class Everyone:
@@ -33,41 +45,36 @@ _SUSPECT: Final = frozenset(("", "$"))
 
 
 def room_name(room: object, argument: str = "room") -> str:
-    """Checks the name of a room.
+    """Checks the name of a room, and gives it as a str.
 
     Raises:
-        InvalidArgument: It is not a str, is empty, has over 255 bytes, or starts with ``$``.
+        InvalidArgument: It is no str, int or UUID, is empty, has over 255 bytes, or starts with ``$``.
     """
-    if isinstance(room, str) and room[:1] not in _SUSPECT and len(room) <= MAX_NAME_BYTES and room.isascii():
+    if type(room) is str and room[:1] not in _SUSPECT and len(room) <= MAX_NAME_BYTES and room.isascii():
         return room
-    accepted = f"a str of 1 to {MAX_NAME_BYTES} bytes that does not start with '$'"
+    accepted = f"a str of 1 to {MAX_NAME_BYTES} bytes that does not start with '$', an int or a UUID"
     if room is None:
         raise InvalidArgument(
             argument, "got None (a missing room must not reach everybody)", f"{accepted}, or EVERYONE"
         )
-    if not isinstance(room, str):
-        raise InvalidArgument(argument, f"got {shown(room)}", accepted)
-    _check(room, argument, accepted)
-    if room[0] == "$":
+    name = _checked(room, argument, accepted)
+    if name[0] == "$":
         raise InvalidArgument(argument, f"{shown(room)} starts with '$', which is reserved", accepted)
-    return room
+    return name
 
 
-def user_name(user_id: object) -> str:
-    """Checks a user's id and gives it as a str.
+def channel_of(room: object) -> str:
+    """The name that a room has at the broker, of one that may be `EVERYONE`."""
+    return EVERYONE_NAME if isinstance(room, Everyone) else room_name(room)
+
+
+def user_name(user_id: object, argument: str = "user_id") -> str:
+    """Checks a user's id, and gives it as a str.
 
     Raises:
         InvalidArgument: It is no str, int or UUID, or it is empty or over 255 bytes.
     """
-    accepted = f"a str of 1 to {MAX_NAME_BYTES} bytes, an int or a UUID"
-    if not isinstance(user_id, (str, int, UUID)) or isinstance(user_id, bool):
-        raise InvalidArgument("user_id", f"got {shown(user_id)}", accepted)
-    try:
-        name = str(user_id)
-    except ValueError:  # an int of thousands of digits
-        raise InvalidArgument("user_id", "an int with too many digits", accepted) from None
-    _check(name, "user_id", accepted)
-    return name
+    return _checked(user_id, argument, f"a str of 1 to {MAX_NAME_BYTES} bytes, an int or a UUID")
 
 
 def user_room(user: str) -> str:
@@ -84,12 +91,34 @@ def label(name: str) -> str:
     return USER_LABEL if name.startswith(_USER_PREFIX) else name
 
 
-def _check(name: str, argument: str, accepted: str) -> None:
+def is_name(value: object) -> TypeGuard[UserId]:
+    """Whether a value is of a type that names of rooms and users have."""
+    return isinstance(value, (str, int, UUID)) and not isinstance(value, bool)
+
+
+def text_of(name: UserId) -> str:
+    """A name as it is compared. A member of a ``str`` or ``int`` Enum is its value.
+
+    Raises:
+        ValueError: An int has thousands of digits.
+    """
+    if isinstance(name, str):
+        return str.__str__(name)
+    return int.__repr__(name) if isinstance(name, int) else str(name)
+
+
+def _checked(value: object, argument: str, accepted: str) -> str:
+    if not is_name(value):
+        raise InvalidArgument(argument, f"got {shown(value)}", accepted)
     try:
+        name = text_of(value)
         size = len(name.encode())
     except UnicodeEncodeError:
-        raise InvalidArgument(argument, f"{shown(name)} is not valid Unicode", accepted) from None
+        raise InvalidArgument(argument, f"{shown(value)} is not valid Unicode", accepted) from None
+    except ValueError:
+        raise InvalidArgument(argument, "an int with too many digits", accepted) from None
     if not name:
         raise InvalidArgument(argument, "is empty", accepted)
     if size > MAX_NAME_BYTES:
         raise InvalidArgument(argument, f"has {size} bytes", accepted)
+    return name

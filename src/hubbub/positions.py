@@ -148,7 +148,8 @@ def since_for(since: object, room: str) -> Position | None:
     if since is None:
         return None
     if isinstance(since, Mapping) and not is_place(since):
-        return None if room not in since else as_position(since[room], f"since[{room!r}]")
+        places = {str(name): place for name, place in since.items()}
+        return None if room not in places else as_position(places[room], f"since[{room!r}]")
     return as_position(since)
 
 

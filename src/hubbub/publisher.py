@@ -17,7 +17,7 @@ from .close import CloseCode
 from .codec import Message, encode
 from .envelope import Envelope, Kick
 from .errors import BrokerUnavailable, InvalidArgument, WrongLoop, shown
-from .names import EVERYONE, EVERYONE_NAME, Everyone, UserId, room_name, user_name, user_room
+from .names import EVERYONE, EVERYONE_NAME, Everyone, RoomName, UserId, channel_of, user_name, user_room
 from .options import RoomTable
 from .positions import Position
 
@@ -71,10 +71,6 @@ class _Publishing:
         return Envelope(encode(message), frozenset(ids), arguments.message_key(key))
 
     @staticmethod
-    def _channel(room: str | Everyone) -> str:
-        return EVERYONE_NAME if isinstance(room, Everyone) else room_name(room)
-
-    @staticmethod
     def _kick(code: int, reason: str) -> Kick:
         return Kick(arguments.close_code(code), arguments.close_reason(reason))
 
@@ -103,7 +99,7 @@ class Publisher(_Publishing):
         self,
         message: Message,
         *,
-        room: str | Everyone = EVERYONE,
+        room: RoomName | Everyone = EVERYONE,
         exclude: str | Iterable[str] | None = None,
         key: str | None = None,
     ) -> Position | None:
@@ -122,7 +118,7 @@ class Publisher(_Publishing):
             InvalidArgument: An argument is not acceptable.
             BrokerUnavailable: Redis can't be reached in time; the message may have been published.
         """
-        return self._publish(self._channel(room), self._envelope(message, exclude, key))
+        return self._publish(channel_of(room), self._envelope(message, exclude, key))
 
     def send_to_user(self, user_id: UserId, message: Message) -> bool:
         """Sends a message to every connection of a user. Whether there is one anywhere."""
@@ -206,12 +202,12 @@ class AsyncPublisher(_Publishing):
         self,
         message: Message,
         *,
-        room: str | Everyone = EVERYONE,
+        room: RoomName | Everyone = EVERYONE,
         exclude: str | Iterable[str] | None = None,
         key: str | None = None,
     ) -> Position | None:
         """As `Publisher.broadcast`."""
-        return await self._publish(self._channel(room), self._envelope(message, exclude, key))
+        return await self._publish(channel_of(room), self._envelope(message, exclude, key))
 
     async def send_to_user(self, user_id: UserId, message: Message) -> bool:
         """As `Publisher.send_to_user`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum, StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubbub import EVERYONE, InvalidArgument
-from hubbub.names import EVERYONE_NAME, is_user_room, label, room_name, user_name, user_room
+from hubbub.names import EVERYONE_NAME, RoomNames, is_user_room, label, room_name, user_name, user_room
 from tests.unit.support import may_refuse
 
 ID = UUID("12345678123456781234567812345678")
@@ -32,12 +33,13 @@ def test_a_room_may_be_called(room: str) -> None:
         "$user:42",
         "a\ud800",
         None,
-        42,
         b"lobby",
         ["lobby"],
-        ID,
+        1.5,
         EVERYONE,
         True,
+        10**300,
+        pytest.param(10**5000, id="a number that Python does not print"),
     ],
     ids=ascii,
 )
@@ -45,6 +47,44 @@ def test_a_room_may_not_be_called(room: Any) -> None:
     with pytest.raises(InvalidArgument, match=r"^room: ") as caught:
         room_name(room)
     assert "255 bytes" in caught.value.accepted
+
+
+class Place(StrEnum):
+    LOBBY = "lobby"
+
+
+class Kind(str, Enum):  # noqa: UP042 - whose str() is not its value
+    ADMIN = "admin"
+
+
+class Number(int, Enum):
+    SEVEN = 7
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (42, "42"),
+        (0, "0"),
+        (-1, "-1"),
+        (ID, str(ID)),
+        (Place.LOBBY, "lobby"),
+        (Kind.ADMIN, "admin"),
+        (Number.SEVEN, "7"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name_of", [room_name, user_name])
+def test_rooms_and_users_may_have_the_same_kinds_of_ids(name_of: Any, value: Any, name: str) -> None:
+    assert name_of(value) == name
+    assert type(name_of(value)) is str
+
+
+def test_rooms_are_found_by_what_they_are_called_by() -> None:
+    rooms = RoomNames(["5", str(ID), "lobby"])
+    assert all(room in rooms for room in (5, "5", ID, str(ID), Place.LOBBY))
+    assert not any(room in rooms for room in (6, "six", Kind.ADMIN))
+    assert rooms == frozenset(["5", str(ID), "lobby"])
 
 
 def test_a_missing_room_is_said_not_to_be_everyone() -> None:

@@ -19,7 +19,7 @@ from ..codec import decode
 from ..envelope import Envelope, Kick, Page
 from ..errors import InvalidArgument, counted, shown
 from ..manager import ConnectionManager
-from ..names import EVERYONE_NAME, UserId, room_name, user_name, user_room
+from ..names import EVERYONE_NAME, RoomName, UserId, room_name, user_name, user_room
 from ..options import RoomTable
 from ..positions import Position
 from ..presence import Info, Member
@@ -54,7 +54,7 @@ class Pushed(Collection[Push]):
         """The messages of ``send_to_user``; 42 and ``"42"`` are one user."""
         return self._to(user_room(user_name(user_id)))
 
-    def to_room(self, room: str) -> list[Any]:
+    def to_room(self, room: RoomName) -> list[Any]:
         """The messages that were broadcast to a room."""
         return self._to(room_name(room))
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator
+import warnings
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.websockets import WebSocketDisconnect
@@ -32,6 +33,14 @@ class Connecting:
         connecting, self._connect = self._connect(), None  # it holds what connect() was given; we live long
         return connecting.__await__()
 
+    def __del__(self) -> None:
+        if self._connect is not None:
+            warnings.warn(
+                "manager.connect(...) was never awaited, so nothing is connected: `await` it, or use `async with`",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
     async def __aenter__(self) -> Connection:
         self._connection = await self
         return self._connection
@@ -46,6 +55,26 @@ class Connecting:
             # Presence is what it says once the block is left, unless the broker is away.
             await asyncio.wait([self._connection.departure], timeout=_PATIENCE_S)
         return is_disconnect(error)
+
+
+class Done(Coroutine[Any, Any, None]):
+    """What is done already, and may be awaited, made a task, or left alone."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield from ()
+
+    def send(self, value: object) -> NoReturn:
+        """Ends at once."""
+        raise StopIteration
+
+    def throw(self, *error: Any) -> NoReturn:
+        """Ends with the error."""
+        raise error[-1] if isinstance(error[-1], BaseException) else error[0]
+
+    def close(self) -> None:
+        """Does nothing."""
 
 
 def is_disconnect(error: BaseException | None) -> bool:

@@ -14,6 +14,7 @@ from datetime import datetime
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from . import arguments
+from .active import Active
 from .brokers import Broker
 from .close import CloseCode
 from .codec import Message, encode
@@ -42,7 +43,7 @@ from .paths import Paths
 from .positions import Joined, Position, since_for
 from .presence import Info
 from .redaction import HandshakeFilter
-from .registrar import NOBODY, Exclude, Registrar
+from .registrar import NOBODY, Exclude, Registrar, wire_of
 from .stats import Counters, Stats
 from .tasks import Tasks
 from .timers import Timers
@@ -94,6 +95,7 @@ class Engine:
         self.timers = Timers()
         self.registrar = Registrar(self, self.timers)
         self.memberships = Memberships(broker, self.fanout, self.tasks, self.timers, options_of)
+        self.active = Active(self.registrar)
         self.draining = False
         self._filter = HandshakeFilter()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -239,11 +241,12 @@ class Engine:
             known = self.registrar.register(wire, websocket, user, said_of_user, since, ends_at)
             own = [] if user is None else [user_room(user)]
             names = [*own, EVERYONE_NAME, *names]  # its own first: it is present once it can be sent to
-        elif user != known.user_id:
-            raise InvalidArgument("user_id", "this socket is connected as another user", "one user for a socket")
+        else:
+            _check_same(known, user, said_of_user)
         try:
             for name in names:
-                await self._join(known, name, places.get(label(name)) if places else None)
+                place = places.get(label(name)) if places else None
+                await (self._join if new else self.join)(known, name, place)
         except BaseException as error:
             if new:
                 self.forget(known, grace=False)
@@ -281,6 +284,25 @@ class Engine:
             await wire.deny(cause)
         raise WebSocketDisconnect(cause.code, cause.reason)
 
+    def connected(self, websocket: object) -> Connection:
+        """The connection of a socket that the app names.
+
+        Raises:
+            InvalidArgument: It is no socket, or not connected here.
+            WebSocketDisconnect: It was, and is gone.
+        """
+        connection = self.registrar.find(websocket)
+        if connection is not None:
+            return connection
+        wire = wire_of(websocket)
+        if wire is not None and wire.closed is not None:
+            raise WebSocketDisconnect(*wire.closed)
+        known = isinstance(websocket, (WebSocket, Connection))
+        problem = "is not connected to this manager" if known else f"got {shown(websocket)}"
+        raise InvalidArgument(
+            "websocket", problem, "a WebSocket after `await manager.connect(websocket)`, or a Connection"
+        )
+
     async def join(self, connection: Connection, room: RoomName, since: object) -> Joined:
         """What `Connection.join` does."""
         name = room_name(room)
@@ -306,7 +328,7 @@ class Engine:
             self.memberships.forget(connection, grace=grace)
 
     def disconnect(self, websocket: object) -> None:
-        """What `ConnectionManager.disconnect` does."""
+        """Takes a socket's connection out, and drops what is queued for it. Idempotent."""
         connection = self.registrar.find(websocket)
         if connection is not None:
             connection.flush()
@@ -349,6 +371,17 @@ class Engine:
 
     # What is here
 
+    def connections(self, room: RoomName | Everyone, user: UserId | Everyone) -> list[Connection]:
+        """What `ConnectionManager.connections` gives. Safe in any thread: each table is copied in one step."""
+        name = None if isinstance(room, Everyone) else room_name(room)
+        if not isinstance(user, Everyone):
+            own = self.registrar.registry.of_user(user_name(user, "user"))
+            return [each for each in own if name is None or name in each.memberships]
+        if name is None:
+            return self.active.copy()
+        found = self.memberships.rooms.get(name)
+        return [] if found is None else [each for each in found.everybody() if isinstance(each, Connection)]
+
     @property
     def rooms(self) -> frozenset[str]:
         """What `ConnectionManager.rooms` gives."""
@@ -377,3 +410,13 @@ class Engine:
             broker_reconnects=broker.reconnects,
             local_only=broker.local_only,
         )
+
+
+def _check_same(known: Connection, user: str | None, info: Info) -> None:
+    """What a socket's second `connect` says of the user has to be what the first one said, or nothing."""
+    if user is not None and user != known.user_id:
+        whose = "without a user" if known.user_id is None else "as another user"
+        problem = f"this socket is connected {whose}"
+        raise InvalidArgument("user_id", problem, "the same user, or none, for a socket that is connected")
+    if info is not None and info != known.info:
+        raise InvalidArgument("info", "this socket is connected with other info", "the same info, or None")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from math import inf
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, overload
 
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from . import arguments
+from .active import Active
 from .brokers import Broker, broker_from
 from .close import CloseCode
 from .codec import Message, encode
-from .connecting import Connecting
+from .connecting import Connecting, Done
 from .connection import Connection
 from .draining import check_over_s, started, stopped
 from .engine import Engine
@@ -29,16 +30,17 @@ from .names import (
     UserId,
     channel_of,
     label,
+    room_name,
     user_name,
     user_room,
 )
 from .options import Limits, RoomOptions, RoomTable
 from .origin import OriginPolicy
 from .paths import Paths
-from .positions import Position, since_for
+from .positions import Joined, Position, since_for
 from .presence import Info, Member
 from .read_only import read_only
-from .registrar import Active, Exclude
+from .registrar import Exclude
 from .stats import Stats
 from .threads import FromThread
 
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
 
 _DEFAULT_ROOM = RoomOptions()
 _DEFAULT_LIMITS = Limits()
+_SOCKET_TO_DISCONNECT: Final = (
+    "the WebSocket or its Connection; to close a user's connections: `await manager.disconnect_user(user_id)`"
+)
 _LEFT_OUT: Sequence[str] = []  # told by its identity from a list that is given
 
 
@@ -238,16 +243,82 @@ class ConnectionManager:
             )
         )
 
-    def disconnect(self, websocket: WebSocket | Connection, user_id: UserId | None = None) -> None:
-        """Unregisters a connection and drops what is queued for it. Idempotent, never raises.
+    @overload
+    def disconnect(self, websocket: WebSocket | Connection, *others: object, **more: object) -> Done: ...
+    @overload
+    def disconnect(self, first: UserId, websocket: WebSocket | Connection, *others: object, **more: object) -> Done: ...
+    def disconnect(self, *arguments: object, **named: object) -> Done:
+        """Unregisters a connection and drops what is queued for it. Idempotent.
 
-        Does not close: the middleware closes when the handler ends.
+        Takes effect at once; it may be awaited, as those of hand-written managers often are. Does not close the socket:
+        the middleware closes it when the handler ends. A socket that is gone, or was never connected, is no error.
 
         Args:
-            websocket: The WebSocket, or its `Connection`.
-            user_id: Ignored; hand-written managers have it.
+            arguments: The WebSocket or its `Connection`, in any place. Hand-written managers also take a user id or a
+                room, before or after it; these are ignored.
+            named: The same, by any name.
+
+        Raises:
+            InvalidArgument: There is no WebSocket and no `Connection` among the arguments.
         """
-        self._hubbub.disconnect(websocket)
+        given = (*arguments, *named.values())
+        sockets = [each for each in given if isinstance(each, (WebSocket, Connection))]
+        if not sockets:
+            problem = f"got {', '.join(map(shown, given))}, and no socket" if given else "is missing"
+            raise InvalidArgument("websocket", problem, _SOCKET_TO_DISCONNECT)
+        for each in sockets:
+            self._hubbub.disconnect(each)
+        return Done()
+
+    # Rooms
+
+    async def join(
+        self,
+        websocket: WebSocket | Connection,
+        room: RoomName,
+        since: Position | Mapping[str, Position] | None = None,
+    ) -> Joined:
+        """Puts a connected socket into a room, as `Connection.join` does. Idempotent.
+
+        *Delivery*: what is published after this. With ``since``, and where the room's history reaches back, first
+        exactly what was published after that position.
+
+        Args:
+            websocket: The WebSocket that `connect` was given, or its `Connection`.
+            room: The room's name.
+            since: The position that the client presents, or a mapping of room to `Position`.
+
+        Returns:
+            The room's position, and whether everything since the presented one is delivered.
+
+        Raises:
+            InvalidArgument: The socket was not connected to this manager, or another argument is not acceptable.
+            WebSocketDisconnect: The client is gone, the room is full, or the connection is in too many rooms; in the
+                last two cases the connection is closed (1008).
+        """
+        self._hubbub.check_loop()
+        return await self._hubbub.join(self._hubbub.connected(websocket), room, since)
+
+    async def leave(self, websocket: WebSocket | Connection, room: RoomName) -> None:
+        """Takes a connected socket out of a room, as `Connection.leave` does. Idempotent.
+
+        Nothing more comes from the room, and the user's presence there ends without grace. A client that is gone has
+        left its rooms already.
+
+        Args:
+            websocket: The WebSocket that `connect` was given, or its `Connection`.
+            room: The room's name.
+
+        Raises:
+            InvalidArgument: The socket was not connected to this manager, or the name is not acceptable.
+        """
+        self._hubbub.check_loop()
+        try:
+            connection = self._hubbub.connected(websocket)
+        except WebSocketDisconnect:
+            room_name(room)
+        else:
+            await self._hubbub.leave(connection, room)
 
     # Sending
 
@@ -339,9 +410,32 @@ class ConnectionManager:
     # Who is here
 
     @property
-    def active_connections(self) -> Collection[Connection]:
-        """The open connections of this process; ``in`` takes a WebSocket too."""
-        return Active(self._hubbub.registrar)
+    def active_connections(self) -> Active:
+        """The open connections of this process: a live view.
+
+        It reads like a list of `Connection` objects, each of which is ``==`` to its own WebSocket: ``len``, iteration,
+        ``in`` with a WebSocket, slices, ``copy()``. What is a lookup in a hand-written manager's dict, or a change,
+        raises `NotSupported` with the line to write instead; see `connections`.
+        """
+        return self._hubbub.active
+
+    def connections(
+        self, *, room: RoomName | Everyone = EVERYONE, user: UserId | Everyone = EVERYONE
+    ) -> list[Connection]:
+        """The open connections of this process that are in a room, a user's, or both.
+
+        A list of its own, which no later connection changes. Safe in any thread. Other workers have connections too:
+        for messages there are `broadcast` and `send_to_user`, and for users `presence` and `is_online`.
+
+        Args:
+            room: Only connections in this room.
+            user: Only connections of this user.
+
+        Raises:
+            InvalidArgument: A name is not acceptable. An explicit None raises too, since a missing name must not give
+                everybody's connections.
+        """
+        return self._hubbub.connections(room, user)
 
     @property
     def active_user_count(self) -> int:

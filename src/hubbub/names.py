@@ -5,10 +5,10 @@ Everything that a message can go to is a room. Names that start with ``$`` are o
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Final, Literal, NoReturn, TypeAlias, TypeGuard
 from uuid import UUID
 
-from .errors import InvalidArgument, shown
+from .errors import InvalidArgument, NotSupported, shown
 
 MAX_NAME_BYTES = 255
 
@@ -20,9 +20,22 @@ RoomName: TypeAlias = str | int | UUID
 
 
 class RoomNames(frozenset[str]):
-    """Names of rooms. ``in`` takes what a room is called by: 5 for ``"5"`` too."""
+    """Names of rooms. ``in`` takes what a room is called by: 5 for ``"5"`` too.
+
+    The lookups of the dict that a hand-written manager has in this place raise, with the line to write.
+    """
 
     __slots__ = ()
+
+    if not TYPE_CHECKING:
+
+        def __getitem__(self, room: object) -> NoReturn:
+            raise NotSupported(f"rooms[{shown(room)}]: these are names; {_MEMBERS}")
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name in _OF_A_DICT:
+                raise NotSupported(f"rooms has no {name}(): these are names; {_MEMBERS}")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def __contains__(self, room: object) -> bool:
         return super().__contains__(text_of(room) if is_name(room) else room)
@@ -41,6 +54,12 @@ EVERYONE: Final = Everyone()
 EVERYONE_NAME: Final[Literal["$everyone"]] = "$everyone"
 USER_LABEL: Final[Literal["$user"]] = "$user"
 _USER_PREFIX = "$user:"
+_OF_A_DICT: Final = frozenset(
+    "get items keys values pop popitem setdefault update append add remove discard clear".split()  # noqa: SIM905
+)
+_MEMBERS: Final = (
+    "`manager.connections(room=room)` gives the connections in a room, and connections `join` and `leave` a room"
+)
 _SUSPECT: Final = frozenset(("", "$"))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from .arguments import is_text
 from .close import CloseCode
 from .connection import Connection
-from .errors import InvalidArgument, counted, shown
+from .errors import InvalidArgument, shown
 from .registry import Registry
 from .transports import Transport
 from .wire import Wire
@@ -74,8 +74,8 @@ class Registrar:
         """The connection of a WebSocket, or one as it is, if it is registered here."""
         if isinstance(websocket, Connection):
             return websocket if websocket in self.registry else None
-        wire = websocket.scope.get("hubbub") if isinstance(websocket, WebSocket) else None
-        return self.connection_of(wire) if isinstance(wire, Wire) else None
+        wire = wire_of(websocket)
+        return None if wire is None else self.connection_of(wire)
 
     def connection_of(self, wire: Wire) -> Connection | None:
         """The connection that a socket has here."""
@@ -197,29 +197,19 @@ class Registrar:
                 transport.abort()
 
 
-class Active(Collection[Connection]):
-    """A live view of the registered connections."""
-
-    def __init__(self, registrar: Registrar) -> None:
-        self._registrar = registrar
-
-    def __len__(self) -> int:
-        return len(self._registrar.registry)
-
-    def __iter__(self) -> Iterator[Connection]:
-        return iter(self._registrar.registry)
-
-    def __contains__(self, item: object) -> bool:
-        return self._registrar.find(item) is not None
-
-    def __repr__(self) -> str:
-        return f"<{counted(len(self), 'active connections')}>"
+def wire_of(websocket: object) -> Wire | None:
+    """The socket below a WebSocket or a connection; None where there is none (a stand-in of a test has no scope)."""
+    if isinstance(websocket, Connection):
+        return websocket.wire
+    scope = getattr(websocket, "scope", None) if isinstance(websocket, WebSocket) else None
+    wire = scope.get("hubbub") if isinstance(scope, dict) else None
+    return wire if isinstance(wire, Wire) else None
 
 
 def _ids_of(websocket: WebSocket) -> Iterable[str]:
     """The ids that a socket has, or had: its client may come back, and present them."""
-    wire = websocket.scope.get("hubbub")
-    if not isinstance(wire, Wire):
+    wire = wire_of(websocket)
+    if wire is None:
         return ()
     return (*(each.id for each in wire.connections), *wire.former_ids)
 

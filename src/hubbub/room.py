@@ -237,8 +237,8 @@ class Room:
         return len(self.members) + len(self.catching_up)
 
     def everybody(self) -> list[RoomMember]:
-        """All that are here, live or not yet."""
-        return [*self.members.values(), *(each.member for each in self.catching_up.values())]
+        """All that are here, live or not yet. Safe in any thread."""
+        return [*self.members.values(), *[each.member for each in tuple(self.catching_up.values())]]
 
     def add(self, member: RoomMember) -> None:
         """Makes somebody a member from here on: what is pending came before."""

@@ -116,6 +116,26 @@ async def test_presence_that_was_evicted_is_told_again_though_somebody_came_sinc
         await broker.close()
 
 
+async def test_a_user_who_came_back_elsewhere_is_not_missing(
+    own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its grace ended with that: the worker that it left does not take this for an eviction."""
+    left, other = (RedisBroker(own_redis.url(lease_s=LEASE_S)) for _ in range(2))
+    for broker in (left, other):
+        await Worker(broker, 5.0).start(RoomTable())
+    try:
+        await left.enter("a", "ann", "ann0", None)
+        await left.enter("b", "bob", "bob0", None)
+        await left.linger("a", "ann", "ann0", 60.0)
+        await other.enter("a", "ann", "ann1", None)
+        own_redis.command("DEL", KEYS.here("b"))  # by which a look is seen
+        await eventually(lambda: own_redis.command("EXISTS", KEYS.here("b")) == 1)
+        assert len(warnings_in(caplog, "present in 1 room,")) == len(warnings_in(caplog, "is told again")) == 1
+    finally:
+        for broker in (left, other):
+            await broker.close()
+
+
 async def test_all_rooms_are_looked_after_a_part_at_a_time(own_redis: RedisServer) -> None:
     broker = RedisBroker(own_redis.url(lease_s=LEASE_S))
     await Worker(broker, 5.0).start(RoomTable())

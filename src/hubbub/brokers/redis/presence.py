@@ -258,7 +258,7 @@ class Presence:
             self._recover_soon()
         elif self._owed and (self._settling is None or self._settling.done()):
             self._settling = self._tasks.spawn(self._settle(), "say who left")
-        elif self._restoring is None or self._restoring.done():
+        elif self._restoring is None:
             await self._look_after_some()
         await self._leases.look({self.node, *self._former})
 
@@ -388,12 +388,13 @@ class Presence:
             self._to_look_after = list(self._mine)
         rooms = [room for room in self._to_look_after[-LOOKED_AFTER:] if room in self._mine]
         del self._to_look_after[-LOOKED_AFTER:]
-        if not rooms:
-            return
         node = self.node
         # A room's entries go together, so that those said before are gone if any of them is: the first is said longest.
-        firsts = [(room, user, next(iter(names))) for room in rooms for user, names in (_first(self._mine[room]),)]
-        keys = self._keys.node_rooms(node), *map(self._keys.here, rooms)
+        # One that lingers is no witness: it ends, rightly, when its user comes back to another worker.
+        firsts = [(room, *first) for room in rooms if (first := _first_live(self._mine[room])) is not None]
+        keys = self._keys.node_rooms(node), *(self._keys.here(room) for room, _, _ in firsts)
+        if not firsts:
+            return
         places = await self._link.run(MISSING, keys, *(text for first in firsts for text in first))
         missing = [firsts[place - 1] for place in places]
         rooms = [room for room, user, name in missing if name in self._names(room, user)]
@@ -415,6 +416,8 @@ class Presence:
                     await asyncio.gather(*again)
         except BrokerUnavailable as error:
             logger.debug("what Redis lost can't be said again yet: %s", str(error))
+        finally:
+            self._restoring = None
 
     async def _settle(self) -> None:
         """Says who left when Redis could not be told."""
@@ -446,8 +449,10 @@ def _new_name() -> str:
     return secrets.token_urlsafe(9)
 
 
-def _first(users: dict[str, dict[str, _Mine]]) -> tuple[str, dict[str, _Mine]]:
-    return next(iter(users.items()))
+def _first_live(users: dict[str, dict[str, _Mine]]) -> tuple[str, str] | None:
+    """The user and connection that are in a room longest."""
+    live = ((user, name) for user, names in users.items() for name, mine in names.items() if mine.lingers_until is None)
+    return next(live, None)
 
 
 def _lingering(mine: _Mine, grace_s: float) -> _Mine:

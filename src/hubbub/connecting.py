@@ -16,6 +16,7 @@ from .connection import Connection
 from .errors import BrokerUnavailable
 
 _PATIENCE_S = 2.0
+_USED_AGAIN = ('Cannot call "send" once', 'Cannot call "receive" once')  # older Starlettes have no class for it
 
 
 class Connecting:
@@ -77,11 +78,19 @@ class Done(Coroutine[Any, Any, None]):
         """Does nothing."""
 
 
-def is_disconnect(error: BaseException | None) -> bool:
-    """Whether an exception, or all that a task group collected, only says that the client is gone."""
+def is_disconnect(error: BaseException | None, *, told: bool = False) -> bool:
+    """Whether an exception, or all that a task group collected, only says that the client is gone.
+
+    Args:
+        error: The exception.
+        told: Whether the handler was told before: then it includes the RuntimeError that Starlette raises when a
+            handler uses its WebSocket again.
+    """
     if isinstance(error, BaseExceptionGroup):
-        return error.split(WebSocketDisconnect)[1] is None
-    return isinstance(error, WebSocketDisconnect)
+        return all(is_disconnect(each, told=told) for each in error.exceptions)
+    return isinstance(error, WebSocketDisconnect) or (
+        told and isinstance(error, RuntimeError) and str(error).startswith(_USED_AGAIN)
+    )
 
 
 def close_for(error: BaseException | None, *, stopping: bool) -> tuple[int, str]:

@@ -172,6 +172,7 @@ class Engine:
         self.registrar.stop()
         logging.getLogger("uvicorn.error").removeFilter(self._filter)
         self._loop = None
+        self.draining = False
 
     def check_running(self, websocket: WebSocket | None = None) -> asyncio.AbstractEventLoop:
         """The loop that the manager runs on.
@@ -335,6 +336,14 @@ class Engine:
             self.forget(connection, grace=True)
             if not connection.wire.connections:
                 connection.writer.drop()
+
+    def watch(self, wire: Wire) -> None:
+        """Checks a socket of the app regularly, whether or not a manager connects it."""
+        self.registrar.watch(wire)
+
+    def unwatch(self, wire: Wire) -> None:
+        """Another manager has connected the socket, and checks it."""
+        self.registrar.unwatch(wire)
 
     def release(self, wire: Wire) -> None:
         """The handler of a socket ended."""

@@ -60,14 +60,15 @@ class HubbubMiddleware:
         if wire is None:
             await self.app(scope, receive, send)
             return
+        wire.owner.watch(wire)
         ended: BaseException | None = None
         try:
             inner = redact_query(scope)
             inner["hubbub"] = wire
             await self.app(inner, wire.receive, wire.send)
-        except (WebSocketDisconnect, BaseExceptionGroup) as error:
+        except (WebSocketDisconnect, RuntimeError, BaseExceptionGroup) as error:
             ended = error
-            if not is_disconnect(error):
+            if not is_disconnect(error, told=wire.told):
                 raise
         except asyncio.CancelledError as error:
             ended = error

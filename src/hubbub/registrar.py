@@ -51,11 +51,20 @@ class Registrar:
 
     @property
     def wires(self) -> Iterator[Wire]:
-        """The sockets, from accept to the end of their handler."""
-        return chain.from_iterable(tuple(part) for part in self._wires)
+        """The sockets from accept to the end of their handler: this manager's, and those that none has connected."""
+        watched = chain.from_iterable(tuple(part) for part in self._wires)
+        return (wire for wire in watched if wire.accepted)
 
     def _part_of(self, wire: Wire) -> dict[Wire, None]:
         return self._wires[hash(wire) % _PARTS]
+
+    def watch(self, wire: Wire) -> None:
+        """Checks a socket regularly from here on, whether or not `connect` is called for it."""
+        self._part_of(wire)[wire] = None
+
+    def unwatch(self, wire: Wire) -> None:
+        """Stops checking a socket."""
+        self._part_of(wire).pop(wire, None)
 
     def start(self) -> None:
         """Begins the housekeeping."""
@@ -159,7 +168,7 @@ class Registrar:
         connection = Connection(self._engine, wire, websocket, user, info, since)
         wire.connections.append(connection)
         self.registry.add(connection)
-        self._part_of(wire)[wire] = None
+        self.watch(wire)
         if expires_at is not None:
             connection.expiry = self._timers.call_later(max(0.0, expires_at - time.time()), lambda: self._expire(wire))
         return connection
@@ -174,7 +183,7 @@ class Registrar:
 
     def release(self, wire: Wire) -> None:
         """The handler of a socket ended. Sees to it that a peer that does not read can't hold the socket open."""
-        self._part_of(wire).pop(wire, None)
+        self.unwatch(wire)
         if not wire.transport.buffered:
             return
         if self._engine.running:

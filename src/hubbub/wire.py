@@ -46,6 +46,13 @@ class Owner(Protocol):
     tasks: Tasks
     app_ping: bool
     client_frames: bool
+    draining: bool
+
+    def watch(self, wire: Wire) -> None:
+        """Checks the socket once a second from here on."""
+
+    def unwatch(self, wire: Wire) -> None:
+        """Checks the socket no more."""
 
     def release(self, wire: Wire) -> None:
         """The socket's handler has ended."""
@@ -62,6 +69,14 @@ class Peer(Protocol):
 
     def gone(self, *, grace: bool) -> None:
         """Takes it out of everything."""
+
+
+class Gone(WebSocketDisconnect, ConnectionError):
+    """The client is gone, as an ASGI ``send`` reports it: with an ``OSError``.
+
+    Starlette turns it into its own WebSocketDisconnect and marks the socket as disconnected. Where the application
+    gets it as it is (from ``accept``), it is a WebSocketDisconnect too.
+    """
 
 
 class Closed(NamedTuple):
@@ -86,8 +101,10 @@ class Wire:
     __slots__ = (
         "_aborted",
         "_ahead",
+        "_closed_by_handler",
         "_closed_here",
         "_closing",
+        "_ignored_at",
         "_reader",
         "_receive",
         "_received",
@@ -140,6 +157,7 @@ class Wire:
         self.accepted = False
         self.closed: Closed | None = None
         self.told = False
+        self._ignored_at: float | None = None
         self.cancelled = False
         self.gone_at: float | None = None
         self.expires_at: float | None = None
@@ -154,11 +172,13 @@ class Wire:
         self._subprotocol: str | None = None
         self._aborted = False
         self._closed_here = False
+        self._closed_by_handler = False
         self._closing: asyncio.Task[None] | None = None
 
     def adopt(self, owner: Owner) -> None:
         """The first manager that connects says which limits hold."""
         if not self.connections:
+            self.owner.unwatch(self)
             self.owner = owner
             self.limits = self.guard.limits = owner.limits
             self.transport.bound(owner.limits.max_outbox_bytes // 4)  # so that whoever is congested can wait for it
@@ -227,8 +247,10 @@ class Wire:
                 await self.transport.send(event)
             except OSError:
                 self.lost()
-                raise WebSocketDisconnect(1006) from None
+                raise Gone(1006) from None
             self.accepted = True
+            if self.owner.draining:
+                self.close_soon(CloseCode.SERVICE_RESTART)
         elif self.accepted:
             # An HTTPException after accept: Starlette answers it with an HTTP response, which is too late here.
             if kind == "websocket.http.response.start":
@@ -259,8 +281,10 @@ class Wire:
                 return
             except OSError:
                 self.lost()
+        if self.told and self._ignored_at is None:
+            self._ignored_at = asyncio.get_running_loop().time()
         self.told = True
-        raise WebSocketDisconnect(*(self.closed or Closed(1006, "")))
+        raise Gone(*(self.closed or Closed(1006, "")))
 
     # In
 
@@ -371,6 +395,7 @@ class Wire:
             grace: Whether the user stays present for the rooms' grace.
         """
         self.close_soon(Closed(code, reason), discard=discard, grace=grace)
+        self._closed_by_handler |= asyncio.current_task() is self.task
         if self._closing is not None:
             await asyncio.shield(self._closing)
 
@@ -418,11 +443,13 @@ class Wire:
     def check(self, now: float) -> None:
         """Once a second: is the peer still there, does it read, and does the handler know?
 
+        A handler that knows has all the time it needs to clean up; one that then sends again has not listened.
+
         Args:
             now: The loop's time.
         """
         if self.closed is None:
-            if self._received or self._receiving:
+            if self._received or self._receiving or not self.accepted:
                 self._received = False
             elif self._ahead is None:
                 self._ahead = ReadAhead(self._next, self.owner.tasks)
@@ -434,7 +461,9 @@ class Wire:
         elif self.gone_at is not None:
             shutdown = self.transport.restarting or self.closed.code == CloseCode.SERVICE_RESTART.code
             patience_s = self.limits.shutdown_timeout_s if shutdown else self.limits.handler_timeout_s
-            if not self.told and patience_s is not None and now - self.gone_at >= patience_s:
+            knows = self.told or self._closed_by_handler
+            since = self._ignored_at if knows else self.gone_at
+            if since is not None and patience_s is not None and now - since >= patience_s:
                 self._end_task()
             if now - self.gone_at >= self.limits.close_timeout_s and self.transport.buffered:
                 self._abort("it did not take its close")  # a transport that is closed flushes first: maybe never

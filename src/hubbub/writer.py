@@ -62,7 +62,6 @@ class Writer:
     """
 
     __slots__ = (
-        "_buffered",
         "_drain_task",
         "_drained",
         "_host",
@@ -71,7 +70,9 @@ class Writer:
         "_outbox",
         "_own_bytes",
         "_patience",
+        "_seen",
         "_sending",
+        "_sent",
         "ended",
         "transport",
     )
@@ -84,9 +85,10 @@ class Writer:
         self._drained: asyncio.Future[None] | None = None
         self._drain_task: asyncio.Task[None] | None = None
         self._sending = False
+        self._sent = 0
         self._moved_at = 0.0
         self._patience: Patience | None = None
-        self._buffered = 0
+        self._seen = 0, 0
         self._in_hand = 0
         self._own_bytes = 0
 
@@ -166,6 +168,7 @@ class Writer:
             await self.transport.send(event)
         finally:
             self._sending = False
+            self._sent += 1
             self._idle()
 
     def drop(self) -> None:
@@ -208,13 +211,15 @@ class Writer:
 
     def stalled_for(self, now: float) -> float:
         """Seconds that what waits has not moved; 0 where nothing waits. To be asked regularly."""
-        if self._drain_task is None and not self._outbox:
+        queued = self._drain_task is not None or self._outbox
+        if not queued and not self._sending:
             return 0.0
-        buffered = self.transport.buffered
-        if buffered != self._buffered:
-            self._buffered = buffered
+        seen = self.transport.buffered, self._sent
+        if seen != self._seen:
+            self._seen = seen
             self._moved_at = now
-        return now - self._moved_at
+        # A send of the handler may be large, and only a transport with a buffer shows whether it moves.
+        return now - self._moved_at if queued or self.transport.buffered else 0.0
 
     def _opened_outbox(self) -> Outbox[_Turn]:
         if self._outbox is None:

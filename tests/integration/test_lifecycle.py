@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -565,6 +565,160 @@ class TestAHandlerThatDoesNotReceive:
                     assert await receive(websocket) == "tick"
 
 
+class TestASocketThatNoManagerConnects:
+    """What holds for every socket under the middleware: it is Starlette's alone, and looked after all the same."""
+
+    async def test_a_handler_that_only_waits_is_ended_when_its_client_is_gone(self, live: Live) -> None:
+        outcome: list[str] = []
+
+        async def handler(websocket: WebSocket) -> None:
+            await websocket.accept()
+            await websocket.send_text("hello")
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                outcome.append("cancelled")
+                raise
+
+        async with client(live.server, live.at(handler)) as websocket:
+            await receive(websocket)
+        await eventually(lambda: outcome == ["cancelled"])
+
+    async def test_a_handler_that_was_told_by_a_send_may_clean_up(self, live: Live) -> None:
+        """It outlives one that was not told, and whose client left after its own."""
+        outcome: list[str] = []
+        gate = asyncio.Event()
+
+        async def handler(websocket: WebSocket) -> None:
+            await websocket.accept()
+            try:
+                while True:
+                    await websocket.send_text("tick")
+                    await asyncio.sleep(0.01)
+            except WebSocketDisconnect:
+                outcome.append("told")
+                await eventually(gate.is_set)
+                outcome.append("cleaned up")
+
+        async def waits(websocket: WebSocket) -> None:
+            await websocket.accept()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                outcome.append("ended")
+
+        async with client(live.server, live.at(handler)) as websocket:
+            await receive(websocket)
+        await eventually(lambda: outcome == ["told"])
+        async with client(live.server, live.at(waits)):
+            pass
+        await eventually(lambda: outcome == ["told", "ended"])
+        gate.set()
+        await eventually(lambda: outcome == ["told", "ended", "cleaned up"])
+
+    async def test_an_app_that_sends_on_after_it_was_told_is_ended(
+        self, loop: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """One on plain ASGI: Starlette's own sends do not get past its WebSocket again."""
+        outcome: list[str] = []
+
+        async def sends_on(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "websocket.accept"})
+            try:
+                while True:
+                    with suppress(OSError):
+                        await send({"type": "websocket.send", "text": "tick"})
+                    await asyncio.sleep(0.01)
+            finally:
+                outcome.append("ended")
+
+        app = FastAPI()
+        app.mount("/plain", sends_on)
+        with running(ConnectionManager(limits=Limits(handler_timeout_s=0.1)), app=app, loop=loop) as live:
+            async with client(live.server, "/plain/") as websocket:
+                await receive(websocket)
+            await eventually(lambda: outcome == ["ended"])
+            await live.nothing_left()
+        assert not tracebacks(caplog)
+
+    async def test_a_handler_that_closes_by_itself_may_go_on(self, live: Live) -> None:
+        outcome: list[str] = []
+        gate = asyncio.Event()
+
+        async def handler(websocket: WebSocket) -> None:
+            await websocket.accept()
+            await websocket.close(4000)
+            await eventually(gate.is_set)
+            outcome.append("went on")
+
+        async def waits(websocket: WebSocket) -> None:
+            await websocket.accept()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                outcome.append("ended")
+
+        async with client(live.server, live.at(handler)) as websocket:
+            assert await closed(websocket) == (4000, "")
+        async with client(live.server, live.at(waits)):
+            pass
+        await eventually(lambda: outcome == ["ended"])
+        gate.set()
+        await eventually(lambda: outcome == ["ended", "went on"])
+
+    async def test_a_client_that_talks_to_a_handler_that_does_not_receive_is_kept(self, loop: str) -> None:
+        with running(ConnectionManager(), loop=loop, ws_ping_interval=0.1, ws_ping_timeout=0.2) as live:
+
+            async def handler(websocket: WebSocket) -> None:
+                await websocket.accept()
+                while True:
+                    await websocket.send_text("tick")
+                    await asyncio.sleep(0.05)
+
+            async with client(live.server, live.at(handler)) as websocket:
+                await websocket.send("hello")
+                await websocket.send("how are you?")
+                for _ in range(20):
+                    assert await receive(websocket) == "tick"
+
+    async def test_a_client_that_does_not_read_what_the_handler_sends_is_ended(self, loop: str) -> None:
+        outcome: list[str] = []
+
+        async def handler(websocket: WebSocket) -> None:
+            await websocket.accept()
+            try:
+                while True:
+                    await websocket.send_bytes(b"x" * 65_536)
+            except WebSocketDisconnect:
+                outcome.append("told")
+
+        manager = ConnectionManager(limits=Limits(stall_timeout_s=0.3))
+        with running(manager, loop=loop) as live:
+            _, writer, _ = await opened(live.server, live.at(handler), receive_buffer=4096)
+            assert isinstance(writer.transport, asyncio.Transport)
+            writer.transport.pause_reading()
+            await eventually(lambda: outcome == ["told"])
+            assert manager.stats().stalled == 1
+            writer.close()
+
+    async def test_a_drain_closes_it(self, loop: str) -> None:
+        async def handler(websocket: WebSocket) -> None:
+            await websocket.accept()
+            async for text in websocket.iter_text():
+                await websocket.send_text(text)
+
+        manager = ConnectionManager()
+        with running(manager, loop=loop) as live:
+            path = live.at(handler)
+            async with client(live.server, path) as websocket:
+                await websocket.send("in")
+                assert await receive(websocket) == "in"
+                assert await live.server.acall(manager.drain(over_s=0)) is True
+                assert await closed(websocket) == (1012, "")
+            async with client(live.server, path) as late:
+                assert await closed(late) == (1012, "")
+
+
 class TestAfterTheEnd:
     async def test_a_second_disconnect_does_nothing(self, live: Live, style: str) -> None:
         done = asyncio.Event()
@@ -621,7 +775,7 @@ class TestAfterTheEnd:
     async def test_a_raw_send_raises_what_starlettes_users_know(
         self, live: Live, style: str, ended_by: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        raised: list[str] = []
+        raised: list[Exception] = []
 
         async def then(connection: Connection) -> None:
             await connection.wait_gone()
@@ -633,15 +787,19 @@ class TestAfterTheEnd:
             for send in sends:
                 try:
                     await send()
-                except WebSocketDisconnect as error:
-                    raised.append(type(error).__name__)
+                except (WebSocketDisconnect, RuntimeError) as error:
+                    raised.append(error)
             await connection.websocket.send_text("unguarded")
 
         async with connected(live, written(live, style, then)) as websocket:
             if ended_by == "the manager":
                 await live.server.acall(live.manager.disconnect_user("ann", 4000, "out"))
                 assert await closed(websocket) == (4000, "out")
-        await eventually(lambda: raised == ["WebSocketDisconnect"] * 3)
+        await eventually(lambda: len(raised) == 3)
+        first, *again = raised
+        assert isinstance(first, WebSocketDisconnect)
+        assert [str(each) for each in again] == ['Cannot call "send" once a close message has been sent.'] * 2
+        raised.clear()
         await live.nothing_left()
         assert not tracebacks(caplog)
 

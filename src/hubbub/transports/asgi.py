@@ -58,6 +58,8 @@ class AsgiTransport(Transport):
             raise ConnectionResetError("the socket is gone")
         try:
             await self._send_or_translate(event)
+        except UnicodeEncodeError:  # half a surrogate pair in the message: the socket is as it was
+            raise
         except Exception as error:
             self._gone = True
             raise ConnectionResetError(f"the server's send failed: {type(error).__name__}") from error

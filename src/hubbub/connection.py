@@ -56,6 +56,7 @@ class Connection:
         "_open",
         "_user_id",
         "_websocket",
+        "began_at",
         "continues",
         "departure",
         "expiry",
@@ -67,12 +68,20 @@ class Connection:
     )
 
     def __init__(
-        self, home: Home, wire: Wire, websocket: WebSocket, user_id: str | None, info: Info, since: object = None
+        self,
+        home: Home,
+        wire: Wire,
+        websocket: WebSocket,
+        user_id: str | None,
+        info: Info,
+        since: object = None,
+        began_at: float = 0.0,
     ) -> None:
         self._id = secrets.token_urlsafe(16)
         self._user_id = user_id
         self._info = info
         self._websocket = websocket
+        self.began_at = began_at
         self.joining: dict[str, asyncio.Future[None]] | None = None
         self.wire = wire
         self.writer = wire.writer

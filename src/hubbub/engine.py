@@ -94,7 +94,9 @@ class Engine:
         self.only: Paths | None = None
         self.timers = Timers()
         self.registrar = Registrar(self, self.timers)
-        self.memberships = Memberships(broker, self.fanout, self.tasks, self.timers, options_of)
+        self.memberships = Memberships(
+            broker, self.fanout, self.tasks, self.timers, options_of, self.registrar.send_away
+        )
         self.active = Active(self.registrar)
         self.draining = False
         self._filter = HandshakeFilter()
@@ -232,14 +234,15 @@ class Engine:
         known = self.registrar.connection_of(wire)
         new = known is None
         if known is None:
-            if websocket.application_state is WebSocketState.CONNECTING:
-                await websocket.accept(subprotocol, headers)
-            if self.draining:
-                await self.registrar.refuse(wire, CloseCode.SERVICE_RESTART)
-            # The dependency's token is known by now, also where it is the handler that accepted.
-            ends_at = min((at for at in (expiry, wire.expires_at) if at is not None), default=None)
-            await self.registrar.check_limits(wire, user, names, ends_at)
-            known = self.registrar.register(wire, websocket, user, said_of_user, since, ends_at)
+            with self.registrar.arriving(user) as arrival:
+                if websocket.application_state is WebSocketState.CONNECTING:
+                    await websocket.accept(subprotocol, headers)
+                if self.draining:
+                    await self.registrar.refuse(wire, CloseCode.SERVICE_RESTART)
+                # The dependency's token is known by now, also where it is the handler that accepted.
+                ends_at = min((at for at in (expiry, wire.expires_at) if at is not None), default=None)
+                await self.registrar.check_limits(wire, user, names, ends_at)
+                known = self.registrar.register(arrival, wire, websocket, said_of_user, since, ends_at)
             own = [] if user is None else [user_room(user)]
             names = [*own, EVERYONE_NAME, *names]  # its own first: it is present once it can be sent to
         else:

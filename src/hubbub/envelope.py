@@ -28,10 +28,17 @@ class Envelope(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Kick:
-    """An order, on a user's channel: close the user's connections, on every worker."""
+    """An order, on a user's channel: close the user's connections, on every worker.
+
+    Attributes:
+        code: The close code.
+        reason: The reason.
+        age_s: For how many seconds it was kept for a worker that did not hear it: connections that are younger stay.
+    """
 
     code: int
     reason: str
+    age_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -397,13 +397,23 @@ class ConnectionManager:
     ) -> bool:
         """Closes all connections of a user, on every worker. Their presence ends at once.
 
+        Connections that are just being made are closed too; those that are made after the call stay. A worker that is
+        cut off from the broker closes its own when it is back, before it delivers anything to them.
+
         Returns:
-            Whether there was one anywhere.
+            Whether there was one anywhere: a live one, on a worker whose lease holds.
+
+        Raises:
+            InvalidArgument: An argument is not acceptable.
+            NotInstalled: The manager is not installed.
+            NotRunning: The manager is not running.
+            BrokerUnavailable: The broker can't be reached in time. The connections on this worker are closed; those on
+                others may not be.
         """
         user = user_name(user_id)
         kick = Kick(arguments.close_code(code), arguments.close_reason(reason))
         self._hubbub.check_loop()
-        had = await self._hubbub.is_connected(user)
+        had = self._hubbub.registrar.knows(user) or await self._hubbub.is_connected(user)
         await self._hubbub.broker.order(user_room(user), kick)
         return had
 

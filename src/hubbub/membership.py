@@ -27,14 +27,13 @@ from .envelope import Kick, Reset
 from .errors import BrokerUnavailable, shown
 from .fanout import Fanout
 from .frames import Opcode, frame
-from .names import is_user_room, user_room
+from .names import EVERYONE_NAME, is_user_room, user_of, user_room
 from .options import RoomOptions
 from .positions import Joined, Position
 from .replay import Replay
 from .room import CatchUp, Membership, Outgoing, Room
 from .tasks import Tasks
 from .timers import Timers
-from .wire import Closed
 
 logger = logging.getLogger("hubbub")
 
@@ -59,6 +58,7 @@ class Memberships(Receiver):
         tasks: Who owns what goes on in the background.
         timers: When graces end.
         options_of: Gives the options of a room.
+        send_away: Closes the connections of a user, or with None of everybody.
     """
 
     def __init__(
@@ -68,14 +68,16 @@ class Memberships(Receiver):
         tasks: Tasks,
         timers: Timers,
         options_of: Callable[[str], RoomOptions],
+        send_away: Callable[[str | None, Kick], None],
     ) -> None:
         self._broker = broker
         self._fanout = fanout
         self._tasks = tasks
         self._timers = timers
         self._options_of = options_of
+        self._send_away = send_away
         self._rooms: dict[str, Room] = {}
-        self._graces: dict[str, list[Callable[[], None]]] = {}
+        self._graces: dict[str, dict[Callable[[], None], float]] = {}  # with when their connections began
         self._latest: Room | None = None
         self._replayed: set[Room] = set()
 
@@ -129,13 +131,14 @@ class Memberships(Receiver):
             self._fanout.add(room, Outgoing(frame(Opcode.TEXT, news), None, frozenset(), None))
 
     def _kick(self, channel: str, kick: Kick) -> None:
-        """A user is sent away; also who is only in grace leaves at once."""
-        room = self._rooms.get(channel)
-        for member in room.everybody() if room is not None else ():
-            assert isinstance(member, Connection)
-            member.wire.close_soon(Closed(kick.code, kick.reason), grace=False)
-        for over in tuple(self._graces.get(channel, ())):
-            over()
+        """A user is sent away; one that is only in grace leaves at once. On the channel of everyone, all are."""
+        user = user_of(channel)
+        if user is not None or channel == EVERYONE_NAME:
+            self._send_away(user, kick)
+        given_at = asyncio.get_running_loop().time() - kick.age_s
+        for over, began_at in tuple(self._graces.get(channel, {}).items()):
+            if began_at <= given_at:
+                over()
 
     # Joining
 
@@ -337,7 +340,7 @@ class Memberships(Receiver):
         if user is not None and by_grace:
             for grace_s, names in by_grace.items():
                 if grace_s:
-                    self._begin_grace(grace_s, user, connection.id, names)
+                    self._begin_grace(grace_s, user, connection.id, names, connection.began_at)
             connection.departure = self._tasks.spawn(self._depart(user, connection.id, by_grace), "depart")
 
     def _take_out(self, connection: Connection, name: str) -> Membership | None:
@@ -392,19 +395,19 @@ class Memberships(Receiver):
             )
         )
 
-    def _begin_grace(self, grace_s: float, user: str, connection_id: str, names: list[str]) -> None:
+    def _begin_grace(self, grace_s: float, user: str, connection_id: str, names: list[str], began_at: float) -> None:
         channel = user_room(user)
 
         def over() -> None:
             graces = self._graces[channel]
-            graces.remove(over)
+            del graces[over]
             if not graces:
                 del self._graces[channel]
             timer.cancel()
             self._tasks.spawn(self._exit(user, connection_id, names), "grace")
 
         timer = self._timers.call_later(grace_s, over)
-        self._graces.setdefault(channel, []).append(over)
+        self._graces.setdefault(channel, {})[over] = began_at
 
     async def _exit(self, user: str, connection_id: str, names: list[str]) -> None:
         """Leaves rooms: all at once, so that a broker that is away knows of all of them when it is back."""

@@ -101,6 +101,11 @@ def user_room(user: str) -> str:
     return _USER_PREFIX + user
 
 
+def user_of(name: str) -> str | None:
+    """The user whose own room it is; None for any other room."""
+    return name[len(_USER_PREFIX) :] if name.startswith(_USER_PREFIX) else None
+
+
 def is_user_room(name: str) -> bool:
     return name.startswith(_USER_PREFIX)
 

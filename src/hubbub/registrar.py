@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -17,10 +18,11 @@ from .connection import Connection
 from .errors import InvalidArgument, shown
 from .registry import Registry
 from .transports import Transport
-from .wire import Wire
+from .wire import Closed, Wire
 
 if TYPE_CHECKING:
     from .engine import Engine
+    from .envelope import Kick
     from .presence import Info
     from .timers import Timers
 
@@ -38,6 +40,23 @@ NOBODY: Final[frozenset[str]] = frozenset()
 _EXCLUDABLE = "a Connection, a WebSocket, a connection's id, or several of them"
 
 
+class Arrival:
+    """A user whose socket is being accepted, and is not a connection yet.
+
+    Attributes:
+        user: Whose it is.
+        began_at: When it came to the manager, on the loop's clock.
+        kick: The order that it is sent away by, where one came meanwhile.
+    """
+
+    __slots__ = ("began_at", "kick", "user")
+
+    def __init__(self, user: str | None) -> None:
+        self.user = user
+        self.began_at = asyncio.get_running_loop().time()
+        self.kick: Kick | None = None
+
+
 class Registrar:
     """The connections of one manager, and the sockets below them until their handlers end."""
 
@@ -45,6 +64,7 @@ class Registrar:
         self.registry: Registry[Connection] = Registry()
         self._wires: tuple[dict[Wire, None], ...] = tuple({} for _ in range(_PARTS))
         self._turn = 0
+        self._arrivals: set[Arrival] = set()
         self._draining: dict[Transport, float] = {}
         self._engine = engine
         self._timers = timers
@@ -146,11 +166,39 @@ class Registrar:
         await wire.close(cause.code, cause.reason)
         raise WebSocketDisconnect(cause.code, cause.reason)
 
+    @contextmanager
+    def arriving(self, user: str | None) -> Iterator[Arrival]:
+        """For as long as a socket is accepted: orders that come meanwhile are for it too."""
+        arrival = Arrival(user)
+        self._arrivals.add(arrival)
+        try:
+            yield arrival
+        finally:
+            self._arrivals.discard(arrival)
+
+    def knows(self, user: str) -> bool:
+        """Whether a user has a connection here, or is about to."""
+        return self.registry.count_of_user(user) > 0 or any(each.user == user for each in self._arrivals)
+
+    def send_away(self, user: str | None, kick: Kick) -> None:
+        """Closes what a user, or with None everybody, had here when an order was given.
+
+        By the registry, and not by rooms: whoever is still joining is in none.
+        """
+        given_at = asyncio.get_running_loop().time() - kick.age_s
+        for arrival in self._arrivals:
+            if user in (None, arrival.user) and arrival.began_at <= given_at:
+                arrival.kick = kick
+        for connection in tuple(self.registry) if user is None else self.registry.of_user(user):
+            if connection.began_at <= given_at:
+                # Everybody is only asked to come again.
+                connection.wire.close_soon(Closed(kick.code, kick.reason), grace=user is None)
+
     def register(
         self,
+        arrival: Arrival,
         wire: Wire,
         websocket: WebSocket,
-        user: str | None,
         info: Info,
         since: object,
         expires_at: float | None,
@@ -158,14 +206,16 @@ class Registrar:
         """Makes the connection of an accepted socket.
 
         Raises:
-            WebSocketDisconnect: The client is gone.
+            WebSocketDisconnect: The client is gone, or its user was sent away meanwhile.
         """
+        if arrival.kick is not None:
+            wire.close_soon(Closed(arrival.kick.code, arrival.kick.reason), grace=False)
         if wire.transport.closing:
             wire.lost()
         if wire.closed is not None:
             raise WebSocketDisconnect(*wire.closed)
         wire.adopt(self._engine)
-        connection = Connection(self._engine, wire, websocket, user, info, since)
+        connection = Connection(self._engine, wire, websocket, arrival.user, info, since, arrival.began_at)
         wire.connections.append(connection)
         self.registry.add(connection)
         self.watch(wire)

@@ -19,7 +19,7 @@ from hubbub.brokers.redis.channel import Keys
 from hubbub.brokers.redis.commands import database_in
 from hubbub.brokers.redis.leases import Leases
 from hubbub.codec import encode
-from hubbub.envelope import Envelope
+from hubbub.envelope import Envelope, Kick
 from hubbub.options import History, RoomOptions, RoomTable
 from hubbub.positions import Position
 from hubbub.testing.broker_suite import KEPT, PLAIN, TOLD, BrokerSuite, Worker
@@ -354,6 +354,9 @@ async def test_redis_holds_for_each_thing_what_the_docs_say(tmp_path: Path) -> N
             await broker.subscribe("numbered:000001")
             measured = [bytes_of(keys.here("hall")) / count]
             measured += [bytes_of(keys.log(f"kept:{size}")) / count for size in ("small", "large")]
+            kick = Kick(1008, "disconnected by the server")
+            await asyncio.gather(*(broker.order(f"$user:{n:010}", kick) for n in range(count)))
+            measured += [bytes_of(keys.orders) / count]
             measured += [bytes_of(keys.head("numbered:000001"))]
             before = used()
             await asyncio.gather(*(broker.subscribe(f"room:{n:010}") for n in range(4 * count)))

@@ -20,6 +20,7 @@ from hubbub.brokers.redis.channel import (
     pack_order,
     pack_roll_call,
     unpack,
+    unpack_order,
 )
 from hubbub.codec import Kind, Payload
 from hubbub.envelope import Envelope, Kick, Reset
@@ -54,7 +55,10 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=123)
 @given(TEXT, st.integers(1000, 4999), TEXT)
 def test_an_order_comes_out_as_it_went_in(room: str, code: int, reason: str) -> None:
     order = Order(room, Kick(code, reason))
-    assert unpack(pack_order(order)) == order
+    packed = pack_order(order)
+    assert unpack(b"K" + (7).to_bytes(8, "big") + packed) == order._replace(at=7)
+    assert unpack_order(packed, age_s=1.5) == Order(room, Kick(code, reason, 1.5))
+    assert packed != pack_order(order), "one that is sent again is known by its name"
 
 
 def test_what_is_short_comes_out_as_it_went_in() -> None:

@@ -257,7 +257,9 @@ class World:
         self.broker, self.publishing = broker, publishing
         self.tasks, self.timers, self.fanout = Tasks(), Timers(), Fanout()
         self.options = RoomOptions(history=History(6), positions=True)
-        self.memberships = Memberships(broker, self.fanout, self.tasks, self.timers, self.options_of)
+        self.memberships = Memberships(
+            broker, self.fanout, self.tasks, self.timers, self.options_of, lambda user, kick: None
+        )
         self.clients = [Client(name) for name in "abc"]
         self.published: dict[int, tuple[int, frozenset[str]]] = {}
         self.publishes: list[asyncio.Task[None]] = []

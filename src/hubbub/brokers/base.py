@@ -113,7 +113,14 @@ class Broker(ABC):
 
     @abstractmethod
     async def order(self, channel: str, kick: Kick) -> None:
-        """Gives an order to all workers: who has members in the channel, or users of it in grace, obeys."""
+        """Gives an order to all workers: those that have the user's connections, or its graces, obey.
+
+        A worker that is cut off gets it when it is back, with its age, and before it gets anything else. One that was
+        cut off for so long that orders are forgotten gets one on the channel of everyone instead.
+
+        Raises:
+            BrokerUnavailable: It could not be given; this worker has got it.
+        """
 
     @abstractmethod
     async def history(self, channel: str, after: Position | None = None, limit: int | None = None) -> Page:

@@ -29,6 +29,7 @@ from .inbox import Inbox
 from .leases import CHECKS
 from .link import Link, pool_from
 from .logs import Logs
+from .orders import Orders
 from .presence import Presence
 from .server import CannotServe, evicts
 
@@ -98,6 +99,7 @@ class RedisBroker(Broker):
         self._renew_now = asyncio.Event()
         self._commands = Link(self._pool, self._timeout_s, self._commands_up)
         self._logs = Logs(self._commands, self._keys, rooms)
+        orders = Orders(self._keys, receiver)
         self._inbox = Inbox(
             self._commands,
             self._pool,
@@ -108,9 +110,10 @@ class RedisBroker(Broker):
             logs=self._logs,
             receiver=receiver,
             tasks=self._tasks,
+            orders=orders,
             roll_call=self._renew_now.set,
         )
-        self._presence = Presence(self._commands, self._keys, self._lease_s, self._sender, rooms, self._tasks)
+        self._presence = Presence(self._commands, self._keys, self._lease_s, self._sender, rooms, self._tasks, orders)
         self._running = True
         try:
             begun = await asyncio.gather(self._commands.start(), self._inbox.start(), return_exceptions=True)

@@ -5,7 +5,7 @@ What is published is packed once, by who publishes it, and framed by the workers
     message   "M"  kind (1)  sender (8)  number (8)  key length + 1, 0 for none (2)  excluded length (4)
               key  excluded connection ids, between NULs  payload
     numbered  "P"  epoch (8, ASCII)  offset (8), and the message; the publish script puts this in front
-    order     "K"  close code (2)  room length (2)  room  reason
+    order     "K"  time (8)  id (8)  close code (2)  room length (2)  room  reason; the script puts in the time
     reset     "R"  epoch (8)  offset (8): the room's numbering begins anew after this
     canary    "C"  number (8)
     roll call "W"
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import secrets
 from struct import Struct
+from struct import error as StructError
 from typing import Final, NamedTuple, TypeAlias
 
 from ...codec import Kind, Payload
@@ -28,7 +29,8 @@ SENDER_BYTES: Final = 8
 
 _MESSAGE: Final = Struct(">cB8sQHI")
 _NUMBERED: Final = Struct(">c8sQ")
-_ORDER: Final = Struct(">cHH")
+_ORDER: Final = Struct(">8sHH")
+_GIVEN: Final = Struct(">cQ")
 _CANARY: Final = Struct(">cQ")
 _KINDS: Final = tuple(Kind)
 _NOBODY: Final[frozenset[str]] = frozenset()
@@ -77,10 +79,17 @@ class Arrival(NamedTuple):
 
 
 class Order(NamedTuple):
-    """What all workers are told to do with a room's members."""
+    """What all workers are told to do with a user's connections.
+
+    Attributes:
+        room: The user's room.
+        kick: What to do.
+        at: When it was given, by the clock of Redis in ms.
+    """
 
     room: str
     kick: Kick
+    at: int = 0
 
 
 class RollCall(NamedTuple):
@@ -101,6 +110,8 @@ class Keys:
         nodes: A hash of the workers: name to the number of what it said last of its connections.
         dead: A set: those whose connections are being taken out.
         rooms: The options of the rooms, as JSON.
+        orders: A sorted set: the newest orders to all workers, by when they were given.
+        forgotten: When the newest order was given that is not kept any more.
 
     Args:
         prefix: What all begin with, so that apps can share a server.
@@ -115,6 +126,8 @@ class Keys:
         self.nodes = f"{prefix}:nodes"
         self.dead = f"{prefix}:dead"
         self.rooms = f"{prefix}:rooms"
+        self.orders = f"{prefix}:orders"
+        self.forgotten = f"{prefix}:orders:forgotten"
         self.workers = f"{self._channels}workers"
 
     def channel(self, room: str) -> str:
@@ -174,9 +187,29 @@ def pack(envelope: Envelope, stamp: Stamp) -> bytes:
 
 
 def pack_order(order: Order) -> bytes:
-    """Packs an order."""
+    """Packs an order, under a name of its own: one that is sent again is known by it."""
     room = order.room.encode()
-    return b"".join((_ORDER.pack(b"K", order.kick.code, len(room)), room, order.kick.reason.encode()))
+    header = _ORDER.pack(secrets.token_bytes(8), order.kick.code, len(room))
+    return b"".join((header, room, order.kick.reason.encode()))
+
+
+def unpack_order(data: bytes, *, at: int = 0, age_s: float = 0.0) -> Order:
+    """Gives back an order.
+
+    Args:
+        data: What was packed.
+        at: When it was given.
+        age_s: How long ago that was, where it was kept since.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        _, code, size = _ORDER.unpack_from(data)
+        reason = _ORDER.size + size
+        return Order(data[_ORDER.size : reason].decode(), Kick(code, data[reason:].decode(), age_s), at)
+    except StructError as error:
+        raise ValueError(str(error)) from None
 
 
 def pack_canary(number: int) -> bytes:
@@ -203,9 +236,7 @@ def unpack(data: bytes) -> Packed:
             _, epoch, offset = _NUMBERED.unpack_from(data)
             return unpack_message(data, _NUMBERED.size, Position(epoch.decode(), offset))
         if kind == b"K":
-            _, code, size = _ORDER.unpack_from(data)
-            reason = _ORDER.size + size
-            return Order(data[_ORDER.size : reason].decode(), Kick(code, data[reason:].decode()))
+            return unpack_order(data[_GIVEN.size :], at=_GIVEN.unpack_from(data)[1])
         if kind == b"R":
             _, epoch, offset = _NUMBERED.unpack_from(data)
             return Reset(Position(epoch.decode(), offset))

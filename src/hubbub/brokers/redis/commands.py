@@ -12,7 +12,7 @@ from ...errors import InvalidArgument, shown
 from ...options import RoomOptions
 from ...positions import Position, new_epoch
 from .channel import Keys, Order, Sender, pack, pack_order
-from .scripts import CONNECTED, PUBLISH
+from .scripts import CONNECTED, ORDER, PUBLISH
 
 Argument: TypeAlias = str | bytes | int
 
@@ -21,6 +21,10 @@ _DEFAULTS: Final = {"prefix": "hubbub", "lease_s": 15.0, "timeout_s": 5.0, "when
 _NOT_YOURS: Final = {"decode_responses", "protocol"}
 _MOST_S: Final = {"timeout_s": 60.0}
 """The server knows a message again for two minutes."""
+
+MAX_ORDERS: Final = 10_000
+ORDERS_KEPT_S: Final = 24 * 3600
+"""How many orders are kept for workers that are cut off, and for how long after the last one."""
 
 IDLE_TTL_S: Final = 300.0
 """How long the numbering of a room without history outlives its last use."""
@@ -39,8 +43,10 @@ def publishing(keys: Keys, sender: Sender, channel: str, envelope: Envelope, opt
 
 
 def ordering(keys: Keys, channel: str, kick: Kick) -> list[Argument]:
-    """Gives an order to all workers."""
-    return ["PUBLISH", keys.workers, pack_order(Order(channel, kick))]
+    """Gives an order to all workers, those that are cut off included."""
+    places = keys.orders, keys.forgotten
+    arguments = keys.workers, pack_order(Order(channel, kick)), MAX_ORDERS, ORDERS_KEPT_S * 1000
+    return ["EVALSHA", ORDER.sha, len(places), *places, *arguments]
 
 
 def finding(keys: Keys, channel: str, user: str) -> list[Argument]:

@@ -2,8 +2,9 @@
 
 Theory of operation. One connection is subscribed to the channels of the rooms that have members here, to one of this
 worker's own, and to one of all workers. What comes is put in order (`subscription`) and handed to the fan-out at once,
-as much as came together, so that it is written together. After a new connection everything is subscribed to again;
-rooms with positions are read from where they were left, and for the others a warning says how long they were not heard.
+as much as came together, so that it is written together. After a new connection the orders that
+were given meanwhile come first (`orders`), and everything is subscribed to again; rooms with positions are read from
+where they were left, and for the others a warning says how long they were not heard.
 
 That a connection is silent is no sign that it works: a *canary*, which the worker sends to itself, tells a deaf
 subscription. By its number a room also knows when nothing comes any more that its history has brought already.
@@ -27,6 +28,7 @@ from ..base import Delivery, Receiver
 from .channel import Arrival, Canary, Keys, Order, RollCall, Stamp, pack_canary, unpack
 from .link import Link, Pool
 from .logs import Logs
+from .orders import Orders
 from .subscription import Subscription
 
 logger = logging.getLogger("hubbub")
@@ -48,6 +50,7 @@ class Inbox:
         logs: Where what was missed is read.
         receiver: Who gets what comes.
         tasks: Who owns what goes on in between.
+        orders: What all workers are told to do.
         roll_call: Looks whether Redis knows this worker still.
     """
 
@@ -63,6 +66,7 @@ class Inbox:
         logs: Logs,
         receiver: Receiver,
         tasks: Tasks,
+        orders: Orders,
         roll_call: Callable[[], None],
     ) -> None:
         self._commands = link
@@ -74,7 +78,10 @@ class Inbox:
         self._logs = logs
         self._receiver = receiver
         self._tasks = tasks
+        self._orders = orders
         self._roll_call = roll_call
+        self._listening = False  # whether rooms are subscribed to over this connection, or are about to be
+        self._returning: asyncio.Task[None] | None = None
         self._subscriptions: dict[str, Subscription] = {}
         self._asked: dict[str, deque[Subscription]] = {}  # whose confirmations are to come, in their order
         self._waiting: dict[Subscription, asyncio.Future[None]] = {}
@@ -97,6 +104,7 @@ class Inbox:
             waiting.cancel()
         self._waiting.clear()
         self._subscriptions.clear()
+        self._returning = None
 
     @property
     def up(self) -> bool:
@@ -117,7 +125,7 @@ class Inbox:
         subscription = self._subscriptions.get(room)
         if subscription is None:
             subscription = self._subscriptions[room] = Subscription()
-            if self._link.up:  # else all are asked for once it is
+            if self._link.up and self._listening:  # else all are asked for once it is
                 self._ask(room)
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -169,11 +177,14 @@ class Inbox:
 
     def _up_again(self, down_s: float) -> None:
         """There is a new connection: subscribes to everything."""
-        now, rooms = asyncio.get_running_loop().time(), tuple(self._subscriptions)
+        now = asyncio.get_running_loop().time()
         self._asked.clear()
+        self._listening = False
+        self._orders.cut()
+        if self._returning is not None:
+            self._returning.cancel()
         self._link.tell("SUBSCRIBE", self._node, self._keys.workers)
-        for first in range(0, len(rooms), _CHANNELS_AT_ONCE):
-            self._ask(*rooms[first : first + _CHANNELS_AT_ONCE])
+        self._returning = self._tasks.spawn(self._listen(), "listen")
         down_s = max(down_s, now - self._heard_at)  # it may have been deaf for long
         self._heard_at, self._canary_seen = now, self._canary_sent
         plain = sum(each.confirmed and not self._rooms(room).numbered for room, each in self._subscriptions.items())
@@ -184,6 +195,17 @@ class Inbox:
                 down_s,
                 counted(plain, "rooms"),
             )
+
+    async def _listen(self) -> None:
+        """Subscribes to all rooms. Whoever was sent away meanwhile is to get nothing of them: so that comes first."""
+        try:
+            await self._orders.catch_up(self._link, subscribed=True)
+        except BrokerUnavailable as error:
+            logger.warning("can't read at Redis who was sent away meanwhile: %s", str(error))
+        self._listening, self._returning = True, None
+        rooms = tuple(self._subscriptions)
+        for first in range(0, len(rooms), _CHANNELS_AT_ONCE):
+            self._ask(*rooms[first : first + _CHANNELS_AT_ONCE])
 
     async def send_canary(self) -> None:
         """Sends itself a word; connects anew where the last ones did not come. To be called again and again.
@@ -227,8 +249,9 @@ class Inbox:
             room = self._keys.room_of(channel)
             if isinstance(packed, Canary):
                 self._canary_seen, self._heard_at = packed.number, asyncio.get_running_loop().time()
+                self._orders.works()
             elif isinstance(packed, Order):
-                self._receiver.deliver(packed.room, packed.kick)
+                self._orders.came(packed)
             elif isinstance(packed, RollCall):
                 self._roll_call()
             elif room is not None:

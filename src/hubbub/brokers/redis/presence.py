@@ -38,6 +38,7 @@ from .announcing import SILENCE, Announcer, Tells
 from .channel import Keys, Sender, pack_roll_call
 from .leases import LEASE_SHARE, Leases, pairs
 from .link import Link
+from .orders import Orders
 from .scripts import ENTER, EXIT, LEASE, LINGER, MISSING, Script
 
 logger = logging.getLogger("hubbub")
@@ -46,6 +47,8 @@ _ROLL_CALL_S: Final = 0.2
 """What others have, once connected, to say who is with them where Redis lost it. Nobody is announced before."""
 
 _AT_ONCE: Final = 500
+_LEAVING_PASSES: Final = 3
+"""Of the loop, until a connection that is closed counts as leaving its rooms."""
 
 LOOKED_AFTER: Final = 500
 """Rooms that are looked after with each renewal: all, where there are no more."""
@@ -77,9 +80,19 @@ class Presence:
         sender: Who announces.
         rooms: The options of the rooms: which are told.
         tasks: Who owns what goes on in between.
+        orders: Who was sent away.
     """
 
-    def __init__(self, link: Link, keys: Keys, lease_s: float, sender: Sender, rooms: RoomTable, tasks: Tasks) -> None:
+    def __init__(
+        self,
+        link: Link,
+        keys: Keys,
+        lease_s: float,
+        sender: Sender,
+        rooms: RoomTable,
+        tasks: Tasks,
+        orders: Orders,
+    ) -> None:
         self.node = _new_name()
         self._link = link
         self._keys = keys
@@ -87,6 +100,7 @@ class Presence:
         self._announcer = Announcer(keys, sender, rooms)
         self._leases = Leases(link, keys, lease_s, self._announcer, tasks)
         self._tasks = tasks
+        self._orders = orders
         self._said = 0  # the number of what was said last
         self._heard = 0  # the last one that Redis confirmed
         self._saying = 0  # how much waits to be confirmed
@@ -351,7 +365,11 @@ class Presence:
         if self._unsaid is None:
             return
         aloud = self._unsaid == "aloud"
-        if not aloud:  # said again, so that it can be heard that they leave
+        if aloud:  # whoever was sent away meanwhile does not come back
+            await self._orders.catch_up(self._link, subscribed=False)
+            for _ in range(_LEAVING_PASSES):
+                await asyncio.sleep(0)
+        else:  # said again, so that it can be heard that they leave
             for room, owed in self._owed.items():
                 for (user, name), mine in owed.items():
                     if mine is not None:

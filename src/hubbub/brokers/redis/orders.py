@@ -1,0 +1,109 @@
+"""Orders to all workers, as one of them gets them: each one, also those that were given while it did not hear.
+
+Theory of operation. An order is published to all workers, and kept at Redis under the time at which it was given, by
+the server's clock, which no two orders share. A worker knows all orders up to a time. It hears of the next ones while
+it is subscribed; after a cut it reads those that were given since, once it is subscribed again and before it hears
+anything else. One that it reads is delivered with its age, so that connections that came later stay.
+
+An age is measured by the server's clock, and is at most the time for which the worker has not heard: so no connection
+of before the cut is spared, whatever that clock did. Of very many orders, or after very long, the oldest are
+forgotten. Where this worker may have missed one of those, all its clients are sent away, to be authorized again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final
+
+from ...close import CloseCode
+from ...envelope import Kick
+from ...errors import shown
+from ...names import EVERYONE_NAME
+from ..base import Receiver
+from .channel import Keys, Order, unpack_order
+from .commands import ORDERS_KEPT_S
+from .link import Link
+
+logger = logging.getLogger("hubbub")
+
+_AT_ONCE: Final = 500
+
+
+class Orders:
+    """The orders to all workers, as one of them gets them.
+
+    Args:
+        keys: How the keys are called.
+        receiver: Who obeys.
+    """
+
+    def __init__(self, keys: Keys, receiver: Receiver) -> None:
+        self._keys = keys
+        self._receiver = receiver
+        self._known: int | None = None  # the time up to which all are known, at Redis
+        self._newest = 0  # that of the newest that was heard
+        self._hears = False  # whether those after it are heard
+        self._known_at = asyncio.get_running_loop().time()  # a time by which no later one was given, on this clock
+
+    def came(self, order: Order) -> None:
+        """Takes an order that was heard."""
+        self._newest = max(self._newest, order.at)
+        self._receiver.deliver(order.room, order.kick)
+
+    def works(self) -> None:
+        """The subscription has brought what was published a moment ago, and with it all before that."""
+        if self._hears:
+            self._known_at = asyncio.get_running_loop().time()
+
+    def cut(self) -> None:
+        """The subscription was lost."""
+        if self._hears:
+            self._known, self._hears = self._up_to(), False
+
+    async def catch_up(self, link: Link, *, subscribed: bool) -> None:
+        """Delivers what was ordered since the subscription was lost.
+
+        Args:
+            link: What is read over.
+            subscribed: Whether later orders are heard already, over the same connection.
+
+        Raises:
+            BrokerUnavailable: It could not be read.
+        """
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
+        seconds, micros = await link.call("TIME")
+        clock_ms = int(seconds) * 1000 + int(micros) // 1000
+        read_at, away_s = loop.time(), loop.time() - self._known_at
+        after = clock_ms - int(away_s * 1000) if self._known is None else self._up_to()
+        newest = after
+        while True:
+            found: Any = await link.call(
+                "ZRANGEBYSCORE", self._keys.orders, f"({newest}", "+inf", "WITHSCORES", "LIMIT", 0, _AT_ONCE
+            )
+            for packed, score in found:
+                newest = int(score)
+                self._deliver(packed, min(max(0.0, (clock_ms - newest) / 1000), away_s) + loop.time() - read_at)
+            if len(found) < _AT_ONCE:
+                break
+        if int(await link.call("GET", self._keys.forgotten) or 0) > after or away_s > ORDERS_KEPT_S:
+            logger.warning(
+                "this worker was cut off from Redis while more was ordered than is kept: its clients are closed, so "
+                "that those who were sent away meanwhile do not stay"
+            )
+            cause = CloseCode.BROKER_UNAVAILABLE
+            self._receiver.deliver(EVERYONE_NAME, Kick(cause.code, cause.reason))
+        self._known, self._known_at = max(newest, self._known or 0), began_at
+        self._hears = self._hears or subscribed
+
+    def _up_to(self) -> int:
+        return max(self._known or 0, self._newest if self._hears else 0)
+
+    def _deliver(self, packed: bytes, age_s: float) -> None:
+        try:
+            order = unpack_order(packed, age_s=age_s)
+        except ValueError as error:
+            logger.warning("an order is not of this version of hubbub: %s", shown(error))
+        else:
+            self._receiver.deliver(order.room, order.kick)

@@ -1,0 +1,255 @@
+"""`disconnect_user` reaches every connection of a user: those still joining, and those on workers that are cut off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Literal
+
+import pytest
+from fastapi import WebSocket
+
+from hubbub import AsyncPublisher, CloseCode, ConnectionManager, Publisher
+from hubbub.brokers.redis.channel import Keys
+from hubbub.envelope import Kick
+from hubbub.names import user_room
+from tests.integration.fleet import Listener, Worker, fleet, listening
+from tests.integration.redis_server import Proxy, RedisServer
+from tests.integration.support import client, closed, eventually, receive, running
+
+pytestmark = pytest.mark.anyio
+
+KEPT, PROMPT = "kept:a", "prompt:a"
+OUT = (4001, "out")
+KEYS = Keys("hubbub")
+
+
+@pytest.fixture(name="proxy")
+def before_redis(own_redis: RedisServer) -> Iterator[Proxy]:
+    with Proxy(own_redis) as proxy:
+        yield proxy
+
+
+@pytest.fixture(name="pair")
+def one_and_the_other(own_redis: RedisServer, proxy: Proxy) -> Iterator[tuple[Worker, Worker]]:
+    """Two workers; the other is behind the proxy."""
+    with fleet(own_redis.url(lease_s=60), own_redis.url(through=proxy, lease_s=60)) as workers:
+        yield workers[0], workers[1]
+
+
+async def send_away(worker: Worker, user: str) -> bool:
+    return await worker.run(worker.manager.disconnect_user(user, *OUT))
+
+
+async def until_away(worker: Worker) -> None:
+    await eventually(lambda: not worker.manager.stats().broker_up)
+
+
+async def is_closed(listener: Listener) -> tuple[int | None, str | None]:
+    await listener.until(lambda: not listener.open)
+    return listener.closed
+
+
+@asynccontextmanager
+async def cut(
+    redis: RedisServer, proxy: Proxy, worker: Worker, what: Literal["all", "subscription"]
+) -> AsyncIterator[None]:
+    """Cuts a worker off; at the end it may come back."""
+    proxy.closed = True
+    if what == "all":
+        proxy.sever()
+    else:
+        redis.cut("pubsub")
+    await until_away(worker)
+    yield
+    proxy.closed = False
+
+
+# Whoever is cut off
+
+
+@pytest.mark.parametrize("what", ["all", "subscription"])
+@pytest.mark.parametrize("by", ["worker", "Publisher", "AsyncPublisher"])
+async def test_a_worker_that_was_cut_off_closes_whom_others_sent_away(
+    own_redis: RedisServer, proxy: Proxy, pair: tuple[Worker, Worker], what: Any, by: str
+) -> None:
+    """Before it delivers anything to them."""
+    one, other = pair
+    async with listening(("ann", other), ("bob", other), rooms=(KEPT,)) as (ann, bob):
+        async with cut(own_redis, proxy, other, what):
+            if by == "worker":
+                had = await send_away(one, "ann")
+            elif by == "Publisher":
+                with Publisher(own_redis.url()) as publisher:
+                    had = await asyncio.to_thread(publisher.disconnect_user, "ann", *OUT)
+            else:
+                async with AsyncPublisher(own_redis.url()) as async_publisher:
+                    had = await async_publisher.disconnect_user("ann", *OUT)
+            assert had is True
+            await one.publish(KEPT, "not for ann")
+            assert ann.open
+        assert await is_closed(ann) == OUT
+        await bob.has(KEPT, "not for ann")
+        assert ann.data[KEPT] == []
+        assert bob.open
+
+
+async def test_whoever_comes_after_an_order_is_not_closed_by_it(
+    own_redis: RedisServer, proxy: Proxy, pair: tuple[Worker, Worker]
+) -> None:
+    """Not on a worker that hears of it later, nor at a second cut."""
+    one, other = pair
+    async with Listener("ann").on(other) as former, AsyncExitStack() as stack:
+        async with cut(own_redis, proxy, other, "subscription"):
+            assert await send_away(one, "ann") is True
+            later = Listener("ann", KEPT)
+            coming = asyncio.ensure_future(stack.enter_async_context(later.on(other)))
+            await eventually(lambda: other.manager.stats().connections == 2)  # and it waits to be in its rooms
+        assert await is_closed(former) == OUT
+        await coming
+        async with cut(own_redis, proxy, other, "all"):
+            await one.publish(KEPT, "meanwhile")
+        await later.has(KEPT, "meanwhile")
+        assert later.open
+
+
+async def test_an_order_that_was_heard_is_not_given_again_after_a_cut(
+    own_redis: RedisServer, proxy: Proxy, pair: tuple[Worker, Worker]
+) -> None:
+    one, other = pair
+    async with Listener("ann").on(other) as former:
+        assert await send_away(one, "ann") is True
+        assert await is_closed(former) == OUT
+    async with Listener("ann", KEPT).on(other) as later:
+        async with cut(own_redis, proxy, other, "all"):
+            await one.publish(KEPT, "meanwhile")
+        await later.has(KEPT, "meanwhile")
+        assert later.open
+
+
+async def test_a_user_who_was_sent_away_is_not_said_to_have_come_back_with_its_worker(
+    own_redis: RedisServer, proxy: Proxy
+) -> None:
+    with fleet(own_redis.url(lease_s=1), own_redis.url(through=proxy, lease_s=1)) as (one, other):
+        async with (
+            Listener("eve", PROMPT).on(one) as eve,
+            listening(("ann", other), ("bob", other), rooms=(PROMPT,)) as (ann, bob),
+        ):
+            await eve.hears("user_joined", "bob")
+            async with cut(own_redis, proxy, other, "all"):
+                await eve.hears("user_left", "ann")
+                await eve.hears("user_left", "bob")
+                assert await send_away(one, "ann") is False
+            assert await is_closed(ann) == OUT
+            await eve.until(lambda: eve.told.count(("user_joined", "bob")) == 2)
+            async with Listener("dan", PROMPT).on(other):
+                await eve.hears("user_joined", "dan")
+            assert eve.told.count(("user_joined", "ann")) == 1
+            assert bob.open
+
+
+async def test_an_order_is_given_once_though_its_answer_is_lost(own_redis: RedisServer, proxy: Proxy) -> None:
+    with fleet(own_redis.url(through=proxy, lease_s=60)) as (worker,):
+        async with Listener("ann").on(worker) as ann:
+            proxy.lose("answers")
+            order = worker.manager._hubbub.broker.order(user_room("ann"), Kick(*OUT))
+            ordering = asyncio.ensure_future(worker.run(order))
+            assert await is_closed(ann) == OUT
+            proxy.sever()
+            await ordering
+        assert own_redis.command("ZCARD", KEYS.orders) == 1
+
+
+async def test_an_order_that_is_none_of_ours_keeps_nobody_from_obeying_the_others(
+    own_redis: RedisServer, proxy: Proxy, pair: tuple[Worker, Worker], caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = pair
+    async with Listener("ann").on(other) as ann:
+        async with cut(own_redis, proxy, other, "all"):
+            own_redis.command("ZADD", KEYS.orders, 10**13, b"?")
+            assert await send_away(one, "ann") is True
+        assert await is_closed(ann) == OUT
+    assert sum("not of this version" in line for line in caplog.messages) == 1
+
+
+async def test_a_worker_that_may_have_missed_what_is_forgotten_has_its_clients_come_again(
+    own_redis: RedisServer,
+    proxy: Proxy,
+    pair: tuple[Worker, Worker],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("hubbub.brokers.redis.commands.MAX_ORDERS", 2)
+    one, other = pair
+    async with listening(("ann", other), ("bob", one)) as (ann, bob):
+        for number in range(3):  # which both hear
+            assert await send_away(one, f"user {number}") is False
+        async with cut(own_redis, proxy, other, "all"):
+            for number in range(2):
+                assert await send_away(one, f"user {number}") is False
+        async with Listener("cyd").on(other) as cyd:
+            assert ann.open, "it has missed nothing"
+            async with cut(own_redis, proxy, other, "all"):
+                for number in range(3):
+                    assert await send_away(one, f"user {number}") is False
+            for listener in (ann, cyd):
+                assert await is_closed(listener) == (1013, CloseCode.BROKER_UNAVAILABLE.reason)
+        assert bob.open
+    assert own_redis.command("ZCARD", KEYS.orders) == 2
+    assert sum("its clients are closed" in line for line in caplog.messages) == 1
+
+
+# Whoever is still joining
+
+
+@pytest.mark.parametrize("by", ["its own worker", "another"])
+async def test_all_who_are_still_joining_are_sent_away(proxy: Proxy, pair: tuple[Worker, Worker], by: str) -> None:
+    one, other = pair
+    proxy.delay_s = 0.2  # so that nobody is in its rooms
+    async with AsyncExitStack() as stack:
+        tabs = [Listener("ann", KEPT) for _ in range(20)]
+        coming = [asyncio.ensure_future(stack.enter_async_context(tab.on(other))) for tab in tabs]
+        await eventually(lambda: other.manager.stats().connections == 20)
+        assert other.manager.rooms == frozenset()
+        had = await send_away(other if by == "its own worker" else one, "ann")
+        assert had is (by == "its own worker")
+        await asyncio.gather(*coming)
+        for tab in tabs:
+            assert await is_closed(tab) == OUT
+            assert tab.id is None
+        proxy.delay_s = 0.0
+        await eventually(lambda: other.empty)
+
+
+async def test_a_user_whose_socket_is_being_accepted_is_sent_away_too() -> None:
+    manager = ConnectionManager()
+    accepting, accept = asyncio.Event(), asyncio.Event()
+
+    async def handler(websocket: WebSocket) -> None:
+        original = websocket.accept
+
+        async def held(*arguments: Any) -> None:
+            accepting.set()
+            await accept.wait()
+            await original(*arguments)
+
+        websocket.__dict__["accept"] = held
+        async with manager.connect(websocket, "ann") as connection:
+            await connection.send("here")
+
+    with running(manager) as live:
+
+        async def ordered() -> bool:
+            await accepting.wait()
+            had = await manager.disconnect_user("ann", *OUT)
+            accept.set()
+            return had
+
+        ordering = asyncio.ensure_future(live.server.acall(ordered()))
+        async with client(live.server, live.at(handler)) as websocket:
+            assert await closed(websocket) == OUT
+        assert await ordering is True
+        await live.nothing_left()
+        async with client(live.server, live.at(handler)) as websocket:
+            assert await receive(websocket) == "here"

@@ -9,11 +9,12 @@ from typing import Final, TypeGuard
 from .close import is_sendable
 from .codec import dumps, loads
 from .errors import InvalidArgument, shown
-from .names import RoomName, room_name
+from .names import RoomName, UserId, is_connection_id, is_name, room_name, user_name, user_room
 from .positions import Position, as_position, is_place, since_for
 from .presence import Info
 
 MAX_KEY_BYTES: Final = 65_534
+EXCLUDABLE: Final = "a Connection, a WebSocket, a connection's id, or several of them; users by exclude_users="
 _FAR_FUTURE_S = 1e12
 
 
@@ -63,6 +64,24 @@ def is_text(value: object) -> TypeGuard[str]:
         return isinstance(value, str) and bool(value.isascii() or value.encode())
     except UnicodeEncodeError:
         return False
+
+
+def connection_id(item: str) -> str:
+    """The id of a connection that a publish leaves out."""
+    if not is_connection_id(item):
+        raise InvalidArgument("exclude", f"{shown(item)} is not the id of a connection", EXCLUDABLE)
+    return item
+
+
+def excluded_users(users: UserId | Iterable[UserId] | None) -> frozenset[str]:
+    """The users whom a publish leaves out, as names that no connection's id is like: those of their own rooms."""
+    if users is None:
+        return frozenset()
+    if is_name(users):
+        users = (users,)
+    elif isinstance(users, bytes) or not isinstance(users, Iterable):
+        raise InvalidArgument("exclude_users", f"got {shown(users)}", "a user id, or several of them")
+    return frozenset(user_room(user_name(user, "exclude_users")) for user in users)
 
 
 def message_key(key: object) -> str | None:

@@ -43,7 +43,7 @@ from .paths import Paths
 from .positions import Joined, Position, since_for
 from .presence import Info
 from .redaction import HandshakeFilter
-from .registrar import NOBODY, Exclude, Registrar, wire_of
+from .registrar import NOBODY, Exclude, ExcludeUsers, Registrar, wire_of
 from .stats import Counters, Stats
 from .tasks import Tasks
 from .timers import Timers
@@ -355,11 +355,18 @@ class Engine:
     # Publishing
 
     def addressed(
-        self, message: Message, room: RoomName | Everyone, exclude: Exclude = None, key: str | None = None
+        self,
+        message: Message,
+        room: RoomName | Everyone,
+        exclude: Exclude,
+        exclude_users: ExcludeUsers,
+        key: str | None = None,
     ) -> tuple[str, Envelope]:
         """A broadcast's channel, and what goes there."""
         name = channel_of(room)
         excluded = NOBODY if exclude is None else self.registrar.ids(exclude)
+        if exclude_users is not None:
+            excluded |= arguments.excluded_users(exclude_users)
         key = None if key is None else arguments.message_key(key)
         return name, Envelope(encode(message), excluded, key)
 

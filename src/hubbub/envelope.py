@@ -15,7 +15,7 @@ class Envelope(NamedTuple):
 
     Attributes:
         payload: The encoded message.
-        exclude: Ids of the connections that are not to get it.
+        exclude: Ids of the connections that are not to get it, and the own rooms of users none of whose may.
         key: What ``overflow="latest"`` replaces by.
         position: Its place in the room's stream; None in a room without positions, and for announcements.
     """

@@ -40,7 +40,7 @@ from .paths import Paths
 from .positions import Joined, Position, since_for
 from .presence import Info, Member
 from .read_only import read_only
-from .registrar import Exclude
+from .registrar import Exclude, ExcludeUsers
 from .stats import Stats
 from .threads import FromThread
 
@@ -328,6 +328,7 @@ class ConnectionManager:
         *,
         room: RoomName | Everyone = EVERYONE,
         exclude: Exclude = None,
+        exclude_users: ExcludeUsers = None,
         key: str | None = None,
     ) -> Position | None:
         """Publishes a message to everyone, or to a room.
@@ -337,7 +338,9 @@ class ConnectionManager:
         Args:
             message: str, bytes, or what goes to JSON.
             room: The room; an explicit None raises, since a missing room must not reach everybody.
-            exclude: Connections, WebSockets or connection ids that are not to get it.
+            exclude: Connections, WebSockets or connection ids that are not to get it. An id is a `Connection.id` of any
+                worker, also a former one of a client that came back; a user's id raises.
+            exclude_users: A user id, or several: none of their connections gets it, on any worker, now or by recovery.
             key: What ``overflow="latest"`` replaces by.
 
         Returns:
@@ -349,11 +352,13 @@ class ConnectionManager:
             NotRunning: The manager is not running.
             BrokerUnavailable: The broker can't be reached in time; the message may have been published.
         """
-        return await self._hubbub.publish(*self._hubbub.addressed(message, room, exclude, key))
+        return await self._hubbub.publish(*self._hubbub.addressed(message, room, exclude, exclude_users, key))
 
-    async def broadcast_to_room(self, room: RoomName, message: Message, *, exclude: Exclude = None) -> Position | None:
+    async def broadcast_to_room(
+        self, room: RoomName, message: Message, *, exclude: Exclude = None, exclude_users: ExcludeUsers = None
+    ) -> Position | None:
         """`broadcast` to a room, in the order that people know."""
-        return await self._hubbub.publish(*self._hubbub.addressed(message, room, exclude))
+        return await self._hubbub.publish(*self._hubbub.addressed(message, room, exclude, exclude_users))
 
     async def send_to_user(self, user_id: UserId, message: Message) -> bool:
         """Sends a message to every connection of a user, on every worker.

@@ -5,6 +5,7 @@ Everything that a message can go to is a room. Names that start with ``$`` are o
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final, Literal, NoReturn, TypeAlias, TypeGuard
 from uuid import UUID
 
@@ -54,6 +55,7 @@ EVERYONE: Final = Everyone()
 EVERYONE_NAME: Final[Literal["$everyone"]] = "$everyone"
 USER_LABEL: Final[Literal["$user"]] = "$user"
 _USER_PREFIX = "$user:"
+_CONNECTION_ID: Final = re.compile(r"[A-Za-z0-9_-]{22}")
 _OF_A_DICT: Final = frozenset(
     "get items keys values pop popitem setdefault update append add remove discard clear".split()  # noqa: SIM905
 )
@@ -108,6 +110,11 @@ def user_of(name: str) -> str | None:
 
 def is_user_room(name: str) -> bool:
     return name.startswith(_USER_PREFIX)
+
+
+def is_connection_id(text: str) -> bool:
+    """Whether a text has the form of the ids that connections have."""
+    return _CONNECTION_ID.fullmatch(text) is not None
 
 
 def label(name: str) -> str:

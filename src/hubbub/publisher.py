@@ -64,11 +64,17 @@ class _Publishing:
         )
 
     @staticmethod
-    def _envelope(message: Message, exclude: str | Iterable[str] | None, key: str | None) -> Envelope:
+    def _envelope(
+        message: Message,
+        exclude: str | Iterable[str] | None = None,
+        exclude_users: UserId | Iterable[UserId] | None = None,
+        key: str | None = None,
+    ) -> Envelope:
         ids = (exclude,) if isinstance(exclude, str) else tuple(exclude or ())
-        if not all(map(arguments.is_text, ids)):
-            raise InvalidArgument("exclude", f"got {shown(exclude)}", "connection ids")
-        return Envelope(encode(message), frozenset(ids), arguments.message_key(key))
+        if not all(isinstance(each, str) for each in ids):
+            raise InvalidArgument("exclude", f"got {shown(exclude)}", "ids of connections; users by exclude_users=")
+        excluded = frozenset(map(arguments.connection_id, ids)) | arguments.excluded_users(exclude_users)
+        return Envelope(encode(message), excluded, arguments.message_key(key))
 
     @staticmethod
     def _kick(code: int, reason: str) -> Kick:
@@ -101,6 +107,7 @@ class Publisher(_Publishing):
         *,
         room: RoomName | Everyone = EVERYONE,
         exclude: str | Iterable[str] | None = None,
+        exclude_users: UserId | Iterable[UserId] | None = None,
         key: str | None = None,
     ) -> Position | None:
         """Publishes a message to everyone, or to a room.
@@ -109,6 +116,7 @@ class Publisher(_Publishing):
             message: str, bytes, or what goes to JSON.
             room: The room; an explicit None raises.
             exclude: Ids of connections that are not to get it.
+            exclude_users: A user, or several, none of whose connections are to get it.
             key: What ``overflow="latest"`` replaces by.
 
         Returns:
@@ -118,12 +126,12 @@ class Publisher(_Publishing):
             InvalidArgument: An argument is not acceptable.
             BrokerUnavailable: Redis can't be reached in time; the message may have been published.
         """
-        return self._publish(channel_of(room), self._envelope(message, exclude, key))
+        return self._publish(channel_of(room), self._envelope(message, exclude, exclude_users, key))
 
     def send_to_user(self, user_id: UserId, message: Message) -> bool:
         """Sends a message to every connection of a user. Whether there is one anywhere."""
         user = user_name(user_id)
-        self._publish(user_room(user), self._envelope(message, None, None))
+        self._publish(user_room(user), self._envelope(message))
         return self._connected(user)
 
     def is_online(self, user_id: UserId) -> bool:
@@ -204,15 +212,16 @@ class AsyncPublisher(_Publishing):
         *,
         room: RoomName | Everyone = EVERYONE,
         exclude: str | Iterable[str] | None = None,
+        exclude_users: UserId | Iterable[UserId] | None = None,
         key: str | None = None,
     ) -> Position | None:
         """As `Publisher.broadcast`."""
-        return await self._publish(channel_of(room), self._envelope(message, exclude, key))
+        return await self._publish(channel_of(room), self._envelope(message, exclude, exclude_users, key))
 
     async def send_to_user(self, user_id: UserId, message: Message) -> bool:
         """As `Publisher.send_to_user`."""
         user = user_name(user_id)
-        await self._publish(user_room(user), self._envelope(message, None, None))
+        await self._publish(user_room(user), self._envelope(message))
         return await self._connected(user)
 
     async def is_online(self, user_id: UserId) -> bool:

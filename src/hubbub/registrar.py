@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from .arguments import is_text
+from .arguments import EXCLUDABLE, connection_id
 from .close import CloseCode
 from .connection import Connection
 from .errors import InvalidArgument, shown
+from .names import UserId
 from .registry import Registry
 from .transports import Transport
 from .wire import Closed, Wire
@@ -35,9 +36,10 @@ _PARTS = 31  # so that a look at very many connections does not keep the loop; a
 Exclude = Connection | WebSocket | str | Iterable[Connection | WebSocket | str] | None
 """Whom a broadcast leaves out: connections, WebSockets or connection ids, one or several."""
 
-NOBODY: Final[frozenset[str]] = frozenset()
+ExcludeUsers = UserId | Iterable[UserId] | None
+"""The users whom a broadcast leaves out: ids, one or several."""
 
-_EXCLUDABLE = "a Connection, a WebSocket, a connection's id, or several of them"
+NOBODY: Final[frozenset[str]] = frozenset()
 
 
 class Arrival:
@@ -124,16 +126,24 @@ class Registrar:
         if isinstance(exclude, (str, Connection, WebSocket)):
             exclude = (exclude,)
         elif not isinstance(exclude, Iterable):
-            raise InvalidArgument("exclude", f"got {shown(exclude)}", _EXCLUDABLE)
+            raise InvalidArgument("exclude", f"got {shown(exclude)}", EXCLUDABLE)
         ids: set[str] = set()
         for item in exclude:
-            if not (is_text(item) or isinstance(item, (Connection, WebSocket))):
-                raise InvalidArgument("exclude", f"got {shown(item)}", _EXCLUDABLE)
             if isinstance(item, WebSocket):
                 ids.update(_ids_of(item))
+            elif isinstance(item, Connection):
+                ids.add(item.id)
+            elif isinstance(item, str):
+                ids.add(self._connection_id(item))
             else:
-                ids.add(item if isinstance(item, str) else item.id)
+                raise InvalidArgument("exclude", f"got {shown(item)}", EXCLUDABLE)
         return frozenset(ids)
+
+    def _connection_id(self, item: str) -> str:
+        """A connection's id, of here or elsewhere, now or formerly; a user's may look like one."""
+        if self.registry.count_of_user(item):
+            raise InvalidArgument("exclude", f"{shown(item)} is a user", EXCLUDABLE)
+        return connection_id(item)
 
     async def check_limits(self, wire: Wire, user: str | None, rooms: Sequence[str], expires_at: float | None) -> None:
         """Refuses who would be one too many.

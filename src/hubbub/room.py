@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .envelope import Envelope
-from .names import label
+from .names import label, user_of, user_room
 from .options import Overflow, RoomOptions
 from .outbox import Lane
 from .pace import Patience
@@ -47,6 +47,9 @@ class RoomMember(Protocol):
     def id(self) -> str: ...
 
     @property
+    def user_id(self) -> str | None: ...
+
+    @property
     def continues(self) -> frozenset[str]:
         """The ids of the connections before it, by which a publish may exclude it too."""
 
@@ -60,7 +63,7 @@ class Outgoing(NamedTuple):
     Attributes:
         data: Its frame.
         key: What ``overflow="latest"`` replaces by.
-        exclude: Connection ids that do not get it.
+        exclude: Ids of connections, and own rooms of users, that do not get it.
         instead: The frame that those get; None for nothing.
     """
 
@@ -71,10 +74,15 @@ class Outgoing(NamedTuple):
 
     def frame_for(self, member: RoomMember) -> bytes | None:
         """The frame that a member is to get."""
-        exclude = self.exclude
-        if exclude and (member.id in exclude or not exclude.isdisjoint(member.continues)):
-            return self.instead
-        return self.data
+        return self.instead if self.exclude and self._excludes(member) else self.data
+
+    def _excludes(self, member: RoomMember) -> bool:
+        exclude, user = self.exclude, member.user_id
+        return (
+            member.id in exclude
+            or not exclude.isdisjoint(member.continues)
+            or (user is not None and user_room(user) in exclude)
+        )
 
 
 class Membership:
@@ -122,12 +130,22 @@ _TAKEN = _Taken()
 class Roster:
     """The members of a room at some time, as a fan-out needs them: what it writes to, side by side."""
 
-    __slots__ = ("_places", "members", "targets")
+    __slots__ = ("_ids", "_places", "members", "targets")
 
     def __init__(self, members: Iterable[RoomMember]) -> None:
         self.members = list(members)
         self.targets: list[Target] = [member.writer.transport for member in self.members]
         self._places: dict[str, int] | None = None
+        self._ids: dict[str, list[str]] | None = None
+
+    def ids_of(self, user: str) -> Sequence[str]:
+        """The connection ids of a user's members."""
+        if self._ids is None:
+            self._ids = {}
+            for member in self.members:
+                if member.user_id is not None:
+                    self._ids.setdefault(member.user_id, []).append(member.id)
+        return self._ids.get(user, ())
 
     def place(self, name: str) -> int | None:
         """Where a member is, by its connection id."""
@@ -269,7 +287,9 @@ class Room:
             return flight, []
         apart, self.ahead = self.ahead, {}
         for name in excluded:
-            for each in (name, *self.aliases.get(name, ())):
+            user = user_of(name)
+            also = self.aliases.get(name, ()) if user is None else self.roster.ids_of(user)
+            for each in (name, *also):
                 apart.setdefault(each, 0)
         members = [(flight.take(name), since) for name, since in apart.items()]
         return flight, [(member, batch[since:]) for member, since in members if member is not None]

@@ -21,7 +21,7 @@ from websockets.asyncio.client import ClientConnection
 
 from hubbub import Connection, ConnectionManager, InvalidArgument, Limits, NotSupported, Position, RoomOptions
 from hubbub.testing import record
-from tests.integration.support import Live, client, closed, eventually, receive, running
+from tests.integration.support import Live, client, closed, eventually, receive, receive_until, running
 
 pytestmark = pytest.mark.anyio
 
@@ -407,3 +407,51 @@ async def test_a_socket_that_is_not_connected_is_told_to_be(live: Live) -> None:
         with pytest.raises(InvalidArgument, match=r"^room: "):
             await live.server.acall(manager.leave(socket, ""))
     gone.clear()
+
+
+# Who is left out
+
+
+async def test_excluded_users_are_left_out_with_all_their_connections(live: Live) -> None:
+    manager, call = live.manager, live.server.acall
+    async with connected(live, "7", "7", "bob", None, room="lobby") as (one, two, bob, nobody):
+        await call(manager.broadcast("not for 7", exclude_users=7))
+        await call(manager.broadcast("nor this", room="lobby", exclude_users=iter(["7", "eve"])))
+        await call(manager.broadcast_to_room("lobby", "only for nobody", exclude_users=[7, "bob"]))
+        bob_s = manager.connections(user="bob")[0].id
+        await call(manager.broadcast("for neither", room="lobby", exclude=bob_s, exclude_users="7"))
+        await asyncio.to_thread(manager.from_thread.broadcast, "from a thread", exclude_users="7")
+        await call(manager.broadcast("end", exclude_users=()))
+
+        def hears(client: ClientConnection) -> Any:
+            return receive_until(client, lambda message: message == "end")
+
+        assert [await hears(each) for each in (one, two)] == [["end"], ["end"]]
+        assert await hears(bob) == ["not for 7", "nor this", "from a thread", "end"]
+        heard = ["not for 7", "nor this", "only for nobody", "for neither", "from a thread", "end"]
+        assert await hears(nobody) == heard
+
+
+async def test_an_excluded_user_recovers_without_what_it_was_excluded_from(live: Live) -> None:
+    manager, call = live.manager, live.server.acall
+    start = await call(manager.broadcast("before", room="kept"))
+    assert start is not None
+    await call(manager.broadcast("not for ann", room="kept", exclude_users="ann"))
+    await call(manager.broadcast("for all", room="kept"))
+
+    async def handler(websocket: WebSocket) -> None:
+        async with manager.connect(websocket, websocket.query_params["user"], room="kept", since=start) as connection:
+            await connection.send("end")
+
+    path = live.at(handler)
+    for user, missed in (("ann", ["for all"]), ("bob", ["not for ann", "for all"])):
+        async with client(live.server, f"{path}?user={user}") as one:
+            assert await receive_until(one, lambda message: message == "end") == [*missed, "end"]
+
+
+async def test_a_user_s_id_that_looks_like_a_connection_s_is_known(live: Live) -> None:
+    user = "abcdefghijklmnopqrst_-"
+    await live.server.acall(live.manager.broadcast("nobody has this id", exclude=user))
+    async with connected(live, user):
+        with pytest.raises(InvalidArgument, match=r"^exclude: .* is a user; .*exclude_users="):
+            await live.server.acall(live.manager.broadcast("not for them", exclude=[user]))

@@ -98,8 +98,9 @@ async def test_users_are_reached_asked_for_and_sent_away(site: Site) -> None:
             assert await receive(ann) == {"for": "ann"}
             assert await asyncio.to_thread(publisher.is_online, "ann")
             await asyncio.to_thread(publisher.broadcast, "all but bob", room="lobby", exclude=ids[1])
+            await asyncio.to_thread(publisher.broadcast, "nor this", room="lobby", exclude_users=["bob", 7])
             await asyncio.to_thread(publisher.broadcast, "all")
-            assert [await receive(ann), await receive(ann)] == ["all but bob", "all"]
+            assert [await receive(ann) for _ in range(3)] == ["all but bob", "nor this", "all"]
             assert await receive(bob) == "all"
             assert await asyncio.to_thread(publisher.disconnect_user, "ann", 4001, "out")
             assert await closed(ann) == (4001, "out")
@@ -276,6 +277,10 @@ async def test_what_is_wrong_is_said(redis: RedisServer) -> None:
             publisher.broadcast("hello", room=None)  # type: ignore[arg-type]
         with pytest.raises(InvalidArgument, match="exclude"):
             publisher.broadcast("hello", exclude=[1])  # type: ignore[list-item]
+        with pytest.raises(InvalidArgument, match=r"exclude: 'ann' is not the id of a connection.*exclude_users="):
+            publisher.broadcast("hello", exclude="ann")
+        with pytest.raises(InvalidArgument, match="exclude_users"):
+            publisher.broadcast("hello", exclude_users=1.5)  # type: ignore[arg-type]
     with (
         Publisher("redis://127.0.0.1:1", timeout_s=0.2) as publisher,
         pytest.raises(BrokerUnavailable, match=r"can't be reached \(waited 0\.2 s\)"),

@@ -19,6 +19,8 @@ from hubbub.testing import Push, Pushed, record
 pytestmark = pytest.mark.anyio
 
 manager = ConnectionManager(rooms={"kept": RoomOptions(history=10)})
+SOMEBODY = "abcdefghijklmnopqrst_-"
+
 app = FastAPI()
 manager.install(app)
 
@@ -49,7 +51,7 @@ async def in_the_background(tasks: BackgroundTasks) -> None:
 
 @app.post("/many")
 async def many() -> None:
-    await manager.broadcast(Like(1), room="lobby", key="1", exclude="somebody")
+    await manager.broadcast(Like(1), room="lobby", key="1", exclude=SOMEBODY, exclude_users=[7, "ann"])
     await manager.broadcast_to_room("lobby", Comment(text="hm"))
     await manager.broadcast(b"\x00", room="kept")
     await manager.broadcast("all")
@@ -89,7 +91,7 @@ def test_messages_are_recorded_as_clients_would_see_them(client: TestClient) -> 
     assert pushed.to_room("kept") == [b"\x00"]
     assert pushed.to_everyone() == ["all"]
     assert len(pushed) == 4
-    assert Push("lobby", {"post": 1}, frozenset({"somebody"}), "1") in pushed
+    assert Push("lobby", {"post": 1}, frozenset({SOMEBODY}), "1", frozenset({"7", "ann"})) in pushed
     assert "lobby: {'post': 1}" in repr(pushed)
 
 

@@ -73,6 +73,18 @@ async def test_a_handler_publishes_to_members_on_other_workers(workers: list[Wor
             assert listener.data[room] == [0, 1, 2]
 
 
+async def test_an_excluded_user_does_not_get_it_on_whatever_worker(workers: list[Worker], room: str) -> None:
+    ann, bob = "a\0nn ü", "bob"
+    async with listening((ann, workers[0]), (ann, workers[1]), (bob, workers[2]), rooms=(room,)) as listeners:
+        await workers[0].publish(room, "not for ann", exclude_users=ann)
+        await workers[1].publish(room, "for neither", exclude_users=[ann, bob])
+        await workers[2].publish(room, "end")
+        for listener in listeners:
+            await listener.has(room, "end")
+            assert listener.faults == []
+        assert [listener.data[room] for listener in listeners] == [["end"], ["end"], ["not for ann", "end"]]
+
+
 async def test_who_is_excluded_does_not_get_it_on_whatever_worker(workers: list[Worker], room: str) -> None:
     async with listening(*same_as(*workers), rooms=(room,)) as (one, two, three):
         await workers[0].publish(room, "not for two", exclude=two.id)

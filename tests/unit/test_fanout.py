@@ -24,6 +24,7 @@ class Member:
 
     def __init__(self, name: str, *, slow: bool = False) -> None:
         self.id = name
+        self.user_id: str | None = None
         self.continues: frozenset[str] = frozenset()
         self.slow = slow
         self.written: list[bytes] = []
@@ -331,6 +332,25 @@ def test_who_continues_a_connection_is_excluded_as_that(loop: FakeLoop, fanout: 
         fanout.add(room, out(b"-"))
     loop.turn()
     assert (ann.got, bob.got) == (b"--", b"1-2-")
+
+
+def test_all_members_of_an_excluded_user_are_excluded(loop: FakeLoop, fanout: Fanout) -> None:
+    ann, second, bob, _ = members = [Member(name) for name in ("ann", "second", "bob", "nobody")]
+    ann.user_id = second.user_id = "ann"
+    bob.user_id = "bob"
+    room = room_of(*members)
+    for data in (b"1", b"2"):  # alone, and among others
+        fanout.add(room, out(data, "$user:ann", "$user:elsewhere"))
+        loop.turn()
+        fanout.add(room, out(b"-"))
+    loop.turn()
+    room.remove(bob)
+    late = Member("late")
+    late.user_id = "ann"
+    room.add(late)
+    fanout.add(room, out(b"3", "$user:ann", "$user:bob"))
+    loop.turn()
+    assert [each.got for each in (*members, late)] == [b"--", b"--", b"1-2-", b"1-2-3", b""]
 
 
 def test_where_nothing_may_be_lost_all_slow_members_hold_the_same_batch(loop: FakeLoop, fanout: Fanout) -> None:

@@ -25,7 +25,7 @@ from hubbub.brokers.redis.channel import (
 from hubbub.codec import Kind, Payload
 from hubbub.envelope import Envelope, Kick, Reset
 
-IDS = st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=30)
+IDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
 ENVELOPES = st.builds(
     Envelope,
     st.builds(Payload, st.sampled_from(Kind), st.binary(max_size=300)),

@@ -39,8 +39,9 @@ HELLO = encode("hello")
 class Member:
     """A connection, as far as a room sees it."""
 
-    def __init__(self, name: str, *continues: str) -> None:
+    def __init__(self, name: str, *continues: str, user: str | None = None) -> None:
         self.id = name
+        self.user_id = user
         self.continues = frozenset(continues)
         self.writer: Any = None
 
@@ -82,6 +83,9 @@ def test_who_is_excluded_gets_the_position_where_there_are_positions_and_else_no
         assert outgoing.frame_for(Member("a")) == instead
         assert outgoing.frame_for(Member("b")) == outgoing.data
         assert outgoing.frame_for(Member("c", "a")) == instead, "a connection is excluded as those it continues"
+        for_users = outgoing._replace(exclude=frozenset({"$user:ann"}))
+        assert for_users.frame_for(Member("a", user="ann")) == instead
+        assert for_users.frame_for(Member("a", user="bob")) == for_users.frame_for(Member("ann")) == outgoing.data
 
 
 # Who is in it

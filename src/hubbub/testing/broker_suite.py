@@ -204,6 +204,7 @@ class BrokerSuite:
             Envelope(encode(b"")),
             Envelope(encode(bytes(range(256)))),
             Envelope(encode({"a": [1, None, "ü"]}), frozenset({"one", "two"}), "a key"),
+            Envelope(encode("not for all"), frozenset({"$user:ü", "$user:\0", "$user: "})),
             Envelope(encode(b"x" * 300_000), key=""),
         ]
         for channel in (PLAIN, KEPT):

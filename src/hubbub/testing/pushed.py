@@ -19,7 +19,7 @@ from ..codec import decode
 from ..envelope import Envelope, Kick, Page
 from ..errors import InvalidArgument, counted, shown
 from ..manager import ConnectionManager
-from ..names import EVERYONE_NAME, RoomName, UserId, room_name, user_name, user_room
+from ..names import EVERYONE_NAME, RoomName, UserId, room_name, user_name, user_of, user_room
 from ..options import RoomTable
 from ..positions import Position
 from ..presence import Info, Member
@@ -34,12 +34,14 @@ class Push:
         message: What the clients would see: str, bytes, or what the JSON says (a dict for a dataclass or a model).
         exclude: Ids of the connections that were left out.
         key: What ``overflow="latest"`` replaces by.
+        exclude_users: Ids of the users that were left out.
     """
 
     room: str
     message: Any
     exclude: frozenset[str] = frozenset()
     key: str | None = None
+    exclude_users: frozenset[str] = frozenset()
 
 
 class Pushed(Collection[Push]):
@@ -105,7 +107,9 @@ class Pushed(Collection[Push]):
             if isinstance(noted, Kick):
                 self._kicks.append((channel, noted))
             else:
-                self._pushes.append(Push(channel, decode(noted.payload), noted.exclude, noted.key))
+                ids = frozenset(name for name in noted.exclude if user_of(name) is None)
+                users = frozenset(user for name in noted.exclude if (user := user_of(name)) is not None)
+                self._pushes.append(Push(channel, decode(noted.payload), ids, noted.key, users))
             self._changed.notify_all()
 
     def _to(self, channel: str) -> list[Any]:

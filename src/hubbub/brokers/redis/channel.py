@@ -3,7 +3,7 @@
 What is published is packed once, by who publishes it, and framed by the workers that get it::
 
     message   "M"  kind (1)  sender (8)  number (8)  key length + 1, 0 for none (2)  excluded length (4)
-              key  excluded connection ids, between NULs  payload
+              key  excluded names, between bytes that UTF-8 has not  payload
     numbered  "P"  epoch (8, ASCII)  offset (8), and the message; the publish script puts this in front
     order     "K"  time (8)  id (8)  close code (2)  room length (2)  room  reason; the script puts in the time
     reset     "R"  epoch (8)  offset (8): the room's numbering begins anew after this
@@ -34,7 +34,7 @@ _GIVEN: Final = Struct(">cQ")
 _CANARY: Final = Struct(">cQ")
 _KINDS: Final = tuple(Kind)
 _NOBODY: Final[frozenset[str]] = frozenset()
-_NUL: Final = "\0"
+_BETWEEN: Final = b"\xff"
 
 
 class Stamp(NamedTuple):
@@ -179,7 +179,7 @@ class Keys:
 def pack(envelope: Envelope, stamp: Stamp) -> bytes:
     """Packs a message."""
     key = b"" if envelope.key is None else envelope.key.encode()
-    excluded = _NUL.join(envelope.exclude).encode() if envelope.exclude else b""
+    excluded = _BETWEEN.join([name.encode() for name in envelope.exclude])
     key_size = 0 if envelope.key is None else len(key) + 1
     kind, data = envelope.payload
     header = _MESSAGE.pack(b"M", kind, stamp.sender, stamp.number, key_size, len(excluded))
@@ -261,7 +261,7 @@ def unpack_message(data: bytes, at: int, position: Position | None) -> Arrival:
         at += key_size - 1
     exclude = _NOBODY
     if excluded_size:
-        exclude = frozenset(data[at : at + excluded_size].decode().split(_NUL))
+        exclude = frozenset([name.decode() for name in data[at : at + excluded_size].split(_BETWEEN)])
         at += excluded_size
     return Arrival(Envelope(Payload(_KINDS[kind], data[at:]), exclude, key, position), Stamp(sender, number))
 

@@ -49,6 +49,20 @@ async def test_trial_leaves_no_task_and_no_line_in_the_log(caplog: pytest.LogCap
     assert not caplog.records
 
 
+class PingsAtOnce(WebSocketsSansIOProtocol):
+    """As where the loop was busy for as long as the interval of the pings."""
+
+    def schedule_ping(self) -> None:
+        if self.ping_interval is not None and self.ping_interval < 1:
+            self.send_keepalive_ping()
+        else:
+            super().schedule_ping()
+
+
+async def test_a_ping_may_come_together_with_the_answer_to_the_handshake() -> None:
+    assert await flaw_in(making(PingsAtOnce)) is None
+
+
 class Halves:
     """A transport that writes the first half of everything now, and the second in the next pass."""
 

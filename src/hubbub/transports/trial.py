@@ -130,6 +130,7 @@ class _Trial:
 
     async def expect(self, opcode: int) -> bytes:
         """The payload of the next frame, when it has come. Every pass of the loop must leave whole frames."""
+        self._take_frames()  # what came with the answer to the handshake
         while not self._frames:
             if self._ended:
                 raise Flaw("it closed without a Close frame")
@@ -173,12 +174,12 @@ class _Trial:
             del self._came[:size]
 
     async def forget_handshake(self) -> None:
-        """Takes the answer to the handshake."""
-        while not self._came.endswith(b"\r\n\r\n"):
+        """Takes the answer to the handshake, and leaves a ping that came with it."""
+        while (end := self._came.find(b"\r\n\r\n")) < 0:
             await asyncio.sleep(0)
             self._read_now()
-        self._came.clear()
-        self._read = 0
+        del self._came[: end + 4]
+        self._read = len(self._came)
 
 
 @asynccontextmanager

@@ -386,12 +386,12 @@ class Proxy:
 
         self._do(lose)
 
-    def hold(self) -> None:
-        """Takes nothing more from Redis for subscribers, as a worker does whose loop is blocked."""
+    def hold(self, what: Literal["messages", "answers"]) -> None:
+        """Takes nothing more from Redis, for subscribers or for the others, as a worker does whose loop is blocked."""
 
         def hold() -> None:
             for pair in self._pairs:
-                if pair.subscribes:
+                if pair.subscribes == (what == "messages"):
                     pair.flowing.clear()
 
         self._do(hold)
@@ -473,11 +473,11 @@ class Proxy:
     ) -> None:
         with suppress(OSError):
             while True:
-                if answers:
-                    await pair.flowing.wait()
                 data = await reader.read(65536)
                 if not data:
                     break
+                if answers:
+                    await pair.flowing.wait()
                 if answers and pair.deaf:
                     continue
                 if not answers and b"SUBSCRIBE" in data.upper():

@@ -17,7 +17,7 @@ from hubbub.options import RoomTable
 from hubbub.testing.broker_suite import Worker as Receiver
 from tests.integration.fleet import Listener, Worker, fleet, listening
 from tests.integration.redis_server import Proxy, RedisServer, fresh_prefix, one_more
-from tests.integration.support import DEADLINE_S, eventually
+from tests.integration.support import DEADLINE_S, eventually, stopwatch
 
 pytestmark = pytest.mark.anyio
 
@@ -99,8 +99,7 @@ async def test_who_stays_away_is_announced_after_the_grace(workers: list[Worker]
     room = f"brief:{name}"
     async with listening(("bob", workers[0]), ("eve", workers[1]), rooms=(room,)) as watchers:
         async with Listener("ann", room).on(workers[2]):
-            pass
-        since = time.monotonic()
+            since = time.monotonic()
         for watcher in watchers:
             await watcher.hears("user_left", "ann")
         assert time.monotonic() - since > 0.1
@@ -125,11 +124,11 @@ async def test_a_killed_worker_is_noticed_within_its_lease_and_its_users_leave_o
         assert await workers[0].present(room) == {"ann": 2, "bob": 1, "cyd": 2, "dan": 1}
         assert redis.mentions(node, prefix)
         doomed.kill()
-        since = time.monotonic()
-        for watcher in watchers:
-            for user in ("cyd", "dan"):
-                await watcher.hears("user_left", user)
-        assert time.monotonic() - since < 3 * lease_s
+        async with stopwatch() as took_s:
+            for watcher in watchers:
+                for user in ("cyd", "dan"):
+                    await watcher.hears("user_left", user)
+            assert took_s() < 3 * lease_s
         await eventually(lambda: redis.mentions(node, prefix) == [])
         assert await workers[1].present(room) == {"ann": 1, "bob": 1}
         assert await workers[0].run(workers[0].manager.is_online("cyd")) is False
@@ -205,19 +204,24 @@ async def test_who_comes_back_elsewhere_when_a_worker_ends_has_not_left_and_the_
     async with (
         one_more(redis, tmp_path, lease_s=2.0) as ((worker,), ending, prefix, node),
         listening(("bob", worker), rooms=(room,)) as (bob,),
+        AsyncExitStack() as stack,
     ):
-        async with listening(("ann", ending), ("cyd", ending), rooms=(room,)):
+        async with listening(("ann", ending), ("cyd", ending), rooms=(room,)) as tabs:
             await bob.hears("user_joined", "cyd")
             since = time.monotonic()
-            await asyncio.to_thread(ending.terminate)
-        async with Listener("ann", room).on(worker):
-            await bob.hears("user_left", "cyd")
-            assert time.monotonic() - since >= 2
-            await eventually(lambda: redis.mentions(node, prefix) == [])
-            assert await worker.present(room) == {"ann": 1, "bob": 1}
-            await everybody_heard([bob], worker, room)
-            assert [told for told in bob.told if told[1] == "ann"] == [("user_joined", "ann")]
-            assert bob.told.count(("user_left", "cyd")) == 1
+            terminated = asyncio.ensure_future(asyncio.to_thread(ending.terminate))
+            for tab in tabs:
+                await tab.until(lambda tab=tab: not tab.open)  # type: ignore[misc]
+            # As a page does: it does not wait until the worker has ended, which may take as long as the grace.
+            await stack.enter_async_context(Listener("ann", room).on(worker))
+        await terminated
+        await bob.hears("user_left", "cyd")
+        assert time.monotonic() - since >= 2
+        await eventually(lambda: redis.mentions(node, prefix) == [])
+        assert await worker.present(room) == {"ann": 1, "bob": 1}
+        await everybody_heard([bob], worker, room)
+        assert [told for told in bob.told if told[1] == "ann"] == [("user_joined", "ann")]
+        assert bob.told.count(("user_left", "cyd")) == 1
 
 
 # What it costs

@@ -84,17 +84,21 @@ async def test_what_is_on_its_way_when_redis_goes_back_does_not_hide_what_it_los
 ) -> None:
     """It is sent again, with what was confirmed when it was said."""
     users = [f"user {number}" for number in range(1000)]
-    async with started(durable_redis.url(lease_s=LEASE_S)) as one:
-        await enter(one, "ann")
-        durable_redis.backup(tmp_path / "backup")
-        entering = asyncio.gather(*(enter(one, user) for user in users))
-        await eventually(lambda: own(one)._heard > 100)
-        durable_redis.kill()
-        assert own(one)._heard < 900, "too late: all is confirmed"
-        durable_redis.restore(tmp_path / "backup")
-        durable_redis.start()
-        await entering
-        await are_present(one, ann=1, **dict.fromkeys(users, 1))
+    with Proxy(durable_redis) as proxy:
+        async with started(durable_redis.url(through=proxy, lease_s=LEASE_S)) as one:
+            await enter(one, "ann")
+            durable_redis.backup(tmp_path / "backup")
+            await asyncio.gather(*(enter(one, user) for user in users[:200]))
+            proxy.lose("answers")
+            entering = asyncio.gather(*(enter(one, user) for user in users[200:]))
+            here = Keys("hubbub").here(TOLD)
+            await eventually(lambda: durable_redis.command("HLEN", here) == 1001)
+            assert 100 < own(one)._heard < 900
+            durable_redis.kill()
+            durable_redis.restore(tmp_path / "backup")
+            durable_redis.start()
+            await entering
+            await are_present(one, ann=1, **dict.fromkeys(users, 1))
 
 
 async def test_who_is_in_grace_when_redis_comes_back_behind_can_still_be_heard_to_leave(
@@ -341,14 +345,15 @@ async def test_a_message_that_was_passed_by_the_next_is_published_after_it(own_r
             await other.publish(KEPT, "before")
             own_redis.command("SCRIPT", "FLUSH")
             refusals = own_redis.errors("NOSCRIPT")
-            proxy.delay_s = 0.1  # so that what is refused is not known yet
+            proxy.hold("answers")  # so that what is refused is not known yet
             first = asyncio.ensure_future(other.publish(KEPT, "first"))
             await eventually(lambda: own_redis.errors("NOSCRIPT") > refusals)
             for script in ALL:
                 own_redis.command("SCRIPT", "LOAD", script.text)
-            second = await other.publish_numbered(KEPT, "second")
-            position = await first
-            proxy.delay_s = 0.0
+            passing = asyncio.ensure_future(other.publish_numbered(KEPT, "second"))
+            await one.until(lambda: len(one.received) == 2)
+            proxy.release()
+            second, position = await passing, await first
             assert position is not None
             assert position.offset == second.offset + 1
             assert await one.messages(KEPT) == ["before", "second", "first"]

@@ -43,6 +43,7 @@ class CloseCode(Enum):
     TOO_MANY_ROOMS = 1008, "too many rooms", False
     ROOM_FULL = 1008, "the room is full", False
     MESSAGE_TOO_BIG = 1009, "message too big", False
+    MESSAGE_TOO_SLOW = 1009, "message not complete in time", True
     INTERNAL_ERROR = 1011, "", True
     SERVICE_RESTART = 1012, "", True
     SLOW_CONSUMER = 1013, "slow consumer", True

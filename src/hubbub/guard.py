@@ -43,13 +43,18 @@ class Guard:
 
     def judge(self, text: str | None, data: bytes | None, now: float) -> Complaint | None:
         """Gives what is wrong with a message; None if nothing is."""
-        limit, rate = self.limits.max_message_bytes, self.limits.max_messages_per_s
+        limit = self.limits.max_message_bytes
         size = len(text) if text is not None else len(data or b"")
         if limit is not None and size * 4 > limit:  # a character has at most 4 bytes
             size = size if text is None else len(text.encode())
             if size > limit:
                 problem = f"a message of {size} bytes; the limit is {limit}"
                 return Complaint("message_too_big", problem, CloseCode.MESSAGE_TOO_BIG)
+        return self.judge_frame(now)
+
+    def judge_frame(self, now: float) -> Complaint | None:
+        """Counts a message, or a frame that is none by itself (a ping, a fragment), and judges the rate."""
+        rate = self.limits.max_messages_per_s
         if rate is None or self._allowance >= 1.0:
             self._allowance -= 1.0
         elif not self._earned(rate, now):

@@ -194,9 +194,11 @@ class Limits:
     """Bounds on what one client, one user and one process may use. None switches a bound off, where that is possible.
 
     Args:
-        max_message_bytes: A message from a client (1 MiB). Over it: an error frame, in the end 1009.
+        max_message_bytes: A message from a client (1 MiB). Over it: an error frame, in the end 1009. Over twice that
+            and 64 KiB: 1009 at once under uvicorn, before it is all there.
         max_messages_per_s: Messages a second from one connection (1,000), of which five seconds' worth can be
-            saved up for a burst. Over it: an error frame, in the end 1008.
+            saved up for a burst. Pings, and the frames that continue a message, count as messages under uvicorn. Over
+            it: an error frame, in the end 1008.
         max_errors: Bad messages (not JSON, wrong kind, too big, too many) before a connection is closed (10).
         max_connections: Connections of this process (50,000). Over it: 1013.
         max_connections_per_user: Connections of one user on this process (100). Over it: 1008.
@@ -206,6 +208,8 @@ class Limits:
         max_rooms_per_connection: Rooms that one connection is in (256). Over it: 1008.
         max_outbox_bytes: What may wait for a slow connection, the server's own write buffer counted in (1 MiB).
         stall_timeout_s: Seconds that an outbox may stand still before its connection is aborted (20).
+        message_timeout_s: Seconds from the beginning of a client's message to its end (60). Over it: 1009. Under
+            uvicorn only: no other server shows the beginning.
         close_timeout_s: Seconds that a closing connection has to take what is written to it (5).
         handler_timeout_s: Seconds that a handler goes on whose client is gone and which does not receive, so that it
             was never told; then it is cancelled (30).
@@ -224,6 +228,7 @@ class Limits:
     max_rooms_per_connection: int | None = 256
     max_outbox_bytes: int = 1024 * 1024
     stall_timeout_s: float = 20.0
+    message_timeout_s: float | None = 60.0
     close_timeout_s: float = 5.0
     handler_timeout_s: float | None = 30.0
     shutdown_timeout_s: float = 3.0

@@ -244,7 +244,7 @@ class Registrar:
     def release(self, wire: Wire) -> None:
         """The handler of a socket ended. Sees to it that a peer that does not read can't hold the socket open."""
         self.unwatch(wire)
-        if not wire.transport.buffered:
+        if not wire.transport.lingers:
             return
         if self._engine.running:
             self._draining[wire.transport] = asyncio.get_running_loop().time() + self._engine.limits.close_timeout_s
@@ -259,11 +259,12 @@ class Registrar:
         for wire in tuple(self._wires[self._turn]):
             wire.check(now)
         for transport, deadline in tuple(self._draining.items()):
-            if not transport.buffered:
+            if not transport.lingers:
                 del self._draining[transport]
             elif now >= deadline:
                 del self._draining[transport]
-                transport.abort()
+                if transport.buffered or transport.deaf:  # else the server waits for the peer's Close, with a bound
+                    transport.abort()
 
 
 def wire_of(websocket: object) -> Wire | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
@@ -101,6 +102,7 @@ class Wire:
     __slots__ = (
         "_aborted",
         "_ahead",
+        "_assembling_at",
         "_closed_by_handler",
         "_closed_here",
         "_closing",
@@ -162,6 +164,8 @@ class Wire:
         self.gone_at: float | None = None
         self.expires_at: float | None = None
         self.transport, self.detour = transport_for(send, self._end_task)
+        self.transport.watch(self._admits_frame)
+        self.transport.bound_inbound(self.limits.max_message_bytes)
         self.writer = Writer(self, self.transport)
         self._ahead: ReadAhead | None = None
         self._receiving = False
@@ -174,6 +178,7 @@ class Wire:
         self._closed_here = False
         self._closed_by_handler = False
         self._closing: asyncio.Task[None] | None = None
+        self._assembling_at: float | None = None
 
     def adopt(self, owner: Owner) -> None:
         """The first manager that connects says which limits hold."""
@@ -182,6 +187,7 @@ class Wire:
             self.owner = owner
             self.limits = self.guard.limits = owner.limits
             self.transport.bound(owner.limits.max_outbox_bytes // 4)  # so that whoever is congested can wait for it
+            self.transport.bound_inbound(owner.limits.max_message_bytes)
 
     # What an auth dependency tells
 
@@ -323,6 +329,8 @@ class Wire:
         if kind == "websocket.receive":
             return self._admit(event)
         if kind == "websocket.disconnect":
+            if self.closed is None and self.transport.outgrown:
+                self._refused_message(CloseCode.MESSAGE_TOO_BIG)
             self.lost()
             if not self._closed_here:
                 self.closed = Closed(event.get("code", 1005), event.get("reason") or "")
@@ -353,6 +361,7 @@ class Wire:
             return False  # what it had sent before it heard: whoever was sent away has no last word
         owner, text = self.owner, event.get("text")
         owner.counters.received += 1
+        self._assembling_at = None
         complaint = self.guard.judge(text, event.get("bytes"), monotonic())
         if complaint is not None:
             self.complain(complaint)
@@ -362,6 +371,19 @@ class Wire:
             return False
         return True
 
+    def _admits_frame(self) -> bool:
+        """Counts a control frame or a fragment, which never gets to the handler."""
+        if self.closed is not None:
+            return False
+        complaint = self.guard.judge_frame(monotonic())
+        if complaint is not None:
+            self.complain(complaint)
+        return complaint is None
+
+    def _refused_message(self, cause: CloseCode) -> None:
+        logger.info("closing a connection on %s: %s", self.where, cause.reason)
+        self.owner.counters.refused[cause.name.lower()] += 1
+
     def complain(self, complaint: Complaint) -> None:
         """Tells the client what is wrong with its message, unless the app wants no frames; closes after too many."""
         if self.closed is not None:
@@ -369,6 +391,10 @@ class Wire:
         code, problem, then = complaint
         self.owner.counters.errors[code] += 1
         logger.debug("refused a message on %s: %s", self.where, problem)
+        if not self.accepted:  # there is no way yet to tell it
+            self.lost()
+            self._abort("it sends too much before it is accepted")
+            return
         if self.owner.client_frames:
             self.writer.write(_control(type="error", code=code, message=problem))
         if self.guard.too_many():
@@ -405,6 +431,7 @@ class Wire:
             self.flush()
         if self.closed is None:
             self._closed_here = True
+            self.transport.hush()
             code, reason = _code(cause) if isinstance(cause, CloseCode) else cause
             self._end(code, reason, discard=discard, grace=grace)
             # A task, for a close that somebody waits for too: who waits may be cancelled, the Close frame may not.
@@ -458,6 +485,11 @@ class Wire:
             elif self.writer.stalled_for(now) >= self.limits.stall_timeout_s:
                 self.lost()
                 self._abort("it does not read")
+            elif self._assembling_for(now) >= (self.limits.message_timeout_s or inf):
+                self._refused_message(CloseCode.MESSAGE_TOO_SLOW)
+                self.close_soon(CloseCode.MESSAGE_TOO_SLOW)
+            else:
+                self.transport.tend()
         elif self.gone_at is not None:
             shutdown = self.transport.restarting or self.closed.code == CloseCode.SERVICE_RESTART.code
             patience_s = self.limits.shutdown_timeout_s if shutdown else self.limits.handler_timeout_s
@@ -465,8 +497,16 @@ class Wire:
             since = self._ignored_at if knows else self.gone_at
             if since is not None and patience_s is not None and now - since >= patience_s:
                 self._end_task()
-            if now - self.gone_at >= self.limits.close_timeout_s and self.transport.buffered:
+            if now - self.gone_at >= self.limits.close_timeout_s and (self.transport.buffered or self.transport.deaf):
                 self._abort("it did not take its close")  # a transport that is closed flushes first: maybe never
+
+    def _assembling_for(self, now: float) -> float:
+        """Seconds since a message began that has not ended. To be asked once a second."""
+        if not self.transport.assembling:
+            self._assembling_at = None
+        elif self._assembling_at is None:
+            self._assembling_at = now
+        return 0.0 if self._assembling_at is None else now - self._assembling_at
 
     def _abort(self, why: str) -> None:
         """Ends a socket whose peer takes nothing."""

@@ -210,16 +210,16 @@ class Writer:
         return max(0, self.transport.buffered - self._own_bytes)
 
     def stalled_for(self, now: float) -> float:
-        """Seconds that what waits has not moved; 0 where nothing waits. To be asked regularly."""
-        queued = self._drain_task is not None or self._outbox
-        if not queued and not self._sending:
+        """Seconds that nothing has moved of what waits, whoever wrote it; 0 where nothing waits. Call it regularly."""
+        buffered = self.transport.buffered
+        seen = buffered, self._sent
+        if not buffered and self._drain_task is None and not self._outbox:
+            self._seen = seen
             return 0.0
-        seen = self.transport.buffered, self._sent
         if seen != self._seen:
             self._seen = seen
             self._moved_at = now
-        # A send of the handler may be large, and only a transport with a buffer shows whether it moves.
-        return now - self._moved_at if queued or self.transport.buffered else 0.0
+        return now - self._moved_at
 
     def _opened_outbox(self) -> Outbox[_Turn]:
         if self._outbox is None:

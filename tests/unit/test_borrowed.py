@@ -42,6 +42,9 @@ DOCUMENTED = {
     "starlette.types": "ASGIApp Lifespan Message Receive Scope Send",
     "starlette.websockets": "WebSocket WebSocketDisconnect WebSocketState",
     "uvicorn": "Config Server",
+    "websockets.exceptions": "PayloadTooBig",
+    "websockets.frames": "Opcode",
+    "websockets.protocol": "State",
     "websockets.server": "ServerProtocol",
 }
 WATCHED = {name.split(".")[0] for name in DOCUMENTED}

@@ -131,7 +131,8 @@ def test_the_limits_are_safe_by_default() -> None:
 
 
 OPTIONAL = ["max_message_bytes", "max_messages_per_s", "max_errors", "max_connections", "max_connections_per_user",
-            "max_connections_per_address", "max_rooms_per_connection", "handler_timeout_s"]  # fmt: skip
+            "max_connections_per_address", "max_rooms_per_connection", "message_timeout_s",
+            "handler_timeout_s"]  # fmt: skip
 REQUIRED = ["max_outbox_bytes", "stall_timeout_s", "close_timeout_s", "shutdown_timeout_s"]
 WHOLE = [name for name in (*OPTIONAL, *REQUIRED) if not name.endswith("_s")]
 FRACTIONAL = [name for name in (*OPTIONAL, *REQUIRED) if name.endswith("_s")]

@@ -63,6 +63,18 @@ class Socket(Transport):
     def bound(self, max_bytes: int) -> None:
         pass
 
+    def watch(self, admit: Callable[[], bool]) -> None:
+        raise NotImplementedError
+
+    def bound_inbound(self, max_bytes: int | None) -> None:
+        raise NotImplementedError
+
+    def tend(self) -> None:
+        raise NotImplementedError
+
+    def hush(self) -> None:
+        raise NotImplementedError
+
     def write(self, data: bytes) -> bool:
         if self.held or self.gone or not self.taking.is_set():
             return False
@@ -634,6 +646,10 @@ def test_it_says_for_how_long_nothing_of_what_waits_has_moved() -> None:
         assert writer.stalled_for(now + 8) == pytest.approx(2)
         socket.taking.set()
         await place.drained()
+        assert writer.stalled_for(now + 9) == pytest.approx(9, abs=0.5), (
+            "what the transport holds waits too, whoever wrote it"
+        )
+        socket.waiting = 0
         assert writer.stalled_for(now + 9) == 0.0
 
     run(main)

@@ -43,6 +43,18 @@ class AsgiTransport(Transport):
     def bound(self, max_bytes: int) -> None:
         pass  # how much is buffered is the server's to say
 
+    def watch(self, admit: Callable[[], bool]) -> None:
+        pass  # the server tells nobody of what it answers by itself
+
+    def bound_inbound(self, max_bytes: int | None) -> None:
+        pass  # how large a message may get is the server's to say
+
+    def tend(self) -> None:
+        pass  # nothing was put off
+
+    def hush(self) -> None:
+        pass  # the server reads what it likes
+
     async def ready(self) -> None:
         pass  # there is no telling
 

@@ -73,5 +73,45 @@ class Transport(ABC):
         return None
 
     @abstractmethod
+    def watch(self, admit: Callable[[], bool]) -> None:
+        """Has each control frame and each fragment of a message counted, where the server lets that be known.
+
+        Args:
+            admit: Called for each. False where it is one too many: the frame has no effect then.
+        """
+
+    @abstractmethod
+    def bound_inbound(self, max_bytes: int | None) -> None:
+        """Sets how large a message may get while it comes in, where the server has a bound. None is its own."""
+
+    @property
+    def assembling(self) -> bool:
+        """Whether a part of a message has come, and the rest is waited for."""
+        return False
+
+    @property
+    def outgrown(self) -> bool:
+        """Whether the server closed it because a message passed `bound_inbound`."""
+        return False
+
+    @abstractmethod
+    def tend(self) -> None:
+        """Does what was put off until the socket takes more. To be called now and then."""
+
+    @abstractmethod
+    def hush(self) -> None:
+        """Reads on for a moment only: the connection is closing, and the peer's Close is all that is wanted."""
+
+    @property
+    def deaf(self) -> bool:
+        """Whether the peer said too much after `hush`, so that its Close is not read any more."""
+        return False
+
+    @property
+    def lingers(self) -> bool:
+        """Whether the socket outlives its handler, and can be ended: it has to be seen to."""
+        return self.buffered > 0
+
+    @abstractmethod
     def abort(self) -> None:
         """Ends the socket at once, without a Close frame. For a peer that does not read."""

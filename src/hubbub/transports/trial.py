@@ -9,6 +9,7 @@ transport and the socket are real. It checks:
 * A message, and a Close, of the app is written in one step: when ``send`` returns, the socket and the transport's
   buffer hold all of it, and that buffer's size is true. So what is written then comes behind it.
 * A pong and a keepalive ping come whole within one pass of the loop: no pass ends inside a frame.
+* A message that has begun is seen to have, and one over the parser's bound is refused before it is all there.
 * A transport that is full clears ``writable``, sets it when it has drained, and sets it when its peer is lost.
 * The Close that answers the peer's, that of a missed pong and that of a shutdown come in the pass in which the
   transport begins to close; nothing comes behind any Close.
@@ -34,6 +35,9 @@ _DEADLINE_S: Final = 5.0
 _PING, _PONG, _CLOSE = 0x9, 0xA, 0x8
 _LARGE: Final = b"x" * 1_000_000
 _HIGH_WATER: Final = 64 * 1024
+_INBOUND: Final = 1024
+_BEGUN: Final = b"\x01\x81\0\0\0\0x"  # the first frame of a text, of one byte
+_TOO_LARGE: Final = b"\x80\xff" + (1 << 40).to_bytes(8) + b"\0\0\0\0"  # the head of the last one
 _HANDSHAKE: Final = (
     b"GET /hubbub-tries-its-direct-path HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -58,7 +62,7 @@ async def flaw_in(make: Make) -> str | None:
     """
     try:
         async with asyncio.timeout(_DEADLINE_S):
-            for attempt in (_messages, _full, _lost, _closed_by_app, _closed_by_peer, _shut_down, _silent):
+            for attempt in (_messages, _full, _lost, _bounded, _closed_by_app, _closed_by_peer, _shut_down, _silent):
                 await attempt(make)
     except Flaw as flaw:
         return str(flaw)
@@ -92,6 +96,8 @@ class _Trial:
         self.send = send
         self.transport = UvicornTransport(protocol, send)
         self.transport.bound(_HIGH_WATER)
+        self.transport.watch(lambda: True)
+        self.transport.bound_inbound(_INBOUND)
         self.written = 0
         self._peer = peer
         self._came = bytearray()
@@ -126,7 +132,10 @@ class _Trial:
     # The peer's end
 
     def say(self, opcode: int, payload: bytes = b"") -> None:
-        self._peer.send(bytes((0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0)) + payload)
+        self.say_raw(bytes((0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0)) + payload)
+
+    def say_raw(self, data: bytes) -> None:
+        self._peer.send(data)
 
     async def expect(self, opcode: int) -> bytes:
         """The payload of the next frame, when it has come. Every pass of the loop must leave whole frames."""
@@ -269,6 +278,20 @@ async def _full(make: Make) -> None:
             raise Flaw("it takes nothing though its buffer has drained")
         if await trial.expect(Opcode.TEXT) != b"again":
             raise Flaw("what was written after a pause did not come")
+
+
+async def _bounded(make: Make) -> None:
+    """A message that has begun is seen to have, and one that is too large is refused before it is all there."""
+    async with _accepted(make) as trial:
+        if trial.transport.assembling:
+            raise Flaw("it says that a message has begun where none has")
+        trial.say_raw(_BEGUN)
+        while not trial.transport.assembling:  # noqa: ASYNC110 - no event: the parser tells nobody
+            await asyncio.sleep(0)
+        trial.say_raw(_TOO_LARGE)
+        await trial.expect_close(1009)
+        if not trial.transport.outgrown:
+            raise Flaw("it does not say that a message was too large")
 
 
 async def _lost(make: Make) -> None:

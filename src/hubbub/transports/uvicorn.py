@@ -26,16 +26,24 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import Final, Protocol
+from collections.abc import Callable
+from math import inf
+from typing import Any, Final, Protocol
 
+from websockets.exceptions import PayloadTooBig
 from websockets.server import ServerProtocol
 
 from ..errors import shown
 from .base import Event, ServerSend, Transport
+from .inbound import SLACK_BYTES, Farewell, Inbound, watched
 
 _HIGH_WATER = 64 * 1024
 _write: Final = os.write
 _TRANSPORTS: Final = {"asyncio.selector_events", "uvloop.loop"}
+
+_PARSER: Final = ServerProtocol()
+_MAX_SIZE: Final = "max_message_size" if hasattr(_PARSER, "max_message_size") else "max_size"  # before websockets 16
+_CURRENT_SIZE: Final = "current_size" if hasattr(_PARSER, "current_size") else "cur_size"
 
 
 class UvicornProtocol(Protocol):
@@ -44,6 +52,7 @@ class UvicornProtocol(Protocol):
     transport: asyncio.Transport
     writable: asyncio.Event
     conn: ServerProtocol
+    read_paused: bool
 
 
 def flaw_in_parts(protocol: object) -> str | None:
@@ -70,16 +79,32 @@ def descriptor_of(transport: asyncio.Transport) -> int | None:
 class UvicornTransport(Transport):
     """Writes to the socket under uvicorn's WebSocket protocol."""
 
-    __slots__ = ("_conn", "_descriptor", "_direct", "_held", "_send", "_transport", "_writable")
+    __slots__ = (
+        "_conn",
+        "_descriptor",
+        "_direct",
+        "_farewell",
+        "_held",
+        "_inbound",
+        "_protocol",
+        "_send",
+        "_server_max",
+        "_transport",
+        "_writable",
+    )
 
     name = "uvicorn"
 
     def __init__(self, protocol: UvicornProtocol, send: ServerSend) -> None:
+        self._protocol = protocol
         self._conn = protocol.conn
         self._transport = protocol.transport
         self._writable = protocol.writable
         self._send = send
         self._held = False
+        self._inbound: Inbound | None = None
+        self._farewell: Farewell | None = None
+        self._server_max: float | None = None
         self._descriptor = descriptor_of(protocol.transport)
         self._direct = self._descriptor  # what may be written to now; None while held
 
@@ -130,6 +155,7 @@ class UvicornTransport(Transport):
         await self._writable.wait()
         if self._ended:
             raise ConnectionResetError("the socket is gone")
+        self.tend()
         self._transport.write(data)
 
     async def send(self, event: Event) -> None:
@@ -152,6 +178,45 @@ class UvicornTransport(Transport):
     def restarting(self) -> bool | None:
         sent = self._conn.close_sent
         return sent is not None and sent.code == 1012
+
+    def watch(self, admit: Callable[[], bool]) -> None:
+        parser: Any = self._conn
+        self._inbound = parser.hubbub = Inbound(self._transport, self._writable, admit)
+        parser.__class__ = watched(type(parser))
+
+    def bound_inbound(self, max_bytes: int | None) -> None:
+        if self._server_max is None:
+            self._server_max = getattr(self._conn, _MAX_SIZE) or inf
+        bound = self._server_max if max_bytes is None else min(2 * max_bytes + SLACK_BYTES, self._server_max)
+        setattr(self._conn, _MAX_SIZE, None if bound == inf else bound)
+
+    @property
+    def assembling(self) -> bool:
+        if self._protocol.read_paused:
+            return False  # what has come waits for the app, and not for the peer
+        return bool(self._conn.reader.buffer) or getattr(self._conn, _CURRENT_SIZE) is not None
+
+    @property
+    def outgrown(self) -> bool:
+        return isinstance(self._conn.parser_exc, PayloadTooBig)
+
+    def tend(self) -> None:
+        if self._inbound is not None:
+            self._inbound.pay()
+
+    def hush(self) -> None:
+        protocol = self._transport.get_protocol()
+        if self._farewell is None and isinstance(protocol, asyncio.Protocol) and not self._transport.is_closing():
+            self._farewell = Farewell(self._transport, protocol)
+            self._transport.set_protocol(self._farewell)
+
+    @property
+    def deaf(self) -> bool:
+        return self._farewell is not None and self._farewell.deaf
+
+    @property
+    def lingers(self) -> bool:
+        return not self._transport.is_closing() or self.buffered > 0
 
     def abort(self) -> None:
         self._transport.abort()

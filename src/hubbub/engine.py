@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import NoReturn
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
@@ -24,7 +25,7 @@ from .envelope import Envelope
 from .errors import BrokerUnavailable, InvalidArgument, WrongLoop, counted, shown
 from .fanout import Fanout
 from .install import not_installed_here, why_not_running
-from .membership import Memberships, RoomIsFull
+from .membership import Memberships, RoomIsFull, TooManyRooms
 from .names import (
     EVERYONE_NAME,
     Everyone,
@@ -95,7 +96,13 @@ class Engine:
         self.timers = Timers()
         self.registrar = Registrar(self, self.timers)
         self.memberships = Memberships(
-            broker, self.fanout, self.tasks, self.timers, options_of, self.registrar.send_away
+            broker,
+            self.fanout,
+            self.tasks,
+            self.timers,
+            options_of,
+            self.registrar.send_away,
+            limits.max_rooms_per_connection,
         )
         self.active = Active(self.registrar)
         self.draining = False
@@ -248,9 +255,10 @@ class Engine:
         else:
             _check_same(known, user, said_of_user)
         try:
-            for name in names:
-                place = places.get(label(name)) if places else None
-                await (self._join if new else self.join)(known, name, place)
+            try:
+                await self.memberships.join_all(known, {name: places.get(label(name)) for name in names})
+            except (RoomIsFull, TooManyRooms) as refusal:
+                await self._refuse_join(known, refusal)
         except BaseException as error:
             if new:
                 self.forget(known, grace=False)
@@ -311,16 +319,14 @@ class Engine:
         """What `Connection.join` does."""
         name = room_name(room)
         place = since_for(since, label(name))
-        limit = self.limits.max_rooms_per_connection
-        if limit is not None and name not in connection.memberships and len(connection.rooms) >= limit:
-            await self.registrar.refuse(connection.wire, CloseCode.TOO_MANY_ROOMS)
-        return await self._join(connection, name, place)
-
-    async def _join(self, connection: Connection, name: str, place: Position | None) -> Joined:
         try:
             return await self.memberships.join(connection, name, place)
-        except RoomIsFull:
-            return await self.registrar.refuse(connection.wire, CloseCode.ROOM_FULL)
+        except (RoomIsFull, TooManyRooms) as refusal:
+            await self._refuse_join(connection, refusal)
+
+    async def _refuse_join(self, connection: Connection, refusal: RoomIsFull | TooManyRooms) -> NoReturn:
+        cause = CloseCode.ROOM_FULL if isinstance(refusal, RoomIsFull) else CloseCode.TOO_MANY_ROOMS
+        await self.registrar.refuse(connection.wire, cause)
 
     async def leave(self, connection: Connection, room: RoomName) -> None:
         """What `Connection.leave` does."""

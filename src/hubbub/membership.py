@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from starlette.websockets import WebSocketDisconnect
 
@@ -32,7 +33,7 @@ from .options import RoomOptions
 from .positions import Joined, Position
 from .replay import Replay
 from .room import CatchUp, Membership, Outgoing, Room
-from .tasks import Tasks
+from .tasks import Tasks, together
 from .timers import Timers
 
 logger = logging.getLogger("hubbub")
@@ -45,8 +46,15 @@ _RETRY_S = 0.5
 _UNNUMBERED: Final = Joined(None, recovered=False)
 
 
+T = TypeVar("T")
+
+
 class RoomIsFull(Exception):
-    """A join would be one too many."""
+    """A join would be one too many for the room."""
+
+
+class TooManyRooms(Exception):
+    """A join would be one too many for the connection."""
 
 
 class Memberships(Receiver):
@@ -59,6 +67,7 @@ class Memberships(Receiver):
         timers: When graces end.
         options_of: Gives the options of a room.
         send_away: Closes the connections of a user, or with None of everybody.
+        max_rooms: Rooms of one connection, at most; those of everybody and of a user not counted.
     """
 
     def __init__(
@@ -69,6 +78,7 @@ class Memberships(Receiver):
         timers: Timers,
         options_of: Callable[[str], RoomOptions],
         send_away: Callable[[str | None, Kick], None],
+        max_rooms: int | None = None,
     ) -> None:
         self._broker = broker
         self._fanout = fanout
@@ -76,6 +86,7 @@ class Memberships(Receiver):
         self._timers = timers
         self._options_of = options_of
         self._send_away = send_away
+        self._max_rooms = max_rooms
         self._rooms: dict[str, Room] = {}
         self._graces: dict[str, dict[Callable[[], None], float]] = {}  # with when their connections began
         self._latest: Room | None = None
@@ -143,24 +154,96 @@ class Memberships(Receiver):
     # Joining
 
     async def join(self, connection: Connection, name: str, since: Position | None) -> Joined:
-        """Puts a connection into a room. Idempotent."""
-        if connection.joining is not None:
-            await self._joined(connection, name)
-        before = connection.memberships.get(name)
-        if before is not None and before.joined is not None:
-            return before.joined
-        room = self._rooms.get(name)
-        if room is not None and room.subscribed and (since is None or not room.options.numbered):
-            joined = self._go_in(connection, room)
-        else:
-            joined = await self._join(connection, name, since)
-        if connection.user_id is not None:
+        """Puts a connection into a room. Idempotent.
+
+        Raises:
+            RoomIsFull: The room is.
+            TooManyRooms: The connection is in as many as it may be, or about to be.
+            WebSocketDisconnect: The client is gone.
+            BrokerUnavailable: The broker can't be asked.
+        """
+        joined, new = await self._become_member(connection, name, since)
+        if new:
             try:
                 await self._enter(connection, name)
             except BaseException:
                 self._leave(connection, name)
                 raise
         return joined
+
+    async def join_all(self, connection: Connection, places: Mapping[str, Position | None]) -> None:
+        """Puts a connection into rooms, in their order. The broker is asked for all at once.
+
+        All or none: where one can't be joined, those that are new are left again.
+
+        Args:
+            connection: The connection.
+            places: The rooms, and where the connection was in each.
+
+        Raises:
+            As `join`.
+        """
+        rooms = [self._room(name) for name in places]
+        new: list[str] = []
+        for room in rooms:
+            room.joining += 1  # so that what is subscribed here stays so until it has a member
+        try:
+            await self._for_all(self._prepare, [(room, places[room.name]) for room in rooms])
+            for name, since in places.items():
+                if (await self._become_member(connection, name, since))[1]:
+                    new.append(name)
+            await self._for_all(partial(self._enter, connection), new)
+        except BaseException:
+            self._leave(connection, *new)
+            raise
+        finally:
+            for room in rooms:
+                room.joining -= 1
+                self._release_soon(room)
+
+    async def _for_all(self, do: Callable[[T], Coroutine[Any, Any, None]], items: Sequence[T]) -> None:
+        """Does something for each, in order; at once, where the broker is elsewhere and an answer takes its time."""
+        if len(items) > 1 and self._broker.distributed:
+            await together(map(do, items))
+        else:
+            for item in items:
+                await do(item)
+
+    async def _prepare(self, asked: tuple[Room, Position | None]) -> None:
+        """Asks the broker for what a join will need."""
+        room, since = asked
+        await self._subscribe(room)
+        if since is not None and room.options.numbered:
+            await self._read(room, since)
+
+    async def _become_member(self, connection: Connection, name: str, since: Position | None) -> tuple[Joined, bool]:
+        """Puts a connection into a room, but for its presence; tells whether it was not in before."""
+        if connection.joining is not None:
+            await self._joined(connection, name)
+        before = connection.memberships.get(name)
+        if before is not None and before.joined is not None:
+            return before.joined, False
+        self._check_count(connection, name)
+        room = self._rooms.get(name)
+        if room is not None and room.subscribed and (since is None or not room.options.numbered):
+            return self._go_in(connection, room), True
+        return await self._join(connection, name, since), True
+
+    def _check_count(self, connection: Connection, name: str) -> None:
+        """Counts the rooms that are being joined too: several joins may be under way."""
+        if self._max_rooms is None or name[0] == "$":
+            return
+        rooms = connection.rooms
+        if connection.joining is not None:
+            rooms = rooms.union(each for each in connection.joining if each[0] != "$")
+        if len(rooms) >= self._max_rooms:
+            raise TooManyRooms(name)
+
+    def _room(self, name: str) -> Room:
+        room = self._rooms.get(name)
+        if room is None:
+            room = self._rooms[name] = Room(name, self._options_of(name))
+        return room
 
     async def _joined(self, connection: Connection, name: str) -> None:
         """Waits until no join of the room is under way."""
@@ -169,9 +252,7 @@ class Memberships(Receiver):
 
     async def _join(self, connection: Connection, name: str, since: Position | None) -> Joined:
         """A join that has to ask the broker."""
-        room = self._rooms.get(name)
-        if room is None:
-            room = self._rooms[name] = Room(name, self._options_of(name))
+        room = self._room(name)
         if connection.joining is None:
             connection.joining = {}
         done = connection.joining[name] = asyncio.get_running_loop().create_future()
@@ -322,12 +403,13 @@ class Memberships(Receiver):
             # Whoever leaves does not wait for a broker that is away.
             await asyncio.wait([leaving], timeout=_PATIENCE_S)
 
-    def _leave(self, connection: Connection, name: str) -> asyncio.Task[None] | None:
-        left = self._take_out(connection, name)
+    def _leave(self, connection: Connection, *names: str) -> asyncio.Task[None] | None:
+        left = [(name, self._take_out(connection, name)) for name in names]
+        present = [name for name, each in left if each is not None and each.grace_s is not None]
         user = connection.user_id
-        if left is None or user is None or left.grace_s is None:
+        if user is None or not present:
             return None
-        return self._tasks.spawn(self._exit(user, connection.id, [name]), "leave")
+        return self._tasks.spawn(self._exit(user, connection.id, present), "leave")
 
     def forget(self, connection: Connection, *, grace: bool) -> None:
         """Takes a connection out of all its rooms: its socket is gone."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
+from typing import Any
 
 logger = logging.getLogger("hubbub")
 
@@ -40,3 +41,16 @@ class Tasks:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("the task %s failed", task.get_name(), exc_info=error)
+
+
+async def together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Runs all at once and, whatever becomes of one, to the end; begins them in order.
+
+    *Cancellation*: cancels all, and waits for them.
+
+    Raises:
+        The first error, in the order of the work.
+    """
+    for result in await asyncio.gather(*work, return_exceptions=True):
+        if result is not None:
+            raise result

@@ -323,11 +323,13 @@ class _Pair:
         subscribes: Whether it is a subscriber's.
         deaf: Whether what Redis says is lost.
         flowing: Whether what Redis says is read.
+        answered: Whether Redis spoke last.
     """
 
     def __init__(self, *writers: asyncio.StreamWriter) -> None:
         self.subscribes = False
         self.deaf = False
+        self.answered = True
         self.flowing = asyncio.Event()
         self.flowing.set()
         self._writers = writers
@@ -351,6 +353,7 @@ class Proxy:
         closed: Whether it takes no connections.
         leads_to: The port of the server that connections made from now on lead to.
         rewrites: What is put in the place of what, in what Redis says.
+        round_trips: How often a worker said something after Redis had answered, over all connections.
     """
 
     def __init__(self, server: RedisServer) -> None:
@@ -359,6 +362,7 @@ class Proxy:
         self.delay_s = 0.0
         self.leads_to = server.port
         self.rewrites: tuple[bytes, bytes] = b"", b""
+        self.round_trips = 0
         self._pairs: set[_Pair] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending = asyncio.Event()
@@ -482,6 +486,8 @@ class Proxy:
                     continue
                 if not answers and b"SUBSCRIBE" in data.upper():
                     pair.subscribes = True
+                self.round_trips += pair.answered and not answers
+                pair.answered = answers
                 if answers and self.rewrites[0]:
                     data = data.replace(*self.rewrites)
                 if self.delay_s:

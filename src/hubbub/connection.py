@@ -21,7 +21,6 @@ from .read_only import read_only
 if TYPE_CHECKING:
     from .fanout import Fanout
     from .room import Membership
-    from .timers import Timer
     from .wire import Wire
 
 
@@ -59,7 +58,6 @@ class Connection:
         "began_at",
         "continues",
         "departure",
-        "expiry",
         "gone_event",
         "joining",
         "memberships",
@@ -88,7 +86,6 @@ class Connection:
         self.memberships: dict[str, Membership] = {}
         self.continues = frozenset(since.connection_ids) if isinstance(since, Resume) else _NOBODY
         self.departure: asyncio.Task[None] | None = None
-        self.expiry: Timer | None = None
         self.gone_event: asyncio.Event | None = None
         self._home = home
         self._open = True
@@ -371,9 +368,6 @@ class Connection:
         if not self._open:
             return False
         self._open = False
-        if self.expiry is not None:
-            self.expiry.cancel()
-            self.expiry = None
         if self in self.wire.connections:
             self.wire.connections.remove(self)
             self.wire.former_ids = (*self.wire.former_ids, self.id)[-MAX_RESUME_IDS:]

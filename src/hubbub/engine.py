@@ -238,6 +238,7 @@ class Engine:
             raise WebSocketDisconnect(*wire.closed)
         if len(wire.owners) > 1:  # else the middleware has asked this manager alone
             await self._check_origin(wire, websocket)
+        wire.end_by(expiry)
         known = self.registrar.connection_of(wire)
         new = known is None
         if known is None:
@@ -246,10 +247,8 @@ class Engine:
                     await websocket.accept(subprotocol, headers)
                 if self.draining:
                     await self.registrar.refuse(wire, CloseCode.SERVICE_RESTART)
-                # The dependency's token is known by now, also where it is the handler that accepted.
-                ends_at = min((at for at in (expiry, wire.expires_at) if at is not None), default=None)
-                await self.registrar.check_limits(wire, user, names, ends_at)
-                known = self.registrar.register(arrival, wire, websocket, said_of_user, since, ends_at)
+                await self.registrar.check_limits(wire, user, names)
+                known = self.registrar.register(arrival, wire, websocket, said_of_user, since)
             own = [] if user is None else [user_room(user)]
             names = [*own, EVERYONE_NAME, *names]  # its own first: it is present once it can be sent to
         else:

@@ -219,8 +219,8 @@ class ConnectionManager:
             since: The position that the client comes back from, or a mapping of room to `Position` (`Resume`).
             subprotocol: What to answer; by default what the auth dependency learnt.
             headers: Of the accept response.
-            expires_at: When to close it (1008, "token expired"): aware or UTC datetime, or seconds since the epoch. By
-                default when the auth dependency's token expires.
+            expires_at: When to close it (1008, "token expired"), within a second: aware or UTC datetime, or seconds
+                since the epoch. The token of an auth dependency ends it too, and of all these times the earliest.
 
         Raises:
             InvalidArgument: An argument is not acceptable; the socket is not accepted yet.

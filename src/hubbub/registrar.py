@@ -1,10 +1,9 @@
-"""Who is let in, and who is gone: the registry with its limits, its expiries and its housekeeping."""
+"""Who is let in, and who is gone: the registry with its limits and its housekeeping."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -145,7 +144,7 @@ class Registrar:
             raise InvalidArgument("exclude", f"{shown(item)} is a user", EXCLUDABLE)
         return connection_id(item)
 
-    async def check_limits(self, wire: Wire, user: str | None, rooms: Sequence[str], expires_at: float | None) -> None:
+    async def check_limits(self, wire: Wire, user: str | None, rooms: Sequence[str]) -> None:
         """Refuses who would be one too many.
 
         Raises:
@@ -162,7 +161,7 @@ class Registrar:
             await self.refuse(wire, CloseCode.TOO_MANY_ADDRESS_CONNECTIONS)
         if _over(limits.max_rooms_per_connection, len(rooms) - 1):
             await self.refuse(wire, CloseCode.TOO_MANY_ROOMS)
-        if expires_at is not None and expires_at <= time.time():
+        if wire.expired:
             await self.refuse(wire, CloseCode.TOKEN_EXPIRED)
 
     async def refuse(self, wire: Wire, cause: CloseCode) -> NoReturn:
@@ -211,7 +210,6 @@ class Registrar:
         websocket: WebSocket,
         info: Info,
         since: object,
-        expires_at: float | None,
     ) -> Connection:
         """Makes the connection of an accepted socket.
 
@@ -229,13 +227,7 @@ class Registrar:
         wire.connections.append(connection)
         self.registry.add(connection)
         self.watch(wire)
-        if expires_at is not None:
-            connection.expiry = self._timers.call_later(max(0.0, expires_at - time.time()), lambda: self._expire(wire))
         return connection
-
-    def _expire(self, wire: Wire) -> None:
-        self._engine.counters.refused[CloseCode.TOKEN_EXPIRED.name.lower()] += 1
-        wire.close_soon(CloseCode.TOKEN_EXPIRED, grace=False)
 
     def unregister(self, connection: Connection) -> bool:
         """Takes a connection out. False where it was not in."""

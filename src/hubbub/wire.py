@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from starlette.websockets import WebSocketDisconnect
@@ -192,14 +192,25 @@ class Wire:
     # What an auth dependency tells
 
     def grant(self, *, subprotocol: str | None, expires_at: float | None) -> None:
-        """Takes what an auth dependency learnt.
+        """Takes what an auth dependency learnt. Of several dependencies the earliest end holds.
 
         Args:
             subprotocol: What to answer at accept, whoever accepts.
             expires_at: When the token ends, in seconds since the epoch.
         """
-        self._subprotocol = subprotocol
-        self.expires_at = expires_at
+        if subprotocol is not None:
+            self._subprotocol = subprotocol
+        self.end_by(expires_at)
+
+    def end_by(self, expires_at: float | None) -> None:
+        """Closes the socket at a time, in seconds since the epoch, or earlier; None changes nothing."""
+        if expires_at is not None:
+            self.expires_at = expires_at if self.expires_at is None else min(self.expires_at, expires_at)
+
+    @property
+    def expired(self) -> bool:
+        """Whether it is over with the token."""
+        return self.expires_at is not None and self.expires_at <= time()
 
     def count_refused(self, reason: str) -> None:
         """Counts a refusal, with every manager of the app."""
@@ -468,7 +479,7 @@ class Wire:
             logger.debug("the close of %s did not go out: %s", self.where, shown(error))
 
     def check(self, now: float) -> None:
-        """Once a second: is the peer still there, does it read, and does the handler know?
+        """Once a second: is the peer still there, does it read, may it still, and does the handler know?
 
         A handler that knows has all the time it needs to clean up; one that then sends again has not listened.
 
@@ -485,6 +496,9 @@ class Wire:
             elif self.writer.stalled_for(now) >= self.limits.stall_timeout_s:
                 self.lost()
                 self._abort("it does not read")
+            elif self.accepted and self.expired:
+                self.owner.counters.refused[CloseCode.TOKEN_EXPIRED.name.lower()] += 1
+                self.close_soon(CloseCode.TOKEN_EXPIRED, grace=False)
             elif self._assembling_for(now) >= (self.limits.message_timeout_s or inf):
                 self._refused_message(CloseCode.MESSAGE_TOO_SLOW)
                 self.close_soon(CloseCode.MESSAGE_TOO_SLOW)

@@ -1,0 +1,99 @@
+"""A socket ends with the token that let it in, whatever the handler does with it; of several ends, at the earliest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import jwt
+import pytest
+from fastapi import Depends, FastAPI, WebSocket
+
+from hubbub import ConnectionManager
+from hubbub.auth import Claims, JWTAuth
+from tests.integration.support import LiveServer, client, closed, serving
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quick_sweeps")]
+
+KEY = "a key that is long enough for HS256, and no secret at all"
+OVER = (1008, "token expired")
+first = JWTAuth(key=KEY, algorithms=["HS256"], query="first")
+second = JWTAuth(key=KEY, algorithms=["HS256"], query="second", required=[])
+First = Annotated[Claims, Depends(first)]
+Second = Annotated[Claims, Depends(second)]
+
+
+def token(expires_in_s: float | None = None) -> str:
+    expiry = {} if expires_in_s is None else {"exp": time.time() + expires_in_s}
+    return jwt.encode({"sub": "ann", **expiry}, KEY, "HS256")
+
+
+class Site:
+    def __init__(self) -> None:
+        self.manager = ConnectionManager()
+        self.app = app = FastAPI()
+        self.manager.install(app)
+
+        @app.websocket("/accepts")
+        async def accepts(websocket: WebSocket, user: First) -> None:
+            await websocket.accept()
+            async for _ in websocket.iter_text():
+                pass
+
+        @app.websocket("/accepts-and-connects")
+        async def accepts_and_connects(websocket: WebSocket, user: First) -> None:
+            await websocket.accept()
+            async with self.manager.connect(websocket, user.sub) as connection:
+                await connection.wait_gone()
+
+        @app.websocket("/is-given-up")
+        async def is_given_up(websocket: WebSocket, user: First) -> None:
+            async with self.manager.connect(websocket, user.sub):
+                self.manager.disconnect(websocket)
+                async for _ in websocket.iter_text():
+                    pass
+
+        @app.websocket("/two")
+        async def two(websocket: WebSocket, user: First, other: Second) -> None:
+            async with self.manager.connect(websocket, user.sub) as connection:
+                await connection.wait_gone()
+
+        @app.websocket("/connects-again")
+        async def connects_again(websocket: WebSocket, user: First) -> None:
+            await self.manager.connect(websocket, user.sub, expires_at=time.time() + 3600)
+            async with self.manager.connect(websocket, user.sub, expires_at=time.time() + 1) as connection:
+                await connection.wait_gone()
+
+
+@pytest.fixture(scope="module", name="site")
+def served() -> Iterator[tuple[LiveServer, Site]]:
+    site = Site()
+    with serving(site.app) as server:
+        yield server, site
+
+
+async def ends(server: LiveServer, path: str, **options: Any) -> None:
+    since = time.monotonic()
+    async with client(server, path, **options) as websocket:
+        assert await closed(websocket) == OVER
+    assert time.monotonic() - since < 5
+
+
+@pytest.mark.parametrize("path", ["accepts", "accepts-and-connects", "is-given-up"])
+async def test_a_socket_ends_with_its_token_whoever_accepted_it(site: tuple[LiveServer, Site], path: str) -> None:
+    server, served = site
+    before = served.manager.stats().refused.get("token_expired", 0)
+    await ends(server, f"/{path}?first={token(2)}")
+    assert served.manager.stats().refused["token_expired"] == before + 1
+
+
+@pytest.mark.parametrize(("one", "two"), [(2, 3600), (3600, 2), (2, None)])
+async def test_of_two_tokens_the_earliest_end_holds(
+    site: tuple[LiveServer, Site], one: float, two: float | None
+) -> None:
+    await ends(site[0], f"/two?first={token(one)}&second={token(two)}")
+
+
+async def test_of_two_ends_that_the_handler_says_the_earliest_holds(site: tuple[LiveServer, Site]) -> None:
+    await ends(site[0], f"/connects-again?first={token(3600)}")

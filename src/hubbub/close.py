@@ -6,7 +6,12 @@ that several causes share a code and differ in the reason.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
+from typing import Final
+
+MAX_REASON_BYTES: Final = 123
+"""What a Close frame carries of a reason (RFC 6455 section 5.5)."""
 
 _STANDARD = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
 
@@ -19,6 +24,25 @@ def is_sendable(code: object) -> bool:
 def sendable(code: int) -> int:
     """The code, or 1011 where a Close frame can't carry it."""
     return code if is_sendable(code) else 1011
+
+
+def reason_text(value: object) -> str:
+    """Gives a reason that a Close frame carries; what is too long is cut off.
+
+    Args:
+        value: A str; or the errors of a validation, of which only the places and messages are told, not the input.
+    """
+    if isinstance(value, (list, tuple)):
+        value = "; ".join(_problem(each) for each in value if isinstance(each, Mapping))
+    if not isinstance(value, str):
+        return ""
+    return value.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
+
+
+def _problem(error: Mapping[object, object]) -> str:
+    place = error.get("loc")
+    parts = [str(part) for part in place] if isinstance(place, (list, tuple)) else []
+    return f"{'.'.join(parts)}: {error.get('msg')}" if parts else str(error.get("msg"))
 
 
 class CloseCode(Enum):

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, NoReturn
 
-from starlette.exceptions import HTTPException, WebSocketException
 from starlette.websockets import WebSocketDisconnect
 
 from .close import CloseCode
 from .connection import Connection
 from .errors import BrokerUnavailable
+from .wire import answer
 
 _PATIENCE_S = 2.0
 _USED_AGAIN = ('Cannot call "send" once', 'Cannot call "receive" once')  # older Starlettes have no class for it
@@ -100,16 +100,15 @@ def close_for(error: BaseException | None, *, stopping: bool) -> tuple[int, str]
         error: What it raised.
         stopping: Whether the server may be about to stop: then that is why the handler was cancelled.
     """
-    if isinstance(error, WebSocketException):
-        return error.code, error.reason
+    answered = answer(error)
+    if answered is not None:
+        return answered
     if error is None or is_disconnect(error):
         cause = CloseCode.NORMAL
     elif isinstance(error, BrokerUnavailable):
         cause = CloseCode.BROKER_UNAVAILABLE
     elif isinstance(error, asyncio.CancelledError) and stopping:
         cause = CloseCode.SERVICE_RESTART
-    elif isinstance(error, HTTPException) and error.status_code < 500:
-        cause = CloseCode.UNAUTHORIZED
     else:
         cause = CloseCode.INTERNAL_ERROR
     return cause.code, cause.reason

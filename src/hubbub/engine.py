@@ -38,7 +38,7 @@ from .names import (
     user_name,
     user_room,
 )
-from .options import Limits, RoomTable
+from .options import Limits, RefuseWith, RoomTable
 from .origin import OriginPolicy
 from .paths import Paths
 from .positions import Joined, Position, since_for
@@ -66,6 +66,7 @@ class Engine:
         origins_given: Whether the app names them; else `install` may take over others.
         app_ping: Answer pings of the app's own protocol.
         client_frames: Tell clients what was dropped and what was not acceptable.
+        refuse_with: How to answer a handshake that the app refuses.
         flush_interval_s: How long a message may wait for others.
     """
 
@@ -79,6 +80,7 @@ class Engine:
         origins_given: bool,
         app_ping: bool,
         client_frames: bool,
+        refuse_with: RefuseWith,
         flush_interval_s: float,
     ) -> None:
         self.broker = broker
@@ -88,6 +90,7 @@ class Engine:
         self.origins_given = origins_given
         self.app_ping = app_ping
         self.client_frames = client_frames
+        self.refuse_with: RefuseWith = refuse_with
         self.counters = Counters()
         self.tasks = Tasks()
         self.fanout = Fanout(flush_interval_s)

@@ -34,7 +34,7 @@ from .names import (
     user_name,
     user_room,
 )
-from .options import Limits, RoomOptions, RoomTable
+from .options import Limits, RefuseWith, RoomOptions, RoomTable
 from .origin import OriginPolicy
 from .paths import Paths
 from .positions import Joined, Position, since_for
@@ -73,6 +73,10 @@ class ConnectionManager:
         client_frames: Tell clients of messages that were dropped (a ``dropped`` frame) or not acceptable (an ``error``
             frame). False is for clients with a format of their own: nothing is sent then that the app did not send.
             Both stay counted, and are logged at DEBUG; `Limits.max_errors` still closes.
+        refuse_with: What a client gets when a dependency or a handler refuses it before accept. ``"close"``: the
+            socket is accepted, then closed with the code and reason, since a browser shows a page nothing of a refused
+            handshake. ``"http"``: the HTTP response, 403 or that of the HTTPException. It counts in
+            ``stats().refused["app"]``.
         flush_interval_s: How long a message to a room may wait for others to share a write with. 0 is the end of the
             current pass of the event loop.
         thread_timeout_s: How long a `from_thread` call may take.
@@ -92,6 +96,7 @@ class ConnectionManager:
         allowed_origins: Sequence[str] = _LEFT_OUT,
         app_ping: bool = False,
         client_frames: bool = True,
+        refuse_with: RefuseWith = "close",
         flush_interval_s: float = 0.0,
         thread_timeout_s: float = 10.0,
     ) -> None:
@@ -103,6 +108,8 @@ class ConnectionManager:
         for argument, flag in (("app_ping", app_ping), ("client_frames", client_frames)):
             if not isinstance(flag, bool):
                 raise InvalidArgument(argument, f"got {shown(flag)}", "True or False")
+        if refuse_with not in ("close", "http"):
+            raise InvalidArgument("refuse_with", f"got {shown(refuse_with)}", "'close' or 'http'")
         for argument, seconds in (("flush_interval_s", flush_interval_s), ("thread_timeout_s", thread_timeout_s)):
             if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < inf:
                 raise InvalidArgument(argument, f"got {shown(seconds)}", "seconds, 0 or more")
@@ -115,6 +122,7 @@ class ConnectionManager:
             origins_given=allowed_origins is not _LEFT_OUT,
             app_ping=app_ping,
             client_frames=client_frames,
+            refuse_with=refuse_with,
             flush_interval_s=flush_interval_s,
         )
         self.from_thread = FromThread(self, thread_timeout_s)
@@ -205,7 +213,7 @@ class ConnectionManager:
         """Accepts a socket, unless the handler did, and registers it.
 
         Awaitable, and an async context manager; both give a `Connection`. Leaving the block unregisters, closes and
-        announces, whatever happened inside: with 1000; with a WebSocketException's own code; with 1008 after another
+        announces, whatever happened inside: with 1000; with a WebSocketException's own code; with 1008 after an
         HTTPException below 500, 1013 after BrokerUnavailable, and 1011 after anything else; with 1012 when the server
         stops. WebSocketDisconnect is swallowed.
 

@@ -65,6 +65,7 @@ class HubbubMiddleware:
         try:
             inner = redact_query(scope)
             inner["hubbub"] = wire
+            wire.scope = inner
             await self.app(inner, wire.receive, wire.send)
         except (WebSocketDisconnect, RuntimeError, BaseExceptionGroup) as error:
             ended = error

@@ -16,6 +16,9 @@ from .names import EVERYONE_NAME
 Overflow = Literal["close", "drop_oldest", "drop_newest", "latest"]
 """What happens when a slow connection's outbox is full: see `RoomOptions.overflow`."""
 
+RefuseWith = Literal["close", "http"]
+"""How a refused handshake is answered: see `ConnectionManager`."""
+
 OVERFLOWS: tuple[str, ...] = get_args(Overflow)
 
 

@@ -8,21 +8,26 @@ ends, it ends here, once: with a Close frame behind what is queued, or by an abo
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from math import inf
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
+from starlette.exceptions import HTTPException, WebSocketException
 from starlette.websockets import WebSocketDisconnect
 
 from .addresses import network_of
-from .close import CloseCode, sendable
+from .close import CloseCode, reason_text, sendable
 from .codec import dumps, loads
 from .errors import counted, shown
 from .frames import Opcode, frame
 from .guard import Complaint, Guard
-from .options import Limits
+from .options import Limits, RefuseWith
 from .read_ahead import ReadAhead
 from .transports import AsgiTransport, Event, ServerSend, transport_for
 from .writer import Writer
@@ -47,6 +52,7 @@ class Owner(Protocol):
     tasks: Tasks
     app_ping: bool
     client_frames: bool
+    refuse_with: RefuseWith
     draining: bool
 
     def watch(self, wire: Wire) -> None:
@@ -70,6 +76,16 @@ class Peer(Protocol):
 
     def gone(self, *, grace: bool) -> None:
         """Takes it out of everything."""
+
+
+def answer(error: BaseException | None) -> Closed | None:
+    """What an exception that an app raises to refuse a client tells it; None for any other."""
+    if isinstance(error, WebSocketException):
+        return Closed(error.code, reason_text(error.reason))
+    if isinstance(error, HTTPException):
+        cause = CloseCode.UNAUTHORIZED if error.status_code < 500 else CloseCode.INTERNAL_ERROR
+        return Closed(cause.code, reason_text(error.detail) or cause.reason)
+    return None
 
 
 class Gone(WebSocketDisconnect, ConnectionError):
@@ -111,6 +127,7 @@ class Wire:
         "_receive",
         "_received",
         "_receiving",
+        "_refused",
         "_server_receive",
         "_subprotocol",
         "accepted",
@@ -128,6 +145,8 @@ class Wire:
         "offered",
         "owner",
         "owners",
+        "refuse_with",
+        "scope",
         "task",
         "told",
         "transport",
@@ -153,6 +172,8 @@ class Wire:
         self.network = None if address is None else network_of(address)
         self.where = where
         self.offered = offered
+        self.scope: Mapping[str, Any] = {}
+        self.refuse_with: RefuseWith | None = None
         self.connections: list[Peer] = []
         self.former_ids: tuple[str, ...] = ()
         self.task = asyncio.current_task()
@@ -174,6 +195,7 @@ class Wire:
         self._receive = self._interruptible if isinstance(self.transport, AsgiTransport) else receive
         self._reader: asyncio.Task[Any] | None = None
         self._subprotocol: str | None = None
+        self._refused = False
         self._aborted = False
         self._closed_here = False
         self._closed_by_handler = False
@@ -212,8 +234,13 @@ class Wire:
         """Whether it is over with the token."""
         return self.expires_at is not None and self.expires_at <= time()
 
+    def refuse_over_http(self) -> None:
+        """Answers a refusal of the handshake with its HTTP response, whatever the manager's option says."""
+        self.refuse_with = "http"
+
     def count_refused(self, reason: str) -> None:
         """Counts a refusal, with every manager of the app."""
+        self._refused = True
         for owner in self.owners:
             owner.counters.refused[reason] += 1
 
@@ -252,31 +279,69 @@ class Wire:
         if kind == "websocket.send":
             await self._send_in_order(event)
         elif kind == "websocket.close":
+            closed = Closed(event.get("code", 1000), reason_text(event.get("reason")))
             if self.accepted:
-                await self.close(event.get("code", 1000), event.get("reason") or "")
+                await self.close(*closed)
             else:
-                self.closed = Closed(event.get("code", 1000), event.get("reason") or "")
-                await self._deny(event)
+                await self._refuse(closed, event)
         elif kind == "websocket.accept":
             if event.get("subprotocol") is None and self._subprotocol in self.offered:
                 event = {**event, "subprotocol": self._subprotocol}
-            try:
-                await self.transport.send(event)
-            except OSError:
-                self.lost()
-                raise Gone(1006) from None
-            self.accepted = True
-            if self.owner.draining:
-                self.close_soon(CloseCode.SERVICE_RESTART)
+            await self._accept(event)
         elif self.accepted:
             # An HTTPException after accept: Starlette answers it with an HTTP response, which is too late here.
             if kind == "websocket.http.response.start":
-                denied = event["status"] < 500
-                await self.close(*_code(CloseCode.UNAUTHORIZED if denied else CloseCode.INTERNAL_ERROR))
+                cause = CloseCode.UNAUTHORIZED if event["status"] < 500 else CloseCode.INTERNAL_ERROR
+                await self.close(*(answer(sys.exc_info()[1]) or _code(cause)))
+        elif kind == "websocket.http.response.start":
+            await self._refuse(answer(sys.exc_info()[1]), event)
         else:
             if kind == "websocket.http.response.body" and not event.get("more_body"):
                 self.closed = Closed(1006, "")
             await self._deny(event)
+
+    async def _accept(self, event: Event) -> None:
+        try:
+            await self.transport.send(event)
+        except OSError:
+            self.lost()
+            raise Gone(1006) from None
+        self.accepted = True
+        if self.owner.draining:
+            self.close_soon(CloseCode.SERVICE_RESTART)
+
+    async def _refuse(self, closed: Closed | None, event: Event) -> None:
+        """Refuses the handshake for the app: accepts and closes, so that a page can read why, or passes its answer on.
+
+        Starlette calls this while it handles what the app raised.
+
+        Args:
+            closed: What to tell the client; None where the app sends an HTTP response of its own making.
+            event: The app's answer: a close, or the start of an HTTP response.
+        """
+        closes = event["type"] == "websocket.close"
+        routed = not closes or self._routed(event)
+        if routed and not self._refused:
+            why = f"HTTP {event['status']}" if closed is None else f"{closed.code} {shown(closed.reason)}"
+            logger.info("the app refused a WebSocket on %s: %s", self.where, why)
+            self.count_refused("app")
+        if not routed or closed is None or (self.refuse_with or self.owner.refuse_with) == "http":
+            if closes:
+                self.closed = closed
+            await self._deny(event)
+            return
+        # A browser drops a socket that answers none of the subprotocols it offered, and shows no reason.
+        subprotocol = self._subprotocol if self._subprotocol in self.offered else next(iter(self.offered), None)
+        with suppress(Gone):
+            await self._accept({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
+            await self.close(*closed)
+
+    def _routed(self, event: Event) -> bool:
+        """Whether a route refuses, and not a router that has none for the path, which closes without a word."""
+        endpoint = self.scope.get("endpoint")
+        while isinstance(endpoint, partial):
+            endpoint = endpoint.func
+        return inspect.isroutine(endpoint) or inspect.isclass(endpoint) or event.get("code", 1000) != 1000
 
     async def deny(self, cause: CloseCode) -> None:
         """Refuses the handshake: the server answers it with 403."""
@@ -466,8 +531,7 @@ class Wire:
             connection.gone(grace=grace)
 
     async def _finish(self, code: int, reason: str) -> None:
-        reason = str(reason).encode(errors="replace")[:123].decode(errors="ignore")
-        event = {"type": "websocket.close", "code": sendable(code), "reason": reason}
+        event = {"type": "websocket.close", "code": sendable(code), "reason": reason_text(reason)}
         try:
             async with asyncio.timeout(self.limits.close_timeout_s):
                 await self.writer.drained()
@@ -533,6 +597,7 @@ class Wire:
     def ended(self) -> None:
         """The handler has ended, and with it the socket."""
         self.task = None
+        self.scope = {}  # which holds this wire
         self.stop_reading()
         self.writer.abandon()
 

@@ -441,7 +441,7 @@ class TestArguments:
 
 @pytest.mark.anyio
 class TestTheFrameworksErrors:
-    async def test_a_parameter_that_does_not_fit_is_refused_before_accept(self) -> None:
+    async def test_a_parameter_that_does_not_fit_is_1008_with_the_reason(self) -> None:
         manager = ConnectionManager()
         app = FastAPI()
 
@@ -450,9 +450,11 @@ class TestTheFrameworksErrors:
             await manager.connect(websocket)
 
         manager.install(app)
-        with serving(app) as server, pytest.raises(Exception, match="HTTP 403"):
-            async with client(server, "/ws/seven"):
-                pass
+        with serving(app) as server:
+            async with client(server, "/ws/seven") as websocket:
+                code, reason = await closed(websocket)
+        assert code == 1008
+        assert (reason or "").startswith("path.number: Input should be a valid integer")
 
     async def test_a_parameter_that_does_not_fit_after_a_dependency_accepted_is_1008(
         self, caplog: pytest.LogCaptureFixture

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI, HTTPException, WebSocket, WebSocketDisconnect, WebSocketException
+from starlette.responses import PlainTextResponse
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 
@@ -906,14 +907,12 @@ class TestConnecting:
         async def handler(websocket: WebSocket) -> None:
             raise WebSocketException(1008, "no")
 
-        with pytest.raises(InvalidStatus) as refused:
-            async with client(live.server, live.at(handler)):
-                pass
-        assert refused.value.response.status_code == 403
+        async with client(live.server, live.at(handler)) as websocket:
+            assert await closed(websocket) == (1008, "no")
 
     async def test_leaves_nothing_where_a_handler_denies_with_a_status(self, live: Live) -> None:
         async def handler(websocket: WebSocket) -> None:
-            raise HTTPException(401, "who are you?")
+            await websocket.send_denial_response(PlainTextResponse("who are you?", 401))
 
         with pytest.raises(InvalidStatus) as refused:
             async with client(live.server, live.at(handler)):
@@ -925,7 +924,7 @@ class TestConnecting:
             try:
                 await live.manager.connect(websocket, "ann", room="")
             except InvalidArgument as error:
-                raise HTTPException(400, error.argument) from None
+                await websocket.send_denial_response(PlainTextResponse(error.argument, 400))
 
         with pytest.raises(InvalidStatus) as refused:
             async with client(live.server, live.at(handler)):

@@ -714,6 +714,7 @@ def installed(request: pytest.FixtureRequest, loop: str) -> Iterator[Place]:
 
 USED_AGAIN = ("RuntimeError", 'Cannot call "send" once a close message has been sent.')
 RECEIVED_AGAIN = ("RuntimeError", 'Cannot call "receive" once a disconnect message has been received.')
+ACCEPTED = {"status": 101, "subprotocol": "one"}
 NORMAL, FAILED = (1000, ""), (1011, "")
 CLOSED_LATE = {"seen": [None, ("CONNECTED", "DISCONNECTED"), USED_AGAIN, USED_AGAIN]}
 DIFFERENT: dict[str, dict[str, Any]] = {
@@ -727,10 +728,14 @@ DIFFERENT: dict[str, dict[str, Any]] = {
     "raise a disconnect of its own": {"close": NORMAL},
     "raise after accept": {"close": FAILED},
     "is cancelled": {"close": FAILED},
-    "raise an http exception": {"close": (1008, "unauthorized")},
+    "raise an http exception": {"close": (1008, "too late for a status")},
     # A close after the client's does nothing.
     "close when the client is gone, client leaves": CLOSED_LATE,
     "close when the client is gone, client vanishes": CLOSED_LATE,
+    # A client that is refused is accepted first, so that it can read why.
+    "close before accept": {**ACCEPTED, "close": (4003, "not you")},
+    "raise a websocket exception before accept": {**ACCEPTED, "close": (1008, "not your room")},
+    "raise an http exception before accept": {**ACCEPTED, "close": (1008, "no such room")},
     # A code or a reason that no Close frame carries is put right.
     "close with what no close frame carries": {"close": FAILED, "seen": [None]},
     "close with a long reason": {"close": (4000, "é" * 61), "seen": [None]},

@@ -343,6 +343,12 @@ async def test_handler_that_closes_is_told_that_it_did(server: Server) -> None:
     await server.connections(0)
 
 
+async def test_client_that_a_handler_refuses_can_read_why(server: Server) -> None:
+    async with server.client("/refusing", subprotocols=["chat"]) as ann:
+        assert ann.subprotocol == "chat"
+        assert await closed(ann) == (4003, "not your room" if server.kind.own_codes else "")  # daphne has no reasons
+
+
 async def test_client_that_is_sent_away_goes(server: Server) -> None:
     async with server.chatting("ann") as ann, server.chatting("bob") as bob:
         await ann.send(asks("kick", to="bob"))
@@ -368,8 +374,12 @@ async def test_handlers_hear_of_a_client_that(way: str, server: Server) -> None:
         assert code == 4321 or not server.kind.tells_code
     else:
         assert code in (1005, 1006)
-    for handler in handlers[1:]:
-        assert await server.seen(f"{handler}-{way}") == AFTER_THE_END
+    assert await server.seen(f"pushing-{way}") == AFTER_THE_END
+    assert await server.seen(f"pushing-by-hand-{way}") == [
+        False,
+        False,
+        "RuntimeError",
+    ]  # Starlette's, for a second send
     await server.connections(0)
 
 

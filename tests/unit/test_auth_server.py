@@ -48,6 +48,9 @@ class RecordedWire:
     def count_refused(self, reason: str) -> None:
         self.refused.append(reason)
 
+    def refuse_over_http(self) -> None:
+        pass
+
 
 class Middleware:
     """Puts a wire into the scope, and takes what the server can do out of it."""

@@ -234,6 +234,7 @@ BAD_MANAGER_ARGUMENTS: list[tuple[str, list[Any]]] = [
                          ["https://app.example:99999"]]),
     ("app_ping", ["no", None, 1]),
     ("client_frames", ["no", None, 0]),
+    ("refuse_with", ["403", None, 1, True]),
     ("flush_interval_s", [-1, NAN, INF, None, "0", True]),
     ("thread_timeout_s", [-1, NAN, None, "10", True]),
 ]  # fmt: skip

@@ -25,7 +25,7 @@ from starlette.exceptions import WebSocketException
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket, WebSocketState
 
-from ..close import CloseCode
+from ..close import CloseCode, reason_text
 from ..errors import HubbubError, InvalidArgument, shown
 from ..names import user_name
 from .keys import Key, KeyFunction, UnfitKey, checked_algorithms, checked_key, fitting_key
@@ -38,7 +38,6 @@ Refuse: TypeAlias = Literal["close", "http"]
 _CLOCKS_S = 10.0  # by which the clocks of two machines differ, and more
 _MAX_TOKEN_CHARS = 7 * 1024  # a handshake with a line of over 8,192 bytes never gets to an app
 _LAST_SECOND = 253_402_300_799  # of the year 9999, and of what a datetime holds
-_MAX_REASON_BYTES = 123  # RFC 6455 section 5.5
 _CLAIM_NAME = re.compile(r"[!#-\[\]-~]{1,64}")  # goes into WWW-Authenticate
 _NOT_IN_CHALLENGE = re.compile(r"[^ !#-\[\]-~]")  # RFC 6750 section 3
 
@@ -64,7 +63,7 @@ class InvalidToken(HubbubError):
         self.cause = cause
         self.code = close_code.code
         reason = f"{close_code.reason}: {cause}" if close_code is CloseCode.UNAUTHORIZED else close_code.reason
-        self.reason = reason.encode(errors="replace")[:_MAX_REASON_BYTES].decode(errors="ignore")
+        self.reason = reason_text(reason)
         super().__init__(self.reason)
 
 
@@ -88,6 +87,9 @@ class Wire(Protocol):
 
     def count_refused(self, reason: str) -> None:
         """Counts a refusal."""
+
+    def refuse_over_http(self) -> None:
+        """Answers the refusal with its HTTP response."""
 
 
 class Claims(Mapping[str, Any]):
@@ -318,6 +320,8 @@ class JWTAuth(SecurityBase):
             return response
         if (wire := _wire(scope)) is not None:
             wire.count_refused("token")
+            if self._refuse == "http":
+                wire.refuse_over_http()
         if isinstance(connection, WebSocket) and connection.application_state is WebSocketState.CONNECTING:
             if self._refuse == "close":
                 # A browser drops a socket that answers none of the subprotocols it offered, and shows no reason.

@@ -7,7 +7,7 @@ import json
 import logging
 from typing import Any
 
-from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect, WebSocketException
 
 import hubbub.registrar
 from hubbub import Connection, ConnectionManager, Limits
@@ -91,6 +91,12 @@ async def closing(websocket: WebSocket, name: str) -> None:
     seen[name] = await sent_after_the_end(connection)
 
 
+@app.websocket("/refusing")
+async def refusing(websocket: WebSocket) -> None:
+    """Refuses before it accepts."""
+    raise WebSocketException(4003, "not your room")
+
+
 @app.websocket("/receiving/{name}")
 async def receiving(websocket: WebSocket, name: str) -> None:
     """Hears that its client is gone, and goes on as if nothing had happened."""
@@ -128,7 +134,7 @@ async def sent_after_the_end(connection: Connection) -> list[Any]:
     given: list[Any] = [await connection.send("too late"), await connection.send_bytes(b"too late")]
     try:
         await connection.websocket.send_text("too late")
-    except WebSocketDisconnect:
-        given.append("WebSocketDisconnect")
+    except (WebSocketDisconnect, RuntimeError) as error:
+        given.append("WebSocketDisconnect" if isinstance(error, WebSocketDisconnect) else "RuntimeError")
     await connection.close()
     return given

@@ -273,6 +273,13 @@ class Engine:
     def _wire_of(self, websocket: WebSocket) -> Wire:
         if not isinstance(websocket, WebSocket):
             raise InvalidArgument("websocket", f"got {shown(websocket)}", "the WebSocket that the handler was given")
+        if not hasattr(websocket, "scope"):
+            raise InvalidArgument(
+                "websocket",
+                f"got a stand-in ({type(websocket).__name__}), which no server made",
+                "the WebSocket that the handler was given; in tests, "
+                "`with TestClient(app) as client, client.websocket_connect(path):`",
+            )
         wire = websocket.scope.get("hubbub")
         if not isinstance(wire, Wire) or self not in wire.owners:
             raise not_installed_here(websocket.url.path, self.only)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import AsyncMock, MagicMock
 
 import httpx
 import pytest
@@ -104,6 +105,16 @@ class TestNotInstalled:
         with pytest.raises(InvalidArgument, match="HubbubMiddleware") as raised:
             ConnectionManager().install(object())  # type: ignore[arg-type]
         assert raised.value.argument == "app"
+
+    @pytest.mark.anyio
+    async def test_a_stand_in_of_a_test_is_named(self) -> None:
+        manager = ConnectionManager()
+        async with manager.lifespan():
+            for stand_in in (AsyncMock(spec=WebSocket), MagicMock(spec=WebSocket)):
+                with pytest.raises(InvalidArgument, match=r"a stand-in \((Async|Magic)Mock\).*websocket_connect"):
+                    await manager.connect(stand_in)
+                assert not await manager.send_personal_message("hello", stand_in)
+                manager.disconnect(stand_in)
 
 
 def calls(manager: ConnectionManager) -> list[Callable[[], Any]]:

@@ -20,10 +20,12 @@ from fastapi import Depends, FastAPI, WebSocket
 from websockets.asyncio.client import ClientConnection
 
 from examples import (
+    app_state,
     databases,
     delivery,
     getting_started,
     limits,
+    newest_tab,
     notifications,
     own_lifespan,
     quickstart,
@@ -330,6 +332,33 @@ class TestLimits:
         async with client(server, "/ws/cid"), client(server, "/ws/cid"), client(server, "/ws/cid") as third:
             assert await closed(third) == (1008, "too many connections of this user")
         assert (await ask(server, "/refused"))["refused"] == {"too_many_user_connections": 1}
+
+
+class TestNewestTab:
+    async def test_takes_the_place_of_the_old_one(self) -> None:
+        with serving(newest_tab.app) as server:
+            async with client(server, "/ws/7") as other, client(server, "/ws/8") as bystander:
+                await other.send("hello")
+                assert await receive(other) == "You said: hello"
+                async with client(server, "/ws/7") as newest:
+                    assert await closed(other) == (4001, "opened in another tab")
+                    for each in (newest, bystander):
+                        await each.send("still here")
+                        assert await receive(each) == "You said: still here"
+
+
+class TestAppState:
+    async def test_a_factory_makes_an_app_with_a_manager_of_its_own(self) -> None:
+        one, other = app_state.create_app(), app_state.create_app()
+        with serving(one) as first, serving(other) as second:
+            async with client(first, "/ws") as here, client(second, "/ws") as there:
+                await eventually(lambda: len(one.state.manager.active_connections) == 1)
+                await eventually(lambda: len(other.state.manager.active_connections) == 1)
+                async with httpx.AsyncClient() as http:
+                    for server, text in ((first, "of the first"), (second, "of the second")):
+                        assert (await http.post(server.http("/news"), params={"text": text})).status_code == 200
+                assert await receive(here) == "of the first"
+                assert await receive(there) == "of the second"
 
 
 def test_tests_of_the_posts_app_pass() -> None:

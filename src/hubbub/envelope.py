@@ -52,6 +52,17 @@ class Reset:
     position: Position
 
 
+@dataclass(frozen=True, slots=True)
+class Relabel:
+    """News of a room: its place has a new epoch, and nothing is lost.
+
+    Attributes:
+        position: The same place as before, in the new epoch.
+    """
+
+    position: Position
+
+
 class Recorded(NamedTuple):
     """A message of a room's history.
 

@@ -24,7 +24,7 @@ from .brokers.base import Broker, Delivery, Receiver
 from .close import CloseCode
 from .codec import dumps
 from .connection import Connection
-from .envelope import Kick, Reset
+from .envelope import Kick, Relabel, Reset
 from .errors import BrokerUnavailable, shown
 from .fanout import Fanout
 from .frames import Opcode, frame
@@ -47,6 +47,13 @@ _UNNUMBERED: Final = Joined(None, recovered=False)
 
 
 T = TypeVar("T")
+
+
+def _epoch_frame(room: Room, news: Reset | Relabel) -> bytes:
+    """Says to a client that knows positions where it is from here on, and whether something is lost before."""
+    epoch, offset = news.position
+    kind = "reset" if isinstance(news, Reset) else "epoch"
+    return frame(Opcode.TEXT, dumps({"type": kind, "room": room.label, "epoch": epoch, "offset": offset}))
 
 
 class RoomIsFull(Exception):
@@ -113,8 +120,8 @@ class Memberships(Receiver):
         room = self._rooms.get(channel)
         if room is None:
             return
-        if isinstance(delivery, Reset):
-            self._reset(room, delivery.position)
+        if isinstance(delivery, Reset | Relabel):
+            self._change_epoch(room, delivery)
             return
         if delivery.position is not None:
             room.advance(delivery.position)
@@ -133,13 +140,18 @@ class Memberships(Receiver):
         if self._fanout.crowded and self._latest is not None:
             await self._fanout.pace(self._latest)
 
-    def _reset(self, room: Room, position: Position) -> None:
-        """What the members have does not lead to what comes next: says so to those who know positions."""
-        room.head = position
-        room.replays.clear()
+    def _change_epoch(self, room: Room, news: Reset | Relabel) -> None:
+        """Another epoch begins, or something is missing: says so to the members who know positions.
+
+        Who catches up is not told here. The history says whether anything is missing for it.
+        """
+        position = news.position
+        for catch_up in room.change_epoch(position):
+            member = catch_up.member
+            assert isinstance(member, Connection)
+            self._tasks.spawn(self._catch_up_or_close(member, room, catch_up), "catch up")
         if room.options.positions and room.members:
-            news = dumps({"type": "reset", "room": room.label, "epoch": position.epoch, "offset": position.offset})
-            self._fanout.add(room, Outgoing(frame(Opcode.TEXT, news), None, frozenset(), None))
+            self._fanout.add(room, Outgoing(_epoch_frame(room, news), None, frozenset(), None))
 
     def _kick(self, channel: str, kick: Kick) -> None:
         """A user is sent away; one that is only in grace leaves at once. On the channel of everyone, all are."""
@@ -299,23 +311,28 @@ class Memberships(Receiver):
     async def _come_back(self, connection: Connection, room: Room, since: Position) -> Joined:
         """Makes a connection a member that first catches up."""
         membership = self._check_in(connection, room)
-        catch_up = CatchUp(connection, since.offset)
+        catch_up = CatchUp(connection, since)
         room.catching_up[connection.id] = catch_up
         try:
             replay = await self._read(room, since)
         except BaseException:
             self._take_out(connection, room.name)
             raise
-        page = replay.page
         if not connection.is_open:
             raise WebSocketDisconnect(*(connection.wire.closed or (1006, "")))
-        joined = membership.joined = Joined(page.head, page.whole)
+        joined = membership.joined = Joined(self._head_of(room, replay), replay.page.whole)
         self._say_sync(connection, room, joined)
-        if not page.whole:
-            catch_up.cursor = page.head.offset if page.head is not None else 0
-        if not (self._replay(connection, room, catch_up, replay) and room.caught_up(catch_up, page.head)):
-            self._tasks.spawn(self._catch_up_or_close(connection, room, catch_up, page.head), "catch up")
+        self._say_epoch(connection, room, since, replay)
+        if not (self._replay(connection, room, catch_up, replay) and room.caught_up(catch_up)):
+            self._tasks.spawn(self._catch_up_or_close(connection, room, catch_up), "catch up")
         return joined
+
+    @staticmethod
+    def _head_of(room: Room, replay: Replay) -> Position:
+        """The room's position when a page was read. It has none where the broker lost the room since it was joined."""
+        head = replay.page.head or room.head
+        assert head is not None
+        return head
 
     async def _read(self, room: Room, after: Position) -> Replay:
         """Reads a page of the history. One that was read a moment ago is as good, if nothing came since."""
@@ -340,46 +357,55 @@ class Memberships(Receiver):
         Returns:
             Whether nothing comes after it. The cursor tells how far it got: the socket may not have taken all.
         """
+        page, head = replay.page, self._head_of(room, replay)
+        if not page.whole:
+            catch_up.cursor = head
+            return True
+        if catch_up.cursor.epoch != head.epoch:
+            catch_up.cursor = Position(head.epoch, catch_up.cursor.offset)
         for piece in replay.pieces(connection):
             if connection.writer.congested:
                 return False
             if piece.data:
                 connection.writer.write(piece.data, room)
-            catch_up.cursor = piece.reaches
-        return replay.page.last or not replay.page.whole
+            catch_up.cursor = Position(head.epoch, piece.reaches)
+        return page.last
 
-    async def _catch_up_or_close(
-        self, connection: Connection, room: Room, catch_up: CatchUp, head: Position | None
-    ) -> None:
+    async def _catch_up_or_close(self, connection: Connection, room: Room, catch_up: CatchUp) -> None:
         try:
-            await self._catch_up(connection, room, catch_up, head)
+            await self._catch_up(connection, room, catch_up)
         except Exception:
             if room.is_catching_up(catch_up):  # it would hear nothing, and never know
                 connection.wire.close_soon(CloseCode.INTERNAL_ERROR)
             raise
 
-    async def _catch_up(self, connection: Connection, room: Room, catch_up: CatchUp, head: Position | None) -> None:
+    async def _catch_up(self, connection: Connection, room: Room, catch_up: CatchUp) -> None:
         """Goes on with a replay, as the socket drains."""
-        assert head is not None
-        epoch = head.epoch
         while room.is_catching_up(catch_up):
             await connection.writer.uncongested()
+            cursor, catch_up.doubted = catch_up.cursor, False
             try:
-                replay = await self._read(room, Position(epoch, catch_up.cursor))
+                replay = await self._read(room, cursor)
             except BrokerUnavailable as error:
                 logger.info("a replay of %s waits: %s", shown(room.name), str(error))
                 await asyncio.sleep(_RETRY_S)
                 continue
             if not room.is_catching_up(catch_up):
                 return
-            page = replay.page
-            if not page.whole:
+            head = self._head_of(room, replay)
+            if not replay.page.whole:
                 logger.info("the history of %s was trimmed under a replay, or begun anew", shown(room.name))
-                epoch, catch_up.cursor = page.head if page.head is not None else (epoch, 0)
-                self._say_sync(connection, room, Joined(page.head, recovered=False))
-            if self._replay(connection, room, catch_up, replay) and room.caught_up(catch_up, page.head):
+                self._say_sync(connection, room, Joined(head, recovered=False))
+            self._say_epoch(connection, room, cursor, replay)
+            if self._replay(connection, room, catch_up, replay) and room.caught_up(catch_up):
                 return
             await asyncio.sleep(0)  # a socket that takes everything must not keep the loop for a whole history
+
+    def _say_epoch(self, connection: Connection, room: Room, cursor: Position, replay: Replay) -> None:
+        """What follows a position is of another epoch, and nothing is missing."""
+        head = replay.page.head
+        if room.options.positions and replay.page.whole and head is not None and head.epoch != cursor.epoch:
+            connection.writer.write(_epoch_frame(room, Relabel(Position(head.epoch, cursor.offset))))
 
     def _say_sync(self, connection: Connection, room: Room, joined: Joined) -> None:
         if room.options.positions and joined.position is not None:

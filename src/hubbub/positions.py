@@ -1,7 +1,9 @@
 """Positions: where in a room's stream of messages somebody is, and how a position travels.
 
 A room that keeps history, or has ``positions=True``, numbers its messages: 1, 2, 3, ... within an epoch. The epoch is a
-random string made with the numbering, so that a room that was lost and begun again is not mistaken for the old one.
+random string made with the numbering, so that a room that was lost and begun again is not mistaken for the old one. A
+server that was restarted goes on counting in a new epoch, and knows where the former one ended. So positions of
+different epochs are compared by the broker, and nowhere else.
 
 To a client a text message travels as ``{"room", "epoch", "offset", "data"}``, a binary one behind this header::
 

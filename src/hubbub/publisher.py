@@ -97,9 +97,10 @@ class Publisher(_Publishing):
 
     def __init__(self, url: str, *, prefix: str = "hubbub", timeout_s: float = 5.0) -> None:
         super().__init__(url, prefix, timeout_s)
-        from .brokers.redis.sync import SyncLink
+        from .brokers.redis.sync import SENDER_TTL_S, SyncLink
 
-        self._link = SyncLink(self._server, self._timeout_s)
+        self._sender_ttl_s = SENDER_TTL_S
+        self._link = SyncLink(self._server, self._keys, self._timeout_s)
 
     def broadcast(
         self,
@@ -163,7 +164,7 @@ class Publisher(_Publishing):
     def _publish(self, channel: str, envelope: Envelope) -> Position | None:
         options = (self._rooms_known() or self._ask_for_rooms())(channel)
         answer = self._link.call(
-            lambda sender: self._commands.publishing(self._keys, sender, channel, envelope, options)
+            lambda sender: self._commands.publishing(self._keys, sender, channel, envelope, options, self._sender_ttl_s)
         )
         return self._commands.position_in(answer) if options.numbered else None
 
@@ -178,7 +179,7 @@ class Publisher(_Publishing):
         return bool(self._call(*self._commands.finding(self._keys, EVERYONE_NAME, user)))
 
     def _call(self, *command: Argument) -> Any:
-        return self._link.call(lambda sender: command)
+        return self._link.call(lambda sender: self._commands.Command(list(command)))
 
 
 class AsyncPublisher(_Publishing):
@@ -201,7 +202,12 @@ class AsyncPublisher(_Publishing):
         from .brokers.redis.link import Link, pool_from
 
         self._sender = Sender()
-        self._link = Link(pool_from(self._server), self._timeout_s, lambda down_s: None)
+        self._link = Link(
+            pool_from(self._server),
+            self._timeout_s,
+            lambda down_s: None,
+            line_up=lambda line: self._commands.lining_up(self._keys, self._sender.scripted, line),
+        )
         self._starting: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -256,14 +262,9 @@ class AsyncPublisher(_Publishing):
     async def _publish(self, channel: str, envelope: Envelope) -> Position | None:
         options = (self._rooms_known() or await self._ask_for_rooms())(channel)
         await self._started()  # before it is numbered: messages have to go out in the order of their numbers
-        while True:
-            command = self._commands.publishing(self._keys, self._sender, channel, envelope, options)
-            answer = await self._link.call(*command)
-            if not options.numbered:
-                return None
-            if not self._commands.passed(answer):
-                position: Position = self._commands.position_in(answer)
-                return position
+        command = self._commands.publishing(self._keys, self._sender, channel, envelope, options)
+        answer = await self._link.call(*command.arguments, number=command.number)
+        return self._commands.position_in(answer) if options.numbered else None
 
     async def _ask_for_rooms(self) -> RoomTable:
         asked_at = time.monotonic()

@@ -105,16 +105,18 @@ class CatchUp:
     """A member that does not get the live messages yet: it is being replayed what it missed.
 
     Attributes:
-        cursor: The offset up to which it was given everything.
+        cursor: The position up to which it was given everything.
         at_head: Whether the history had nothing after the cursor; the next live message after it ends the catch-up.
+        doubted: Whether what comes live no longer follows the cursor: the history is to be asked again.
     """
 
-    __slots__ = ("at_head", "cursor", "member")
+    __slots__ = ("at_head", "cursor", "doubted", "member")
 
-    def __init__(self, member: RoomMember, cursor: int) -> None:
+    def __init__(self, member: RoomMember, cursor: Position) -> None:
         self.member = member
         self.cursor = cursor
         self.at_head = False
+        self.doubted = False
 
 
 class _Taken:
@@ -329,17 +331,20 @@ class Room:
         """Whether a catch-up goes on: its member may have left, and even come back with another."""
         return self.catching_up.get(catch_up.member.id) is catch_up
 
-    def caught_up(self, catch_up: CatchUp, head: Position | None) -> bool:
+    def caught_up(self, catch_up: CatchUp) -> bool:
         """The history has nothing after the cursor: goes live now, or with the first live message that is new.
 
         Returns:
-            False where a message came live since the history was asked: it has to be asked again.
+            False where something came live since the history was asked: it has to be asked again.
         """
-        if self.head is None or head is None or self.head.epoch != head.epoch or self.head.offset == catch_up.cursor:
-            self.go_live(catch_up)
-        elif self.head.offset > catch_up.cursor:
+        if catch_up.doubted:
             return False
-        else:
+        head, cursor = self.head, catch_up.cursor
+        if head == cursor:
+            self.go_live(catch_up)
+        elif head is not None and head.epoch == cursor.epoch and head.offset > cursor.offset:
+            return False
+        else:  # what comes live is behind the history, or has yet to come to its epoch
             catch_up.at_head = True
         return True
 
@@ -354,5 +359,25 @@ class Room:
         self.head = position
         if self.catching_up:
             for catch_up in tuple(self.catching_up.values()):
-                if catch_up.at_head and position.offset > catch_up.cursor:
+                cursor = catch_up.cursor
+                if catch_up.at_head and position.epoch == cursor.epoch and position.offset > cursor.offset:
                     self.go_live(catch_up)
+
+    def change_epoch(self, position: Position) -> list[CatchUp]:
+        """What comes live does not follow what came before: it has another epoch, or something is missing.
+
+        Returns:
+            Who was given everything, so far, and waits for what comes live: it does not follow for it either, and the
+            history is to be asked again.
+        """
+        self.head = position
+        self.replays.clear()
+        waiting: list[CatchUp] = []
+        for catch_up in self.catching_up.values():
+            cursor = catch_up.cursor
+            if cursor.epoch != position.epoch or cursor.offset < position.offset:
+                catch_up.doubted = True
+                if catch_up.at_head:
+                    catch_up.at_head = False
+                    waiting.append(catch_up)
+        return waiting

@@ -343,6 +343,10 @@ class Listener:
             case "reset":
                 self.resets.append(message)
                 self._put(message)
+            case "epoch":
+                if self.positions.get(message["room"], ("", -1))[1] != message["offset"]:
+                    self.faults.append(f"{message['room']}: {self.positions.get(message['room'])} renamed {message}")
+                self._put(message)
             case None:
                 self._advance(message)
             case _:

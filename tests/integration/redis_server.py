@@ -324,6 +324,7 @@ class _Pair:
         deaf: Whether what Redis says is lost.
         flowing: Whether what Redis says is read.
         answered: Whether Redis spoke last.
+        passing: Whether what is said to Redis gets there.
     """
 
     def __init__(self, *writers: asyncio.StreamWriter) -> None:
@@ -332,6 +333,8 @@ class _Pair:
         self.answered = True
         self.flowing = asyncio.Event()
         self.flowing.set()
+        self.passing = asyncio.Event()
+        self.passing.set()
         self._writers = writers
 
     def close(self) -> None:
@@ -340,6 +343,8 @@ class _Pair:
             writer.close()
 
     def abort(self) -> None:
+        self.flowing.set()
+        self.passing.set()
         for writer in self._writers:
             writer.transport.abort()
 
@@ -390,13 +395,16 @@ class Proxy:
 
         self._do(lose)
 
-    def hold(self, what: Literal["messages", "answers"]) -> None:
-        """Takes nothing more from Redis, for subscribers or for the others, as a worker does whose loop is blocked."""
+    def hold(self, what: Literal["messages", "answers", "requests"] = "messages") -> None:
+        """Takes nothing more from Redis for subscribers, as a worker does whose loop is blocked; or for the others.
+
+        Or keeps what the others say, also when they have given up; `release` lets it arrive late.
+        """
 
         def hold() -> None:
             for pair in self._pairs:
                 if pair.subscribes == (what == "messages"):
-                    pair.flowing.clear()
+                    (pair.passing if what == "requests" else pair.flowing).clear()
 
         self._do(hold)
 
@@ -406,6 +414,7 @@ class Proxy:
         def release() -> None:
             for pair in self._pairs:
                 pair.flowing.set()
+                pair.passing.set()
 
         self._do(release)
 
@@ -480,8 +489,7 @@ class Proxy:
                 data = await reader.read(65536)
                 if not data:
                     break
-                if answers:
-                    await pair.flowing.wait()
+                await (pair.flowing if answers else pair.passing).wait()
                 if answers and pair.deaf:
                     continue
                 if not answers and b"SUBSCRIBE" in data.upper():

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from hubbub.brokers.redis.channel import Arrival, Stamp
 from hubbub.brokers.redis.subscription import HELD, Read, Subscription
 from hubbub.codec import encode
-from hubbub.envelope import Envelope, Reset
+from hubbub.envelope import Envelope, Relabel, Reset
 from hubbub.positions import Position
 
 
@@ -24,10 +24,17 @@ def come(offset: int, epoch: str = "epoch--1") -> Arrival:
 
 
 def page(
-    first: int, last: int, head: int | None = None, epoch: str = "epoch--1", *, whole: bool = True, same: bool = True
+    first: int,
+    last: int,
+    head: int | None = None,
+    epoch: str = "epoch--1",
+    *,
+    known: bool = True,
+    whole: bool = True,
+    same: bool = True,
 ) -> Read:
     arrivals = [come(offset, epoch) for offset in range(first, last + 1)]
-    return Read(Position(epoch, last if head is None else head), whole, same, arrivals)
+    return Read(Position(epoch, last if head is None else head), known, whole, same, arrivals)
 
 
 def started(offset: int) -> Subscription:
@@ -85,11 +92,42 @@ def test_a_server_that_has_another_message_than_was_delivered_has_gone_back() ->
     assert subscription.catch_up(page(2, 5, same=False)) == ([], "gone back")
 
 
-def test_another_epoch_is_a_reset_and_goes_on() -> None:
+def begins_to_read(subscription: Subscription) -> None:
+    subscription.catching_up = True
+    subscription.asks()
+
+
+def test_another_epoch_is_read_from_the_history_which_says_that_it_is_a_reset() -> None:
     subscription = started(9)
+    assert subscription.take(come(3, "epoch--2"), 0) == ([], "behind")
+    begins_to_read(subscription)
     reset = Reset(Position("epoch--2", 2))
-    assert subscription.take(come(3, "epoch--2"), 0) == ([reset, at(3, "epoch--2")], "delivered")
+    assert subscription.catch_up(page(1, 3, epoch="epoch--2", known=False, whole=False)) == ([reset], "delivered")
+    assert subscription.caught_up(1) == ([at(3, "epoch--2")], "delivered")
     assert subscription.take(come(4, "epoch--2"), 0)[1] == "delivered"
+
+
+def test_another_epoch_that_goes_on_where_this_one_ended_is_no_reset() -> None:
+    """The server was restarted, and has lost nothing."""
+    subscription = started(5)
+    assert subscription.take(come(6, "epoch--2"), 0) == ([], "behind")
+    begins_to_read(subscription)
+    assert subscription.catch_up(page(6, 6, epoch="epoch--2")) == (
+        [Relabel(Position("epoch--2", 5)), at(6, "epoch--2")],
+        "delivered",
+    )
+    assert subscription.caught_up(1) == ([], "delivered")
+
+
+def test_another_epoch_is_no_reset_where_nothing_is_kept_and_nothing_was_missed() -> None:
+    subscription = started(5)
+    subscription.take(come(6, "epoch--2"), 0)
+    begins_to_read(subscription)
+    assert subscription.catch_up(page(1, 0, head=6, epoch="epoch--2", whole=False)) == (
+        [Relabel(Position("epoch--2", 5))],
+        "delivered",
+    )
+    assert subscription.caught_up(1) == ([at(6, "epoch--2")], "delivered")
 
 
 def test_a_reset_is_passed_on_once() -> None:
@@ -105,9 +143,32 @@ def test_what_was_held_of_an_epoch_that_ended_is_dropped() -> None:
     subscription.catching_up = True
     subscription.take(come(4), 0)
     subscription.take(come(6), 0)
-    assert subscription.reset(Position("epoch--2", 4)) == [Reset(Position("epoch--2", 4))]
+    subscription.asks()
     subscription.take(come(5, "epoch--2"), 0)
+    assert subscription.catch_up(page(1, 4, epoch="epoch--2", known=False, whole=False)) == (
+        [Reset(Position("epoch--2", 4))],
+        "delivered",
+    )
     assert subscription.caught_up(1) == ([at(5, "epoch--2")], "delivered")
+
+
+def test_what_came_of_a_newer_epoch_than_the_history_has_it_read_once_more() -> None:
+    subscription = started(5)
+    begins_to_read(subscription)
+    subscription.take(come(1, "epoch--2"), 0)
+    assert subscription.catch_up(page(1, 0, head=5)) == ([], "delivered")
+    assert subscription.caught_up(1) == ([], "behind")
+    begins_to_read(subscription)
+    subscription.catch_up(page(1, 1, epoch="epoch--2", known=False, whole=False))
+    assert subscription.caught_up(1) == ([at(1, "epoch--2")], "delivered")
+
+
+def test_what_was_delivered_in_an_epoch_that_ended_and_is_published_again_is_a_reset() -> None:
+    subscription = started(0)
+    subscription.take(come(1), 0)
+    subscription.reset(Position("epoch--2", 4))
+    again = Arrival(at(5, "epoch--2"), come(1).stamp)
+    assert subscription.take(again, 0) == ([Reset(Position("epoch--2", 5))], "delivered")
 
 
 def test_a_history_that_does_not_reach_back_is_a_reset() -> None:

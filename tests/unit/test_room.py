@@ -109,7 +109,7 @@ def test_a_room_is_vacant_when_nobody_is_there_or_about_to_be() -> None:
         room.joining += 1
         assert not room.vacant
         room.joining -= 1
-        room.catching_up["a"] = CatchUp(Member("a"), 0)
+        room.catching_up["a"] = CatchUp(Member("a"), at(0))
         assert not room.vacant
         assert room.size == 1
         room.go_live(room.catching_up["a"])
@@ -123,7 +123,7 @@ def test_a_room_is_vacant_when_nobody_is_there_or_about_to_be() -> None:
 
 def test_who_was_taken_out_does_not_go_live_any_more() -> None:
     room = Room("lobby", RoomOptions(history=5))
-    catch_up = room.catching_up["a"] = CatchUp(Member("a"), 0)
+    catch_up = room.catching_up["a"] = CatchUp(Member("a"), at(0))
     room.remove(catch_up.member)
     room.go_live(catch_up)
     assert room.vacant
@@ -133,8 +133,8 @@ def test_who_has_read_further_than_the_room_has_heard_waits_for_what_is_new() ->
     """A broker's history may be ahead of what it has delivered: what is still to come was replayed already."""
     room = Room("lobby", RoomOptions(history=5))
     room.head = at(3)
-    catch_up = room.catching_up["a"] = CatchUp(Member("a"), 5)
-    room.caught_up(catch_up, at(5))
+    catch_up = room.catching_up["a"] = CatchUp(Member("a"), at(5))
+    room.caught_up(catch_up)
     for offset in (4, 5):
         room.advance(at(offset))
         assert not room.members, f"{offset} would be sent twice"
@@ -145,14 +145,14 @@ def test_who_has_read_further_than_the_room_has_heard_waits_for_what_is_new() ->
 def test_who_has_read_what_the_room_has_heard_goes_live_at_once() -> None:
     room = Room("lobby", RoomOptions(history=5))
     room.head = at(5)
-    catch_up = room.catching_up["a"] = CatchUp(Member("a"), 5)
-    room.caught_up(catch_up, at(5))
+    catch_up = room.catching_up["a"] = CatchUp(Member("a"), at(5))
+    room.caught_up(catch_up)
     assert list(room.members) == ["a"]
 
 
 def test_who_has_more_to_read_does_not_go_live() -> None:
     room = Room("lobby", RoomOptions(history=5))
-    room.catching_up["a"] = CatchUp(Member("a"), 2)
+    room.catching_up["a"] = CatchUp(Member("a"), at(2))
     room.advance(at(4))
     assert not room.members
 
@@ -494,7 +494,7 @@ def test_who_is_found_gone_while_it_catches_up_does_not_keep_news_from_the_other
             for client in (gone, other):
                 assert client.connection is not None
                 room.remove(client.connection)
-                room.catching_up[client.connection.id] = CatchUp(client.connection, 0)
+                room.catching_up[client.connection.id] = CatchUp(client.connection, at(0))
             gone.writer._take = lost
             other.writer._take = lambda message: told.append("other")
             stays.writer._take = lambda message: told.append("stays")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple, TypeAlias
 
-from ..envelope import Envelope, Kick, Page, Reset
+from ..envelope import Envelope, Kick, Page, Relabel, Reset
 from ..options import RoomTable
 from ..positions import Position
 from ..presence import Info, Member
 
-Delivery: TypeAlias = Envelope | Kick | Reset
+Delivery: TypeAlias = Envelope | Kick | Relabel | Reset
 
 
 class Receiver(ABC):

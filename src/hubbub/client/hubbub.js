@@ -280,6 +280,10 @@ export class HubbubClient {
         link.rooms.set(frame.room, this.#move(frame));
         this.#emit("reset", { room: frame.room, reason: "lost" });
         return true;
+      case "epoch": // the same place by another name: nothing is lost
+        if (!isPlaced(frame) || !link.rooms.has(frame.room)) return false;
+        link.rooms.set(frame.room, this.#move(frame));
+        return true;
       case "dropped":
         if (typeof frame.room !== "string" || typeof frame.count !== "number") return false;
         this.#emit("dropped", { room: frame.room, count: frame.count });

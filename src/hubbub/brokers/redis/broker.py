@@ -24,7 +24,18 @@ from ...presence import Info, Member
 from ...tasks import Tasks
 from ..base import Broker, BrokerState, Receiver
 from .channel import Keys, Sender
-from .commands import database_in, finding, ordering, passed, position_in, publishing, settings_in
+from .commands import (
+    SENDER_TTL_S,
+    Argument,
+    database_in,
+    finding,
+    lining_up,
+    ordering,
+    position_in,
+    publishing,
+    settings_in,
+)
+from .foreign import Foreign
 from .inbox import Inbox
 from .leases import CHECKS
 from .link import Link, pool_from
@@ -97,8 +108,9 @@ class RedisBroker(Broker):
         self._memory_known = False
         self._evicts: str | None = None
         self._renew_now = asyncio.Event()
-        self._commands = Link(self._pool, self._timeout_s, self._commands_up)
-        self._logs = Logs(self._commands, self._keys, rooms)
+        self._commands = Link(self._pool, self._timeout_s, self._commands_up, line_up=self._line_up)
+        self._foreign = Foreign()
+        self._logs = Logs(self._commands, self._keys, rooms, self._foreign)
         orders = Orders(self._keys, receiver)
         self._inbox = Inbox(
             self._commands,
@@ -108,6 +120,7 @@ class RedisBroker(Broker):
             node=self._keys.own_channel(self._sender.id.hex()),
             rooms=rooms,
             logs=self._logs,
+            foreign=self._foreign,
             receiver=receiver,
             tasks=self._tasks,
             orders=orders,
@@ -131,7 +144,7 @@ class RedisBroker(Broker):
             raise
         self._tasks.spawn(self._again(self._lease_s / CHECKS, self._keep_lease, self._renew_now), "lease")
         self._tasks.spawn(self._again(min(2.0, self._timeout_s / 2), self._inbox.send_canary), "canary")
-        self._tasks.spawn(self._again(_REMEMBER_S, self._inbox.remember), "remember")
+        self._tasks.spawn(self._again(_REMEMBER_S, self._remember), "remember")
 
     async def close(self) -> None:
         if not self._running:
@@ -187,6 +200,14 @@ class RedisBroker(Broker):
         self._presence.connected_anew()
         self._renew_now.set()
 
+    def _line_up(self, line: int) -> list[Argument]:
+        return lining_up(self._keys, self._sender.scripted, line)
+
+    async def _remember(self) -> None:
+        """Keeps alive what Redis forgets in time: the numberings of rooms with members here, and this sender."""
+        await self._commands.call("PEXPIRE", self._keys.sender(self._sender.scripted), int(SENDER_TTL_S * 1000))
+        await self._inbox.remember()
+
     async def _begin(self) -> None:
         """Says what others need to know of this worker, once it has a connection."""
         await self._commands.call("SET", self._keys.rooms, self._rooms.to_json())  # the newest worker's hold
@@ -231,9 +252,7 @@ class RedisBroker(Broker):
     async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
         options = self._rooms(channel) if keep else _PLAIN
         if options.numbered:
-            while passed(answer := await self._publish(channel, envelope, options)):
-                pass
-            return position_in(answer)
+            return position_in(await self._publish(channel, envelope, options))
         if self._when_away == "local" and not self._commands.up:
             self._keep_local(channel, envelope)
             return None
@@ -241,7 +260,8 @@ class RedisBroker(Broker):
         return None
 
     def _publish(self, channel: str, envelope: Envelope, options: RoomOptions) -> asyncio.Future[Any]:
-        return self._commands.call(*publishing(self._keys, self._sender, channel, envelope, options))
+        command = publishing(self._keys, self._sender, channel, envelope, options)
+        return self._commands.call(*command.arguments, number=command.number)
 
     def _keep_local(self, channel: str, envelope: Envelope) -> None:
         if not self._is_local:

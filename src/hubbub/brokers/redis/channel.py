@@ -57,12 +57,12 @@ class Sender:
 
     def __init__(self) -> None:
         self.id = secrets.token_bytes(SENDER_BYTES)
-        self._ids = self.id, secrets.token_bytes(SENDER_BYTES)
+        self.scripted = secrets.token_bytes(SENDER_BYTES)
         self._numbers = [0, 0]
 
     def stamp(self, *, scripted: bool) -> Stamp:
         self._numbers[scripted] += 1
-        return Stamp(self._ids[scripted], self._numbers[scripted])
+        return Stamp(self.scripted if scripted else self.id, self._numbers[scripted])
 
 
 class Canary(NamedTuple):
@@ -151,9 +151,9 @@ class Keys:
         """A stream of what is kept: id ``<offset>-0``, message ``m``, time ``t`` in ms."""
         return f"{self._room}{room}}}:log"
 
-    def sent(self, room: str, sender: bytes) -> str:
-        """The number and the offset of a sender's last message into a room."""
-        return f"{self._room}{room}}}:sent:{sender.hex()}"
+    def sender(self, sender: bytes) -> str:
+        """A sender's line, the last number taken in it, and the last that was published."""
+        return f"{self._prefix}:sender:{sender.hex()}"
 
     def here(self, room: str) -> str:
         """A hash of who is present: user to an entry of JSON, see ``enter.lua``."""
@@ -226,15 +226,13 @@ def unpack(data: bytes) -> Packed:
     """Gives back what was packed.
 
     Raises:
-        ValueError: It is nothing of ours, or of a version that packs otherwise.
+        ValueError: It is nothing of ours, or of a release that packs otherwise.
     """
     try:
         kind = data[:1]
-        if kind == b"M":
-            return unpack_message(data, 0, None)
         if kind == b"P":
             _, epoch, offset = _NUMBERED.unpack_from(data)
-            return unpack_message(data, _NUMBERED.size, Position(epoch.decode(), offset))
+            return _unpack_message(data, _NUMBERED.size, Position(epoch.decode(), offset))
         if kind == b"K":
             return unpack_order(data[_GIVEN.size :], at=_GIVEN.unpack_from(data)[1])
         if kind == b"R":
@@ -244,17 +242,30 @@ def unpack(data: bytes) -> Packed:
             return Canary(_CANARY.unpack_from(data)[1])
         if data == b"W":
             return RollCall()
-    except (IndexError, UnicodeDecodeError) as error:
+        return _unpack_message(data, 0, None)
+    except (StructError, IndexError, UnicodeDecodeError) as error:
         raise ValueError(str(error)) from None
-    except Exception as error:  # struct.error is no ValueError
-        raise ValueError(str(error)) from error
-    raise ValueError(f"a message that begins with {data[:1]!r}")
 
 
 def unpack_message(data: bytes, at: int, position: Position | None) -> Arrival:
-    """Gives back a message that begins at some byte."""
-    _, kind, sender, number, key_size, excluded_size = _MESSAGE.unpack_from(data, at)
+    """Gives back a message that begins at some byte.
+
+    Raises:
+        ValueError: It is nothing of ours, or of a release that packs otherwise.
+    """
+    try:
+        return _unpack_message(data, at, position)
+    except (StructError, IndexError, UnicodeDecodeError) as error:
+        raise ValueError(str(error)) from None
+
+
+def _unpack_message(data: bytes, at: int, position: Position | None) -> Arrival:
+    mark, kind, sender, number, key_size, excluded_size = _MESSAGE.unpack_from(data, at)
+    if mark != b"M":
+        raise ValueError(f"a message that begins with {mark!r}")
     at += _MESSAGE.size
+    if len(data) < at + max(0, key_size - 1) + excluded_size:
+        raise ValueError("a message that ends early")
     key = None
     if key_size:
         key = data[at : at + key_size - 1].decode()
@@ -263,7 +274,10 @@ def unpack_message(data: bytes, at: int, position: Position | None) -> Arrival:
     if excluded_size:
         exclude = frozenset([name.decode() for name in data[at : at + excluded_size].split(_BETWEEN)])
         at += excluded_size
-    return Arrival(Envelope(Payload(_KINDS[kind], data[at:]), exclude, key, position), Stamp(sender, number))
+    payload = Payload(_KINDS[kind], data[at:])
+    if payload.kind is not Kind.BINARY:
+        str(payload.data, "utf-8")  # a browser would close the connection that gets it
+    return Arrival(Envelope(payload, exclude, key, position), Stamp(sender, number))
 
 
 assert EPOCH_CHARS == 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from math import inf
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import SplitResult, parse_qs, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from ...envelope import Envelope, Kick
@@ -12,7 +12,7 @@ from ...errors import InvalidArgument, shown
 from ...options import RoomOptions
 from ...positions import Position, new_epoch
 from .channel import Keys, Order, Sender, pack, pack_order
-from .scripts import CONNECTED, ORDER, PUBLISH
+from .scripts import CONNECTED, LINE, ORDER, PUBLISH
 
 Argument: TypeAlias = str | bytes | int
 
@@ -20,7 +20,7 @@ _DEFAULTS: Final = {"prefix": "hubbub", "lease_s": 15.0, "timeout_s": 5.0, "when
 
 _NOT_YOURS: Final = {"decode_responses", "protocol"}
 _MOST_S: Final = {"timeout_s": 60.0}
-"""The server knows a message again for two minutes."""
+"""The server knows the sender of a message, and its number, for two minutes at least."""
 
 MAX_ORDERS: Final = 10_000
 ORDERS_KEPT_S: Final = 24 * 3600
@@ -30,16 +30,53 @@ IDLE_TTL_S: Final = 300.0
 """How long the numbering of a room without history outlives its last use."""
 
 
-def publishing(keys: Keys, sender: Sender, channel: str, envelope: Envelope, options: RoomOptions) -> list[Argument]:
-    """Publishes a message. The answer is its position, where the room has positions (`position_in`, `passed`)."""
+SENDER_TTL_S: Final = 3600.0
+"""How long the server knows a sender that publishes nothing; one without an event loop begins anew sooner."""
+
+
+class Command(NamedTuple):
+    """A command to send.
+
+    Attributes:
+        arguments: The command and its arguments; those of a message with a number lack the two of `in_line`.
+        number: That of a message which is a part of its sender's line; 0 for any other.
+    """
+
+    arguments: list[Argument]
+    number: int = 0
+
+    def in_line(self, line: int, before: int) -> list[Argument]:
+        """The arguments, as they are sent in a line after a number."""
+        return [*self.arguments, line, before] if self.number else self.arguments
+
+
+def publishing(
+    keys: Keys,
+    sender: Sender,
+    channel: str,
+    envelope: Envelope,
+    options: RoomOptions,
+    sender_ttl_s: float = SENDER_TTL_S,
+) -> Command:
+    """Publishes a message. The answer is its position, where the room has positions (`position_in`)."""
     stamp = sender.stamp(scripted=options.numbered)
     name, message = keys.channel(channel), pack(envelope, stamp)
     if not options.numbered:
-        return ["PUBLISH", name, message]
-    places = keys.head(channel), keys.log(channel), keys.sent(channel, stamp.sender)
+        return Command(["PUBLISH", name, message])
+    places = keys.head(channel), keys.log(channel), keys.sender(stamp.sender)
     size = options.kept.size if options.kept else 0
-    arguments = (name, message, stamp.number, new_epoch(), ttl_ms(options), size)
-    return ["EVALSHA", PUBLISH.sha, len(places), *places, *arguments]
+    arguments = (name, message, stamp.number, new_epoch(), ttl_ms(options), size, int(sender_ttl_s * 1000))
+    return Command(["EVALSHA", PUBLISH.sha, len(places), *places, *arguments], stamp.number)
+
+
+def lining_up(keys: Keys, sender: bytes, line: int, sender_ttl_s: float = SENDER_TTL_S) -> list[Argument]:
+    """Begins a line of a sender: what it sent in an earlier one, and comes late, is not taken any more."""
+    return ["EVALSHA", LINE.sha, 1, keys.sender(sender), line, int(sender_ttl_s * 1000)]
+
+
+def out_of_line(error: Exception) -> bool:
+    """Whether a message was not taken because one before it did not come: all are to be sent again, in a new line."""
+    return str(error).startswith("LINE ")
 
 
 def ordering(keys: Keys, channel: str, kick: Kick) -> list[Argument]:
@@ -60,11 +97,6 @@ def finding(keys: Keys, channel: str, user: str) -> list[Argument]:
 def position_in(answer: Any) -> Position:
     """The position that a script gives first."""
     return Position(answer[0].decode(), answer[1])
-
-
-def passed(answer: Any) -> bool:
-    """Whether a message that was numbered was refused, and a later one taken: it needs a new number."""
-    return bool(answer[1] < 0)
 
 
 def said(error: BaseException) -> str:

@@ -5,35 +5,75 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 -- How long a room's numbering outlives what is kept of it; workers with members renew it.
 local AFTERLIFE_MS = 3600000
 
--- The room's epoch and offset; begins a numbering where there is none.
+-- Names this run of the server: another one, restarted or promoted, may lack the newest of what this one handed out.
+local function run_of_server()
+  local said = redis.pcall('INFO', 'replication')
+  return type(said) == 'string' and string.match(said, 'master_replid:(%x%x%x%x%x%x%x%x)') or ''
+end
+
+-- A room's epoch, offset, run and former epochs; nothing where it has no numbering.
+local function known_head(head)
+  local known = redis.pcall('HMGET', head, 'e', 'o', 'r', 'f')
+  if not known.err and known[1] and tonumber(known[2]) then
+    return known[1], tonumber(known[2]), known[3], known[4] or ''
+  end
+end
+
+-- The former epochs of a numbering, each with the offset at which it ended, newest first. Older ones are forgotten.
+local FORMER_BYTES = 400
+local function remember_epoch(epoch, offset, former)
+  former = string.format('%s %d,', epoch, offset) .. former
+  return #former <= FORMER_BYTES and former or string.match(string.sub(former, 1, FORMER_BYTES), '^.*,')
+end
+
+-- The last offset that an epoch has in common with a room's numbering; nothing where it is of another.
+local function common_offset(epoch, current, offset, former)
+  if epoch == current then return offset end
+  for each, ended in string.gmatch(former, '([^ ,]+) (%d+),') do
+    if each == epoch then return tonumber(ended) end
+  end
+end
+
+-- The room's epoch and offset. Begins a numbering where there is none, and an epoch where this is another run of the
+-- server than the last that numbered: what that one handed out past this offset is lost, or was never there.
 local function head_of(head, log, epoch, ttl)
-  local known = redis.call('HMGET', head, 'e', 'o')
-  if not known[1] then
-    redis.call('HSET', head, 'e', epoch, 'o', 0)
-    redis.call('DEL', log)
-    known = {epoch, '0'}
+  local run = run_of_server()
+  local current, offset, last_run, former = known_head(head)
+  if not current then
+    redis.call('DEL', head, log)
+    redis.call('HSET', head, 'e', epoch, 'o', 0, 'r', run)
+    current, offset = epoch, 0
+  elseif last_run ~= run then
+    redis.call('HSET', head, 'e', epoch, 'r', run, 'f', remember_epoch(current, offset, former))
+    current = epoch
   end
   redis.call('PEXPIRE', head, ttl + AFTERLIFE_MS)
-  return known[1], tonumber(known[2])
+  return current, offset
 end
 
-local function offset_of(id)
-  return tonumber(string.match(id, '^%d+'))
+-- The offset, the message and the time of an entry of a log; nothing where it is none of ours.
+local function parts_of(entry)
+  local offset, fields = tonumber(string.match(entry[1], '^(%d+)%-0$')), entry[2]
+  local at = tonumber(fields[4])
+  if offset and at and fields[1] == 'm' and fields[3] == 't' then return offset, fields[2], at end
 end
 
--- Takes out what is older than ttl.
+-- Takes out what is older than ttl, or not ours.
 local function trim(log, ttl)
   local count = 1
   while true do
     local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', count)
     if #oldest == 0 then return end
+    local ids = {}
     for place, entry in ipairs(oldest) do
-      if tonumber(entry[2][4]) > now - ttl then
+      local _, _, at = parts_of(entry)
+      if at and at > now - ttl then
         if place > 1 then redis.call('XTRIM', log, 'MINID', entry[1]) end
         return
       end
+      ids[place] = entry[1]
     end
-    redis.call('XTRIM', log, 'MINID', string.format('%d-0', offset_of(oldest[#oldest][1]) + 1))
+    redis.call('XDEL', log, unpack(ids))
     count = 64
   end
 end

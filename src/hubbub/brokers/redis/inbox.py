@@ -26,6 +26,7 @@ from ...positions import Position
 from ...tasks import Tasks
 from ..base import Delivery, Receiver
 from .channel import Arrival, Canary, Keys, Order, RollCall, Stamp, pack_canary, unpack
+from .foreign import Foreign
 from .link import Link, Pool
 from .logs import Logs
 from .orders import Orders
@@ -35,6 +36,7 @@ logger = logging.getLogger("hubbub")
 
 _CHANNELS_AT_ONCE: Final = 500
 _MAX_SENDERS: Final = 4096
+_RETRY_S: Final = 1.0
 
 
 class Inbox:
@@ -48,6 +50,7 @@ class Inbox:
         node: The worker's own channel.
         rooms: The options of the rooms.
         logs: Where what was missed is read.
+        foreign: Counts what can't be read.
         receiver: Who gets what comes.
         tasks: Who owns what goes on in between.
         orders: What all workers are told to do.
@@ -64,6 +67,7 @@ class Inbox:
         node: str,
         rooms: RoomTable,
         logs: Logs,
+        foreign: Foreign,
         receiver: Receiver,
         tasks: Tasks,
         orders: Orders,
@@ -76,6 +80,7 @@ class Inbox:
         self._node = node
         self._rooms = rooms
         self._logs = logs
+        self._foreign = foreign
         self._receiver = receiver
         self._tasks = tasks
         self._orders = orders
@@ -139,7 +144,8 @@ class Inbox:
         except BaseException:
             self._drop(room, subscription)
             raise
-        subscription.start_at(position)
+        if subscription.start_at(position) == "behind":
+            self._catch_up_soon(room, subscription)
         subscription.overlap = self._canary_sent + 1
         return subscription.last
 
@@ -244,7 +250,7 @@ class Inbox:
             try:
                 packed = unpack(push[2])
             except ValueError as error:
-                logger.warning("a message on %s is not of this version of hubbub: %s", shown(channel), shown(error))
+                self._unreadable_came(channel, error)
                 return
             room = self._keys.room_of(channel)
             if isinstance(packed, Canary):
@@ -267,32 +273,32 @@ class Inbox:
         if self._subscriptions.get(room) is not subscription:
             return
         known, subscription.confirmed = subscription.confirmed, True
-        if known and subscription.last is not None:
+        if known:
             self._catch_up_soon(room, subscription)
         waiting = self._waiting.pop(subscription, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
+
+    def _unreadable_came(self, channel: bytes, error: ValueError) -> None:
+        """Skips what is not of this release. In a room with positions the history tells what was missed."""
+        self._foreign.skip("a message", channel, error)
+        room = self._keys.room_of(channel)
+        subscription = self._subscriptions.get(room) if room is not None else None
+        if room is not None and subscription is not None and self._rooms(room).numbered:
+            self._catch_up_soon(room, subscription)
 
     def _came(self, room: str, packed: Arrival | Reset) -> None:
         subscription = self._subscriptions.get(room)
         if subscription is None:
             return
         if isinstance(packed, Reset):
-            self._deliver_all(room, subscription.reset(packed.position))
+            if subscription.last is not None and subscription.last.epoch != packed.position.epoch:
+                self._catch_up_soon(room, subscription)
+        elif packed.envelope.position is None:
+            if self._is_new(packed.stamp):
+                self._receiver.deliver(room, packed.envelope)
         else:
-            self._message_came(room, subscription, packed)
-
-    def _message_came(self, room: str, subscription: Subscription, arrival: Arrival) -> None:
-        new, position, last = self._is_new(arrival.stamp), arrival.envelope.position, subscription.last
-        if position is None:
-            if new:
-                self._receiver.deliver(room, arrival.envelope)
-        elif not new:
-            # It was lost with its epoch after it had come here, and was published again: the place is new, it is not.
-            if last is None or last.epoch != position.epoch or last.offset < position.offset:
-                self._deliver_all(room, subscription.reset(position))
-        else:
-            deliveries, verdict = subscription.take(arrival, self._canary_seen)
+            deliveries, verdict = subscription.take(packed, self._canary_seen)
             self._deliver_all(room, deliveries)
             if verdict == "behind":
                 self._catch_up_soon(room, subscription)
@@ -300,7 +306,7 @@ class Inbox:
                 self._renumber_soon(room, subscription)
 
     def _is_new(self, stamp: Stamp) -> bool:
-        """Whether a message is not one that came before, and was published again because its answer was lost.
+        """Whether a message without a position is not one that came before, and was sent again without need.
 
         A sender's messages come in its order, so that the last number says it all.
         """
@@ -319,7 +325,9 @@ class Inbox:
             self._receiver.deliver(room, delivery)
 
     def _catch_up_soon(self, room: str, subscription: Subscription) -> None:
-        if not subscription.catching_up:
+        """Reads what may have been missed; once more where that is being read, and may have been read too early."""
+        subscription.doubted = True
+        if subscription.last is not None and not subscription.catching_up:
             subscription.catching_up = True
             self._tasks.spawn(self._catch_up(room, subscription), "catch up")
 
@@ -327,12 +335,10 @@ class Inbox:
         """Reads what was missed from the room's history."""
 
         async def next_page() -> bool:
-            after = subscription.last
-            read = await self._logs.missed(room, after, subscription.stamp)
+            subscription.asks()
+            read = await self._logs.missed(room, subscription.last, subscription.stamp)
             if self._subscriptions.get(room) is not subscription:
                 return False
-            if subscription.last != after:
-                return True  # the room was begun anew meanwhile: this is of another question
             deliveries, verdict = subscription.catch_up(read)
             if verdict == "gone back":
                 await self._renumber(room, subscription)
@@ -344,11 +350,15 @@ class Inbox:
 
         while self._subscriptions.get(room) is subscription:
             try:
-                while await next_page():  # noqa: ASYNC110  others have their turn in between
+                while await next_page() or subscription.doubted:  # noqa: ASYNC110  others have their turn
                     await asyncio.sleep(0)
             except BrokerUnavailable as error:
                 logger.debug("can't catch up in %s yet: %s", shown(room), str(error))
                 await asyncio.sleep(min(1.0, self._timeout_s / 4))
+                continue
+            except Exception:  # a defect of ours: the members must not be left without a word
+                logger.exception("could not catch up in %s, and try again", shown(room))
+                await asyncio.sleep(_RETRY_S)
                 continue
             deliveries, verdict = subscription.caught_up(self._canary_sent + 1)
             self._deliver_all(room, deliveries)
@@ -363,9 +373,11 @@ class Inbox:
     async def _try_renumber(self, room: str, subscription: Subscription) -> None:
         with contextlib.suppress(BrokerUnavailable):
             await self._renumber(room, subscription)
+            if self._subscriptions.get(room) is subscription:
+                self._catch_up_soon(room, subscription)
 
     async def _renumber(self, room: str, subscription: Subscription) -> None:
-        """The server has less than it had: begins a new epoch, unless another worker was faster."""
+        """The server has less than it had: begins a new numbering, unless another worker was faster."""
         assert subscription.last is not None
         subscription.renumbering = True
         logger.warning("Redis has gone back in %s: its numbering begins anew", shown(room))

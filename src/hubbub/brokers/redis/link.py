@@ -7,6 +7,11 @@ how a message is known that was published before). A command waits for its answe
 gets `BrokerUnavailable`, and where the command was sent, the connection is taken for frozen and made anew. One that ran
 out while this process stood still has its time again, once: its answer may be there, unread.
 
+Messages with a number go out in a *line*, one for each connection. The server takes each only after the one before it,
+and none of a line once the next has begun. So none overtakes another that the server did not take (it had forgotten the
+script, say): all that follow are refused too, and sent again in the next line. And what comes late over a connection
+that was given up is not taken.
+
 Invariants: each command that was sent and not answered is in `_sent`, in the order in which the server answers; no
 other is. A command that nobody waits for any more is not sent (again). `_bytes` is the size of all in `_sent` and
 `_waiting`.
@@ -37,7 +42,7 @@ from redis.exceptions import (
 from redis.maint_notifications import MaintNotificationsConfig
 
 from ...errors import BrokerUnavailable, counted
-from .commands import Argument, refused_url, said
+from .commands import Argument, out_of_line, refused_url, said
 from .scripts import ALL, Script
 from .server import CannotServe, CannotServeYet, check, refused
 
@@ -87,10 +92,13 @@ def pool_from(url: str) -> Pool:
 
 
 class _Call:
-    __slots__ = ("answer", "arguments", "deadline", "name", "sent_at", "size", "spared")
+    __slots__ = ("answer", "arguments", "deadline", "name", "number", "sent_at", "size", "spared")
 
-    def __init__(self, arguments: Sequence[Argument], answer: asyncio.Future[Any], deadline: float) -> None:
+    def __init__(
+        self, arguments: Sequence[Argument], answer: asyncio.Future[Any], deadline: float, number: int = 0
+    ) -> None:
         self.name = str(arguments[0])
+        self.number = number
         # Encoded here, so that what can't be is the caller's error, and not the connection's.
         self.arguments = [each.encode() if isinstance(each, str) else each for each in arguments]
         self.answer = answer
@@ -121,6 +129,7 @@ class Link:
         on_up: Called with how long it was down, each time a connection is made; before anything is sent over it.
         on_push: Takes what the server sends by itself.
         settled: Awaited now and then between pushes, so that whoever takes them can hold the server back.
+        line_up: Gives the command that begins a line of numbered messages, by the line's number.
     """
 
     def __init__(
@@ -130,6 +139,7 @@ class Link:
         on_up: Callable[[float], None],
         on_push: Callable[[list[Any]], None] | None = None,
         settled: Callable[[], Awaitable[None]] | None = None,
+        line_up: Callable[[int], Sequence[Argument]] | None = None,
     ) -> None:
         self.up = False
         self.held = False
@@ -139,6 +149,9 @@ class Link:
         self._on_up = on_up
         self._on_push = on_push
         self._settled = settled
+        self._line_up = line_up
+        self._line = 0
+        self._last_in_line: int | None = None  # None before the connection's first
         self._waiting: deque[_Call] = deque()
         self._sent: deque[_Call] = deque()
         self._unanswerable: deque[Sequence[Argument]] = deque()
@@ -180,11 +193,15 @@ class Link:
         self._unanswerable.clear()
         self._loop = None
 
-    def call(self, *arguments: Argument, patient: bool = False, first: bool = False) -> asyncio.Future[Any]:
+    def call(
+        self, *arguments: Argument, number: int = 0, patient: bool = False, first: bool = False
+    ) -> asyncio.Future[Any]:
         """Calls a command. A plain function: calls are executed in the order in which they are made.
 
         Args:
             arguments: The command and its arguments.
+            number: That of a message which goes into the line: its line, and the number before it, are sent after its
+                arguments.
             patient: Wait for as long as it takes.
             first: Before all that waits, what is to be sent again included, and however much that is.
 
@@ -194,7 +211,7 @@ class Link:
         loop = self._loop
         if loop is None or self._task is None:
             raise BrokerUnavailable("the broker is closed")
-        call = _Call(arguments, loop.create_future(), inf if patient else loop.time() + self._timeout_s)
+        call = _Call(arguments, loop.create_future(), inf if patient else loop.time() + self._timeout_s, number)
         if self._bytes and self._bytes + call.size > MAX_WAITING_BYTES and not first:
             raise BrokerUnavailable(f"{self._bytes} bytes wait for Redis already, which is the bound")
         self._bytes += call.size
@@ -308,6 +325,7 @@ class Link:
     def _take_over(self, down_s: float) -> None:
         """A connection is made: what the last one left unanswered comes first."""
         self._unanswerable.clear()
+        self._last_in_line = None
         while self._sent:
             self._waiting.appendleft(self._sent.pop())
         self._forget_done()
@@ -338,11 +356,29 @@ class Link:
                 if call.answer.done():
                     self._bytes -= call.size
                     continue
+                if call.number and self._last_in_line is None:
+                    batch.append(self._begin_line())
                 call.sent_at = self._loop.time()
                 self._sent.append(call)
-                batch.append(call.arguments)
+                batch.append(self._in_line(call) if call.number else call.arguments)
             if batch:
                 await connection.send_packed_command(connection.pack_commands(batch), check_health=False)
+
+    def _begin_line(self) -> Sequence[Argument]:
+        """Begins this connection's line, with its first message. Nobody waits: a refusal shows with the message."""
+        assert self._loop is not None
+        assert self._line_up is not None
+        self._line, self._last_in_line = self._line + 1, 0
+        call = _Call(self._line_up(self._line), self._loop.create_future(), inf)
+        call.answer.cancel()
+        call.sent_at = self._loop.time()
+        self._bytes += call.size
+        self._sent.append(call)
+        return call.arguments
+
+    def _in_line(self, call: _Call) -> Sequence[Argument]:
+        before, self._last_in_line = self._last_in_line or 0, call.number
+        return [*call.arguments, self._line, before]
 
     async def _read(self, connection: Connection) -> None:
         pushes = 0
@@ -353,6 +389,8 @@ class Link:
             except _ELSEWHERE:
                 raise
             except ResponseError as error:
+                if out_of_line(error):
+                    raise
                 answer = error
             if answer is _PUSHED:
                 pushes += 1

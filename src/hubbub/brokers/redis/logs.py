@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ...envelope import Entry, Page
 from ...options import RoomTable
 from ...positions import Position, new_epoch
-from .channel import Keys, Stamp, unpack_message
+from .channel import Arrival, Keys, Stamp, unpack_message
 from .commands import position_in, ttl_ms
+from .foreign import Foreign
 from .link import Link
 from .scripts import HEAD, READ, RENUMBER
 from .subscription import Read
 
 _AT_ONCE: Final = 128
 """How many messages are read at once by who catches up."""
+
+
+class _Found(NamedTuple):
+    """What a log has after a position; the messages with their times in ms. See `Read` for the rest."""
+
+    head: Position
+    known: bool
+    whole: bool
+    same: bool
+    found: list[tuple[Arrival, int]]
 
 
 class Logs:
@@ -26,9 +36,11 @@ class Logs:
         link: Where to.
         keys: How the keys are called.
         rooms: The options of the rooms.
+        foreign: Counts what can't be read.
     """
 
-    def __init__(self, link: Link, keys: Keys, rooms: RoomTable) -> None:
+    def __init__(self, link: Link, keys: Keys, rooms: RoomTable, foreign: Foreign) -> None:
+        self._foreign = foreign
         self._link = link
         self._keys = keys
         self._rooms = rooms
@@ -45,11 +57,13 @@ class Logs:
 
     async def page(self, room: str, after: Position | None, limit: int | None) -> Page:
         """What is kept after a position, for whoever asks for history. Writes nothing."""
-        head, whole, _, found = await self._read(room, after, limit or 0, b"")
-        if head is None:
+        read = await self._read(room, after, limit or 0, b"")
+        if read is None:
             return Page([], None, whole=False)
-        entries = [_entry(Position(head.epoch, offset), packed, time_ms) for offset, packed, time_ms in found]
-        return Page(entries, head, whole)
+        entries = [
+            Entry(arrival.envelope, datetime.fromtimestamp(time_ms / 1000, UTC)) for arrival, time_ms in read.found
+        ]
+        return Page(entries, read.head, read.whole)
 
     async def missed(self, room: str, after: Position | None, stamp: Stamp | None) -> Read:
         """What is kept after the position up to which a worker has delivered.
@@ -59,24 +73,30 @@ class Logs:
             after: That position.
             stamp: That of the message that was delivered there.
         """
-        head, whole, same, found = await self._read(room, after, _AT_ONCE, stamp.packed() if stamp else b"")
-        if head is None:  # lost, while the room has members
-            return Read(await self.position(room), whole=False, same=True, arrivals=[])
-        arrivals = [unpack_message(packed, 0, Position(head.epoch, offset)) for offset, packed, _ in found]
-        return Read(head, whole, same, arrivals)
+        read = await self._read(room, after, _AT_ONCE, stamp.packed() if stamp else b"")
+        if read is None:  # lost, while the room has members
+            return Read(await self.position(room), known=False, whole=False, same=True, arrivals=[])
+        return Read(read.head, read.known, read.whole, read.same, [arrival for arrival, _ in read.found])
 
     async def renumber(self, room: str, epoch: str) -> None:
-        """Begins a new epoch and tells all workers of it, unless the room is no longer in the one that is named."""
+        """Begins a new numbering and tells all workers of it, unless the room is no longer in the epoch."""
         await self._link.run(RENUMBER, (self._keys.head(room),), self._keys.channel(room), epoch, new_epoch())
 
-    async def _read(
-        self, room: str, after: Position | None, limit: int, stamp: bytes
-    ) -> tuple[Position | None, bool, bool, Iterable[tuple[int, bytes, int]]]:
+    async def _read(self, room: str, after: Position | None, limit: int, stamp: bytes) -> _Found | None:
+        """Reads a log; None where the room has no numbering."""
         epoch, offset = after or ("", 0)
         keys = self._keys.head(room), self._keys.log(room)
         answer: Any = await self._link.run(READ, keys, ttl_ms(self._rooms(room)), epoch, offset, limit, stamp)
-        return position_in(answer) if answer[0] else None, bool(answer[2]), bool(answer[3]), answer[4]
-
-
-def _entry(position: Position, packed: bytes, time_ms: int) -> Entry:
-    return Entry(unpack_message(packed, 0, position).envelope, datetime.fromtimestamp(time_ms / 1000, UTC))
+        if not answer[0]:
+            return None
+        head, known, whole, same = position_in(answer), bool(answer[2]), bool(answer[3]), bool(answer[4])
+        if answer[6]:
+            self._foreign.skip("an entry", self._keys.log(room), "other fields", times=answer[6])
+        found = []
+        for place, packed, time_ms in answer[5]:
+            try:
+                found.append((unpack_message(packed, 0, Position(head.epoch, place)), time_ms))
+            except ValueError as error:
+                self._foreign.skip("a message", self._keys.log(room), error)
+                whole = False
+        return _Found(head, known, whole, same, found)

@@ -1,33 +1,36 @@
 -- Numbers a message, keeps it, and publishes it, all or nothing. One that was published before is only answered.
--- KEYS: head, log, sent. ARGV: channel, message, its number, epoch for a new numbering, ttl in ms, size (0 keeps none).
--- Gives epoch and offset; the offset -1 where it was passed: it is not kept, but an earlier one of its sender is. Then
--- it was refused once, and is to be published under a new number.
-local ttl, size = tonumber(ARGV[5]), tonumber(ARGV[6])
+-- A sender's messages come in lines, one for each of its connections. A line is taken without holes or not at all, and
+-- not any more once the next has begun (line.lua). So what has a lower number than the last was published.
+-- KEYS: head, log, sender. ARGV: channel, message, its number, epoch for a new one, ttl in ms, size (0 keeps none), ms
+-- for which the sender is known; its line, and the number before it in that line.
+-- Gives epoch and offset, and 1 where the log was not one of ours and is begun anew. Where a message was published
+-- before, and is not kept: the room's offset.
+local number, ttl, size = tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local line, before, last = string.match(redis.call('GET', KEYS[3]) or '', '^(%d+) (%d+) (%d+)$')
+if line ~= ARGV[8] or before ~= ARGV[9] then return redis.error_reply('LINE the message before it did not come') end
 local epoch, offset = head_of(KEYS[1], KEYS[2], ARGV[4], ttl)
-local sent = redis.call('GET', KEYS[3])
-if sent then
-  local last, place = string.match(sent, '^(%d+) (%d+)$')
-  if tonumber(last) >= tonumber(ARGV[3]) then
-    if last ~= ARGV[3] then
-      local sender = string.sub(ARGV[2], 3, 10)
-      for _, entry in ipairs(redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1000)) do
-        if string.sub(entry[2][2], 3, 10) == sender then
-          local number = struct.unpack('>I8', string.sub(entry[2][2], 11, 18))
-          if number < tonumber(ARGV[3]) then return {epoch, -1} end
-          if number == tonumber(ARGV[3]) then place = offset_of(entry[1]); break end
-        end
-      end
-    end
-    return {epoch, tonumber(place)}
+if tonumber(last) >= number then
+  redis.call('SET', KEYS[3], line .. ' ' .. ARGV[3] .. ' ' .. last, 'PX', ARGV[7])
+  local kept = redis.pcall('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1000)
+  for _, entry in ipairs(kept.err and {} or kept) do
+    local place, message = parts_of(entry)
+    if place and string.sub(message, 3, 18) == string.sub(ARGV[2], 3, 18) then return {epoch, place} end
   end
+  return {epoch, offset}
 end
 offset = redis.call('HINCRBY', KEYS[1], 'o', 1)
-local place = string.format('%d', offset)
+local anew = nil
 if size > 0 then
-  redis.call('XADD', KEYS[2], 'MAXLEN', '=', size, place .. '-0', 'm', ARGV[2], 't', string.format('%d', now))
+  local entry = {'MAXLEN', '=', size, string.format('%d-0', offset), 'm', ARGV[2], 't', string.format('%d', now)}
+  local added = redis.pcall('XADD', KEYS[2], unpack(entry))
+  if type(added) == 'table' and added.err then
+    redis.call('DEL', KEYS[2])
+    redis.call('XADD', KEYS[2], unpack(entry))
+    anew = 1
+  end
   trim(KEYS[2], ttl)
   redis.call('PEXPIRE', KEYS[2], ttl)
 end
-redis.call('SET', KEYS[3], ARGV[3] .. ' ' .. place, 'PX', 120000)
+redis.call('SET', KEYS[3], line .. ' ' .. ARGV[3] .. ' ' .. ARGV[3], 'PX', ARGV[7])
 redis.call('PUBLISH', ARGV[1], 'P' .. epoch .. struct.pack('>I8', offset) .. ARGV[2])
-return {epoch, offset}
+return {epoch, offset, anew}

@@ -1,56 +1,69 @@
 -- Reads what is kept of a room after a position, or the newest of it. Writes nothing, whatever room is asked for.
 -- KEYS: head, log. ARGV: ttl in ms, epoch and offset of the position ('' for none), limit (0: all), the stamp of the
 -- message that is expected there ('' for any).
--- Gives epoch ('' where the room has no numbering), offset, whether nothing is missing, whether it is the one expected,
--- and the entries: offset, message, time in ms.
+-- Gives epoch ('' where the room has no numbering), offset; whether the position is of this numbering, whether nothing
+-- is missing after it, whether the message there is the one expected; the entries: offset, message, time in ms; and how
+-- many are not ours.
 local oldest, limit = now - tonumber(ARGV[1]), tonumber(ARGV[4])
-local known = redis.call('HMGET', KEYS[1], 'e', 'o')
-if not known[1] then return {'', 0, 0, 1, {}} end
-local epoch, offset = known[1], tonumber(known[2])
+local epoch, offset, _, former = known_head(KEYS[1])
+if not epoch then return {'', 0, 0, 0, 1, {}, 0} end
 local count = limit > 0 and limit or 1000000000
-local whole, same, found = 0, 1, {}
+local entries, foreign, holes = {}, 0, false
 
--- The place of the first entry that is not too old; one after the last where all are.
-local function first_fresh(entries)
-  for place, entry in ipairs(entries) do
-    if tonumber(entry[2][4]) > oldest then return place end
-  end
-  return #entries + 1
+local function range(command, first, last, most)
+  local found = redis.pcall(command, KEYS[2], first, last, 'COUNT', most)
+  return found.err and {} or found
 end
 
--- What is kept, from the start. A publish trims only its own room's log, so old entries may still be there.
+-- What is kept, and not too old, of what was found.
+local function take(found, backwards)
+  for place = backwards and #found or 1, backwards and 1 or #found, backwards and -1 or 1 do
+    local at_offset, message, at = parts_of(found[place])
+    if not at_offset or at_offset > offset then
+      foreign = foreign + 1
+    elseif at > oldest then
+      holes = holes or #entries > 0 and at_offset ~= entries[#entries][1] + 1
+      entries[#entries + 1] = {at_offset, message, at}
+    end
+  end
+end
+
+-- A publish trims only its own room's log, so old entries may still be there.
 local function from_the_start()
   local after = '-'
   while true do
-    local entries = redis.call('XRANGE', KEYS[2], after, '+', 'COUNT', 64)
-    local fresh = first_fresh(entries)
-    if fresh <= #entries then return redis.call('XRANGE', KEYS[2], entries[fresh][1], '+', 'COUNT', count) end
-    if #entries < 64 then return {} end
-    after = '(' .. entries[#entries][1]
+    local found = range('XRANGE', after, '+', 64)
+    for _, entry in ipairs(found) do
+      local at_offset, _, at = parts_of(entry)
+      if at_offset and at > oldest then return range('XRANGE', entry[1], '+', count) end
+    end
+    if #found < 64 then return {} end
+    after = '(' .. found[#found][1]
   end
 end
 
 if ARGV[2] == '' then
-  local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', count)
-  local entries = {}
-  for place = #newest, 1, -1 do entries[#entries + 1] = newest[place] end
-  for place = first_fresh(entries), #entries do found[#found + 1] = entries[place] end
-else
-  local after = tonumber(ARGV[3])
-  if epoch == ARGV[2] and ARGV[5] ~= '' then
-    local place = string.format('%d-0', after)
-    local expected = redis.call('XRANGE', KEYS[2], place, place)
-    if #expected > 0 and string.sub(expected[1][2][2], 3, 18) ~= ARGV[5] then same = 0 end
-  end
-  if epoch == ARGV[2] and after == offset then
-    whole = 1
-  elseif epoch == ARGV[2] and after < offset then
-    local first = string.format('%d-0', after + 1)
-    found = redis.call('XRANGE', KEYS[2], first, '+', 'COUNT', count)
-    if #found > 0 and found[1][1] == first and first_fresh(found) == 1 then whole = 1 end
-  end
-  if whole == 0 then found = from_the_start() end
+  take(range('XREVRANGE', '+', '-', count), true)
+  return {epoch, offset, 0, 0, 1, entries, foreign}
 end
-local entries = {}
-for place, entry in ipairs(found) do entries[place] = {offset_of(entry[1]), entry[2][2], tonumber(entry[2][4])} end
-return {epoch, offset, whole, same, entries}
+local after, common = tonumber(ARGV[3]), common_offset(ARGV[2], epoch, offset, former)
+local known, whole, same = common and after <= common, false, true
+if common and ARGV[5] ~= '' then
+  local place = string.format('%d-0', after)
+  local expected = range('XRANGE', place, place, 1)
+  local at_offset, message = nil, nil
+  if #expected > 0 then at_offset, message = parts_of(expected[1]) end
+  if at_offset and string.sub(message, 3, 18) ~= ARGV[5] then same = false end
+end
+if known and after < offset then
+  local found = range('XRANGE', string.format('%d-0', after + 1), '+', count)
+  take(found)
+  whole = #entries > 0 and entries[1][1] == after + 1 and not holes
+elseif known then
+  whole = true
+end
+if not whole then
+  entries, foreign = {}, 0
+  take(from_the_start())
+end
+return {epoch, offset, known and 1 or 0, whole and 1 or 0, same and 1 or 0, entries, foreign}

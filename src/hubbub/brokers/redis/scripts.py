@@ -24,6 +24,7 @@ class Script:
 
 
 PUBLISH: Final = Script("publish", "")
+LINE: Final = Script("line")
 HEAD: Final = Script("head")
 READ: Final = Script("read", "no-writes")
 RENUMBER: Final = Script("renumber")
@@ -37,4 +38,19 @@ ORDER: Final = Script("order")
 CONNECTED: Final = Script("connected", "no-writes")
 MISSING: Final = Script("missing", "no-writes")
 
-ALL: Final = (PUBLISH, HEAD, READ, RENUMBER, ENTER, LINGER, EXIT, LEASE, CLAIM, CLEAR, ORDER, CONNECTED, MISSING)
+ALL: Final = (
+    PUBLISH,
+    LINE,
+    HEAD,
+    READ,
+    RENUMBER,
+    ENTER,
+    LINGER,
+    EXIT,
+    LEASE,
+    CLAIM,
+    CLEAR,
+    ORDER,
+    CONNECTED,
+    MISSING,
+)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from threading import Lock
 from typing import Any, Final
 
@@ -20,10 +20,13 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from ...errors import BrokerUnavailable
-from .channel import Sender
-from .commands import Argument, refused_url, said
+from .channel import Keys, Sender
+from .commands import Command, lining_up, out_of_line, refused_url, said
 from .scripts import ALL
 from .server import CannotServe, check, refused
+
+SENDER_TTL_S: Final = 120.0
+"""How long the server knows a process that publishes nothing; then it is introduced again."""
 
 _PAUSE_S: Final = 0.05
 
@@ -35,6 +38,13 @@ class _Process:
         self.client = client
         self.lock = Lock()
         self.sender = Sender()
+        self.line = 0
+        self.last_in_line: int | None = None  # None where a line is to be begun
+
+    def cut(self) -> None:
+        """Gives the connection up, and with it the line: what is on its way over it is not to be taken any more."""
+        self.client.close()
+        self.last_in_line = None
 
 
 def _greet(connection: Any) -> None:
@@ -53,19 +63,21 @@ class SyncLink:
 
     Args:
         url: Of the server.
+        keys: How the keys are called.
         timeout_s: How long a call may take, the wait for those of other threads and attempts to connect included.
 
     Raises:
         InvalidArgument: The URL is not one of Redis.
     """
 
-    def __init__(self, url: str, timeout_s: float) -> None:
+    def __init__(self, url: str, keys: Keys, timeout_s: float) -> None:
         self._url = url
+        self._keys = keys
         self._timeout_s = timeout_s
         self._processes: dict[int, _Process] = {}
         self._connect()
 
-    def call(self, make: Callable[[Sender], Sequence[Argument]]) -> Any:
+    def call(self, make: Callable[[Sender], Command]) -> Any:
         """Calls the command that ``make`` makes.
 
         Raises:
@@ -77,18 +89,23 @@ class SyncLink:
         if not process.lock.acquire(timeout=self._timeout_s):
             raise BrokerUnavailable(f"other threads wait for Redis already (waited {self._timeout_s:g} s)")
         try:
-            arguments = make(process.sender)
+            command = make(process.sender)
             while True:
                 try:
-                    return process.client.execute_command(*arguments)
+                    return self._execute(process, command)
                 except NoScriptError:
                     self._load(process)
                 except CannotServe:
                     raise
                 except (RedisError, OSError) as error:
-                    if isinstance(error, (AuthenticationError, ResponseError)) and not isinstance(error, ReadOnlyError):
-                        raise refused(str(arguments[0]), error) from None
-                    process.client.close()
+                    if isinstance(error, ResponseError) and out_of_line(error):
+                        process.last_in_line = None
+                    elif isinstance(error, (AuthenticationError, ResponseError)) and not isinstance(
+                        error, ReadOnlyError
+                    ):
+                        raise refused(str(command.arguments[0]), error) from None
+                    else:
+                        process.cut()
                     if time.monotonic() + _PAUSE_S >= deadline:
                         why = said(error)
                         raise BrokerUnavailable(
@@ -98,7 +115,7 @@ class SyncLink:
         except BrokerUnavailable:
             raise
         except BaseException:  # of a signal's handler, say: an answer that is still to come must not meet the next call
-            process.client.close()
+            process.cut()
             raise
         finally:
             process.lock.release()
@@ -108,6 +125,17 @@ class SyncLink:
         process = self._processes.pop(os.getpid(), None)
         if process is not None:
             process.client.close()
+
+    def _execute(self, process: _Process, command: Command) -> Any:
+        if not command.number:
+            return process.client.execute_command(*command.arguments)
+        if process.last_in_line is None:
+            process.line += 1
+            process.client.execute_command(*lining_up(self._keys, process.sender.scripted, process.line, SENDER_TTL_S))
+            process.last_in_line = 0
+        answer = process.client.execute_command(*command.in_line(process.line, process.last_in_line))
+        process.last_in_line = command.number
+        return answer
 
     @property
     def _process(self) -> _Process:
@@ -123,7 +151,7 @@ class SyncLink:
             for script in ALL:
                 process.client.execute_command("SCRIPT LOAD", script.text)
         except (RedisError, OSError):
-            process.client.close()  # the next attempt finds out
+            process.cut()  # the next attempt finds out
 
     def _connect(self) -> Redis:
         try:

@@ -70,6 +70,7 @@ class CloseCode(Enum):
     MESSAGE_TOO_SLOW = 1009, "message not complete in time", True
     INTERNAL_ERROR = 1011, "", True
     SERVICE_RESTART = 1012, "", True
+    IDLE = 1013, "idle", True
     SLOW_CONSUMER = 1013, "slow consumer", True
     BROKER_UNAVAILABLE = 1013, "try again later", True
     TOO_MANY_CONNECTIONS = 1013, "too many connections", True

@@ -45,12 +45,12 @@ from .positions import Joined, Position, since_for
 from .presence import Info
 from .redaction import HandshakeFilter
 from .registrar import NOBODY, Exclude, ExcludeUsers, Registrar, wire_of
+from .server import missing_pings, sibling_workers
 from .stats import Counters, Stats
 from .tasks import Tasks
 from .timers import Timers
 from .transports import prepare
 from .wire import Wire
-from .workers import sibling_workers
 
 logger = logging.getLogger("hubbub")
 
@@ -135,6 +135,10 @@ class Engine:
         self._loop = loop
         self.draining = False
         self.registrar.start()
+        self._warn_of_server()
+        logger.debug("the manager runs on %s://", self.broker.name)
+
+    def _warn_of_server(self) -> None:
         workers = sibling_workers()
         if workers > 1 and not self.broker.distributed:
             logger.warning(
@@ -144,7 +148,13 @@ class Engine:
                 workers,
                 self.broker.name,
             )
-        logger.debug("the manager runs on %s://", self.broker.name)
+        pings = missing_pings() if self.limits.idle_timeout_s is None else None
+        if pings is not None:
+            logger.warning(
+                "a client that is gone without a word, such as a closed laptop, stays connected and online: %s. Or let "
+                "your clients send something now and then, and set Limits(idle_timeout_s=60)",
+                pings,
+            )
 
     async def drain(self, over_s: float) -> bool:
         """What `ConnectionManager.drain` does."""

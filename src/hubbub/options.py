@@ -213,6 +213,9 @@ class Limits:
         stall_timeout_s: Seconds that an outbox may stand still before its connection is aborted (20).
         message_timeout_s: Seconds from the beginning of a client's message to its end (60). Over it: 1009. Under
             uvicorn only: no other server shows the beginning.
+        idle_timeout_s: Seconds without a message from a client until its connection is closed with 1013, "idle". Off by
+            default: most clients only listen. For clients that send something regularly, such as ``{"type": "ping"}``;
+            with a server that sends no WebSocket pings, nothing else notices a client that vanished.
         close_timeout_s: Seconds that a closing connection has to take what is written to it (5).
         handler_timeout_s: Seconds that a handler goes on whose client is gone and which does not receive, so that it
             was never told; then it is cancelled (30).
@@ -232,6 +235,7 @@ class Limits:
     max_outbox_bytes: int = 1024 * 1024
     stall_timeout_s: float = 20.0
     message_timeout_s: float | None = 60.0
+    idle_timeout_s: float | None = None
     close_timeout_s: float = 5.0
     handler_timeout_s: float | None = 30.0
     shutdown_timeout_s: float = 3.0

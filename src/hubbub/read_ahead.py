@@ -50,6 +50,11 @@ class ReadAhead:
             self._changed.set()
         return event
 
+    @property
+    def full(self) -> bool:
+        """Whether it takes no more, so that what the client sends meanwhile is not seen."""
+        return len(self._events) >= _MAX_MESSAGES or self._bytes >= _MAX_BYTES
+
     def stop(self) -> None:
         """Ends the task. What was read is still given, and then the disconnect."""
         self._task.cancel()
@@ -64,7 +69,7 @@ class ReadAhead:
 
     async def _fill(self) -> None:
         while True:
-            while len(self._events) >= _MAX_MESSAGES or self._bytes >= _MAX_BYTES:
+            while self.full:
                 await self._wait()
             event = await self._receive()
             self._events.append(event)

@@ -122,6 +122,8 @@ class Wire:
         "_closed_by_handler",
         "_closed_here",
         "_closing",
+        "_heard",
+        "_heard_at",
         "_ignored_at",
         "_reader",
         "_receive",
@@ -191,6 +193,8 @@ class Wire:
         self._ahead: ReadAhead | None = None
         self._receiving = False
         self._received = True
+        self._heard = True
+        self._heard_at = 0.0
         self._server_receive = receive
         self._receive = self._interruptible if isinstance(self.transport, AsgiTransport) else receive
         self._reader: asyncio.Task[Any] | None = None
@@ -438,6 +442,7 @@ class Wire:
         owner, text = self.owner, event.get("text")
         owner.counters.received += 1
         self._assembling_at = None
+        self._heard = True
         complaint = self.guard.judge(text, event.get("bytes"), monotonic())
         if complaint is not None:
             self.complain(complaint)
@@ -566,6 +571,10 @@ class Wire:
             elif self._assembling_for(now) >= (self.limits.message_timeout_s or inf):
                 self._refused_message(CloseCode.MESSAGE_TOO_SLOW)
                 self.close_soon(CloseCode.MESSAGE_TOO_SLOW)
+            elif self._silent_for(now) >= (self.limits.idle_timeout_s or inf):
+                logger.info("closing a connection on %s: no message in %g s", self.where, self.limits.idle_timeout_s)
+                self.owner.counters.refused[CloseCode.IDLE.name.lower()] += 1
+                self.close_soon(CloseCode.IDLE)
             else:
                 self.transport.tend()
         elif self.gone_at is not None:
@@ -585,6 +594,13 @@ class Wire:
         elif self._assembling_at is None:
             self._assembling_at = now
         return 0.0 if self._assembling_at is None else now - self._assembling_at
+
+    def _silent_for(self, now: float) -> float:
+        """Seconds without a message from the client, where its messages are read. To be asked once a second."""
+        if self._heard or (self._ahead is not None and self._ahead.full):
+            self._heard = False
+            self._heard_at = now
+        return now - self._heard_at
 
     def _abort(self, why: str) -> None:
         """Ends a socket whose peer takes nothing."""

@@ -512,3 +512,116 @@ class TestAppPing:
                 for _ in range(3):
                     await websocket.send('{"type":"ping"}')
                     assert await receive(websocket) == {"type": "pong"}
+
+
+@pytest.fixture
+def no_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The managers look at nobody by themselves, so that a test can say what time it is."""
+    monkeypatch.setattr("hubbub.registrar._SWEEP_S", 1_000_000)
+
+
+@pytest.mark.usefixtures("no_sweeps")
+class TestSilence:
+    @staticmethod
+    async def look(live: Live, after_s: float) -> None:
+        """Looks at every connection, as a sweep does, so long after now."""
+
+        async def check() -> None:
+            now = asyncio.get_running_loop().time()
+            for connection in live.manager.active_connections:
+                connection.wire.check(now + after_s)
+
+        await live.server.acall(check())
+
+    @pytest.mark.parametrize("make", [named_by_query, by_hand])
+    async def test_that_is_too_long_closes(self, make: Make, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO", "hubbub")
+        manager = limited(idle_timeout_s=1000)
+        with running(manager) as live:
+            async with client(live.server, live.at(make(manager))) as websocket:
+                assert await receive(websocket) == "in"
+                await self.look(live, 0)
+                await self.look(live, 999)
+                await websocket.send('"still here"')
+                assert await receive(websocket) == {"echo": "still here"}
+                await self.look(live, 1001)
+                await self.look(live, 2000)
+                assert manager.stats().connections == 1
+                await self.look(live, 2002)
+                assert await closed(websocket) == (1013, "idle")
+            assert manager.stats().refused == {"idle": 1}
+            await live.nothing_left()
+        assert "no message in 1000 s" in caplog.text
+
+    async def test_is_broken_by_pings_of_the_app(self) -> None:
+        manager = ConnectionManager(limits=Limits(idle_timeout_s=1000), app_ping=True)
+        with running(manager) as live:
+            async with client(live.server, live.at(named_by_query(manager))) as websocket:
+                assert await receive(websocket) == "in"
+                await self.look(live, 0)
+                await websocket.send('{"type":"ping"}')
+                assert await receive(websocket) == {"type": "pong"}
+                await self.look(live, 1001)
+                assert manager.stats().connections == 1
+
+    async def test_of_any_length_is_fine_by_default(self) -> None:
+        manager = ConnectionManager()
+        with running(manager) as live:
+            async with client(live.server, live.at(named_by_query(manager))) as websocket:
+                assert await receive(websocket) == "in"
+                await self.look(live, 0)
+                await self.look(live, 1e9)
+                assert manager.stats().connections == 1
+
+    async def test_of_a_client_that_is_not_read_from_does_not_count(self) -> None:
+        manager = limited(idle_timeout_s=1000, max_messages_per_s=None)
+
+        async def handler(websocket: WebSocket) -> None:
+            async with manager.connect(websocket) as connection:
+                await connection.send("in")
+                await connection.wait_gone()
+
+        with running(manager) as live:
+            async with client(live.server, live.at(handler)) as websocket:
+                assert await receive(websocket) == "in"
+                await self.look(live, 0)
+                await self.look(live, 0)  # from here on what it sends is read for the handler
+                for _ in range(70):
+                    await websocket.send("more than is read ahead")
+                (connection,) = manager.active_connections
+
+                def full() -> bool:
+                    return connection.wire._ahead is not None and connection.wire._ahead.full
+
+                await eventually(full)
+                await self.look(live, 1001)
+                await self.look(live, 2002)
+                await self.look(live, 3003)
+                assert manager.stats().connections == 1
+
+
+class TestAServerThatPingsNobody:
+    @pytest.mark.parametrize(
+        ("settings", "advice"),
+        [
+            ({"ws_ping_interval": 0}, "uvicorn sends no WebSocket pings: leave out --ws-ping-interval, or give it 20."),
+            ({"ws_ping_interval": None}, "uvicorn sends no WebSocket pings"),
+            ({"ws_ping_timeout": None}, "uvicorn does not wait for pongs: leave out --ws-ping-timeout"),
+        ],
+    )
+    async def test_is_told_of_at_the_start(
+        self, settings: dict[str, Any], advice: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with running(ConnectionManager(), **settings):
+            (line,) = [record for record in caplog.records if record.name == "hubbub"]
+        assert line.levelname == "WARNING"
+        assert advice in line.getMessage()
+
+    @pytest.mark.parametrize(
+        ("limits", "settings"), [(Limits(), {}), (Limits(idle_timeout_s=60), {"ws_ping_interval": 0})]
+    )
+    async def test_is_not_told_of_where_silence_is_noticed(
+        self, limits: Limits, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with running(ConnectionManager(limits=limits), **settings):
+            assert not [record for record in caplog.records if record.name == "hubbub"]

@@ -50,6 +50,7 @@ class Kind:
         lets_close: Whether the app's sockets still work when it has been told to end.
         quiet_end: Whether it ends without tracebacks of its own.
         warns: Whether the fallback is a fault, so that the line is a warning.
+        pings: Whether it notices a client that vanished.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Kind:
     lets_close: bool = True
     quiet_end: bool = True
     warns: bool = False
+    pings: bool = True
 
 
 UVICORN = f"uvicorn {APPS}.chat:app --port {{port}}"
@@ -102,8 +104,15 @@ FALLBACK = [
         loop="asyncio",
         tells_code=False,
         quiet_end=False,  # its own cancelled tasks
+        pings=False,
     ),
-    Kind("granian", f"granian --interface asgi {APPS}.chat:app --port {{port}}", "granian.", lets_close=False),
+    Kind(
+        "granian",
+        f"granian --interface asgi {APPS}.chat:app --port {{port}}",
+        "granian.",
+        lets_close=False,
+        pings=False,
+    ),
     Kind(
         "daphne",
         f"{DAPHNE} {APPS}.own_lifespan:app",
@@ -289,6 +298,8 @@ async def test_fast_path_is_taken_or_one_log_line_says_why_not(server: Server) -
     assert (stats["connections"], stats["fast_path"]) == (3, 1.0 if fast else 0.0)
     assert len(server.excuses) == (0 if fast else 1), server.excuses
     assert not server.lines("workers on memory://")
+    vanished = f"stays connected and online: {server.kind.name} sends no WebSocket pings"
+    assert len(server.lines("stays connected and online")) == len(server.lines(vanished)) == (not server.kind.pings)
     assert all((server.kind.reason or "") in line for line in server.excuses)
     loop = await asyncio.to_thread(server.get, "/loop")
     assert server.kind.loop in ("either", loop.split(".")[0])
@@ -440,5 +451,15 @@ async def test_several_workers_that_would_lose_messages_say_so(command: str, war
     try:
         await eventually(lambda: len(server.lines("[hubbub] WARNING 2 workers on memory://")) >= warnings, 20)
         assert len(server.lines("LOST")) == warnings
+    finally:
+        server.kill()
+
+
+async def test_hypercorn_that_pings_is_not_warned_of(tmp_path: Path) -> None:
+    command = f"hypercorn {APPS}.chat:app --bind 127.0.0.1:{{port}} --websocket-ping-interval 20"
+    server = Server(Kind("hypercorn", command), tmp_path)
+    try:
+        server.wait()
+        assert not server.lines("[hubbub] WARNING")
     finally:
         server.kill()

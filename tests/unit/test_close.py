@@ -36,6 +36,7 @@ def test_no_two_causes_are_one() -> None:
         ("MESSAGE_TOO_BIG", 1009, "message too big", False),
         ("INTERNAL_ERROR", 1011, "", True),
         ("SERVICE_RESTART", 1012, "", True),
+        ("IDLE", 1013, "idle", True),
         ("SLOW_CONSUMER", 1013, "slow consumer", True),
         ("TOO_MANY_CONNECTIONS", 1013, "too many connections", True),
     ],

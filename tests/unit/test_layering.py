@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[2] / "src" / "hubbub"
 LAYERS = [
     "__about__ errors close names options",
     "addresses arguments codec envelope frames guard history origin outbox paths positions presence read_only "
-    "redaction registry stats tasks timers workers",
+    "redaction registry server stats tasks timers",
     "transports brokers",
     "pace room replay fanout",
     "read_ahead writer wire connection",
@@ -44,7 +44,7 @@ NO_MORE_THAN = {"auth": {"auth", "errors", "close", "names"}}
 
 # From outside, and where alone it may be imported. The parts of the second layer are pure, but for two.
 _SOCKETS = {part for part in LEVEL if LEVEL["wire"] <= LEVEL[part] <= LEVEL["manager"]}
-_PURE = {part for part in LEVEL if LEVEL[part] < LEVEL["brokers"]} - {"tasks", "timers", "workers"}
+_PURE = {part for part in LEVEL if LEVEL[part] < LEVEL["brokers"]} - {"tasks", "timers", "server"}
 ONLY_IN = {
     "redis": {"brokers.redis.link", "brokers.redis.sync"},
     "uvicorn": {"transports.trial", "serve", "cli"},

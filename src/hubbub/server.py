@@ -1,6 +1,7 @@
-"""How many processes serve the app: told from the server that runs the event loop, where it can be.
+"""What can be told of the server that runs the event loop: how many processes it runs, and whether it pings clients.
 
-On ``memory://`` each process knows its own clients only, and most messages of a fleet would be lost without a word.
+A server tells an app neither. With several workers on ``memory://`` messages are lost, and without pings users stay
+online for ever. So that a warning can say so, this module looks up the server's settings in what the event loop runs.
 """
 
 from __future__ import annotations
@@ -30,6 +31,27 @@ def sibling_workers() -> int:
         if isinstance(number, int):
             most = max(most, number)
     return most
+
+
+def missing_pings() -> str | None:
+    """Why nobody notices a client that vanished, and what to set; None if the server does, or that can't be told."""
+    for settings in _settings():
+        if hasattr(settings, "ws_ping_interval"):  # uvicorn's
+            if not settings.ws_ping_interval:
+                return "uvicorn sends no WebSocket pings: leave out --ws-ping-interval, or give it 20"
+            if getattr(settings, "ws_ping_timeout", 0) is None:
+                return "uvicorn does not wait for pongs: leave out --ws-ping-timeout, or give it 20"
+            return None
+        if hasattr(settings, "websocket_ping_interval"):  # hypercorn's
+            if settings.websocket_ping_interval:
+                return None
+            return (
+                "hypercorn sends no WebSocket pings: give it --websocket-ping-interval 20 (it waits for no pong: TCP "
+                "notices, on Linux after about 15 minutes)"
+            )
+    if next(_granians(), None) is not None:
+        return "granian sends no WebSocket pings, and has no setting for it"
+    return None
 
 
 def _settings() -> Iterator[object]:

@@ -258,8 +258,6 @@ class Engine:
             with self.registrar.arriving(user) as arrival:
                 if websocket.application_state is WebSocketState.CONNECTING:
                     await websocket.accept(subprotocol, headers)
-                if self.draining:
-                    await self.registrar.refuse(wire, CloseCode.SERVICE_RESTART)
                 await self.registrar.check_limits(wire, user, names)
                 known = self.registrar.register(arrival, wire, websocket, said_of_user, since)
             own = [] if user is None else [user_room(user)]
@@ -268,6 +266,7 @@ class Engine:
             _check_same(known, user, said_of_user)
         try:
             try:
+                await self._make_room(known, names)
                 await self.memberships.join_all(known, {name: places.get(label(name)) for name in names})
             except (RoomIsFull, TooManyRooms) as refusal:
                 await self._refuse_join(known, refusal)
@@ -338,10 +337,17 @@ class Engine:
         """What `Connection.join` does."""
         name = room_name(room)
         place = since_for(since, label(name))
+        await self._make_room(connection, [name])
         try:
             return await self.memberships.join(connection, name, place)
         except (RoomIsFull, TooManyRooms) as refusal:
             await self._refuse_join(connection, refusal)
+
+    async def _make_room(self, connection: Connection, names: Iterable[str]) -> None:
+        """Has connections of the same user that vanished leave the rooms that would refuse this one."""
+        full = self.memberships.full(connection, names)
+        if full:
+            await self.registrar.make_room(connection, full)
 
     async def _refuse_join(self, connection: Connection, refusal: RoomIsFull | TooManyRooms) -> NoReturn:
         cause = CloseCode.ROOM_FULL if isinstance(refusal, RoomIsFull) else CloseCode.TOO_MANY_ROOMS
@@ -447,6 +453,7 @@ class Engine:
             dropped=counters.dropped,
             slow=counters.slow,
             stalled=counters.stalled,
+            vanished=counters.vanished,
             errors=counters.frozen_errors(),
             refused=counters.frozen_refused(),
             fast_path=fast / len(wires) if wires else 0.0,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -165,6 +165,11 @@ class Memberships(Receiver):
 
     # Joining
 
+    def full(self, connection: Connection, names: Iterable[str]) -> list[str]:
+        """Those of some rooms that would refuse a connection, because they have as many members as they may have."""
+        rooms = [self._rooms[name] for name in names if name in self._rooms and name not in connection.memberships]
+        return [room.name for room in rooms if room.full]
+
     async def join(self, connection: Connection, name: str, since: Position | None) -> Joined:
         """Puts a connection into a room. Idempotent.
 
@@ -283,8 +288,7 @@ class Memberships(Receiver):
             done.set_result(None)
 
     def _check_in(self, connection: Connection, room: Room) -> Membership:
-        limit = room.options.max_members
-        if limit is not None and room.size >= limit:
+        if room.full:
             raise RoomIsFull(room.name)
         if not connection.is_open:
             raise WebSocketDisconnect(*(connection.wire.closed or (1006, "")))

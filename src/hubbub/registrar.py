@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -16,6 +16,7 @@ from .close import CloseCode
 from .connection import Connection
 from .errors import InvalidArgument, shown
 from .names import UserId
+from .probing import Prober
 from .registry import Registry
 from .transports import Transport
 from .wire import Closed, Wire
@@ -39,6 +40,12 @@ ExcludeUsers = UserId | Iterable[UserId] | None
 """The users whom a broadcast leaves out: ids, one or several."""
 
 NOBODY: Final[frozenset[str]] = frozenset()
+
+_MAKES_ROOM: Final = {
+    CloseCode.TOO_MANY_CONNECTIONS,
+    CloseCode.TOO_MANY_USER_CONNECTIONS,
+    CloseCode.TOO_MANY_ADDRESS_CONNECTIONS,
+}
 
 
 class Arrival:
@@ -67,6 +74,7 @@ class Registrar:
         self._turn = 0
         self._arrivals: set[Arrival] = set()
         self._draining: dict[Transport, float] = {}
+        self._prober = Prober()
         self._engine = engine
         self._timers = timers
 
@@ -145,24 +153,42 @@ class Registrar:
         return connection_id(item)
 
     async def check_limits(self, wire: Wire, user: str | None, rooms: Sequence[str]) -> None:
-        """Refuses who would be one too many.
+        """Refuses a connection that would be one too many, unless one of the same user has vanished and makes room.
 
         Raises:
             WebSocketDisconnect: It was refused, and is closed.
         """
-        limits, registry = self._engine.limits, self.registry
+        cause = self._refusal(wire, user, rooms)
+        if user is not None and cause in _MAKES_ROOM:
+            await self._prober.make_room(user, [each.wire for each in self.registry.of_user(user)])
+            cause = self._refusal(wire, user, rooms)
+        if cause is not None:
+            await self.refuse(wire, cause)
+
+    def _refusal(self, wire: Wire, user: str | None, rooms: Sequence[str]) -> CloseCode | None:
+        limits, registry, network = self._engine.limits, self.registry, wire.network
+        if self._engine.draining:
+            return CloseCode.SERVICE_RESTART
         if _over(limits.max_connections, len(registry)):
-            await self.refuse(wire, CloseCode.TOO_MANY_CONNECTIONS)
+            return CloseCode.TOO_MANY_CONNECTIONS
         if user is not None and _over(limits.max_connections_per_user, registry.count_of_user(user)):
-            await self.refuse(wire, CloseCode.TOO_MANY_USER_CONNECTIONS)
-        if wire.network is not None and _over(
-            limits.max_connections_per_address, registry.count_of_network(wire.network)
-        ):
-            await self.refuse(wire, CloseCode.TOO_MANY_ADDRESS_CONNECTIONS)
+            return CloseCode.TOO_MANY_USER_CONNECTIONS
+        if network is not None and _over(limits.max_connections_per_address, registry.count_of_network(network)):
+            return CloseCode.TOO_MANY_ADDRESS_CONNECTIONS
         if _over(limits.max_rooms_per_connection, len(rooms) - 1):
-            await self.refuse(wire, CloseCode.TOO_MANY_ROOMS)
+            return CloseCode.TOO_MANY_ROOMS
         if wire.expired:
-            await self.refuse(wire, CloseCode.TOKEN_EXPIRED)
+            return CloseCode.TOKEN_EXPIRED
+        return None
+
+    async def make_room(self, connection: Connection, rooms: Collection[str]) -> None:
+        """Has connections of the same user that vanished leave rooms that are full."""
+        user = connection.user_id
+        if user is not None:
+            others = [each for each in self.registry.of_user(user) if each.wire is not connection.wire]
+            await self._prober.make_room(
+                user, [each.wire for each in others if not each.memberships.keys().isdisjoint(rooms)]
+            )
 
     async def refuse(self, wire: Wire, cause: CloseCode) -> NoReturn:
         """Closes a socket that a limit refuses, counted and with a word.

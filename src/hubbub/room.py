@@ -256,6 +256,11 @@ class Room:
     def size(self) -> int:
         return len(self.members) + len(self.catching_up)
 
+    @property
+    def full(self) -> bool:
+        """Whether it has as many members as it may have."""
+        return self.options.max_members is not None and self.size >= self.options.max_members
+
     def everybody(self) -> list[RoomMember]:
         """All that are here, live or not yet. Safe in any thread."""
         return [*self.members.values(), *[each.member for each in tuple(self.catching_up.values())]]

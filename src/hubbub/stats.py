@@ -21,6 +21,7 @@ class Stats:
         dropped: Messages that a room's overflow policy dropped for a slow connection.
         slow: Connections closed because their outbox was full (1013).
         stalled: Connections aborted because their outbox, or their close, did not move.
+        vanished: Connections aborted because they answered no ping when their user reached a limit.
         errors: Bad messages of clients, by the code of the error frame.
         refused: Connections refused or closed by a limit or a check, by what refused them.
         fast_path: The share of the open connections whose frames go straight to the socket, from 0 to 1.
@@ -38,6 +39,7 @@ class Stats:
     dropped: int
     slow: int
     stalled: int
+    vanished: int
     errors: Mapping[str, int]
     refused: Mapping[str, int]
     fast_path: float
@@ -55,6 +57,7 @@ class Counters:
     dropped: int = 0
     slow: int = 0
     stalled: int = 0
+    vanished: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
 

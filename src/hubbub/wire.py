@@ -29,7 +29,7 @@ from .frames import Opcode, frame
 from .guard import Complaint, Guard
 from .options import Limits, RefuseWith
 from .read_ahead import ReadAhead
-from .transports import AsgiTransport, Event, ServerSend, transport_for
+from .transports import AsgiTransport, Event, Question, ServerSend, transport_for
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ class Wire:
         "_subprotocol",
         "accepted",
         "address",
+        "answered_at",
         "cancelled",
         "closed",
         "connections",
@@ -186,6 +187,7 @@ class Wire:
         self.cancelled = False
         self.gone_at: float | None = None
         self.expires_at: float | None = None
+        self.answered_at = -inf
         self.transport, self.detour = transport_for(send, self._end_task)
         self.transport.watch(self._admits_frame)
         self.transport.bound_inbound(self.limits.max_message_bytes)
@@ -594,6 +596,22 @@ class Wire:
         elif self._assembling_at is None:
             self._assembling_at = now
         return 0.0 if self._assembling_at is None else now - self._assembling_at
+
+    def ask(self, heard: Callable[[], None]) -> Question | None:
+        """Asks the peer for a sign of life; None where it can't be asked, or its silence would say nothing."""
+        if self.transport.closing:
+            self.lost()
+        if self.closed is not None or self.writer.queued_bytes:
+            return None  # a peer that does not read what waits for it is the business of the stall timeout
+        return self.transport.ask(heard)
+
+    def vanished(self) -> None:
+        """The peer gave no sign of life when it was asked."""
+        if self.closed is None:
+            self.lost()
+            self.owner.counters.vanished += 1
+            logger.info("aborting a connection on %s: it did not answer a ping, and a limit was reached", self.where)
+            self.transport.abort()
 
     def _silent_for(self, now: float) -> float:
         """Seconds without a message from the client, where its messages are read. To be asked once a second."""

@@ -213,7 +213,7 @@ SPOILED = {
     BufferLies: "its transport is not the socket's",
     HasNoWritable: "it has no 'writable'",
     HidesItsSend: "its send is not a method of the protocol",
-    TakesOtherArguments: "TypeError: ",
+    TakesOtherArguments: "it raises TypeError(",
 }
 
 
@@ -289,7 +289,8 @@ class TestTheChoice:
         found = protocol_of(connected().send)
         assert isinstance(found, Detour)
         assert found.fault
-        assert "AttributeError: 'Config' object has no attribute 'load'. Until a hubbub release" in found.text
+        lacking = "it raises AttributeError(\"'Config' object has no attribute 'load'\"). Until a hubbub release"
+        assert lacking in found.text
 
     @pytest.mark.parametrize("lacking", ["transport", "writable", "conn"])
     async def test_object_that_lacks_a_part_is_not_written_past(self, lacking: str) -> None:

@@ -21,7 +21,7 @@ LAYERS = [
     "transports brokers",
     "pace room replay fanout",
     "read_ahead writer wire connection",
-    "membership connecting registrar active",
+    "membership connecting probing registrar active",
     "middleware draining",
     "install threads",
     "engine",

@@ -23,6 +23,7 @@ SAFE_TEXTS = {
     "why": "a constant, or made with said",
     "lost_by": "made with said",
     "detour.text": "made with shown, or a constant of transports",
+    "pings": "a constant of server",
     "cause.reason": "a constant of CloseCode",
     "error.reason": "a constant of InvalidToken",
     "self.broker.name": "a constant of the broker",

@@ -5,12 +5,14 @@ from __future__ import annotations
 from .asgi import AsgiTransport
 from .base import Event, ServerSend, Transport
 from .choosing import Detour, prepare, transport_for
+from .question import Question
 from .uvicorn import UvicornTransport
 
 __all__ = [
     "AsgiTransport",
     "Detour",
     "Event",
+    "Question",
     "ServerSend",
     "Transport",
     "UvicornTransport",

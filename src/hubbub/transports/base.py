@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
+from .question import Question
+
 Event: TypeAlias = MutableMapping[str, Any]
 ServerSend: TypeAlias = Callable[[Event], Awaitable[None]]
 
@@ -70,6 +72,17 @@ class Transport(ABC):
     @property
     def restarting(self) -> bool | None:
         """Whether the server closed it because it shuts down; None where that can't be told."""
+        return None
+
+    def ask(self, heard: Callable[[], None]) -> Question | None:
+        """Asks the peer for a sign of life.
+
+        Args:
+            heard: Called when something comes from it.
+
+        Returns:
+            The question; None where the server gives no way to ask, or silence would say nothing.
+        """
         return None
 
     @abstractmethod

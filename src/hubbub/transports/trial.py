@@ -11,6 +11,7 @@ transport and the socket are real. It checks:
 * A pong and a keepalive ping come whole within one pass of the loop: no pass ends inside a frame.
 * A message that has begun is seen to have, and one over the parser's bound is refused before it is all there.
 * A transport that is full clears ``writable``, sets it when it has drained, and sets it when its peer is lost.
+* A pong that the protocol did not ask for does no harm, and is noticed while a question is asked.
 * The Close that answers the peer's, that of a missed pong and that of a shutdown come in the pass in which the
   transport begins to close; nothing comes behind any Close.
 
@@ -27,6 +28,7 @@ from contextlib import asynccontextmanager, suppress
 from struct import pack
 from typing import Any, Final
 
+from ..errors import shown
 from ..frames import Opcode, frame
 from .base import ServerSend
 from .uvicorn import UvicornTransport, flaw_in_parts
@@ -62,14 +64,24 @@ async def flaw_in(make: Make) -> str | None:
     """
     try:
         async with asyncio.timeout(_DEADLINE_S):
-            for attempt in (_messages, _full, _lost, _bounded, _closed_by_app, _closed_by_peer, _shut_down, _silent):
+            for attempt in (
+                _messages,
+                _full,
+                _asked,
+                _lost,
+                _bounded,
+                _closed_by_app,
+                _closed_by_peer,
+                _shut_down,
+                _silent,
+            ):
                 await attempt(make)
     except Flaw as flaw:
         return str(flaw)
     except TimeoutError:
         return f"it did not do what it should in {_DEADLINE_S:g} s"
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        return f"it raises {shown(error, limit=160)}"
     return None
 
 
@@ -185,6 +197,8 @@ class _Trial:
     async def forget_handshake(self) -> None:
         """Takes the answer to the handshake, and leaves a ping that came with it."""
         while (end := self._came.find(b"\r\n\r\n")) < 0:
+            if self._ended:
+                raise Flaw("it refuses the handshake")
             await asyncio.sleep(0)
             self._read_now()
         del self._came[: end + 4]
@@ -292,6 +306,22 @@ async def _bounded(make: Make) -> None:
         await trial.expect_close(1009)
         if not trial.transport.outgrown:
             raise Flaw("it does not say that a message was too large")
+
+
+async def _asked(make: Make) -> None:
+    """A peer that answers a ping of ours is heard, and the protocol goes on as before."""
+    async with _accepted(make) as trial:
+        heard = asyncio.Event()
+        question = trial.transport.ask(heard.set)
+        if question is None:
+            raise Flaw("its peer can't be asked for a sign of life")
+        trial.say(_PONG, await trial.expect(_PING))
+        await heard.wait()
+        if not question.end():
+            raise Flaw("an answer of its peer is not noticed")
+        trial.say(_PING, b"after")
+        if await trial.expect(_PONG) != b"after":
+            raise Flaw("it does not go on after a pong that it did not ask for")
 
 
 async def _lost(make: Make) -> None:

@@ -36,6 +36,7 @@ from websockets.server import ServerProtocol
 from ..errors import shown
 from .base import Event, ServerSend, Transport
 from .inbound import SLACK_BYTES, Farewell, Inbound, watched
+from .question import Question, can_be_asked
 
 _HIGH_WATER = 64 * 1024
 _write: Final = os.write
@@ -217,6 +218,11 @@ class UvicornTransport(Transport):
     @property
     def lingers(self) -> bool:
         return not self._transport.is_closing() or self.buffered > 0
+
+    def ask(self, heard: Callable[[], None]) -> Question | None:
+        # Uvicorn's own writes are whole frames, and so are those of the outbox: a ping fits between any two.
+        protocol = None if self._ended else can_be_asked(self._transport)
+        return None if protocol is None else Question(self._transport, protocol, heard)
 
     def abort(self) -> None:
         self._transport.abort()

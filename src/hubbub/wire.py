@@ -614,8 +614,8 @@ class Wire:
             self.transport.abort()
 
     def _silent_for(self, now: float) -> float:
-        """Seconds without a message from the client, where its messages are read. To be asked once a second."""
-        if self._heard or (self._ahead is not None and self._ahead.full):
+        """Seconds since accept without a message, while messages are read. To be asked once a second."""
+        if self._heard or not self.accepted or (self._ahead is not None and self._ahead.full):
             self._heard = False
             self._heard_at = now
         return now - self._heard_at

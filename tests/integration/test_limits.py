@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -15,7 +16,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from hubbub import ConnectionManager, Limits, RoomOptions
-from tests.integration.support import Handler, Live, client, closed, eventually, receive, running
+from tests.integration.support import DEADLINE_S, Handler, Live, client, closed, eventually, receive, running
 
 pytestmark = pytest.mark.anyio
 
@@ -528,8 +529,9 @@ class TestSilence:
 
         async def check() -> None:
             now = asyncio.get_running_loop().time()
-            for connection in live.manager.active_connections:
-                connection.wire.check(now + after_s)
+            for part in live.manager._hubbub.registrar._wires:
+                for wire in tuple(part):
+                    wire.check(now + after_s)
 
         await live.server.acall(check())
 
@@ -572,6 +574,32 @@ class TestSilence:
                 await self.look(live, 0)
                 await self.look(live, 1e9)
                 assert manager.stats().connections == 1
+
+    async def test_before_the_accept_does_not_count(self) -> None:
+        manager = limited(idle_timeout_s=1000)
+        waiting, gate = threading.Event(), threading.Event()
+
+        async def handler(websocket: WebSocket) -> None:
+            waiting.set()
+            await asyncio.to_thread(gate.wait, DEADLINE_S)
+            async with manager.connect(websocket) as connection:
+                await connection.send("in")
+                await connection.receive()
+
+        with running(manager) as live:
+            path = live.at(handler)
+
+            async def come() -> None:
+                async with client(live.server, path) as websocket:
+                    assert await receive(websocket) == "in"
+
+            coming = asyncio.create_task(come())
+            await eventually(waiting.is_set)
+            await self.look(live, 0)
+            await self.look(live, 1001)
+            gate.set()
+            await coming
+            assert not manager.stats().refused
 
     async def test_of_a_client_that_is_not_read_from_does_not_count(self) -> None:
         manager = limited(idle_timeout_s=1000, max_messages_per_s=None)

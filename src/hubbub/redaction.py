@@ -11,7 +11,7 @@ from collections.abc import MutableMapping
 from typing import Any, Final
 
 HIDDEN: Final = "***"
-_SECRET_HEADERS = frozenset(("authorization", "cookie", "sec-websocket-protocol", "proxy-authorization"))
+_SECRET_HEADERS = frozenset(("authorization", "cookie", "set-cookie", "sec-websocket-protocol", "proxy-authorization"))
 
 
 def redact_query(scope: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -36,13 +36,14 @@ def _without_value(part: bytes) -> bytes:
 class HandshakeFilter(logging.Filter):
     """Hides credentials in the lines that the websockets library logs of a handshake, at debug level.
 
-    Those are ``< GET /path?query HTTP/1.1`` and ``< header: value``.
+    Those are ``< GET /path?query HTTP/1.1``, and ``< header: value`` of the request and ``> header: value`` of the
+    answer.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Lets every record through, some of them redacted."""
         args = record.args
-        if record.levelno <= logging.DEBUG and isinstance(args, tuple) and str(record.msg).startswith("< "):
+        if record.levelno <= logging.DEBUG and isinstance(args, tuple) and str(record.msg).startswith(("< ", "> ")):
             if len(args) == 2 and str(args[0]).lower() in _SECRET_HEADERS:
                 record.args = (args[0], HIDDEN)
             else:

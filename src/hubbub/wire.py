@@ -29,6 +29,7 @@ from .frames import Opcode, frame
 from .guard import Complaint, Guard
 from .options import Limits, RefuseWith
 from .read_ahead import ReadAhead
+from .subprotocols import answer_to
 from .transports import AsgiTransport, Event, Question, ServerSend, transport_for
 from .writer import Writer
 
@@ -336,8 +337,7 @@ class Wire:
                 self.closed = closed
             await self._deny(event)
             return
-        # A browser drops a socket that answers none of the subprotocols it offered, and shows no reason.
-        subprotocol = self._subprotocol if self._subprotocol in self.offered else next(iter(self.offered), None)
+        subprotocol = self._subprotocol if self._subprotocol in self.offered else answer_to(self.offered)
         with suppress(Gone):
             await self._accept({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
             await self.close(*closed)

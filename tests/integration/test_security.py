@@ -402,6 +402,29 @@ class TestTheQuery:
         assert any("[accepted]" in line for line in logged(caplog))
         assert not [line for line in logged(caplog) if SECRET in line]
 
+    @pytest.mark.parametrize("auth", [JWTAuth(KEY, algorithms=["HS256"]), None], ids=["JWTAuth", "the app's own"])
+    @pytest.mark.parametrize("offered", [SECRET, SECRET * 4, f"bearer, {SECRET}"], ids=["short", "long", "a pair"])
+    async def test_is_not_there_at_level_debug_where_it_is_a_subprotocol(
+        self, offered: str, auth: JWTAuth | None, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        app = FastAPI()
+
+        def own() -> None:
+            raise WebSocketException(1008, "no")
+
+        @app.websocket("/ws")
+        async def handler(websocket: WebSocket, user: object = Depends(auth or own)) -> None:
+            raise AssertionError
+
+        with running(ConnectionManager(), app=app, log_level="debug") as live:
+            reader, writer, code = await opened(live.server, "/ws", Sec_WebSocket_Protocol=offered)
+            assert code == 101, "accepted, and closed with a reason"
+            assert int.from_bytes((await reader.readexactly(4))[2:]) == 1008
+            writer.close()
+        logging.getLogger("uvicorn.error").setLevel(logging.INFO)
+        assert any("sec-websocket-protocol" in line.lower() for line in logged(caplog))
+        assert not [line for line in logged(caplog) if SECRET in line]
+
     async def test_is_the_apps_below_a_mount_too(self, caplog: pytest.LogCaptureFixture) -> None:
         seen: list[str] = []
         inner = FastAPI()

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "src" / "hubbub"
 # Bottom to top. A part is a module of the package or a subpackage as a whole; it may import from its own layer and
 # from those below, without going round in a circle. `__init__` is the public names: `from hubbub import ...`.
 LAYERS = [
-    "__about__ errors close names options",
+    "__about__ errors close names options subprotocols",
     "addresses arguments codec envelope frames guard history origin outbox paths positions presence read_only "
     "redaction registry server stats tasks timers",
     "transports brokers",
@@ -40,7 +40,7 @@ NAMES_ABOVE = {("middleware", "manager"), ("install", "manager"), ("threads", "m
 }
 
 # Stricter than the layers: all that these parts may import of ours.
-NO_MORE_THAN = {"auth": {"auth", "errors", "close", "names"}}
+NO_MORE_THAN = {"auth": {"auth", "errors", "close", "names", "subprotocols"}}
 
 # From outside, and where alone it may be imported. The parts of the second layer are pure, but for two.
 _SOCKETS = {part for part in LEVEL if LEVEL["wire"] <= LEVEL[part] <= LEVEL["manager"]}

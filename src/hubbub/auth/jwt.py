@@ -28,6 +28,7 @@ from starlette.websockets import WebSocket, WebSocketState
 from ..close import CloseCode, reason_text
 from ..errors import HubbubError, InvalidArgument, shown
 from ..names import user_name
+from ..subprotocols import answer_to
 from .keys import Key, KeyFunction, UnfitKey, checked_algorithms, checked_key, fitting_key
 from .tokens import find_token, offered_subprotocol
 
@@ -324,8 +325,7 @@ class JWTAuth(SecurityBase):
                 wire.refuse_over_http()
         if isinstance(connection, WebSocket) and connection.application_state is WebSocketState.CONNECTING:
             if self._refuse == "close":
-                # A browser drops a socket that answers none of the subprotocols it offered, and shows no reason.
-                offered = offered_subprotocol(scope) or next(iter(scope.get("subprotocols", ())), None)
+                offered = offered_subprotocol(scope) or answer_to(scope.get("subprotocols", ()))
                 await connection.accept(offered)
             elif "websocket.http.response" in (scope.get("extensions") or {}):
                 return response

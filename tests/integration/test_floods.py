@@ -264,7 +264,7 @@ class TestControlFrames:
             assert await client.close() == (1008, "too many messages")
             assert here.counts == {"rate_limited": 1}
 
-    async def test_whose_pongs_are_not_read_wait_one_at_a_time(self, loop: str) -> None:
+    async def test_whose_pongs_are_not_read_wait_up_to_a_bound(self, loop: str) -> None:
         async with (
             place(loop, max_messages_per_s=None) as here,
             rude(here.live, here.path, receive_buffer=4 * KIB) as client,

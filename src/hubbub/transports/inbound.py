@@ -5,8 +5,8 @@ Close was sent. None of that passes the app, so that a client could cost memory 
 are done about it:
 
 * The parser of a connection gets a subclass of its own class (`watched`), which counts control frames and fragments,
-  and answers pings itself: only while the socket takes what is written. RFC 6455 section 5.5.3 lets a pong answer the
-  most recent ping only, so no more than one waits.
+  and answers pings itself: only while the socket takes what is written. A bounded number of pongs waits, the newest:
+  RFC 6455 section 5.5.3 lets a pong answer the most recent ping only.
 * The parser's own bound on a message is lowered to that of `Limits`, with some room for messages that are answered
   with an error.
 * Once a connection is closing, its transport gets a protocol (`Farewell`) that passes on what the peer says for a
@@ -16,6 +16,7 @@ are done about it:
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Final
@@ -25,6 +26,9 @@ from websockets.protocol import State
 
 FAREWELL_S: Final = 0.05
 """Seconds of this process that a closing peer may use up, in all. Enough for megabytes of what was on its way."""
+
+MAX_OWED: Final = 256
+"""Pongs that wait for a socket to take them."""
 
 SLACK_BYTES: Final = 64 * 1024
 _CONT, _PING, _PONG = Opcode.CONT, Opcode.PING, Opcode.PONG
@@ -48,18 +52,28 @@ class Inbound:
         self.admit = admit
         self._transport = transport
         self._writable = writable
-        self._owed: bytes | None = None
+        self._owed: deque[bytes] | None = None
 
     def answer(self, payload: bytes) -> None:
-        """Answers a ping: now, or once the socket takes it. A later one replaces what waits."""
-        self._owed = bytes((_FIN | _PONG, len(payload))) + payload
+        """Answers a ping: now, or once the socket takes it."""
+        pong = bytes((_FIN | _PONG, len(payload))) + payload
+        if self._owed is None and self._writable.is_set():
+            self._write(pong)
+            return
+        if self._owed is None:
+            self._owed = deque(maxlen=MAX_OWED)
+        self._owed.append(pong)
         self.pay()
 
     def pay(self) -> None:
-        """Writes the pong that waits, if there is one and the socket takes it."""
-        if self._owed is not None and self._writable.is_set() and not self._transport.is_closing():
+        """Writes the pongs that wait, if the socket takes them."""
+        if self._owed is not None and self._writable.is_set():
             owed, self._owed = self._owed, None
-            self._transport.write(owed)
+            self._write(b"".join(owed))
+
+    def _write(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
 
 def watched(cls: Any) -> type:

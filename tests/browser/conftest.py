@@ -13,11 +13,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, WebError, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, WebError, expect, sync_playwright
 
 NewContext: TypeAlias = Callable[..., BrowserContext]
 
 DEADLINE_MS = 10_000
+
+expect.set_options(timeout=DEADLINE_MS)  # else half of that, which a busy machine may need
 
 # What Chromium itself logs when a connection fails or is given up: a client that reconnects can't help it.
 _LOST_CONNECTION = re.compile(

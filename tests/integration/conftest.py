@@ -44,6 +44,41 @@ def quick_sweeps() -> Iterator[None]:
         yield
 
 
+class Clock:
+    """The time by which servers in this process judge how fast messages come. It moves when a test moves it."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("hubbub.wire.monotonic", clock)
+    return clock
+
+
+class WallClock:
+    """The time of day by which tokens expire in this process. It moves when a test moves it."""
+
+    def __init__(self) -> None:
+        self.now_s = float(int(time.time()))
+
+    def time(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def wall_clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
+    clock = WallClock()
+    monkeypatch.setattr("hubbub.wire.time", clock.time)
+    monkeypatch.setattr("hubbub.auth.jwt.time", clock)
+    return clock
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield

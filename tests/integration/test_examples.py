@@ -33,6 +33,7 @@ from examples import (
     slow_clients,
 )
 from hubbub import Position
+from tests.integration.conftest import Clock
 from tests.integration.support import (
     LiveServer,
     assert_nothing_left,
@@ -319,7 +320,7 @@ class TestLimits:
         assert found["errors"] == {"invalid_json": 1, "message_too_big": 1, "text_expected": 1}
         assert found["refused"] == {"invalid_data": 1}
 
-    async def test_too_fast_is_told_and_then_ended(self, server: LiveServer) -> None:
+    async def test_too_fast_is_told_and_then_ended(self, server: LiveServer, clock: Clock) -> None:
         async with client(server, "/ws/bob") as one:
             for _ in range(60):
                 await one.send("1")

@@ -18,6 +18,7 @@ from websockets.exceptions import InvalidStatus
 from hubbub import Connection, ConnectionManager, InvalidArgument, Limits, RoomOptions
 from hubbub.wire import Wire
 from tests.integration.support import (
+    DEADLINE_S,
     Handler,
     Live,
     client,
@@ -386,7 +387,6 @@ class TestTheClientStopsReading:
         manager = ConnectionManager(limits=Limits(stall_timeout_s=0.3, max_outbox_bytes=8 * 2**20))
         with running(manager, loop=loop) as live:
             reader, writer = await never_reading(live)
-            assert manager.stats().queued_bytes > 0
             await eventually(lambda: manager.stats().stalled == 1)
             await live.nothing_left()
             writer.close()
@@ -432,14 +432,15 @@ async def never_reading(live: Live) -> tuple[asyncio.StreamReader, asyncio.Strea
     writer.transport.pause_reading()
     await eventually(lambda: live.manager.stats().rooms == 1)
 
-    async def fill() -> None:
+    async def fill() -> bool:
         for _ in range(200):
             if live.manager.stats().queued_bytes > 100_000:
-                break
+                return True
             await live.manager.broadcast(b"x" * 65_536, room="lobby")
             await asyncio.sleep(0)
+        return False
 
-    await live.server.acall(fill())
+    assert await live.server.acall(fill()), "the socket takes it all"
     return reader, writer
 
 
@@ -548,21 +549,22 @@ class TestAHandlerThatDoesNotReceive:
         await eventually(lambda: steps == ["cleaned up"])
 
     async def test_keeps_a_client_that_talks_to_it(self, loop: str) -> None:
-        """What nobody receives must not keep the server from seeing the client's pongs."""
+        """What nobody receives must not keep the server from seeing the client's pongs, nor its pings."""
         manager = ConnectionManager()
-        with running(manager, loop=loop, ws_ping_interval=0.1, ws_ping_timeout=0.2) as live:
-            ticks: list[int] = []
+        with running(manager, loop=loop, ws_ping_interval=0.1, ws_ping_timeout=10) as live:
 
             async def handler(websocket: WebSocket) -> None:
                 async with manager.connect(websocket, "ann") as connection:
-                    while await connection.send("tick"):
-                        ticks.append(1)
+                    told = True
+                    while told:
+                        told = await connection.send("tick")
                         await asyncio.sleep(0.05)
 
             async with client(live.server, live.at(handler)) as websocket:
-                await websocket.send("hello")
-                await websocket.send("how are you?")
-                for _ in range(20):
+                for _ in range(10):
+                    await websocket.send("hello")
+                    await websocket.send("how are you?")
+                    await asyncio.wait_for(await websocket.ping(), DEADLINE_S)
                     assert await receive(websocket) == "tick"
 
 
@@ -668,7 +670,7 @@ class TestASocketThatNoManagerConnects:
         await eventually(lambda: outcome == ["ended", "went on"])
 
     async def test_a_client_that_talks_to_a_handler_that_does_not_receive_is_kept(self, loop: str) -> None:
-        with running(ConnectionManager(), loop=loop, ws_ping_interval=0.1, ws_ping_timeout=0.2) as live:
+        with running(ConnectionManager(), loop=loop, ws_ping_interval=0.1, ws_ping_timeout=10) as live:
 
             async def handler(websocket: WebSocket) -> None:
                 await websocket.accept()
@@ -677,9 +679,10 @@ class TestASocketThatNoManagerConnects:
                     await asyncio.sleep(0.05)
 
             async with client(live.server, live.at(handler)) as websocket:
-                await websocket.send("hello")
-                await websocket.send("how are you?")
-                for _ in range(20):
+                for _ in range(10):
+                    await websocket.send("hello")
+                    await websocket.send("how are you?")
+                    await asyncio.wait_for(await websocket.ping(), DEADLINE_S)
                     assert await receive(websocket) == "tick"
 
     async def test_a_client_that_does_not_read_what_the_handler_sends_is_ended(self, loop: str) -> None:

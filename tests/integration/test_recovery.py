@@ -197,26 +197,33 @@ async def test_too_little_history_another_epoch_and_an_offset_ahead_are_not_reco
 async def test_several_rooms_are_recovered_at_once_while_others_publish(site: Site) -> None:
     rooms = ("kept:a", "kept:b", "kept:c")
     back = Back(site, *rooms)
-    dice = random.Random(7)
+    dice, publisher = random.Random(7), random.Random(8)
     published: dict[str, list[int]] = {room: [] for room in rooms}
 
+    coming = True
+
     async def publish_all() -> None:
-        for n in range(1500):
-            room = dice.choice(rooms)
+        """Never done, nor far ahead, while the client comes and goes: there is always something to come."""
+        n = 0
+        while coming:
+            if n > 500 + sum(map(len, back.data.values())):
+                await asyncio.sleep(0.001)
+                continue
+            room = publisher.choice(rooms)
             published[room].append(n)
             await site.manager.broadcast(n, room=room)
-            if dice.random() < 0.3:
+            n += 1
+            if publisher.random() < 0.3:
                 await asyncio.sleep(0)
 
     async with client(site.server, back.path()) as connection:
         await back.synced(connection)
     publishing = asyncio.ensure_future(site.server.acall(publish_all()))
-    while not publishing.done():
+    for _ in range(12):
         async with client(site.server, back.path(), max_queue=None) as connection:
             for _ in range(dice.randrange(1, 120)):
-                if publishing.done():
-                    break
                 back.take(await receive(connection))
+    coming = False
     await publishing
     async with client(site.server, back.path()) as connection:
         for room in rooms:
@@ -278,9 +285,11 @@ async def test_a_replay_far_larger_than_the_outbox_is_paged_while_others_publish
 
     await site.server.acall(fill(0, count))
     async with client(site.server, back.path(), max_queue=4) as connection:
-        publishing = asyncio.ensure_future(site.server.acall(fill(count, count + live)))
+        connection.transport.pause_reading()
+        await eventually(lambda: any(each.writer.congested for each in site.manager.active_connections))
+        await site.server.acall(fill(count, count + live))  # in the middle of the replay
+        connection.transport.resume_reading()
         await back.read_to(connection, "kept:a", count + live)
-        await publishing
     assert [message["n"] for message in back.data["kept:a"]] == list(range(count + live))
     stats = site.manager.stats()
     assert (stats.slow, stats.dropped) == (0, 0)

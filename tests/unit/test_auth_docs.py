@@ -106,7 +106,7 @@ def start(caplog: pytest.LogCaptureFixture) -> Iterator[Start]:
 
 def closed(websocket: ClientConnection) -> tuple[int | None, str | None]:
     with pytest.raises(ConnectionClosed):
-        websocket.recv(timeout=10)
+        websocket.recv(timeout=30)
     return websocket.close_code, websocket.close_reason
 
 
@@ -129,7 +129,7 @@ def test_one_dependency_for_http_and_websockets(start: Start) -> None:
     with site.open("/ws", "bearer", text) as websocket:
         assert websocket.subprotocol == "bearer"
         websocket.send("hello")
-        assert json.loads(websocket.recv(timeout=10)) == {"from": "Ann", "text": "hello"}
+        assert json.loads(websocket.recv(timeout=30)) == {"from": "Ann", "text": "hello"}
     with site.open("/ws", "bearer", "x") as websocket:
         assert websocket.subprotocol == "bearer"
         assert closed(websocket) == (1008, "unauthorized: malformed token")
@@ -189,7 +189,7 @@ def test_the_first_message_is_the_token(start: Start) -> None:
     with site.open("/ws") as websocket:
         websocket.send(token())
         websocket.send("hello")
-        assert json.loads(websocket.recv(timeout=10)) == {"from": "ann", "text": "hello"}
+        assert json.loads(websocket.recv(timeout=30)) == {"from": "ann", "text": "hello"}
 
 
 @pytest.mark.parametrize(

@@ -627,6 +627,12 @@ class TestSilence:
                 await self.look(live, 3003)
                 assert manager.stats().connections == 1
 
+                async def abort() -> None:  # neither side would read a goodbye
+                    connection.wire.transport.abort()
+
+                await live.server.acall(abort())
+                await self.look(live, 0)
+
 
 class TestAServerThatPingsNobody:
     @pytest.mark.parametrize(

@@ -204,11 +204,11 @@ async def code_of(websocket: ClientConnection) -> int | None:
     return (await closed(websocket))[0]
 
 
-@pytest.mark.parametrize("path", READERS)
-async def test_sigterm_closes_with_1012_and_ends_the_process(path: str, tmp_path: Path) -> None:
-    async with uvicorn_process(tmp_path) as server, server.connected(path) as websocket:
+async def test_sigterm_closes_with_1012_and_ends_the_process(tmp_path: Path) -> None:
+    async with uvicorn_process(tmp_path) as server, AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(server.connected(path)) for path in READERS]
         server.process.terminate()
-        assert await code_of(websocket) == 1012
+        assert await asyncio.gather(*map(code_of, connections)) == [1012] * len(connections)
         assert await server.ends_in() < 6
         assert "the app has ended" in server.output
         assert "Traceback" not in server.output, server.output

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, WebSocket
 from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, Field, ValidationError
 
 from hubbub import ConnectionManager
 
@@ -34,12 +35,21 @@ def save(room: str, body: str) -> dict[str, Any]:
         return {"type": "message", "id": cursor.lastrowid, "body": body}
 
 
+class Say(BaseModel):
+    body: str = Field(max_length=2000)
+
+
 @app.websocket("/ws/{room}")
 async def chat(websocket: WebSocket, room: str) -> None:
     async with manager.connect(websocket, room=room) as connection:
         async for message in connection.iter_json():
-            saved = await run_in_threadpool(save, room, str(message["body"]))
-            await manager.broadcast(saved, room=room)
+            try:
+                say = Say.model_validate(message)
+            except ValidationError as error:
+                await connection.send({"type": "error", "message": error.errors()[0]["msg"]})
+            else:
+                saved = await run_in_threadpool(save, room, say.body)
+                await manager.broadcast(saved, room=room)
 
 
 def per_request() -> Iterator[sqlite3.Connection]:

@@ -1,8 +1,9 @@
 """Rooms that a client can come back to: history, positions and recovery."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, WebSocket
+from fastapi import FastAPI, Query, WebSocket
+from pydantic import BaseModel, Field, ValidationError
 
 from hubbub import ConnectionManager, History, Resume, RoomOptions
 
@@ -13,16 +14,24 @@ manager = ConnectionManager(
 manager.install(app)
 
 
+class Say(BaseModel):
+    text: str = Field(max_length=2000)
+
+
 @app.websocket("/ws/{room}")
 async def chat(websocket: WebSocket, room: str) -> None:
     since = Resume.from_query(websocket)
     async with manager.connect(websocket, room=f"chat:{room}", since=since) as connection:
         async for message in connection.iter_json():
-            said = {"type": "said", "text": str(message["text"])}
-            await manager.broadcast(said, room=f"chat:{room}")
+            try:
+                say = Say.model_validate(message)
+            except ValidationError as error:
+                await connection.send({"type": "error", "message": error.errors()[0]["msg"]})
+            else:
+                await manager.broadcast({"type": "said", "text": say.text}, room=f"chat:{room}")
 
 
 @app.get("/rooms/{room}/messages")
-async def recent(room: str, limit: int = 50) -> list[dict[str, Any]]:
+async def recent(room: str, limit: Annotated[int, Query(ge=1, le=500)] = 50) -> list[dict[str, Any]]:
     recorded = await manager.history(f"chat:{room}", limit=limit)
     return [{"at": each.sent_at, "offset": each.position.offset, "message": each.message} for each in recorded]

@@ -2,9 +2,10 @@
 
 import itertools
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI, WebSocket
+from pydantic import BaseModel, ValidationError
 
 from hubbub import ConnectionManager
 
@@ -57,12 +58,21 @@ async def notify(user_id: str, text: str) -> None:
         mails.append((user_id, text))
 
 
+class Read(BaseModel):
+    type: Literal["read"]
+    up_to: int
+
+
 @app.websocket("/ws/{user_id}")
 async def inbox(websocket: WebSocket, user_id: str) -> None:
     async with manager.connect(websocket, user_id) as connection:
         for row in await notifications.unread(user_id):  # after connecting, so that nothing falls in between
             await connection.send(pushable(row))
         async for message in connection.iter_json():
-            if message.get("type") == "read":
-                await notifications.mark_read(user_id, int(message["up_to"]))
-                await manager.send_to_user(user_id, {"type": "read", "up_to": message["up_to"]})
+            try:
+                read = Read.model_validate(message)
+            except ValidationError as error:
+                await connection.send({"type": "error", "message": error.errors()[0]["msg"]})
+            else:
+                await notifications.mark_read(user_id, read.up_to)
+                await manager.send_to_user(user_id, read)

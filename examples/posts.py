@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, WebSocket
+from pydantic import BaseModel, Field, ValidationError
 
 from hubbub import ConnectionManager
 from hubbub.auth import Claims, JWTAuth
@@ -27,9 +28,18 @@ async def like(post_id: int, user: User) -> None:
         mails.append(author)
 
 
+class Comment(BaseModel):
+    text: str = Field(max_length=2000)
+
+
 @app.websocket("/ws/posts/{post_id}")
 async def watch(websocket: WebSocket, post_id: int, user: User) -> None:
     async with manager.connect(websocket, user.sub, room=f"post:{post_id}") as connection:
         async for message in connection.iter_json():
-            comment = {"type": "comment", "by": user.sub, "text": message["text"]}
-            await manager.broadcast(comment, room=f"post:{post_id}")
+            try:
+                comment = Comment.model_validate(message)
+            except ValidationError as error:
+                await connection.send({"type": "error", "message": error.errors()[0]["msg"]})
+            else:
+                said = {"type": "comment", "by": user.sub, "text": comment.text}
+                await manager.broadcast(said, room=f"post:{post_id}")

@@ -1,6 +1,7 @@
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, WebSocket
+from pydantic import BaseModel, Field, ValidationError
 
 from hubbub import ConnectionManager
 from hubbub.auth import Claims, JWTAuth
@@ -12,11 +13,20 @@ current_user = JWTAuth(key="change-me-to-32-bytes-or-more!!!!", algorithms=["HS2
 User = Annotated[Claims, Depends(current_user)]  # the same for HTTP routes and WebSockets
 
 
+class Say(BaseModel):  # what a client may send
+    body: str = Field(max_length=2000)
+
+
 @app.websocket("/ws/{room}")
 async def chat(websocket: WebSocket, room: str, user: User) -> None:
-    async with manager.connect(websocket, user.sub, room=room, info={"name": user["name"]}) as connection:
+    async with manager.connect(websocket, user.sub, room=room, info={"name": user.get("name")}) as connection:
         async for message in connection.iter_json():
-            await manager.broadcast({"type": "message", "user_id": user.sub, "body": message["body"]}, room=room)
+            try:
+                say = Say.model_validate(message)
+            except ValidationError as error:
+                await connection.send({"type": "error", "message": error.errors()[0]["msg"]})
+            else:
+                await manager.broadcast({"type": "message", "user_id": user.sub, "body": say.body}, room=room)
 
 
 @app.post("/users/{author_id}/notify")

@@ -8,7 +8,7 @@ from typing import Final, TypeGuard
 
 from .close import is_sendable
 from .codec import dumps, loads
-from .errors import InvalidArgument, shown
+from .errors import InvalidArgument, InvalidName, shown
 from .names import RoomName, UserId, is_connection_id, is_name, room_name, user_name, user_room
 from .positions import Position, as_position, is_place, since_for
 from .presence import Info
@@ -87,7 +87,8 @@ def excluded_users(users: UserId | Iterable[UserId] | None) -> frozenset[str]:
 def message_key(key: object) -> str | None:
     """What ``overflow="latest"`` replaces by."""
     if key is not None and (not is_text(key) or len(key.encode()) > MAX_KEY_BYTES):
-        raise InvalidArgument("key", f"got {shown(key)}", f"a str of at most {MAX_KEY_BYTES} bytes, or None")
+        wrong = InvalidName if isinstance(key, str) else InvalidArgument
+        raise wrong("key", f"got {shown(key)}", f"a str of at most {MAX_KEY_BYTES} bytes, or None")
     return key
 
 

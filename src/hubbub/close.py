@@ -61,6 +61,7 @@ class CloseCode(Enum):
     ORIGIN = 1008, "origin not allowed", False
     TOKEN_EXPIRED = 1008, "token expired", True
     KICKED = 1008, "disconnected by the server", False
+    INVALID_NAME = 1008, "not an acceptable name", False
     RATE_LIMITED = 1008, "too many messages", False
     TOO_MANY_USER_CONNECTIONS = 1008, "too many connections of this user", False
     TOO_MANY_ADDRESS_CONNECTIONS = 1008, "too many connections from this address", False

@@ -12,11 +12,12 @@ from starlette.websockets import WebSocketDisconnect
 
 from .close import CloseCode
 from .connection import Connection
-from .errors import BrokerUnavailable
+from .errors import BrokerUnavailable, InvalidName
 from .wire import answer
 
 _PATIENCE_S = 2.0
-_USED_AGAIN = ('Cannot call "send" once', 'Cannot call "receive" once')  # older Starlettes have no class for it
+# The texts of Starlette's WebSocketDisconnected, which older versions do not have: a plain RuntimeError there.
+_USED_AGAIN = ('Cannot call "send" once', 'Cannot call "receive" once')
 
 
 class Connecting:
@@ -93,6 +94,15 @@ def is_disconnect(error: BaseException | None, *, told: bool = False) -> bool:
     )
 
 
+def invalid_name_in(error: BaseException | None) -> InvalidName | None:
+    """The name that a client can't use, where an exception, or all that a task group collected, only says so."""
+    if isinstance(error, BaseExceptionGroup):
+        if error.split((InvalidName, WebSocketDisconnect))[1] is not None:
+            return None
+        return next(filter(None, map(invalid_name_in, error.exceptions)), None)
+    return error if isinstance(error, InvalidName) else None
+
+
 def close_for(error: BaseException | None, *, stopping: bool) -> tuple[int, str]:
     """The close code and reason for how a handler ended.
 
@@ -100,7 +110,7 @@ def close_for(error: BaseException | None, *, stopping: bool) -> tuple[int, str]
         error: What it raised.
         stopping: Whether the server may be about to stop: then that is why the handler was cancelled.
     """
-    answered = answer(error)
+    answered = answer(invalid_name_in(error) or error)
     if answered is not None:
         return answered
     if error is None or is_disconnect(error):

@@ -31,6 +31,14 @@ class NotSupported(HubbubError, TypeError, AttributeError):
     """A hand-written manager allows this, and hubbub can't do it. The message says what to write instead."""
 
 
+class InvalidName(InvalidArgument):
+    """A room's name, a user's id or a key is of the right type and not acceptable: empty, too long, reserved.
+
+    Such values come from clients, in URLs and messages, so this is a client's fault and never a crash. Uncaught in a
+    WebSocket handler it closes the socket with 1008 and the reason; in an HTTP route it is answered with 422.
+    """
+
+
 class NotInstalled(HubbubError, RuntimeError):
     """The manager is not installed on the app that got the request."""
 

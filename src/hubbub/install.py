@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response
 
-from .errors import InvalidArgument, NotInstalled, NotRunning, shown
+from .errors import InvalidArgument, InvalidName, NotInstalled, NotRunning, shown
 from .middleware import HubbubMiddleware
 from .origin import OriginPolicy
 from .paths import Paths
@@ -46,6 +48,7 @@ def install(manager: ConnectionManager, app: Starlette, only: Paths | None) -> N
     if not managers:
         app.add_middleware(HubbubMiddleware, managers=managers)
         _keep_outermost(app)
+        _answer_invalid_names(app)
     managers.append(manager)
     engine.only = only
     inner = app.router.lifespan_context
@@ -54,11 +57,29 @@ def install(manager: ConnectionManager, app: Starlette, only: Paths | None) -> N
     async def lifespan(of: Any) -> AsyncIterator[Mapping[str, Any] | None]:
         if not engine.origins_given:
             engine.origins = origins_of_cors(app)
+        _answer_invalid_names(app)  # now that other apps are mounted below it
         async with manager.lifespan(of), inner(of) as state:
             yield state
 
     app.router.lifespan_context = cast("Lifespan[Any]", lifespan)
     engine.installed = True
+
+
+def _answer_invalid_names(app: Starlette) -> None:
+    """Answers names that can't be used with 422, in the app and those mounted below it, unless it does so itself."""
+    app.exception_handlers.setdefault(InvalidName, _unprocessable)
+    for route in app.routes:
+        below = getattr(route, "app", None)
+        if isinstance(below, Starlette):
+            _answer_invalid_names(below)
+
+
+async def _unprocessable(request: HTTPConnection, error: Exception) -> Response:
+    """Answers a request that names what can't be named. A WebSocket's is the middleware's to answer."""
+    if not isinstance(request, Request) or not isinstance(error, InvalidName):
+        raise error
+    detail = {"type": "invalid_name", "loc": [error.argument], "msg": f"{error.problem}; accepted: {error.accepted}"}
+    return JSONResponse({"detail": [detail]}, 422)
 
 
 def _keep_outermost(app: Starlette) -> None:

@@ -232,6 +232,7 @@ class ConnectionManager:
 
         Raises:
             InvalidArgument: An argument is not acceptable; the socket is not accepted yet.
+            InvalidName: A name is empty, too long or reserved. Uncaught, it closes the socket with 1008 and the reason.
             NotInstalled: The manager is not installed on this app.
             NotRunning: The app's lifespan has not started the manager.
             WrongLoop: The manager runs on another event loop.

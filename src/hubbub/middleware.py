@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from starlette.websockets import WebSocketDisconnect
 
 from .close import CloseCode
-from .connecting import close_for, is_disconnect
-from .errors import InvalidArgument, shown
+from .connecting import close_for, invalid_name_in, is_disconnect
+from .errors import InvalidArgument, InvalidName, shown
 from .paths import path_within
 from .redaction import redact_query
 from .transports import Detour, ServerSend
-from .wire import Receive, Wire
+from .wire import Receive, Wire, answer
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -67,10 +67,13 @@ class HubbubMiddleware:
             inner["hubbub"] = wire
             wire.scope = inner
             await self.app(inner, wire.receive, wire.send)
-        except (WebSocketDisconnect, RuntimeError, BaseExceptionGroup) as error:
+        except (WebSocketDisconnect, RuntimeError, InvalidName, BaseExceptionGroup) as error:
             ended = error
             if not is_disconnect(error, told=wire.told):
-                raise
+                closed = answer(invalid_name_in(error))
+                if closed is None:
+                    raise
+                await wire.turn_away(CloseCode.INVALID_NAME, closed)
         except asyncio.CancelledError as error:
             ended = error
             if not wire.cancelled:

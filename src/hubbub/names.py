@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Final, Literal, NoReturn, TypeAlias, TypeGuard
 from uuid import UUID
 
-from .errors import InvalidArgument, NotSupported, shown
+from .errors import InvalidArgument, InvalidName, NotSupported, shown
 
 MAX_NAME_BYTES = 255
 
@@ -69,7 +69,8 @@ def room_name(room: object, argument: str = "room") -> str:
     """Checks the name of a room, and gives it as a str.
 
     Raises:
-        InvalidArgument: It is no str, int or UUID, is empty, has over 255 bytes, or starts with ``$``.
+        InvalidName: It is empty, has over 255 bytes, is not valid Unicode, or starts with ``$``.
+        InvalidArgument: It is no str, int or UUID.
     """
     if type(room) is str and room[:1] not in _SUSPECT and len(room) <= MAX_NAME_BYTES and room.isascii():
         return room
@@ -80,7 +81,7 @@ def room_name(room: object, argument: str = "room") -> str:
         )
     name = _checked(room, argument, accepted)
     if name[0] == "$":
-        raise InvalidArgument(argument, f"{shown(room)} starts with '$', which is reserved", accepted)
+        raise InvalidName(argument, f"{shown(room)} starts with '$', which is reserved", accepted)
     return name
 
 
@@ -93,7 +94,8 @@ def user_name(user_id: object, argument: str = "user_id") -> str:
     """Checks a user's id, and gives it as a str.
 
     Raises:
-        InvalidArgument: It is no str, int or UUID, or it is empty or over 255 bytes.
+        InvalidName: It is empty, has over 255 bytes, or is not valid Unicode.
+        InvalidArgument: It is no str, int or UUID.
     """
     return _checked(user_id, argument, f"a str of 1 to {MAX_NAME_BYTES} bytes, an int or a UUID")
 
@@ -145,11 +147,11 @@ def _checked(value: object, argument: str, accepted: str) -> str:
         name = text_of(value)
         size = len(name.encode())
     except UnicodeEncodeError:
-        raise InvalidArgument(argument, f"{shown(value)} is not valid Unicode", accepted) from None
+        raise InvalidName(argument, f"{shown(value)} is not valid Unicode", accepted) from None
     except ValueError:
-        raise InvalidArgument(argument, "an int with too many digits", accepted) from None
+        raise InvalidName(argument, "an int with too many digits", accepted) from None
     if not name:
-        raise InvalidArgument(argument, "is empty", accepted)
+        raise InvalidName(argument, "is empty", accepted)
     if size > MAX_NAME_BYTES:
-        raise InvalidArgument(argument, f"has {size} bytes", accepted)
+        raise InvalidName(argument, f"has {size} bytes", accepted)
     return name

@@ -24,7 +24,7 @@ from starlette.websockets import WebSocketDisconnect
 from .addresses import network_of
 from .close import CloseCode, reason_text, sendable
 from .codec import dumps, loads
-from .errors import counted, shown
+from .errors import InvalidName, counted, shown
 from .frames import Opcode, frame
 from .guard import Complaint, Guard
 from .options import Limits, RefuseWith
@@ -86,6 +86,8 @@ def answer(error: BaseException | None) -> Closed | None:
     if isinstance(error, HTTPException):
         cause = CloseCode.UNAUTHORIZED if error.status_code < 500 else CloseCode.INTERNAL_ERROR
         return Closed(cause.code, reason_text(error.detail) or cause.reason)
+    if isinstance(error, InvalidName):
+        return Closed(CloseCode.INVALID_NAME.code, reason_text(f"{error.argument}: {error.problem}"))
     return None
 
 
@@ -306,6 +308,17 @@ class Wire:
             if kind == "websocket.http.response.body" and not event.get("more_body"):
                 self.closed = Closed(1006, "")
             await self._deny(event)
+
+    async def turn_away(self, cause: CloseCode, closed: Closed) -> None:
+        """Closes for what the client asked for, or refuses its handshake: counted, and with a line in the log."""
+        logger.warning("turned away a client on %s: %s", self.where, shown(closed.reason, limit=200))
+        self.count_refused(cause.name.lower())
+        if self.closed is not None:
+            return
+        if self.accepted:
+            await self.close(*closed)
+        else:
+            await self._refuse(closed, {"type": "websocket.close", "code": closed.code, "reason": closed.reason})
 
     async def _accept(self, event: Event) -> None:
         try:

@@ -36,7 +36,7 @@ DOCUMENTED = {
     "starlette.exceptions": "HTTPException WebSocketException",
     "starlette.middleware.cors": "CORSMiddleware",
     "starlette.requests": "HTTPConnection Request",
-    "starlette.responses": "Response",
+    "starlette.responses": "JSONResponse Response",
     "starlette.routing": "Route Router",
     "starlette.staticfiles": "StaticFiles",
     "starlette.types": "ASGIApp Lifespan Message Receive Scope Send",

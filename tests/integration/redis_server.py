@@ -322,6 +322,7 @@ class _Pair:
     Attributes:
         subscribes: Whether it is a subscriber's.
         deaf: Whether what Redis says is lost.
+        swallows: Whether what either says is lost, as behind a firewall that has forgotten the connection.
         flowing: Whether what Redis says is read.
         answered: Whether Redis spoke last.
         passing: Whether what is said to Redis gets there.
@@ -330,6 +331,7 @@ class _Pair:
     def __init__(self, *writers: asyncio.StreamWriter) -> None:
         self.subscribes = False
         self.deaf = False
+        self.swallows = False
         self.answered = True
         self.flowing = asyncio.Event()
         self.flowing.set()
@@ -394,6 +396,15 @@ class Proxy:
                 pair.deaf = pair.deaf or pair.subscribes == (what == "messages")
 
         self._do(lose)
+
+    def swallow(self) -> None:
+        """What is said over the connections goes nowhere, either way. They stay."""
+
+        def swallow() -> None:
+            for pair in self._pairs:
+                pair.swallows = True
+
+        self._do(swallow)
 
     def hold(self, what: Literal["messages", "answers", "requests"] = "messages") -> None:
         """Takes nothing more from Redis for subscribers, as a worker does whose loop is blocked; or for the others.
@@ -490,7 +501,7 @@ class Proxy:
                 if not data:
                     break
                 await (pair.flowing if answers else pair.passing).wait()
-                if answers and pair.deaf:
+                if pair.swallows or (answers and pair.deaf):
                     continue
                 if not answers and b"SUBSCRIBE" in data.upper():
                     pair.subscribes = True

@@ -8,8 +8,9 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from hubbub import (
     Publisher,
     RoomOptions,
 )
-from tests.integration.redis_server import RedisServer, fresh_prefix, running_redis
+from tests.integration.redis_server import Proxy, RedisServer, fresh_prefix, running_redis
 from tests.integration.support import LiveServer, client, closed, eventually, receive, serving, stopwatch
 
 pytestmark = pytest.mark.anyio
@@ -38,7 +39,8 @@ class Site:
     """An app on Redis, served."""
 
     def __init__(self, server: RedisServer) -> None:
-        self.url = server.url(prefix=fresh_prefix(), timeout_s=30)
+        self.prefix = fresh_prefix()
+        self.url = server.url(prefix=self.prefix, timeout_s=30)
         self.manager = ConnectionManager(self.url, rooms=ROOMS)
         app = FastAPI()
         self.manager.install(app)
@@ -202,6 +204,72 @@ async def test_a_lost_connection_is_made_again_and_nothing_is_doubled(site: Site
                 came += 1
 
 
+def forgets(proxy: Proxy, how: str) -> None:
+    """The connections that there are stay, and lead nowhere, or nowhere back. New ones are well."""
+    if how == "swallowed":
+        proxy.swallow()
+    else:
+        proxy.lose("answers")
+
+
+async def publish_through(publisher: Publisher | AsyncPublisher, message: str, room: str) -> Position | None:
+    if isinstance(publisher, Publisher):
+        return await asyncio.to_thread(publisher.broadcast, message, room=room)
+    return await publisher.broadcast(message, room=room)
+
+
+@asynccontextmanager
+async def publisher_of(kind: type[Publisher | AsyncPublisher], url: str) -> AsyncIterator[Publisher | AsyncPublisher]:
+    if issubclass(kind, Publisher):
+        with kind(url) as publisher:
+            yield publisher
+    else:
+        async with kind(url) as async_publisher:
+            yield async_publisher
+
+
+@pytest.mark.parametrize("how", ["swallowed", "answers lost"])
+@pytest.mark.parametrize("kind", [Publisher, AsyncPublisher])
+async def test_a_connection_that_was_idle_for_long_is_replaced_before_it_is_used(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, kind: type[Publisher | AsyncPublisher], how: str
+) -> None:
+    """A firewall may have forgotten it: what is sent over it is lost without a word."""
+    prefix = fresh_prefix()
+    manager = ConnectionManager(redis.url(prefix=prefix), rooms=ROOMS)
+    async with manager.lifespan():
+        with Proxy(redis) as proxy:
+            async with publisher_of(kind, redis.url(through=proxy, prefix=prefix, timeout_s=30)) as publisher:
+                first = await publish_through(publisher, "one", "kept:a")
+                assert first is not None
+                monkeypatch.setattr("hubbub.brokers.redis.sync.IDLE_S", 0.0)
+                monkeypatch.setattr("hubbub.brokers.redis.link.IDLE_S", 0.0)
+                forgets(proxy, how)
+                async with stopwatch() as took_s:
+                    assert await publish_through(publisher, "two", "kept:a") == (first.epoch, 2)
+                    assert took_s() < 10, "it did not wait for an answer"
+        assert [each.message for each in await manager.history("kept:a")] == ["one", "two"]
+
+
+@pytest.mark.parametrize("how", ["swallowed", "answers lost"])
+async def test_a_connection_that_does_not_answer_is_replaced_within_the_time_of_a_call(
+    site: Site, redis: RedisServer, how: str
+) -> None:
+    """And what is published by that call is published once."""
+    with Proxy(redis) as proxy, Publisher(redis.url(through=proxy, prefix=site.prefix, timeout_s=2)) as publisher:
+        async with client(site.server, "/ws/lobby") as one:
+            await receive(one)
+            await publish_through(publisher, "one", "lobby")
+            first = await publish_through(publisher, "one", "kept:a")
+            assert first is not None
+            for room, message in (("lobby", "two"), ("kept:a", "two"), ("lobby", "three")):
+                forgets(proxy, how)
+                await publish_through(publisher, message, room)
+            assert await publish_through(publisher, "three", "kept:a") == (first.epoch, 3)
+            assert [await receive(one) for _ in range(3)] == ["one", "two", "three"]
+        kept = await site.server.acall(site.manager.history("kept:a"))
+        assert [each.message for each in kept] == ["one", "two", "three"]
+
+
 async def test_the_rooms_options_come_back_after_a_flush(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
         manager = ConnectionManager(server.url(lease_s=1, prefix="hubbub"), rooms=ROOMS)
@@ -270,7 +338,7 @@ def test_a_call_that_a_signal_ends_does_not_leave_its_answer_to_the_next(
         assert publisher.is_online("ann")
         server.freeze()
         with monkeypatch.context() as patched:
-            patched.setattr("redis.Redis.parse_response", raises)
+            patched.setattr("redis.connection.Connection.can_read", raises)
             with pytest.raises(TooLong):
                 publisher.is_online("bob")
         threading.Timer(0.2, server.thaw).start()

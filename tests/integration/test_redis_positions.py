@@ -275,14 +275,37 @@ async def test_a_publisher_s_call_that_was_given_up_and_arrives_after_the_next_i
 
                 await asyncio.to_thread(publish, "before")
                 proxy.hold("requests")
+                proxy.closed = True  # else it goes over a new connection
                 with pytest.raises(BrokerUnavailable):
                     await asyncio.to_thread(publish, "late")
+                proxy.closed = False
                 await asyncio.to_thread(publish, "next")
                 proxy.release()
                 await eventually(lambda: own_redis.errors("LINE") >= 1)
                 await worker.publish(KEPT, "after")
                 await member.has(KEPT, "after")
                 assert member.data[KEPT] == ["before", "next", "after"]
+                assert (member.resets, member.faults) == ([], [])
+
+
+async def test_a_publisher_s_call_that_goes_again_over_a_new_connection_is_not_kept_twice(
+    own_redis: RedisServer,
+) -> None:
+    with Proxy(own_redis) as proxy, fleet(own_redis.url()) as (worker,):
+        async with listening((None, worker), rooms=(KEPT,)) as (member,):
+            with Publisher(own_redis.url(through=proxy), timeout_s=1) as publisher:
+
+                def publish(body: str) -> None:
+                    publisher.broadcast([KEPT, body], room=KEPT)
+
+                await asyncio.to_thread(publish, "before")
+                proxy.hold("requests")
+                await asyncio.to_thread(publish, "again")
+                proxy.release()
+                await eventually(lambda: own_redis.errors("LINE") >= 1)
+                await worker.publish(KEPT, "after")
+                await member.has(KEPT, "after")
+                assert member.data[KEPT] == ["before", "again", "after"]
                 assert (member.resets, member.faults) == ([], [])
 
 

@@ -26,6 +26,9 @@ MAX_ORDERS: Final = 10_000
 ORDERS_KEPT_S: Final = 24 * 3600
 """How many orders are kept for workers that are cut off, and for how long after the last one."""
 
+IDLE_S: Final = 20.0
+"""How long a connection may be idle and still be used: a firewall may have forgotten it. None forgets sooner."""
+
 IDLE_TTL_S: Final = 300.0
 """How long the numbering of a room without history outlives its last use."""
 

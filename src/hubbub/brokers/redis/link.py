@@ -5,7 +5,8 @@ A command whose connection is lost before its answer came is sent again over the
 before anything newer. So every command has to be one that may be executed twice (see `hubbub.brokers.redis.channel` on
 how a message is known that was published before). A command waits for its answer until its deadline; then the caller
 gets `BrokerUnavailable`, and where the command was sent, the connection is taken for frozen and made anew. One that ran
-out while this process stood still has its time again, once: its answer may be there, unread.
+out while this process stood still has its time again, once: its answer may be there, unread. A connection over which
+nothing came for long is replaced before it is used again: a firewall may have forgotten it, and drop what is sent.
 
 Messages with a number go out in a *line*, one for each connection. The server takes each only after the one before it,
 and none of a line once the next has begun. So none overtakes another that the server did not take (it had forgotten the
@@ -42,7 +43,7 @@ from redis.exceptions import (
 from redis.maint_notifications import MaintNotificationsConfig
 
 from ...errors import BrokerUnavailable, counted
-from .commands import Argument, out_of_line, refused_url, said
+from .commands import IDLE_S, Argument, out_of_line, refused_url, said
 from .scripts import ALL, Script
 from .server import CannotServe, CannotServeYet, check, refused
 
@@ -157,6 +158,7 @@ class Link:
         self._unanswerable: deque[Sequence[Argument]] = deque()
         self._bytes = 0
         self._looked_at = 0.0
+        self._heard_at = 0.0
         self._failed_with = ""  # why the last attempt to connect failed, where the server is of the wrong kind
         self._wake: asyncio.Future[None] | None = None
         self._made: asyncio.Future[None] | None = None
@@ -214,6 +216,8 @@ class Link:
         call = _Call(arguments, loop.create_future(), inf if patient else loop.time() + self._timeout_s, number)
         if self._bytes and self._bytes + call.size > MAX_WAITING_BYTES and not first:
             raise BrokerUnavailable(f"{self._bytes} bytes wait for Redis already, which is the bound")
+        if self.up and not self._sent and not self._waiting and loop.time() - self._heard_at >= IDLE_S:
+            self._replace()
         self._bytes += call.size
         (self._waiting.appendleft if first else self._waiting.append)(call)
         self._wake_up()
@@ -233,8 +237,12 @@ class Link:
 
     def drop(self, why: str) -> None:
         """Gives up the connection, for a new one."""
-        if self.up and self._session is not None:
+        if self.up:
             logger.warning("connecting to Redis anew: %s", why)
+            self._replace()
+
+    def _replace(self) -> None:
+        if self._session is not None:
             self._session.cancel()
 
     # The connection
@@ -332,6 +340,8 @@ class Link:
         self.up, self.held, self._failed_with = True, False, ""
         self.reconnects += 1
         assert self._made is not None
+        assert self._loop is not None
+        self._heard_at = self._loop.time()
         if not self._made.done():
             self._made.set_result(None)
         self._on_up(down_s)
@@ -381,6 +391,7 @@ class Link:
         return [*call.arguments, self._line, before]
 
     async def _read(self, connection: Connection) -> None:
+        assert self._loop is not None
         pushes = 0
         while True:
             answer: Any
@@ -405,6 +416,7 @@ class Link:
                 # To what was told, and not called: only errors come as answers to that.
                 raise answer if isinstance(answer, Exception) else ConnectionError("Redis answered out of turn")
             call = self._sent.popleft()
+            self._heard_at = self._loop.time()
             self._bytes -= call.size
             if call.answer.done():
                 continue

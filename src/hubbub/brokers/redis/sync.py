@@ -3,48 +3,105 @@
 Theory of operation. One connection for each process, under a lock, so that what the process publishes has one order, by
 which it is known when it comes again (`hubbub.brokers.redis.channel`). A child of a fork begins with a connection, a
 lock and a sender of its own, and does not touch its parent's.
+
+A firewall forgets a connection that is idle, and drops without a word what comes over it later. So a connection that
+was idle for long is replaced before it is used, and one that does not answer gets half of the time that a call has: the
+other half is for a new one, over which the call is sent again.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any, Final
 
-from redis import Redis
+from redis import ConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from ...errors import BrokerUnavailable
 from .channel import Keys, Sender
-from .commands import Command, lining_up, out_of_line, refused_url, said
+from .commands import IDLE_S, Argument, Command, lining_up, out_of_line, refused_url, said
 from .scripts import ALL
-from .server import CannotServe, check, refused
+from .server import CannotServe, CannotServeYet, check, refused
 
 SENDER_TTL_S: Final = 120.0
 """How long the server knows a process that publishes nothing; then it is introduced again."""
 
 _PAUSE_S: Final = 0.05
+_LEAST_S: Final = 0.001
+"""To wait for an answer. None at all would be something else to a socket."""
 
 
 class _Process:
-    """What one process has."""
+    """What one process has: its connection among it.
 
-    def __init__(self, client: Redis) -> None:
-        self.client = client
+    Args:
+        connection: Of redis-py, not connected yet.
+    """
+
+    def __init__(self, connection: Any) -> None:
         self.lock = Lock()
         self.sender = Sender()
         self.line = 0
         self.last_in_line: int | None = None  # None where a line is to be begun
+        self._connection = connection
+        self._heard_at: float | None = None  # while it is connected
+        self._fresh = False  # whether the connection was made in this call
+
+    def begin(self) -> None:
+        """Begins a call: gives up a connection that was idle for long."""
+        self._fresh = False
+        if self._heard_at is not None and time.monotonic() - self._heard_at >= IDLE_S:
+            self.cut()
+
+    def ask(self, arguments: Sequence[Argument], deadline: float) -> Any:
+        """Sends a command, and waits for its answer.
+
+        Raises:
+            RedisError, OSError: Redis can't be reached, does not answer, or refuses.
+        """
+        connection = self._connection
+        if self._heard_at is None:
+            self._fresh = True
+            connection.socket_connect_timeout = connection.socket_timeout = _left_s(deadline)
+            connection.connect()
+            self._heard_at = time.monotonic()
+        connection.send_command(*arguments, check_health=False)
+        patience_s = _left_s(deadline)
+        if not connection.can_read(timeout=patience_s if self._fresh else patience_s / 2):
+            raise RedisTimeoutError("no answer")
+        answer = connection.read_response()
+        self._heard_at = time.monotonic()
+        return answer
+
+    def load_scripts(self, deadline: float) -> None:
+        """Gives the server the scripts. Where that fails, the next command finds out."""
+        try:
+            for script in ALL:
+                self.ask(("SCRIPT", "LOAD", script.text), deadline)
+        except (RedisError, OSError):
+            self.cut()
 
     def cut(self) -> None:
         """Gives the connection up, and with it the line: what is on its way over it is not to be taken any more."""
-        self.client.close()
-        self.last_in_line = None
+        self.last_in_line = self._heard_at = None
+        self._connection.disconnect()
+
+
+def _left_s(deadline: float) -> float:
+    return max(_LEAST_S, deadline - time.monotonic())
 
 
 def _greet(connection: Any) -> None:
@@ -75,7 +132,7 @@ class SyncLink:
         self._keys = keys
         self._timeout_s = timeout_s
         self._processes: dict[int, _Process] = {}
-        self._connect()
+        self._connection()  # which checks it
 
     def call(self, make: Callable[[Sender], Command]) -> Any:
         """Calls the command that ``make`` makes.
@@ -90,11 +147,13 @@ class SyncLink:
             raise BrokerUnavailable(f"other threads wait for Redis already (waited {self._timeout_s:g} s)")
         try:
             command = make(process.sender)
+            cause: Exception | None = None
+            process.begin()
             while True:
                 try:
-                    return self._execute(process, command)
+                    return self._execute(process, command, deadline)
                 except NoScriptError:
-                    self._load(process)
+                    process.load_scripts(deadline)
                 except CannotServe:
                     raise
                 except (RedisError, OSError) as error:
@@ -106,8 +165,10 @@ class SyncLink:
                         raise refused(str(command.arguments[0]), error) from None
                     else:
                         process.cut()
-                    if time.monotonic() + _PAUSE_S >= deadline:
-                        why = said(error)
+                    if not isinstance(cause, CannotServeYet):  # which says more than that time ran out after it
+                        cause = error
+                    if time.monotonic() + 2 * _PAUSE_S >= deadline:
+                        why = said(cause)
                         raise BrokerUnavailable(
                             f"Redis can't be reached (waited {self._timeout_s:g} s): {why}"
                         ) from None
@@ -124,16 +185,16 @@ class SyncLink:
         """Closes this process's connection; the next call makes another."""
         process = self._processes.pop(os.getpid(), None)
         if process is not None:
-            process.client.close()
+            process.cut()
 
-    def _execute(self, process: _Process, command: Command) -> Any:
+    def _execute(self, process: _Process, command: Command, deadline: float) -> Any:
         if not command.number:
-            return process.client.execute_command(*command.arguments)
+            return process.ask(command.arguments, deadline)
         if process.last_in_line is None:
             process.line += 1
-            process.client.execute_command(*lining_up(self._keys, process.sender.scripted, process.line, SENDER_TTL_S))
+            process.ask(lining_up(self._keys, process.sender.scripted, process.line, SENDER_TTL_S), deadline)
             process.last_in_line = 0
-        answer = process.client.execute_command(*command.in_line(process.line, process.last_in_line))
+        answer = process.ask(command.in_line(process.line, process.last_in_line), deadline)
         process.last_in_line = command.number
         return answer
 
@@ -142,29 +203,19 @@ class SyncLink:
         pid = os.getpid()
         process = self._processes.get(pid)
         if process is None:
-            process = self._processes.setdefault(pid, _Process(self._connect()))
+            process = self._processes.setdefault(pid, _Process(self._connection()))
         return process
 
-    @staticmethod
-    def _load(process: _Process) -> None:
+    def _connection(self) -> Any:
+        """A connection that is not made yet."""
         try:
-            for script in ALL:
-                process.client.execute_command("SCRIPT LOAD", script.text)
-        except (RedisError, OSError):
-            process.cut()  # the next attempt finds out
-
-    def _connect(self) -> Redis:
-        try:
-            client: Redis = Redis.from_url(
+            pool: Any = ConnectionPool.from_url(
                 self._url,
                 protocol=3,
-                socket_timeout=self._timeout_s,
-                socket_connect_timeout=self._timeout_s,
                 retry=Retry(NoBackoff(), 0),
                 maint_notifications_config=MaintNotificationsConfig(enabled=False),
                 redis_connect_func=_greet,
             )
-            client.connection_pool.make_connection()  # which takes what the URL's query says, or does not
+            return pool.make_connection()  # which takes what the URL's query says, or does not
         except (ValueError, TypeError, RedisError) as error:
             raise refused_url(error) from None
-        return client

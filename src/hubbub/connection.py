@@ -14,6 +14,7 @@ from .codec import Kind, Message, Payload, dumps, encode, loads_from_client
 from .errors import InvalidArgument, shown
 from .guard import Complaint
 from .names import RoomName, RoomNames
+from .nowait import or_nowait
 from .positions import MAX_RESUME_IDS, Joined, Position, Resume
 from .presence import Info
 from .read_only import read_only
@@ -274,6 +275,7 @@ class Connection:
 
     # Sending
 
+    @or_nowait("send_nowait")
     async def send(self, message: Message) -> bool:
         """Sends a message: str as text, bytes as binary, anything else as JSON.
 
@@ -288,18 +290,21 @@ class Connection:
         """`send`, for code that does not await."""
         return self._write(encode(message))
 
+    @or_nowait("send_nowait")
     async def send_text(self, data: str) -> bool:
         """Sends a text message."""
         if not isinstance(data, str):
             raise InvalidArgument("data", f"got {shown(data)}", "str")
         return await self.send_payload(encode(data))
 
+    @or_nowait("send_nowait")
     async def send_bytes(self, data: bytes) -> bool:
         """Sends a binary message."""
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise InvalidArgument("data", f"got {shown(data)}", "bytes")
         return await self.send_payload(encode(data))
 
+    @or_nowait("send_nowait")
     async def send_json(self, data: Any, mode: str = "text") -> bool:
         """Sends a value as JSON; a str too, which `send` would send as it is."""
         if mode not in {"text", "binary"}:

@@ -50,6 +50,7 @@ from .stats import Counters, Stats
 from .tasks import Tasks
 from .timers import Timers
 from .transports import prepare
+from .unawaited import Unawaited
 from .wire import Wire
 
 logger = logging.getLogger("hubbub")
@@ -107,6 +108,7 @@ class Engine:
             self.registrar.send_away,
             limits.max_rooms_per_connection,
         )
+        self.unawaited = Unawaited(self)
         self.active = Active(self.registrar)
         self.draining = False
         self._filter = HandshakeFilter()
@@ -181,6 +183,7 @@ class Engine:
             # Where there are other workers, who comes back to one of them in time has not left.
             wire.close_soon(CloseCode.SERVICE_RESTART, grace=self.broker.distributed)
             wire.stop_reading()
+        await asyncio.sleep(0)  # what was published last, and nobody awaits, begins
         # Presence that can't be told now is taken out by another worker, once this one's lease is over.
         await self.tasks.close(self.limits.close_timeout_s + 1.0 if wires or self.broker.state.up else 0.0)
         self.timers.stop()
@@ -449,6 +452,7 @@ class Engine:
             rooms=len(self.rooms),
             queued_bytes=sum(wire.writer.queued_bytes for wire in wires),
             published=counters.published,
+            failed_publishes=counters.failed_publishes,
             received=counters.received,
             dropped=counters.dropped,
             slow=counters.slow,

@@ -52,7 +52,7 @@ class WrongLoop(HubbubError, RuntimeError):
 
 
 class WrongThread(HubbubError, RuntimeError):
-    """``from_thread`` is called in a thread that runs an event loop, which would block it."""
+    """``from_thread`` is called in a thread that runs an event loop, or a ``*_nowait`` call in one that runs none."""
 
 
 class ThreadTimeout(HubbubError, TimeoutError):

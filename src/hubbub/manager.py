@@ -34,6 +34,7 @@ from .names import (
     user_name,
     user_room,
 )
+from .nowait import or_nowait
 from .options import Limits, RefuseWith, RoomOptions, RoomTable
 from .origin import OriginPolicy
 from .paths import Paths
@@ -331,6 +332,7 @@ class ConnectionManager:
 
     # Sending
 
+    @or_nowait("broadcast_nowait")
     async def broadcast(
         self,
         message: Message,
@@ -363,12 +365,50 @@ class ConnectionManager:
         """
         return await self._hubbub.publish(*self._hubbub.addressed(message, room, exclude, exclude_users, key))
 
+    @or_nowait("broadcast_nowait")
     async def broadcast_to_room(
         self, room: RoomName, message: Message, *, exclude: Exclude = None, exclude_users: ExcludeUsers = None
     ) -> Position | None:
         """`broadcast` to a room, in the order that people know."""
         return await self._hubbub.publish(*self._hubbub.addressed(message, room, exclude, exclude_users))
 
+    def broadcast_nowait(
+        self,
+        message: Message,
+        *,
+        room: RoomName | Everyone = EVERYONE,
+        exclude: Exclude = None,
+        exclude_users: ExcludeUsers = None,
+        key: str | None = None,
+    ) -> None:
+        """`broadcast`, for plain functions that run on the event loop.
+
+        *Delivery*: at most once. On ``memory://`` the message is published when the call returns. Through Redis it is
+        under way; if Redis does not take it, a WARNING is logged (one in 10 s, with the number of messages) and
+        ``Stats.failed_publishes`` counts it. Shutdown waits for what is under way as long as for a closing socket.
+
+        *Order*: per room that of the calls, those of `broadcast` included.
+
+        Nothing slows down a caller that publishes faster than clients read; `broadcast` does.
+
+        Args:
+            message: str, bytes, or what goes to JSON.
+            room: The room; an explicit None raises, since a missing room must not reach everybody.
+            exclude: As for `broadcast`.
+            exclude_users: As for `broadcast`.
+            key: What ``overflow="latest"`` replaces by.
+
+        Raises:
+            InvalidArgument: The message can't be encoded, or another argument is not acceptable.
+            NotInstalled: The manager is not installed.
+            NotRunning: The manager is not running.
+            WrongThread: No event loop runs in this thread; `from_thread` is for threads.
+            BrokerUnavailable: 10,000 messages or 16 MiB wait for the broker already, or it refuses at once. The message
+                is not published.
+        """
+        self._hubbub.unawaited.publish(*self._hubbub.addressed(message, room, exclude, exclude_users, key))
+
+    @or_nowait("send_to_user_nowait")
     async def send_to_user(self, user_id: UserId, message: Message) -> bool:
         """Sends a message to every connection of a user, on every worker.
 
@@ -381,6 +421,21 @@ class ConnectionManager:
         await self._hubbub.publish(user_room(user), Envelope(encode(message)))
         return await self._hubbub.is_connected(user)
 
+    def send_to_user_nowait(self, user_id: UserId, message: Message) -> None:
+        """`send_to_user`, for plain functions that run on the event loop: does not say whether the user is connected.
+
+        What fails later is reported as by `broadcast_nowait`.
+
+        Raises:
+            InvalidArgument: The message can't be encoded, or the id is not acceptable.
+            NotInstalled: The manager is not installed.
+            NotRunning: The manager is not running.
+            WrongThread: No event loop runs in this thread; `from_thread` is for threads.
+            BrokerUnavailable: Too much waits for the broker already. The message is not published.
+        """
+        self._hubbub.unawaited.publish(user_room(user_name(user_id)), Envelope(encode(message)))
+
+    @or_nowait("Connection.send_nowait")
     async def send_personal(self, message: Message, websocket: Message) -> bool:
         """Sends a message to one connection.
 

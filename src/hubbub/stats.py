@@ -17,6 +17,7 @@ class Stats:
         rooms: Rooms with members here.
         queued_bytes: Bytes in the outboxes of slow connections.
         published: Messages published by this process.
+        failed_publishes: Messages of `broadcast_nowait` and `send_to_user_nowait` that the broker did not take.
         received: Messages received from clients.
         dropped: Messages that a room's overflow policy dropped for a slow connection.
         slow: Connections closed because their outbox was full (1013).
@@ -35,6 +36,7 @@ class Stats:
     rooms: int
     queued_bytes: int
     published: int
+    failed_publishes: int
     received: int
     dropped: int
     slow: int
@@ -53,6 +55,7 @@ class Counters:
     """What goes up while a manager runs."""
 
     published: int = 0
+    failed_publishes: int = 0
     received: int = 0
     dropped: int = 0
     slow: int = 0

@@ -16,12 +16,12 @@ PACKAGE = Path(__file__).parents[2] / "src" / "hubbub"
 # from those below, without going round in a circle. `__init__` is the public names: `from hubbub import ...`.
 LAYERS = [
     "__about__ errors close names options subprotocols",
-    "addresses arguments codec envelope frames guard history origin outbox paths positions presence read_only "
-    "redaction registry server stats tasks timers",
+    "addresses arguments codec envelope frames guard history nowait origin outbox paths positions presence "
+    "read_only redaction registry server stats tasks timers",
     "transports brokers",
     "pace room replay fanout",
     "read_ahead writer wire connection",
-    "membership connecting probing registrar active",
+    "membership connecting probing registrar active unawaited",
     "middleware draining",
     "install threads",
     "engine",
@@ -37,6 +37,7 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts.spl
 NAMES_ABOVE = {("middleware", "manager"), ("install", "manager"), ("threads", "manager")} | {
     ("middleware", "engine"),
     ("registrar", "engine"),
+    ("unawaited", "engine"),
 }
 
 # Stricter than the layers: all that these parts may import of ours.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable
 from typing import NamedTuple, TypeAlias
 
 from ..envelope import Envelope, Kick, Page, Relabel, Reset
@@ -110,6 +111,25 @@ class Broker(ABC):
         Raises:
             BrokerUnavailable: It could not be published.
         """
+
+    def publish_nowait(self, channel: str, envelope: Envelope) -> Awaitable[object] | None:
+        """Begins to publish a message, for callers that do not await.
+
+        A broker that sends a command in the call keeps the order of all calls, awaited or not. This default begins when
+        the result is awaited.
+
+        Args:
+            channel: Where to.
+            envelope: The message, without a position.
+
+        Returns:
+            What is left to await, which raises BrokerUnavailable where the message could not be published; None where
+            it is published already.
+
+        Raises:
+            BrokerUnavailable: It can't even begin.
+        """
+        return self.publish(channel, envelope)
 
     @abstractmethod
     async def order(self, channel: str, kick: Kick) -> None:

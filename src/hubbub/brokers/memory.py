@@ -70,6 +70,12 @@ class MemoryBroker(Broker):
                 del self._silent[longest], self._logs[longest]
 
     async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
+        return self._publish(channel, envelope, keep=keep)
+
+    def publish_nowait(self, channel: str, envelope: Envelope) -> None:
+        self._publish(channel, envelope, keep=True)
+
+    def _publish(self, channel: str, envelope: Envelope, *, keep: bool) -> Position | None:
         subscribed = channel in self._subscribed
         if keep:
             log = self._subscribed[channel] if subscribed else self._log(channel)

@@ -230,6 +230,24 @@ class BrokerSuite:
                 for worker in (first, second):
                     assert await worker.messages(channel) == list(range(50))
 
+    async def test_what_nobody_awaits_is_published_in_the_order_of_the_calls(self) -> None:
+        """One order for `publish_nowait` and `publish`: that of the calls, or, with the default, of the awaits."""
+        for channel in (PLAIN, NUMBERED, KEPT):
+            async with self.workers() as (first, second):
+                for worker in (first, second):
+                    await worker.broker.subscribe(channel)
+                begins_at_once = type(first.broker).publish_nowait is not Broker.publish_nowait
+                for number in range(0, 40, 2):
+                    rest = first.broker.publish_nowait(channel, Envelope(encode(number)))
+                    if begins_at_once:
+                        await first.publish(channel, number + 1)
+                    if rest is not None:
+                        await rest
+                    if not begins_at_once:
+                        await first.publish(channel, number + 1)
+                for worker in (first, second):
+                    assert await worker.messages(channel) == list(range(40))
+
     async def test_all_workers_get_concurrent_messages_in_one_order(self) -> None:
         """Publishes from several workers at once are numbered without holes, and come in the order of the numbers."""
         async with self.workers() as (first, second):

@@ -8,7 +8,7 @@ so that connected test clients get theirs as ever. What goes to a single connect
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Awaitable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -155,6 +155,10 @@ class _Recording(Broker):
     async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
         self._pushed.note(channel, envelope)
         return await self._broker.publish(channel, envelope, keep=keep)
+
+    def publish_nowait(self, channel: str, envelope: Envelope) -> Awaitable[object] | None:
+        self._pushed.note(channel, envelope)
+        return self._broker.publish_nowait(channel, envelope)
 
     async def order(self, channel: str, kick: Kick) -> None:
         self._pushed.note(channel, kick)

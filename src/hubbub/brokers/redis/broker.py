@@ -253,11 +253,21 @@ class RedisBroker(Broker):
         options = self._rooms(channel) if keep else _PLAIN
         if options.numbered:
             return position_in(await self._publish(channel, envelope, options))
-        if self._when_away == "local" and not self._commands.up:
+        if self._stays_local():
             self._keep_local(channel, envelope)
             return None
         await self._publish(channel, envelope, options)
         return None
+
+    def publish_nowait(self, channel: str, envelope: Envelope) -> Awaitable[object] | None:
+        options = self._rooms(channel)
+        if not options.numbered and self._stays_local():
+            self._keep_local(channel, envelope)
+            return None
+        return self._publish(channel, envelope, options)
+
+    def _stays_local(self) -> bool:
+        return self._when_away == "local" and not self._commands.up
 
     def _publish(self, channel: str, envelope: Envelope, options: RoomOptions) -> asyncio.Future[Any]:
         command = publishing(self._keys, self._sender, channel, envelope, options)

@@ -303,7 +303,8 @@ class Wire:
                 cause = CloseCode.UNAUTHORIZED if event["status"] < 500 else CloseCode.INTERNAL_ERROR
                 await self.close(*(answer(sys.exc_info()[1]) or _code(cause)))
         elif kind == "websocket.http.response.start":
-            await self._refuse(answer(sys.exc_info()[1]), event)
+            error = sys.exc_info()[1]  # the one that Starlette is answering; any other response is the app's own choice
+            await self._refuse(answer(error) if isinstance(error, HTTPException) else None, event)
         else:
             if kind == "websocket.http.response.body" and not event.get("more_body"):
                 self.closed = Closed(1006, "")

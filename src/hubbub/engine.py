@@ -464,6 +464,7 @@ class Engine:
             broker_up=broker.up,
             broker_reconnects=broker.reconnects,
             local_only=broker.local_only,
+            broker_skipped=broker.skipped,
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from math import inf
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import orjson
 
@@ -143,6 +143,10 @@ class RoomPatterns:
         return _DEFAULT
 
 
+_TABLE_VERSION: Final = 1
+"""Of the JSON. A new option is no reason for a new version: readers that do not know it ignore it."""
+
+
 class RoomTable:
     """The options of all rooms of an app, by the name of their channel; and as JSON, for a broker to keep.
 
@@ -150,6 +154,9 @@ class RoomTable:
         rooms: Options by name or pattern.
         everyone: Those of the room that everybody is in.
         users: Those of each user's own room.
+
+    Attributes:
+        unknown: Names of options that were left out by `from_json`.
     """
 
     def __init__(
@@ -161,6 +168,7 @@ class RoomTable:
         self._rooms = RoomPatterns(rooms or {})
         self._everyone = everyone
         self._users = users
+        self.unknown: frozenset[str] = frozenset()
 
     def __call__(self, name: str) -> RoomOptions:
         if name[0] != "$":
@@ -170,26 +178,37 @@ class RoomTable:
     def to_json(self) -> bytes:
         """The table, for `from_json`."""
         rooms = list(self._rooms.patterns.items())  # in their order, which a mapping in JSON does not promise
-        return orjson.dumps({"rooms": rooms, "everyone": self._everyone, "users": self._users}, default=list)
+        table = {"v": _TABLE_VERSION, "rooms": rooms, "everyone": self._everyone, "users": self._users}
+        return orjson.dumps(table, default=list)
 
     @classmethod
     def from_json(cls, text: bytes) -> RoomTable:
         """Gives back what `to_json` was given.
 
+        Options that this release does not know are left out (`unknown`): a newer one may have written the table.
+
         Raises:
-            ValueError: It is nothing of the kind.
+            ValueError: It is nothing of the kind, or of a version that means something else.
         """
+        unknown: set[str] = set()
         try:
             value = orjson.loads(text)
-            rooms = {pattern: _options(fields) for pattern, fields in value["rooms"]}
-            return cls(rooms, _options(value["everyone"]), _options(value["users"]))
-        except (TypeError, KeyError) as error:
+            if value["v"] != _TABLE_VERSION:
+                raise ValueError(f"a table of rooms of version {shown(value['v'])}")
+            rooms = {pattern: _options(fields, unknown) for pattern, fields in value["rooms"]}
+            table = cls(rooms, _options(value["everyone"], unknown), _options(value["users"], unknown))
+        except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"no table of rooms: {shown(error)}") from None
+        table.unknown = frozenset(unknown)
+        return table
 
 
-def _options(fields: dict[str, Any]) -> RoomOptions:
-    history = fields["history"]
-    return RoomOptions(**{**fields, "history": None if history is None else History(*history)})
+def _options(given: dict[str, Any], unknown: set[str]) -> RoomOptions:
+    known = {field.name for field in fields(RoomOptions)}
+    unknown |= given.keys() - known
+    options = {name: value for name, value in given.items() if name in known}
+    history = options["history"]
+    return RoomOptions(**{**options, "history": None if history is None else History(*history)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ numbered and kept in history like anything else. Needs ``hubbub[redis]``, and a 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable
 from types import TracebackType
@@ -23,6 +24,8 @@ from .positions import Position
 
 if TYPE_CHECKING:
     from .brokers.redis.commands import Argument
+
+logger = logging.getLogger("hubbub")
 
 _ROOMS_FRESH_S: Final = 10.0
 _PAUSE_S: Final = 0.05
@@ -43,6 +46,7 @@ class _Publishing:
         self._keys = channel.Keys(settings["prefix"], commands.database_in(self._server))
         self._prefix: str = settings["prefix"]
         self._rooms: RoomTable | None = None
+        self._unknown: set[str] = set()
         self._rooms_at = 0.0
 
     def _rooms_known(self) -> RoomTable | None:
@@ -54,7 +58,19 @@ class _Publishing:
         They are lost with Redis' data until a worker notices it, which it does sooner when it is asked to look.
         """
         if text is not None:
-            self._rooms, self._rooms_at = RoomTable.from_json(text), time.monotonic()
+            try:
+                self._rooms, self._rooms_at = RoomTable.from_json(text), time.monotonic()
+            except ValueError as error:
+                raise BrokerUnavailable(
+                    f"the rooms' options at {self._keys.rooms} can't be read ({shown(str(error))}); "
+                    "run publishers and workers of the same release of hubbub"
+                ) from None
+            if unknown := self._rooms.unknown - self._unknown:
+                self._unknown |= unknown
+                logger.warning(
+                    "workers of another release give rooms options that this publisher does not know, and ignores: %s",
+                    shown(sorted(unknown)),
+                )
             return self._rooms
         if time.monotonic() + _PAUSE_S < asked_at + self._timeout_s:
             return None

@@ -29,6 +29,8 @@ class Stats:
         broker_up: Whether the broker is connected, as far as is known; `ConnectionManager.broker_healthy` asks it.
         broker_reconnects: Connections to the broker that were lost and made again.
         local_only: Messages that the broker's absence kept to this worker's members (`when_away="local"`).
+        broker_skipped: Messages, log entries and presence entries that were read at the broker and skipped, because
+            they were not written by this release of hubbub.
     """
 
     connections: int
@@ -48,6 +50,7 @@ class Stats:
     broker_up: bool
     broker_reconnects: int
     local_only: int
+    broker_skipped: int
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ import pytest
 
 from hubbub.brokers.base import Delivery, Receiver
 from hubbub.brokers.redis.channel import Keys, Order, pack_order
+from hubbub.brokers.redis.foreign import Foreign
 from hubbub.brokers.redis.link import Link
 from hubbub.brokers.redis.orders import Orders
 from hubbub.envelope import Kick
@@ -60,7 +61,7 @@ class Server(Receiver):
 def run(test: Callable[[Server, Orders], Any]) -> None:
     async def main() -> None:
         server = Server()
-        await test(server, Orders(KEYS, server))
+        await test(server, Orders(KEYS, server, Foreign()))
 
     asyncio.run(main())
 

@@ -36,11 +36,13 @@ class BrokerState(NamedTuple):
         up: Whether what is published gets to other workers, and what they publish gets here.
         reconnects: How often a connection was lost and made again.
         local_only: Messages that went to this worker's members only.
+        skipped: What was read at the broker and skipped: it was not written by this release.
     """
 
     up: bool
     reconnects: int
     local_only: int
+    skipped: int = 0
 
 
 class Broker(ABC):

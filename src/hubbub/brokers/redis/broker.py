@@ -111,7 +111,7 @@ class RedisBroker(Broker):
         self._commands = Link(self._pool, self._timeout_s, self._commands_up, line_up=self._line_up)
         self._foreign = Foreign()
         self._logs = Logs(self._commands, self._keys, rooms, self._foreign)
-        orders = Orders(self._keys, receiver)
+        orders = Orders(self._keys, receiver, self._foreign)
         self._inbox = Inbox(
             self._commands,
             self._pool,
@@ -126,7 +126,9 @@ class RedisBroker(Broker):
             orders=orders,
             roll_call=self._renew_now.set,
         )
-        self._presence = Presence(self._commands, self._keys, self._lease_s, self._sender, rooms, self._tasks, orders)
+        self._presence = Presence(
+            self._commands, self._keys, self._lease_s, self._sender, rooms, self._tasks, orders, self._foreign
+        )
         self._running = True
         try:
             begun = await asyncio.gather(self._commands.start(), self._inbox.start(), return_exceptions=True)
@@ -161,9 +163,10 @@ class RedisBroker(Broker):
     @property
     def state(self) -> BrokerState:
         if not self._running:
-            return BrokerState(False, 0, 0)
+            return BrokerState(up=False, reconnects=0, local_only=0)
         up = self._commands.up and self._inbox.up
-        return BrokerState(up, max(0, self._commands.reconnects) + self._inbox.reconnects, self._local_only)
+        reconnects = max(0, self._commands.reconnects) + self._inbox.reconnects
+        return BrokerState(up, reconnects, self._local_only, self._foreign.count)
 
     async def healthy(self) -> bool:
         if not self._running or not self._inbox.up:
@@ -252,7 +255,10 @@ class RedisBroker(Broker):
     async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
         options = self._rooms(channel) if keep else _PLAIN
         if options.numbered:
-            return position_in(await self._publish(channel, envelope, options))
+            answer = await self._publish(channel, envelope, options)
+            if len(answer) > 2:
+                self._foreign.skip("a log", self._keys.log(channel), "it has entries past the last message of the room")
+            return position_in(answer)
         if self._stays_local():
             self._keep_local(channel, envelope)
             return None

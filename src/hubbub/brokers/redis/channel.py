@@ -10,6 +10,10 @@ What is published is packed once, by who publishes it, and framed by the workers
     canary    "C"  number (8)
     roll call "W"
 
+The first letter of each also says how the rest is packed: a release that packs otherwise takes another letter, and one
+that does not know a letter skips what begins with it (`foreign`). The same holds for the names of the fields of a log's
+entries (``m``, ``t``).
+
 Numbers are big endian. ``kind`` is that of `hubbub.codec`. ``sender`` is random, and ``number`` counts what it
 publishes: what is published again because its answer was lost has the number that it had, by which it is known.
 """

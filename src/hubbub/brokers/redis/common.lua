@@ -78,6 +78,12 @@ local function trim(log, ttl)
   end
 end
 
+-- A sender's line, the last number taken in it, and the last that was published; nothing where it is not known.
+local function line_of(sender)
+  local known = redis.pcall('GET', sender)
+  return string.match(type(known) == 'string' and known or '', '^(%d+) (%d+) (%d+)$')
+end
+
 -- Tells a room that a user came or left, and how many are there now. In the step by which it is so, so that the room
 -- hears of it once, and in its order.
 local function announce(here, info, channel, head, tail)
@@ -97,6 +103,20 @@ local function heard(nodes, worker, number, confirmed)
   if last >= tonumber(number) then return false, PASSED end
   redis.call('HSET', nodes, worker, number)
   return true
+end
+
+-- What a room's presence says of a user; nothing where that is none of ours, which is then written anew.
+local function entry_of(here, user)
+  local read, entry = pcall(cjson.decode, redis.call('HGET', here, user) or '')
+  if not read or type(entry) ~= 'table' then return nil end
+  if type(entry.s) ~= 'string' or type(entry.i) ~= 'string' then return nil end
+  for _, workers in ipairs({entry.c or 0, entry.g or 0}) do
+    if type(workers) ~= 'table' then return nil end
+    for connection, worker in pairs(workers) do
+      if type(connection) ~= 'string' or type(worker) ~= 'string' then return nil end
+    end
+  end
+  return entry
 end
 
 -- Takes a connection out of an entry, and tells the room when it was the user's last.

@@ -5,8 +5,8 @@
 -- info, since; 'comes', or what is said again of one that is 'here' or 'lingers'; and the announcement: channel ('' for
 -- none), head, tail.
 local worker, user, connection, since, how = ARGV[1], ARGV[5], ARGV[6], ARGV[8], ARGV[9]
-local text = redis.call('HGET', KEYS[1], user)
-local entry = text and cjson.decode(text) or {s = since, c = {}, g = {}}
+local known = entry_of(KEYS[1], user)
+local entry = known or {s = since, c = {}, g = {}}
 local new, answer = heard(KEYS[2], worker, ARGV[2], ARGV[3])
 if not new then
   return answer == PASSED and (entry.c[connection] or entry.g[connection]) == worker and DONE or answer
@@ -21,5 +21,5 @@ entry.c[connection], entry.g[connection] = nil, nil
 if how == 'comes' then entry.g = {} end
 if how == 'lingers' then entry.g[connection] = worker else entry.c[connection] = worker end
 redis.call('HSET', KEYS[1], user, cjson.encode(entry))
-if not text then announce(KEYS[1], entry.i, ARGV[10], ARGV[11], ARGV[12]) end
+if not known then announce(KEYS[1], entry.i, ARGV[10], ARGV[11], ARGV[12]) end
 return DONE

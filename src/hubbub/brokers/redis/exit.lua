@@ -2,8 +2,7 @@
 -- KEYS: here, nodes, the worker's rooms. ARGV: worker, number, the last that was confirmed, room, user, connection; 1
 -- where nobody of the worker is in the room any more; and the announcement: channel ('' for none), head, tail.
 local user, connection = ARGV[5], ARGV[6]
-local text = redis.call('HGET', KEYS[1], user)
-local entry = text and cjson.decode(text)
+local entry = entry_of(KEYS[1], user)
 local here = entry and (entry.c[connection] or entry.g[connection])
 local new, answer = heard(KEYS[2], ARGV[1], ARGV[2], ARGV[3])
 if not new then return answer == PASSED and not here and DONE or answer end

@@ -208,6 +208,8 @@ class Inbox:
             await self._orders.catch_up(self._link, subscribed=True)
         except BrokerUnavailable as error:
             logger.warning("can't read at Redis who was sent away meanwhile: %s", str(error))
+        except Exception:  # a defect of ours: the rooms must be heard all the same
+            logger.exception("could not read who was sent away meanwhile")
         self._listening, self._returning = True, None
         rooms = tuple(self._subscriptions)
         for first in range(0, len(rooms), _CHANNELS_AT_ONCE):
@@ -357,9 +359,12 @@ class Inbox:
                 await asyncio.sleep(min(1.0, self._timeout_s / 4))
                 continue
             except Exception:  # a defect of ours: the members must not be left without a word
-                logger.exception("could not catch up in %s, and try again", shown(room))
-                await asyncio.sleep(_RETRY_S)
-                continue
+                logger.exception("could not read what was missed in %s: its members are told so", shown(room))
+                try:
+                    self._deliver_all(room, subscription.reset(await self._logs.position(room)))
+                except Exception:
+                    await asyncio.sleep(_RETRY_S)
+                    continue
             deliveries, verdict = subscription.caught_up(self._canary_sent + 1)
             self._deliver_all(room, deliveries)
             if verdict == "delivered":

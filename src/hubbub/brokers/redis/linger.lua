@@ -1,8 +1,7 @@
 -- A connection was lost; its user stays until exit.
 -- KEYS: here, nodes. ARGV: worker, number, the last that was confirmed, room, user, connection.
 local user, connection = ARGV[5], ARGV[6]
-local text = redis.call('HGET', KEYS[1], user)
-local entry = text and cjson.decode(text)
+local entry = entry_of(KEYS[1], user)
 local live = entry and entry.c[connection]
 local new, answer = heard(KEYS[2], ARGV[1], ARGV[2], ARGV[3])
 if not new then return answer == PASSED and not live and DONE or answer end

@@ -4,8 +4,7 @@
 local missing = {}
 for place = 1, #KEYS - 1 do
   local room, user, connection = ARGV[3 * place - 2], ARGV[3 * place - 1], ARGV[3 * place]
-  local text = redis.call('HGET', KEYS[place + 1], user)
-  local entry = text and cjson.decode(text)
+  local entry = entry_of(KEYS[place + 1], user)
   local known = entry and (entry.c[connection] or entry.g[connection])
   if not known or redis.call('SISMEMBER', KEYS[1], room) == 0 then missing[#missing + 1] = place end
 end

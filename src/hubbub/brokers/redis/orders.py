@@ -18,11 +18,11 @@ from typing import Any, Final
 
 from ...close import CloseCode
 from ...envelope import Kick
-from ...errors import shown
 from ...names import EVERYONE_NAME
 from ..base import Receiver
 from .channel import Keys, Order, unpack_order
 from .commands import ORDERS_KEPT_S
+from .foreign import Foreign
 from .link import Link
 
 logger = logging.getLogger("hubbub")
@@ -36,9 +36,11 @@ class Orders:
     Args:
         keys: How the keys are called.
         receiver: Who obeys.
+        foreign: Counts what can't be read.
     """
 
-    def __init__(self, keys: Keys, receiver: Receiver) -> None:
+    def __init__(self, keys: Keys, receiver: Receiver, foreign: Foreign) -> None:
+        self._foreign = foreign
         self._keys = keys
         self._receiver = receiver
         self._known: int | None = None  # the time up to which all are known, at Redis
@@ -104,6 +106,6 @@ class Orders:
         try:
             order = unpack_order(packed, age_s=age_s)
         except ValueError as error:
-            logger.warning("an order is not of this version of hubbub: %s", shown(error))
+            self._foreign.skip("an order", self._keys.orders, error)
         else:
             self._receiver.deliver(order.room, order.kick)

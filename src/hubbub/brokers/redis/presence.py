@@ -36,6 +36,7 @@ from ...presence import Info, Member
 from ...tasks import Tasks
 from .announcing import SILENCE, Announcer, Tells
 from .channel import Keys, Sender, pack_roll_call
+from .foreign import Foreign
 from .leases import LEASE_SHARE, Leases, pairs
 from .link import Link
 from .orders import Orders
@@ -81,6 +82,7 @@ class Presence:
         rooms: The options of the rooms: which are told.
         tasks: Who owns what goes on in between.
         orders: Who was sent away.
+        foreign: Counts what can't be read.
     """
 
     def __init__(
@@ -92,7 +94,9 @@ class Presence:
         rooms: RoomTable,
         tasks: Tasks,
         orders: Orders,
+        foreign: Foreign,
     ) -> None:
+        self._foreign = foreign
         self.node = _new_name()
         self._link = link
         self._keys = keys
@@ -243,7 +247,12 @@ class Presence:
 
     async def members(self, room: str) -> list[Member]:
         entries = pairs(await self._link.call("HGETALL", self._keys.here(room)))
-        members = [_member(user.decode(), orjson.loads(text)) for user, text in entries]
+        members: list[Member] = []
+        for user, text in entries:
+            try:
+                members.append(_member(user.decode(), orjson.loads(text)))
+            except (ValueError, TypeError, KeyError) as error:
+                self._foreign.skip("a presence entry", self._keys.here(room), error)
         return sorted(members, key=lambda member: member.since)
 
     async def count(self, room: str) -> int:

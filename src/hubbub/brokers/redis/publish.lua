@@ -6,7 +6,7 @@
 -- Gives epoch and offset, and 1 where the log was not one of ours and is begun anew. Where a message was published
 -- before, and is not kept: the room's offset.
 local number, ttl, size = tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local line, before, last = string.match(redis.call('GET', KEYS[3]) or '', '^(%d+) (%d+) (%d+)$')
+local line, before, last = line_of(KEYS[3])
 if line ~= ARGV[8] or before ~= ARGV[9] then return redis.error_reply('LINE the message before it did not come') end
 local epoch, offset = head_of(KEYS[1], KEYS[2], ARGV[4], ttl)
 if tonumber(last) >= number then

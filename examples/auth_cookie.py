@@ -1,5 +1,6 @@
 """A page of one's own: the token is in a cookie that no script can read."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from fastapi import Depends, FastAPI, Response, WebSocket
 from hubbub import ConnectionManager
 from hubbub.auth import Claims, JWTAuth
 
-SECRET = "change-me-to-32-bytes-or-more!!!!"
+SECRET = os.environ["JWT_KEY"]
 LIFETIME = timedelta(hours=8)
 
 app = FastAPI()

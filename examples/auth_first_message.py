@@ -1,6 +1,7 @@
 """The token is the first message: for protocols that have it so."""
 
 import asyncio
+import os
 
 from fastapi import FastAPI, WebSocket
 
@@ -10,7 +11,7 @@ from hubbub.auth import InvalidToken, JWTAuth
 app = FastAPI()
 manager = ConnectionManager()
 manager.install(app)
-auth = JWTAuth(key="change-me-to-32-bytes-or-more!!!!", algorithms=["HS256"])
+auth = JWTAuth(key=os.environ["JWT_KEY"], algorithms=["HS256"])
 
 
 @app.websocket("/ws")

@@ -1,5 +1,6 @@
 """One dependency for HTTP routes and WebSockets, and a token to try it with."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from fastapi import Depends, FastAPI, WebSocket
 from hubbub import ConnectionManager
 from hubbub.auth import Claims, JWTAuth
 
-SECRET = "change-me-to-32-bytes-or-more!!!!"
+SECRET = os.environ["JWT_KEY"]
 
 app = FastAPI()
 manager = ConnectionManager()

@@ -1,5 +1,6 @@
 """For clients that can set neither headers nor subprotocols, and handle a refused handshake."""
 
+import os
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, WebSocket
@@ -11,7 +12,7 @@ app = FastAPI()
 manager = ConnectionManager()
 manager.install(app)
 device = JWTAuth(
-    key="change-me-to-32-bytes-or-more!!!!",
+    key=os.environ["JWT_KEY"],
     algorithms=["HS256"],
     audience="devices",
     query="token",

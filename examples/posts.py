@@ -1,5 +1,6 @@
 """The app that examples/test_posts.py tests: a like tells the post's author."""
 
+import os
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, WebSocket
@@ -11,7 +12,7 @@ from hubbub.auth import Claims, JWTAuth
 app = FastAPI()
 manager = ConnectionManager()
 manager.install(app)
-current_user = JWTAuth(key="change-me-to-32-bytes-or-more!!!!", algorithms=["HS256"])
+current_user = JWTAuth(key=os.environ["JWT_KEY"], algorithms=["HS256"])
 User = Annotated[Claims, Depends(current_user)]
 
 AUTHORS = {1: "ann", 2: "bob"}

@@ -1,3 +1,4 @@
+import os
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, WebSocket
@@ -9,7 +10,7 @@ from hubbub.auth import Claims, JWTAuth
 app = FastAPI()
 manager = ConnectionManager()
 manager.install(app)
-current_user = JWTAuth(key="change-me-to-32-bytes-or-more!!!!", algorithms=["HS256"])
+current_user = JWTAuth(key=os.environ["JWT_KEY"], algorithms=["HS256"])
 User = Annotated[Claims, Depends(current_user)]  # the same for HTTP routes and WebSockets
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 import subprocess
@@ -85,7 +86,7 @@ class TestQuickstart:
 
     def token(self, **claims: Any) -> str:
         claims = {"sub": "1", "name": "Ann", "exp": time.time() + 60, **claims}
-        return jwt.encode(claims, "change-me-to-32-bytes-or-more!!!!", "HS256")
+        return jwt.encode(claims, os.environ["JWT_KEY"], "HS256")
 
     async def test_chat_and_notification(self, server: LiveServer) -> None:
         ann, bob = (["bearer", self.token(sub=sub)] for sub in ("1", "2"))

@@ -379,7 +379,7 @@ def quickstart(redis: RedisServer) -> str:
 
 def token(user: str) -> str:
     claims = {"sub": user, "name": f"User {user}", "exp": time.time() + 600}
-    return jwt.encode(claims, "change-me-to-32-bytes-or-more!!!!", "HS256")
+    return jwt.encode(claims, os.environ["JWT_KEY"], "HS256")
 
 
 @pytest.mark.parametrize(
@@ -415,10 +415,10 @@ async def test_the_quickstart_on_many_workers_needs_but_another_url(
             await heard(person, "all are in")
 
         for number, person in enumerate(people[:6]):
-            await person.send(json.dumps({"body": number}))
+            await person.send(json.dumps({"body": str(number)}))
             messages = [await receive(each) for each in people]
             user = str(1 + number % 2)
-            assert messages == [{"type": "message", "user_id": user, "body": number}] * len(people)
+            assert messages == [{"type": "message", "user_id": user, "body": str(number)}] * len(people)
 
         tabs, others = people[::2], people[1::2]
         assert await server.post("/users/1/notify", token("2")) == {"online": True}

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import threading
 import time
@@ -25,7 +26,7 @@ from hubbub.auth import Claims
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "auth.md").read_text()
 EXAMPLES = sorted((ROOT / "examples").glob("auth_*.py"))
-SECRET = "change-me-to-32-bytes-or-more!!!!"
+SECRET = os.environ["JWT_KEY"]
 
 Start = Callable[..., "Site"]
 

@@ -391,6 +391,13 @@ DER = RSA_KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublic
     ("key", "algorithms", "problem"),
     [
         pytest.param("", ["HS256"], "has 0 bytes", id="empty"),
+        pytest.param("change-me-to-32-bytes-or-more!!!!", ["HS256"], "is printed in public documentation", id="ours"),
+        pytest.param(
+            "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+            ["HS256"],
+            "is printed in public documentation",
+            id="of-fastapis-tutorial",
+        ),
         pytest.param("x" * 31, ["HS256"], "has 31 bytes, and HS256 takes 32 or more", id="short-for-HS256"),
         pytest.param("x" * 47, ["HS384"], "has 47 bytes", id="short-for-HS384"),
         pytest.param("x" * 63, ["HS256", "HS512"], "has 63 bytes, and HS512 takes 64", id="short-for-one"),

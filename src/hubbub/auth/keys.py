@@ -23,6 +23,14 @@ Key: TypeAlias = "str | bytes | AllowedPublicKeys | jwt.PyJWK"
 KeyFunction: TypeAlias = Callable[[Mapping[str, Any]], "Key | None"]
 """Gives the key for a token's header; None or a LookupError where there is none."""
 
+# In documentation that many copy: of this package before 0.2, and FastAPI's tutorial.
+_PRINTED = frozenset(
+    (
+        b"change-me-to-32-bytes-or-more!!!!",
+        b"09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+    )
+)
+
 _HMAC = {"HS256": 32, "HS384": 48, "HS512": 64}  # the least bytes of a secret, RFC 7518 section 3.2
 _ASYMMETRIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES256K", "ES384", "ES512", "EdDSA")
 _MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
@@ -108,6 +116,8 @@ def _fitting_secret(key: object, algorithm: str) -> bytes:
         raise UnfitKey(f"is a {type(secret).__name__}, and {algorithm} takes a secret, str or bytes")
     if b"-----BEGIN " in secret:
         raise UnfitKey(f"is the PEM text of a key or certificate, and {algorithm} takes a secret")
+    if secret in _PRINTED:
+        raise UnfitKey("is printed in public documentation, so that anybody can sign with it")
     least = _HMAC[algorithm]
     if len(secret) < least:
         raise UnfitKey(f"has {len(secret)} bytes, and {algorithm} takes {least} or more (RFC 7518 section 3.2)")

@@ -494,6 +494,33 @@ def test_a_history_lost_while_connected_is_a_reset(client: Client) -> None:
     assert client.position() == {"epoch": OTHER_EPOCH, "offset": 1}
 
 
+def test_a_new_epoch_of_the_same_place_is_no_reset(client: Client) -> None:
+    peer = client.open()
+    peer.sync(5)
+    peer.send({"type": "epoch", **placed(5, epoch=OTHER_EPOCH)}, placed(6, "next", epoch=OTHER_EPOCH))
+    assert client.messages(1) == ["next"]
+    assert client.events("reset") == []
+    assert client.position() == {"epoch": OTHER_EPOCH, "offset": 6}
+
+
+def test_a_replay_in_a_new_epoch_is_taken_from_where_the_client_was(client: Client) -> None:
+    peer = client.open()
+    peer.sync(5)
+    client.events("sync", 1)
+    peer.cut()
+    peer = client.server.accept()
+    peer.sync(6, recovered=True, epoch=OTHER_EPOCH)
+    peer.send(
+        {"type": "epoch", **placed(5, epoch=OTHER_EPOCH)},
+        placed(6, "missed", epoch=OTHER_EPOCH),
+        placed(7, "live", epoch=OTHER_EPOCH),
+    )
+    assert client.messages(2) == ["missed", "live"]
+    assert [meta["replayed"] for _, meta in client.events("message")] == [True, False]
+    assert client.events("reset") == []
+    assert client.position() == {"epoch": OTHER_EPOCH, "offset": 7}
+
+
 def test_a_replay_that_the_app_asked_for_is_taken_without_a_position(client: Client) -> None:
     peer = client.open()
     peer.sync(3, recovered=True)

@@ -282,7 +282,11 @@ export class HubbubClient {
         return true;
       case "epoch": // the same place by another name: nothing is lost
         if (!isPlaced(frame) || !link.rooms.has(frame.room)) return false;
-        link.rooms.set(frame.room, this.#move(frame));
+        this.#move(frame);
+        link.rooms.set(frame.room, {
+          epoch: frame.epoch,
+          offset: Math.max(frame.offset, link.rooms.get(frame.room).offset), // offsets go on counting
+        });
         return true;
       case "dropped":
         if (typeof frame.room !== "string" || typeof frame.count !== "number") return false;

@@ -309,6 +309,26 @@ async def test_a_publisher_s_call_that_goes_again_over_a_new_connection_is_not_k
                 assert (member.resets, member.faults) == ([], [])
 
 
+async def test_a_sender_that_redis_has_forgotten_is_introduced_again(own_redis: RedisServer) -> None:
+    """As one is that has published nothing for long."""
+
+    def forget() -> None:
+        (sender,) = own_redis.command("KEYS", "*:sender:*")
+        own_redis.command("DEL", sender)
+
+    with fleet(own_redis.url()) as (worker,), Publisher(own_redis.url()) as publisher:
+        async with listening((None, worker), rooms=(KEPT,)) as (member,):
+            for number in range(3):
+                await asyncio.to_thread(publisher.broadcast, [KEPT, number], room=KEPT)
+                forget()
+            for number in range(3, 6):
+                await worker.publish(KEPT, number)
+                forget()
+            await member.has(KEPT, 5)
+            assert member.data[KEPT] == list(range(6))
+            assert (member.resets, member.faults) == ([], [])
+
+
 async def test_redis_keeps_one_key_for_each_sender_whatever_the_rooms(own_redis: RedisServer) -> None:
     with fleet(own_redis.url()) as (worker,):
         for number in range(20):

@@ -157,11 +157,10 @@ class SyncLink:
                 except CannotServe:
                     raise
                 except (RedisError, OSError) as error:
-                    if isinstance(error, ResponseError) and out_of_line(error):
+                    if isinstance(error, ResponseError) and out_of_line(error) and time.monotonic() < deadline:
                         process.last_in_line = None
-                    elif isinstance(error, (AuthenticationError, ResponseError)) and not isinstance(
-                        error, ReadOnlyError
-                    ):
+                        continue
+                    if isinstance(error, (AuthenticationError, ResponseError)) and not isinstance(error, ReadOnlyError):
                         raise refused(str(command.arguments[0]), error) from None
                     else:
                         process.cut()

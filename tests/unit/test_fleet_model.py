@@ -121,6 +121,27 @@ def test_no_schedule_of_many_breaks_an_invariant() -> None:
     explore(range(60, 3000))
 
 
+def test_what_was_published_while_a_subscription_was_made_anew_in_the_middle_of_a_read_is_read_too() -> None:
+    """The history was read before the message, and the channel is heard after it: no other message shows the gap."""
+    with still_fleet() as fleet:
+        client = fleet.clients[0]
+        fleet.join(client, 0)
+        fleet.arrive()
+        fleet.hold(0, subscription=False)  # the answers of the histories
+        fleet.cut_subscription(0)
+        fleet.pass_time(1.0)
+        fleet.arrive()
+        fleet.cut_subscription(0)
+        fleet.publish(1, client.room)
+        fleet.arrive()
+        fleet.pass_time(1.0)
+        fleet.arrive()
+        assert client.bodies == []
+        fleet.release()
+        fleet.arrive()
+        assert client.bodies == [f"{client.room} 1 of 1"]
+
+
 # Without a rule
 
 

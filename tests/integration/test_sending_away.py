@@ -170,7 +170,7 @@ async def test_an_order_that_is_none_of_ours_keeps_nobody_from_obeying_the_other
             own_redis.command("ZADD", KEYS.orders, 10**13, b"?")
             assert await send_away(one, "ann") is True
         assert await is_closed(ann) == OUT
-    assert sum("not of this version" in line for line in caplog.messages) == 1
+    assert sum("not of this release" in line for line in caplog.messages) == 1
 
 
 async def test_a_worker_that_may_have_missed_what_is_forgotten_has_its_clients_come_again(

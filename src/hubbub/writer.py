@@ -12,6 +12,7 @@ the fan-out may write to the transports of many members without asking their wri
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sized
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .outbox import DIRECT, Lane, Outbox
@@ -161,9 +162,9 @@ class Writer:
             self._drain_soon()
             await sent
             return
+        self._own_bytes = _size(event)
         self._sending = True
         self.transport.hold(True)
-        self._own_bytes = _size(event)
         try:
             await self.transport.send(event)
         finally:
@@ -290,7 +291,8 @@ class Writer:
 
 
 def _size(event: Event) -> int:
-    return len(event.get("bytes") or event.get("text") or b"")
+    message = event.get("bytes") or event.get("text")
+    return len(message) if isinstance(message, Sized) else 0  # the server says what is wrong with any other
 
 
 def _give_up(outbox: Outbox[_Turn]) -> None:

@@ -211,6 +211,17 @@ async def receive_raw(ws: WebSocket, run: Run) -> None:
     run.states(ws)
 
 
+@shape()
+async def send_what_is_no_message(ws: WebSocket, run: Run) -> None:
+    await ws.accept()
+    wrong: tuple[Any, ...] = (5, 0, 1.5, b"a", None, ["a"])
+    for value in wrong:
+        await run.tries(ws.send_text(value))
+    await run.tries(ws.send_bytes("a"), ws.send_bytes(5))  # type: ignore[arg-type]  # the mistake
+    await ws.send_text("still here")
+    await ws.close(4000)
+
+
 @shape(*LOST)
 async def receive_when_the_client_is_gone(ws: WebSocket, run: Run) -> None:
     await ws.accept()

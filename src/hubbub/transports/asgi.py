@@ -73,6 +73,8 @@ class AsgiTransport(Transport):
         except UnicodeEncodeError:  # half a surrogate pair in the message: the socket is as it was
             raise
         except Exception as error:
+            if not _is_sound(event):
+                raise  # the server says what is wrong with the message: the socket is as it was
             self._gone = True
             raise ConnectionResetError(f"the server's send failed: {type(error).__name__}") from error
 
@@ -100,3 +102,11 @@ class AsgiTransport(Transport):
         if not self._gone:
             self._gone = True
             self._end_task()
+
+
+def _is_sound(event: Event) -> bool:
+    """Whether the message of an event is of a type that a server can send."""
+    text, data = event.get("text"), event.get("bytes")
+    return (text is None or isinstance(text, str)) and (
+        data is None or isinstance(data, (bytes, bytearray, memoryview))
+    )

@@ -21,13 +21,17 @@ _ITERATE = "iterate over `manager.active_connections`: a connection has its `use
 _ADD = "`await manager.connect(websocket, user_id)` adds a connection"
 _REMOVE = "`manager.disconnect(websocket)` takes one out, and `await manager.disconnect_user(user_id)` closes a user's"
 _LIST = "`list(manager.active_connections)` is a list"
+_SET = "`set(manager.active_connections)` is a set"
 
 INSTEAD: Final[Mapping[str, str]] = {
     "get": _BY_USER,
     **dict.fromkeys(("items", "keys", "values"), _ITERATE),
-    **dict.fromkeys(("append", "extend", "insert", "add", "update", "setdefault"), _ADD),
+    **dict.fromkeys(("append", "extend", "insert", "add", "update", "setdefault", "fromkeys"), _ADD),
     **dict.fromkeys(("remove", "discard", "pop", "popitem", "clear"), _REMOVE),
+    **dict.fromkeys(("difference_update", "intersection_update", "symmetric_difference_update"), _REMOVE),
     **dict.fromkeys(("index", "count", "sort", "reverse"), _LIST),
+    **dict.fromkeys(("difference", "intersection", "symmetric_difference", "union"), _SET),
+    **dict.fromkeys(("isdisjoint", "issubset", "issuperset"), _SET),
 }
 """What to write instead of the methods that a list, a dict or a set of connections has, and the view has not."""
 
@@ -36,7 +40,8 @@ class Active(Collection[Connection]):
     """The open connections of this process, as they are at each look.
 
     ``len``, ``bool``, iteration, ``in`` with a WebSocket or a `Connection`, slices, ``copy()``, ``reversed`` and ``==``
-    are a list's. Everything else that a list, a dict or a set has raises `NotSupported`, which says what to write.
+    are a list's. Every other method and operator of a list, a dict or a set raises `NotSupported`, which says what to
+    write.
     """
 
     def __init__(self, registrar: Registrar) -> None:
@@ -96,6 +101,13 @@ class Active(Collection[Connection]):
 
         def __delitem__(self, key: object) -> NoReturn:
             raise NotSupported(f"del active_connections[{shown(key)}]: {_REMOVE}")
+
+        def _combined(self, other: object) -> NoReturn:
+            raise NotSupported(f"active_connections has no operators but ==: {_LIST}, and {_SET}")
+
+        __add__ = __radd__ = __mul__ = __rmul__ = _combined
+        __or__ = __ror__ = __and__ = __rand__ = __sub__ = __rsub__ = __xor__ = __rxor__ = _combined
+        __lt__ = __le__ = __gt__ = __ge__ = _combined
 
         def __getattr__(self, name: str) -> NoReturn:
             instead = INSTEAD.get(name)

@@ -30,8 +30,10 @@ class RoomNames(frozenset[str]):
 
     if not TYPE_CHECKING:
 
-        def __getitem__(self, room: object) -> NoReturn:
+        def __getitem__(self, room: object, value: object = None) -> NoReturn:
             raise NotSupported(f"rooms[{shown(room)}]: these are names; {_MEMBERS}")
+
+        __setitem__ = __delitem__ = __getitem__
 
         def __getattr__(self, name: str) -> NoReturn:
             if name in _OF_A_DICT:

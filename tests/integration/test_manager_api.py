@@ -207,6 +207,16 @@ BY_ID = [
     (lambda active: active.pop("ann", None), "manager.disconnect("),
     (lambda active: active.clear(), "manager.disconnect("),
     (lambda active: active.index(None), "list(manager.active_connections)"),
+    (lambda active: operator.add(active, [None]), "list(manager.active_connections)"),
+    (lambda active: operator.add([None], active), "list(manager.active_connections)"),
+    (lambda active: active + active, "list(manager.active_connections)"),
+    (lambda active: active - {None}, "set(manager.active_connections)"),
+    (lambda active: {None} - active, "set(manager.active_connections)"),
+    (lambda active: active | {"ann": None}, "set(manager.active_connections)"),
+    (lambda active: active & active, "set(manager.active_connections)"),
+    (lambda active: active <= {None}, "set(manager.active_connections)"),
+    (lambda active: active.difference({None}), "set(manager.active_connections)"),
+    (lambda active: active.difference_update({None}), "manager.disconnect("),
 ]
 
 
@@ -220,8 +230,18 @@ async def test_what_was_a_lookup_or_a_change_says_what_to_write(
             asks(live.manager.active_connections)
 
 
+@pytest.mark.parametrize("kind", [list, dict, set])
+def test_nothing_of_a_list_a_dict_or_a_set_is_missing_without_a_word(shared: Live, kind: type) -> None:
+    active = shared.manager.active_connections
+    for name in (name for name in dir(kind) if name[0] != "_" and name != "copy"):
+        with pytest.raises(NotSupported, match=rf"no {name}\(\): .*manager"):
+            getattr(active, name)
+
+
 IN_ROOMS = [
     lambda rooms: rooms["lobby"],
+    lambda rooms: operator.setitem(rooms, "lobby", []),
+    lambda rooms: operator.delitem(rooms, "lobby"),
     lambda rooms: rooms.get("lobby", []),
     lambda rooms: rooms.items(),
     lambda rooms: rooms.values(),

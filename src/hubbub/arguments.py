@@ -79,7 +79,8 @@ def excluded_users(users: UserId | Iterable[UserId] | None) -> frozenset[str]:
         return frozenset()
     if is_name(users):
         users = (users,)
-    elif isinstance(users, bytes) or not isinstance(users, Iterable):
+    # A WebSocket is a mapping too: its keys, those of an ASGI scope, would be taken for users.
+    elif isinstance(users, (bytes, Mapping)) or not isinstance(users, Iterable):
         raise InvalidArgument("exclude_users", f"got {shown(users)}", "a user id, or several of them")
     return frozenset(user_room(user_name(user, "exclude_users")) for user in users)
 

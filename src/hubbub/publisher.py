@@ -86,7 +86,8 @@ class _Publishing:
         exclude_users: UserId | Iterable[UserId] | None = None,
         key: str | None = None,
     ) -> Envelope:
-        ids = (exclude,) if isinstance(exclude, str) else tuple(exclude or ())
+        given = () if exclude is None else (exclude,) if isinstance(exclude, str) else exclude
+        ids = tuple(given) if isinstance(given, Iterable) else (given,)
         if not all(isinstance(each, str) for each in ids):
             raise InvalidArgument("exclude", f"got {shown(exclude)}", "ids of connections; users by exclude_users=")
         excluded = frozenset(map(arguments.connection_id, ids)) | arguments.excluded_users(exclude_users)

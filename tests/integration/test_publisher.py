@@ -359,6 +359,9 @@ async def test_what_is_wrong_is_said(redis: RedisServer) -> None:
             publisher.broadcast("hello", room=None)  # type: ignore[arg-type]
         with pytest.raises(InvalidArgument, match="exclude"):
             publisher.broadcast("hello", exclude=[1])  # type: ignore[list-item]
+        for wrong in (1, 0, False, object()):
+            with pytest.raises(InvalidArgument, match=r"exclude: got .*ids of connections"):
+                publisher.broadcast("hello", exclude=wrong)  # type: ignore[arg-type]
         with pytest.raises(InvalidArgument, match=r"exclude: 'ann' is not the id of a connection.*exclude_users="):
             publisher.broadcast("hello", exclude="ann")
         with pytest.raises(InvalidArgument, match="exclude_users"):

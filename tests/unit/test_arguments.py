@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from types import MappingProxyType
 from typing import Any
+from unittest.mock import AsyncMock
 from uuid import UUID
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from starlette.websockets import WebSocket
 
 from hubbub import ConnectionManager, InvalidArgument, Limits, Position, Resume
-from hubbub.arguments import close_reason, detached_info, message_key, places, room_names, timestamp
+from hubbub.arguments import close_reason, detached_info, excluded_users, message_key, places, room_names, timestamp
 from hubbub.wire import Wire
 from tests.unit.support import may_refuse
 
@@ -66,6 +67,19 @@ def test_a_wrong_room_is_named(room: Any, rooms: Any, argument: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         room_names(room, rooms)
     assert caught.value.argument == argument
+
+
+# Exclude
+
+
+@pytest.mark.parametrize(
+    "users",
+    [WebSocket({"type": "websocket"}, AsyncMock(), AsyncMock()), {"ann": 1}, b"ann", 1.5, True, [None], [b"ann"]],
+    ids=["a WebSocket", "a mapping", "bytes", "a float", "a bool", "none in a list", "bytes in a list"],
+)
+def test_what_names_no_users_excludes_nobody_silently(users: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"^exclude_users: got "):
+        excluded_users(users)
 
 
 # Since

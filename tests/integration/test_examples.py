@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -385,6 +386,12 @@ class TestDatabases:
         assert await ask(server, "/rooms/red/messages") == ["a", "b"]
         assert await ask(server, "/rooms/blue/messages") == []
 
+    async def test_requests_at_the_same_time_are_all_answered(self, server: LiveServer) -> None:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            url = server.http("/rooms/red/messages")
+            answers = await asyncio.gather(*(http.get(url) for _ in range(20)))
+        assert {answer.status_code for answer in answers} == {200}
+
     async def test_open_sockets_hold_no_session(self, server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
         in_use, most = 0, 0
         opened = sqlite3.connect
@@ -395,11 +402,11 @@ class TestDatabases:
                 in_use -= 1
                 super().close()
 
-        def connect(path: str) -> Any:
+        def connect(path: str, **options: Any) -> Any:
             nonlocal in_use, most
             in_use += 1
             most = max(most, in_use)
-            return opened(path, factory=Counted)
+            return opened(path, factory=Counted, **options)
 
         monkeypatch.setattr(sqlite3, "connect", connect)
         async with (

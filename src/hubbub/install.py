@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Router
 
 from .errors import InvalidArgument, InvalidName, NotInstalled, NotRunning, shown
 from .middleware import HubbubMiddleware
@@ -66,12 +67,21 @@ def install(manager: ConnectionManager, app: Starlette, only: Paths | None) -> N
 
 
 def _answer_invalid_names(app: Starlette) -> None:
-    """Answers names that can't be used with 422, in the app and those mounted below it, unless it does so itself."""
-    app.exception_handlers.setdefault(InvalidName, _unprocessable)
-    for route in app.routes:
-        below = getattr(route, "app", None)
-        if isinstance(below, Starlette):
-            _answer_invalid_names(below)
+    """Answers names that can't be used with 422, in the app and those mounted below it, unless they do so themselves.
+
+    Between two apps may be routers, and middleware that keeps what it wraps as ``app``, as Starlette's does.
+    """
+    seen: set[int] = set()
+    ahead: list[Any] = [app]
+    while ahead:
+        node = ahead.pop()
+        if id(node) in seen:  # a mounted app may hold the one that it is mounted below
+            continue
+        seen.add(id(node))
+        if isinstance(node, Starlette):
+            node.exception_handlers.setdefault(InvalidName, _unprocessable)
+        inner = node.routes if isinstance(node, (Starlette, Router)) else [node]
+        ahead += [below for each in inner if (below := getattr(each, "app", None)) is not None]
 
 
 async def _unprocessable(request: HTTPConnection, error: Exception) -> Response:

@@ -10,7 +10,11 @@ import anyio
 import httpx
 import pytest
 from fastapi import FastAPI, Request, WebSocket
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import JSONResponse
+from starlette.routing import Mount
+from starlette.types import Receive, Scope, Send
 
 from hubbub import ConnectionManager, InvalidArgument, InvalidName
 from tests.integration.support import LiveServer, client, closed, eventually, receive, serving
@@ -21,11 +25,24 @@ NAMES = {"reserved": "$5", "long": "x" * 300, "long in bytes": "ü" * 128}
 SENT = {**NAMES, "empty": "", "half an emoji": "\ud800"}
 
 
+class KeepsTheAppAbove:
+    """A mounted app that holds the one that it is mounted below."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("nobody asks it")
+
+
 def app_of(manager: ConnectionManager) -> FastAPI:
     app = FastAPI()
     manager.install(app)
-    below = FastAPI()
+    below, nested, wrapped, above = FastAPI(), FastAPI(), FastAPI(), KeepsTheAppAbove(app)
     app.mount("/below", below)
+    app.mount("/above", above)
+    app.router.routes.append(Mount("/nested", routes=[Mount("/below", nested)]))
+    app.router.routes.append(Mount("/wrapped", wrapped, middleware=[Middleware(GZipMiddleware)]))
 
     @app.websocket("/room/{name}")
     async def in_room(websocket: WebSocket, name: str) -> None:
@@ -72,7 +89,7 @@ def app_of(manager: ConnectionManager) -> FastAPI:
     def publish(name: str) -> None:
         manager.from_thread.broadcast("x", room=name)
 
-    for each in (app, below):
+    for each in (app, below, nested, wrapped):
         each.get("/presence/{name}")(presence)
         each.get("/history/{name}")(history)
         each.post("/rooms/{name}")(publish)
@@ -135,7 +152,7 @@ async def test_as_a_key_it_closes_with_1008_and_the_reason(server: LiveServer) -
     assert (code, (reason or "")[:5]) == (1008, "key: ")
 
 
-@pytest.mark.parametrize("prefix", ["", "/below"])
+@pytest.mark.parametrize("prefix", ["", "/below", "/nested/below", "/wrapped"])
 @pytest.mark.parametrize("path", ["presence", "history", "rooms"])
 async def test_in_a_request_it_is_422(server: LiveServer, path: str, prefix: str) -> None:
     async with httpx.AsyncClient(trust_env=False) as http:

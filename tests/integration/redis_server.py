@@ -95,6 +95,11 @@ class RedisServer:
     def certificate(self) -> Path:
         return self.folder / "cert.pem"
 
+    @property
+    def socket(self) -> Path:
+        """Its socket in the file system, where it speaks no TLS."""
+        return self.folder / "socket"
+
     def url(self, *, through: Proxy | None = None, database: int = 0, **options: object) -> str:
         """Its URL, for a broker with these options."""
         scheme = "rediss" if self._tls else "redis"
@@ -134,7 +139,7 @@ class RedisServer:
             for option, name in (("cert", "cert"), ("key", "key"), ("ca-cert", "cert")):
                 arguments += [f"--tls-{option}-file", str(self.folder / f"{name}.pem")]
         else:
-            arguments += ["--port", str(self.port)]
+            arguments += ["--port", str(self.port), "--unixsocket", self.socket.name]
         if self._password is not None:
             arguments += ["--requirepass", self._password]
         return [*arguments, "--appendonly", "yes" if self._durable else "no", "--appendfsync", "always"]

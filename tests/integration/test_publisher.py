@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -302,6 +303,19 @@ async def test_a_new_publisher_waits_for_the_rooms_options_that_were_lost(tmp_pa
 async def test_the_app_s_own_url_is_taken_with_all_that_it_says(redis: RedisServer) -> None:
     with Publisher(redis.url(prefix=fresh_prefix(), lease_s=30, timeout_s=2, when_away="local")) as publisher:
         assert publisher.is_online("ann") is False
+
+
+async def test_a_socket_in_the_file_system_is_used_by_all() -> None:
+    with TemporaryDirectory() as folder, running_redis(Path(folder)) as server:  # a path of at most 107 bytes
+        for database in ("", "?db=1"):
+            url = f"unix://{server.socket}{database}"
+            manager = ConnectionManager(url)
+            async with manager.lifespan():
+                with Publisher(url) as publisher:
+                    assert await asyncio.to_thread(publisher.send_to_user, "ann", "hello") is False
+                async with AsyncPublisher(url) as publishes:
+                    assert await publishes.is_online("ann") is False
+                assert await manager.broker_healthy()
 
 
 async def test_no_thread_waits_for_longer_than_its_bound_because_others_do(tmp_path: Path) -> None:

@@ -159,7 +159,10 @@ def settings_in(url: object, **given: Any) -> tuple[str, dict[str, Any]]:
     prefix = settings["prefix"]
     if not isinstance(prefix, str) or not prefix or "{" in prefix:
         raise InvalidArgument("prefix", f"got {shown(prefix)}", "a str without '{'")
-    return urlunsplit(parts._replace(query=urlencode(others))), settings
+    server = urlunsplit(parts._replace(query=urlencode(others)))
+    if parts.scheme == "unix" and not server.startswith("unix://"):
+        server = server.replace("unix:", "unix://", 1)  # which urlunsplit leaves out, and redis-py looks for
+    return server, settings
 
 
 def database_in(url: str) -> int:

@@ -1,7 +1,7 @@
-"""What ``manager.active_connections`` is: a live view that reads like the list of a hand-written manager.
+"""The live view that ``manager.active_connections`` gives: it reads like the list of a hand-written manager.
 
-What a list and this view answer alike, works. What was a lookup in a dict by user or room, or a change, raises with the
-line to write instead: answered otherwise than before, or with False, it would go wrong without a word.
+Operations that a list and this view answer alike work. A lookup by user or room, as in a dict, and a change raise an
+error with the line to write instead: with another answer than before, or False, the app would go wrong silently.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ INSTEAD: Final[Mapping[str, str]] = {
     **dict.fromkeys(("difference", "intersection", "symmetric_difference", "union"), _SET),
     **dict.fromkeys(("isdisjoint", "issubset", "issuperset"), _SET),
 }
-"""What to write instead of the methods that a list, a dict or a set of connections has, and the view has not."""
+"""For each method of a list, a dict or a set that the view lacks, the line to write instead."""
 
 
 class Active(Collection[Connection]):

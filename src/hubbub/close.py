@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Final
 
 MAX_REASON_BYTES: Final = 123
-"""What a Close frame carries of a reason (RFC 6455 section 5.5)."""
+"""The longest reason that a Close frame carries (RFC 6455 section 5.5)."""
 
 _STANDARD = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
 

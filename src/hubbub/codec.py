@@ -6,8 +6,8 @@ with when it returns the value.
 
 Theory of operation. orjson writes what it and Pydantic write alike: dict, list, str, numbers, datetime, enum, UUID.
 Everything else is Pydantic's to write, at any depth: a model or a dataclass may have excluded fields, aliases and
-serializers, which must hold here too. orjson takes Pydantic's JSON over as a fragment. What orjson refuses, such as
-integers of more than 64 bits, is rare, and costs a second pass.
+serializers, which must hold here too. orjson takes Pydantic's JSON over as a fragment. Values that orjson refuses,
+such as integers of more than 64 bits, are rare, and cost a second pass.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def loads(data: str | bytes) -> Any:
 
 
 def loads_from_client(data: str | bytes) -> Any:
-    """`loads`, of what a client sent. What is accepted can be sent on.
+    """The value that a client's JSON says, as `loads` gives it. A value that is accepted can be sent on.
 
     Raises:
         ValueError: The message is not JSON, or nested over `MAX_DEPTH` levels; says so in a sentence.

@@ -60,7 +60,7 @@ class Connecting:
 
 
 class Done(Coroutine[Any, Any, None]):
-    """What is done already, and may be awaited, made a task, or left alone."""
+    """An awaitable that has finished. It can be awaited, made a task, or ignored without a warning."""
 
     __slots__ = ()
 

@@ -45,7 +45,7 @@ class Connection:
     message was dropped. They never wait for a slow client (a burst pauses for moments: `hubbub.pace`) and never raise
     for a closed socket.
 
-    Its attributes are read-only. What an app wants to keep with a connection goes to ``connection.websocket.state``.
+    The attributes are read-only. An app's own data goes to ``connection.websocket.state``.
     """
 
     __slots__ = (
@@ -114,7 +114,7 @@ class Connection:
 
     @property
     def info(self) -> Info:
-        """What the app said of the user, as JSON says it: a copy in which a datetime is a str, and a tuple a list."""
+        """The ``info`` given to `connect`, after a round trip through JSON: a datetime is a str, a tuple a list."""
         return self._info
 
     @property
@@ -196,7 +196,7 @@ class Connection:
     async def receive_json(self, mode: str = "text") -> Any:
         """Receives a message of JSON. What is not JSON is answered with an error frame, and skipped.
 
-        What it gives can be sent on. Integers of any size are exact. Half of an emoji, which a page has cut apart, is
+        The value can be sent on. Integers of any size are exact. Half of an emoji, which a page has cut apart, is
         U+FFFD. JSON that is nested over 200 levels is answered and skipped too.
 
         Args:

@@ -1,4 +1,4 @@
-"""The machine of a manager: what runs, below the names that an app calls.
+"""The machine of a manager, below the names that an app calls.
 
 It is an object of its own so that a subclass of `ConnectionManager` may define any name: the machine never looks a name
 up on the manager. All that is ours calls the engine.

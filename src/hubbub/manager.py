@@ -1,4 +1,4 @@
-"""The `ConnectionManager`: who is connected, in which rooms and as which user, and how messages get to them."""
+"""The `ConnectionManager`: the public calls of an app, each checked here and done by the engine (`hubbub.engine`)."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class ConnectionManager:
         client_frames: Tell clients of messages that were dropped (a ``dropped`` frame) or not acceptable (an ``error``
             frame). False is for clients with a format of their own: nothing is sent then that the app did not send.
             Both stay counted, and are logged at DEBUG; `Limits.max_errors` still closes.
-        refuse_with: What a client gets when a dependency or a handler refuses it before accept. ``"close"``: the
+        refuse_with: The answer to a client that a dependency or a handler refuses before accept. ``"close"``: the
             socket is accepted, then closed with the code and reason, since a browser shows a page nothing of a refused
             handshake. ``"http"``: the HTTP response, 403 or that of the HTTPException. It counts in
             ``stats().refused["app"]``.
@@ -175,19 +175,19 @@ class ConnectionManager:
             await self._hubbub.stop()
 
     async def drain(self, over_s: float = 5.0) -> bool:
-        """Sends everybody away a few at a time, so that who they come back to is not stormed.
+        """Closes all connections a few at a time, so that the clients do not reconnect all at once.
 
-        For who ends a server by hand; ``hubbub run`` does it on SIGTERM. At once `ready` is False, and new sockets are
-        closed with 1012. The open ones are too, evenly over ``over_s`` (sooner where they are few), and their handlers
-        end. Users stay present for the rooms' grace.
+        For code that stops a server by hand; ``hubbub run`` does it on SIGTERM. At once `ready` is False, and new
+        sockets are closed with 1012. The open sockets are closed with 1012 too, evenly over ``over_s`` (faster if there
+        are few), and their handlers end. Users stay present for the rooms' grace.
 
-        *Cancellation*: who is not closed yet stays, and new ones go on being refused.
+        *Cancellation*: sockets that are not closed yet stay open, and new ones are still refused.
 
         Args:
             over_s: Seconds to spread the closes over.
 
         Returns:
-            Whether all handlers have ended, which is waited for as long as the limits let a close and a handler take.
+            Whether all handlers have ended. The call waits as long as the limits let a close and a handler take.
 
         Raises:
             InvalidArgument: ``over_s`` is no time.
@@ -223,8 +223,8 @@ class ConnectionManager:
             user_id: Whose it is; None for nobody: it is in rooms, but not in user counts, presence or announcements.
             room: A room to join.
             rooms: More rooms to join.
-            info: What to say of the user in presence and announcements: a mapping, which goes to JSON here and now.
-                Later changes of the object change nothing.
+            info: Data about the user for presence and announcements: a mapping, which is serialized to JSON at once.
+                Later changes to the object have no effect.
             since: The position that the client comes back from, or a mapping of room to `Position` (`Resume`).
             subprotocol: What to answer; by default what the auth dependency learnt.
             headers: Of the accept response.
@@ -424,7 +424,7 @@ class ConnectionManager:
     def send_to_user_nowait(self, user_id: UserId, message: Message) -> None:
         """`send_to_user`, for plain functions that run on the event loop: does not say whether the user is connected.
 
-        What fails later is reported as by `broadcast_nowait`.
+        Later failures are reported as by `broadcast_nowait`.
 
         Raises:
             InvalidArgument: The message can't be encoded, or the id is not acceptable.
@@ -493,8 +493,8 @@ class ConnectionManager:
         """The open connections of this process: a live view.
 
         It reads like a list of `Connection` objects, each of which is ``==`` to its own WebSocket: ``len``, iteration,
-        ``in`` with a WebSocket, slices, ``copy()``. What is a lookup in a hand-written manager's dict, or a change,
-        raises `NotSupported` with the line to write instead; see `connections`.
+        ``in`` with a WebSocket, slices, ``copy()``. Lookups by user or room, as in a hand-written manager's dict, and
+        changes raise `NotSupported` with the line to write instead; see `connections`.
         """
         return self._hubbub.active
 

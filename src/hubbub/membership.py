@@ -406,7 +406,7 @@ class Memberships(Receiver):
             await asyncio.sleep(0)  # a socket that takes everything must not keep the loop for a whole history
 
     def _say_epoch(self, connection: Connection, room: Room, cursor: Position, replay: Replay) -> None:
-        """What follows a position is of another epoch, and nothing is missing."""
+        """Tells the client that the messages after its position have another epoch, if none is missing."""
         head = replay.page.head
         if room.options.positions and replay.page.whole and head is not None and head.epoch != cursor.epoch:
             connection.writer.write(_epoch_frame(room, Relabel(Position(head.epoch, cursor.offset))))

@@ -135,7 +135,7 @@ class HubbubMiddleware:
 
 
 def _refusal(engines: Sequence[Engine], scope: Scope) -> str | None:
-    """Why the origin is refused: by all managers. Which of them the handler uses is known at its `connect`."""
+    """The reason to refuse the origin, if every manager does: the handler chooses a manager only at `connect`."""
     refusals = [engine.origins.refusal(scope["headers"]) for engine in engines]
     return None if None in refusals else next(iter(refusals), None)
 

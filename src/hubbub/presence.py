@@ -30,8 +30,7 @@ class Member:
 
     Attributes:
         user_id: The user, as a str.
-        info: What the app said of the user, as the latest connection has it: a copy of what its JSON says, the same on
-            every broker.
+        info: The ``info`` of the user's latest connection, after a round trip through JSON: the same on every broker.
         connections: Live connections in this room, over all processes. 0 while the user is in grace.
         since: When the user's first connection came (UTC).
     """

@@ -14,7 +14,7 @@ def read_only(attribute: property, instead: str) -> property:
 
     Args:
         attribute: The property.
-        instead: What to do instead of assigning it.
+        instead: The end of the error's text: how to get the effect of an assignment.
     """
     getter = attribute.fget
     assert getter is not None

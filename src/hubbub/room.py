@@ -369,11 +369,11 @@ class Room:
                     self.go_live(catch_up)
 
     def change_epoch(self, position: Position) -> list[CatchUp]:
-        """What comes live does not follow what came before: it has another epoch, or something is missing.
+        """Handles live messages that do not follow the earlier ones: the epoch changed, or some are missing.
 
         Returns:
-            Who was given everything, so far, and waits for what comes live: it does not follow for it either, and the
-            history is to be asked again.
+            The replays that had everything until now and waited for live messages. These do not follow for them either,
+            so the history has to be read again.
         """
         self.head = position
         self.replays.clear()

@@ -1,4 +1,4 @@
-"""What can be told of the server that runs the event loop: how many processes it runs, and whether it pings clients.
+"""Finds out about the server that runs the event loop: how many processes it runs, and whether it pings clients.
 
 A server tells an app neither. With several workers on ``memory://`` messages are lost, and without pings users stay
 online for ever. So that a warning can say so, this module looks up the server's settings in what the event loop runs.
@@ -55,7 +55,7 @@ def missing_pings() -> str | None:
 
 
 def _settings() -> Iterator[object]:
-    """What may be a server, or its settings."""
+    """Objects that may be a server, or its settings."""
     for task in asyncio.all_tasks():
         frame: Any = getattr(task.get_coro(), "cr_frame", None)
         if frame is not None:

@@ -1,4 +1,4 @@
-"""Which of the subprotocols that a client offers is answered when it is refused: pure.
+"""Chooses the subprotocol to answer when a client is refused: pure.
 
 A browser drops a socket that answers none of the subprotocols it offered, and its page sees 1006 without a reason. So
 a refusal answers one. But what a page offers may be its token, which does not belong into an answer's headers, where

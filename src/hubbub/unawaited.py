@@ -24,7 +24,7 @@ _QUIET_S = 10.0
 
 
 class Unawaited:
-    """What was published and nobody waits for. Bounded; failures are counted, and logged once in a while.
+    """Publishes that nobody awaits. Bounded; failures are counted, and logged at most once in 10 s.
 
     Args:
         engine: The manager's.

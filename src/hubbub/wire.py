@@ -80,7 +80,7 @@ class Peer(Protocol):
 
 
 def answer(error: BaseException | None) -> Closed | None:
-    """What an exception that an app raises to refuse a client tells it; None for any other."""
+    """The close code and reason for an exception that an app raises to refuse a client; None for any other."""
     if isinstance(error, WebSocketException):
         return Closed(error.code, reason_text(error.reason))
     if isinstance(error, HTTPException):
@@ -94,8 +94,8 @@ def answer(error: BaseException | None) -> Closed | None:
 class Gone(WebSocketDisconnect, ConnectionError):
     """The client is gone, as an ASGI ``send`` reports it: with an ``OSError``.
 
-    Starlette turns it into its own WebSocketDisconnect and marks the socket as disconnected. Where the application
-    gets it as it is (from ``accept``), it is a WebSocketDisconnect too.
+    Starlette turns it into its own WebSocketDisconnect and marks the socket as disconnected. From ``accept`` it reaches
+    the application as it is, so it is a WebSocketDisconnect too.
     """
 
 

@@ -36,7 +36,7 @@ class BrokerState(NamedTuple):
         up: Whether what is published gets to other workers, and what they publish gets here.
         reconnects: How often a connection was lost and made again.
         local_only: Messages that went to this worker's members only.
-        skipped: What was read at the broker and skipped: it was not written by this release.
+        skipped: Messages and entries that could not be read, because another release or program wrote them.
     """
 
     up: bool
@@ -121,12 +121,12 @@ class Broker(ABC):
         the result is awaited.
 
         Args:
-            channel: Where to.
+            channel: The channel to publish to.
             envelope: The message, without a position.
 
         Returns:
-            What is left to await, which raises BrokerUnavailable where the message could not be published; None where
-            it is published already.
+            None if the message is published. Otherwise an awaitable that finishes the publish, and raises
+            BrokerUnavailable if it fails.
 
         Raises:
             BrokerUnavailable: It can't even begin.

@@ -569,7 +569,7 @@ class BrokerSuite:
             assert _messages(page) == ["two"]
 
     async def test_history_gives_copies_of_what_the_json_of_messages_says(self) -> None:
-        """Whatever the publisher does to what it published, or a reader to what it read."""
+        """Neither the publisher's object nor another reader's copy changes it."""
         async with self.workers() as (first, second):
             tags = ["a"]
             message = {"at": datetime(2026, 1, 2, tzinfo=UTC), "pair": (1, 2), "big": 2**70, "tags": tags, 7: None}
@@ -713,7 +713,7 @@ class BrokerSuite:
                 assert (bob.user_id, bob.info, bob.connections) == ("bob", None, 1)
 
     async def test_info_is_a_copy_of_what_its_json_says(self) -> None:
-        """Whatever the caller does to what it gave, or was given."""
+        """Neither the caller's object nor another reader's copy changes it."""
         async with self.workers() as (first, second):
             await first.broker.subscribe(TOLD)
             tags = ["a"]

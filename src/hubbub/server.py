@@ -37,6 +37,8 @@ def missing_pings() -> str | None:
     """Why nobody notices a client that vanished, and what to set; None if the server does, or that can't be told."""
     for settings in _settings():
         if hasattr(settings, "ws_ping_interval"):  # uvicorn's
+            if "wsproto" in getattr(getattr(settings, "ws_protocol_class", None), "__module__", ""):
+                return "uvicorn sends no WebSocket pings with wsproto: install websockets, and leave out --ws wsproto"
             if not settings.ws_ping_interval:
                 return "uvicorn sends no WebSocket pings: leave out --ws-ping-interval, or give it 20"
             if getattr(settings, "ws_ping_timeout", 0) is None:

@@ -641,6 +641,10 @@ class TestAServerThatPingsNobody:
             ({"ws_ping_interval": 0}, "uvicorn sends no WebSocket pings: leave out --ws-ping-interval, or give it 20."),
             ({"ws_ping_interval": None}, "uvicorn sends no WebSocket pings"),
             ({"ws_ping_timeout": None}, "uvicorn does not wait for pongs: leave out --ws-ping-timeout"),
+            (
+                {"ws": "wsproto"},
+                "uvicorn sends no WebSocket pings with wsproto: install websockets, and leave out --ws",
+            ),
         ],
     )
     async def test_is_told_of_at_the_start(

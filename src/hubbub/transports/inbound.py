@@ -1,4 +1,4 @@
-"""What a client sends that the server deals with by itself, before an app hears of it: bounded too.
+"""Bounds the input that the server handles by itself, before an app sees any of it.
 
 Theory of operation. Uvicorn answers pings, keeps the fragments of an unfinished message, and goes on parsing after a
 Close was sent. None of that passes the app, so that a client could cost memory and time without a bound. Three things
@@ -23,6 +23,8 @@ from typing import Any, Final
 
 from websockets.frames import Opcode
 from websockets.protocol import State
+
+from .relay import Relay
 
 FAREWELL_S: Final = 0.05
 """Seconds of this process that a closing peer may use up, in all. Enough for megabytes of what was on its way."""
@@ -95,7 +97,7 @@ def watched(cls: Any) -> type:
     return _watched[cls]
 
 
-class Farewell(asyncio.Protocol):
+class Farewell(Relay):
     """Passes on what comes until that has taken `FAREWELL_S`; then nothing is read any more.
 
     Args:
@@ -104,33 +106,17 @@ class Farewell(asyncio.Protocol):
     """
 
     def __init__(self, transport: asyncio.Transport, protocol: asyncio.Protocol) -> None:
+        super().__init__(protocol)
         self.deaf = False
         self._transport = transport
-        self._protocol = protocol
         self._left_s = FAREWELL_S
 
     def data_received(self, data: bytes) -> None:
-        """Takes what the peer sends."""
+        """The peer has sent something."""
         if not self.deaf:
             before = perf_counter()
-            self._protocol.data_received(data)
+            super().data_received(data)
             self._left_s -= perf_counter() - before
             self.deaf = self._left_s <= 0
         if self.deaf and not self._transport.is_closing():
             self._transport.pause_reading()  # again too, where the server has resumed it
-
-    def eof_received(self) -> bool | None:
-        """The peer sends no more."""
-        return self._protocol.eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is gone."""
-        self._protocol.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        """The socket takes nothing now."""
-        self._protocol.pause_writing()
-
-    def resume_writing(self) -> None:
-        """The socket takes something again."""
-        self._protocol.resume_writing()

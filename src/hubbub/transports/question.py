@@ -17,32 +17,23 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
+from .relay import Relay
+
 PING: Final = b"\x89\x06hubbub"
 """A frame. The payloads of servers have four bytes, at random."""
 
 
-class _Ear(asyncio.Protocol):
+class _Ear(Relay):
     """Passes everything on, and says when data came."""
 
     def __init__(self, protocol: asyncio.Protocol, heard: Callable[[], None]) -> None:
-        self._protocol = protocol
+        super().__init__(protocol)
         self._heard = heard
 
     def data_received(self, data: bytes) -> None:
+        """The peer has sent something."""
         self._heard()
-        self._protocol.data_received(data)
-
-    def eof_received(self) -> bool | None:
-        return self._protocol.eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._protocol.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._protocol.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._protocol.resume_writing()
+        super().data_received(data)
 
 
 class Question:

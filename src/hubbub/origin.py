@@ -85,12 +85,15 @@ class OriginPolicy:
         listed = len(self._origins) + len(self._wildcards) + self._null
         return f"OriginPolicy({'any origin' if self._any else f'same origin and {listed} more'})"
 
-    def allows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Whether a handshake with these headers (as in an ASGI scope) is let in. Never raises."""
-        return self.refusal(headers) is None
-
     def refusal(self, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-        """Gives None if a handshake with these headers is let in, else one line for the log that says what to do."""
+        """Checks a handshake. Never raises.
+
+        Args:
+            headers: The headers, as in an ASGI scope.
+
+        Returns:
+            None if the handshake is let in, otherwise one line for the log that says what to do.
+        """
         origins: list[str] = []
         hosts: list[str] = []
         for name, value in headers:

@@ -17,6 +17,10 @@ def headers(origin: str | None, host: str | None = "app.example") -> list[tuple[
     return [(name, value.encode("latin-1")) for name, value in pairs if value is not None]
 
 
+def allows(policy: OriginPolicy, headers: list[tuple[bytes, bytes]]) -> bool:
+    return policy.refusal(headers) is None
+
+
 @pytest.mark.parametrize(
     ("origin", "host"),
     [
@@ -35,7 +39,7 @@ def headers(origin: str | None, host: str | None = "app.example") -> list[tuple[
     ],
 )
 def test_a_page_may_connect_to_the_host_it_came_from(origin: str, host: str) -> None:
-    assert OriginPolicy().allows(headers(origin, host))
+    assert allows(OriginPolicy(), headers(origin, host))
 
 
 @pytest.mark.parametrize(
@@ -76,13 +80,13 @@ def test_a_page_may_connect_to_the_host_it_came_from(origin: str, host: str) -> 
 )
 def test_any_other_origin_is_refused_and_explained(origin: str, host: str | None) -> None:
     policy = OriginPolicy()
-    assert not policy.allows(headers(origin, host))
+    assert not allows(policy, headers(origin, host))
     assert policy.refusal(headers(origin, host)) == policy.explain(origin, host)
 
 
 def test_no_origin_is_no_browser_and_let_in() -> None:
-    assert OriginPolicy().allows(headers(None))
-    assert OriginPolicy().allows([])
+    assert allows(OriginPolicy(), headers(None))
+    assert allows(OriginPolicy(), [])
 
 
 @pytest.mark.parametrize("allowed", [[], ["*"], ["https://app.example"]], ids=["same", "any", "listed"])
@@ -93,14 +97,14 @@ def test_several_origin_headers_are_refused(allowed: list[str]) -> None:
 
 def test_several_host_headers_are_no_host() -> None:
     twice = [*headers("https://app.example"), (b"host", b"app.example")]
-    assert not OriginPolicy().allows(twice)
-    assert OriginPolicy(["https://app.example"]).allows(twice)
+    assert not allows(OriginPolicy(), twice)
+    assert allows(OriginPolicy(["https://app.example"]), twice)
 
 
 @pytest.mark.parametrize("name", [b"origin", b"Origin", b"ORIGIN"], ids=lambda name: name.decode())
 def test_header_names_are_compared_without_case(name: bytes) -> None:
-    assert not OriginPolicy().allows([(b"Host", b"app.example"), (name, b"https://evil.example")])
-    assert OriginPolicy().allows([(b"HOST", b"app.example"), (name, b"https://app.example")])
+    assert not allows(OriginPolicy(), [(b"Host", b"app.example"), (name, b"https://evil.example")])
+    assert allows(OriginPolicy(), [(b"HOST", b"app.example"), (name, b"https://app.example")])
 
 
 @pytest.mark.parametrize(
@@ -144,8 +148,8 @@ def test_header_names_are_compared_without_case(name: bytes) -> None:
 )
 def test_listed_origins_are_let_in(entry: str, origin: str, admitted: bool) -> None:
     policy = OriginPolicy([entry])
-    assert policy.allows(headers(origin)) is admitted
-    assert policy.allows(headers("https://app.example")), "one's own stays allowed"
+    assert allows(policy, headers(origin)) is admitted
+    assert allows(policy, headers("https://app.example")), "one's own stays allowed"
 
 
 @pytest.mark.parametrize(
@@ -238,7 +242,7 @@ def test_the_explanation_says_what_to_add(origin: str, host: str | None, line: s
 def test_what_the_explanation_says_to_add_helps() -> None:
     line = OriginPolicy().explain("https://evil.example:8443", "app.example")
     entry = line.rpartition('["')[2].removesuffix('"])')
-    assert OriginPolicy([entry]).allows(headers("https://evil.example:8443"))
+    assert allows(OriginPolicy([entry]), headers("https://evil.example:8443"))
 
 
 def test_repr_says_how_open_it_is() -> None:
@@ -267,7 +271,7 @@ def test_no_header_makes_it_raise_or_write_more_than_one_bounded_line(origin: by
 
 @given(origin=HEADER_VALUES, host=HEADER_VALUES)
 def test_what_is_let_in_names_the_host(origin: bytes, host: bytes) -> None:
-    if OriginPolicy().allows([(b"origin", origin), (b"host", host)]):
+    if allows(OriginPolicy(), [(b"origin", origin), (b"host", host)]):
         name = host.decode("latin-1").strip().lower()
         bare = name.removesuffix(":443").removesuffix(":80")
         assert bare in origin.decode("latin-1").lower()

@@ -336,6 +336,23 @@ class Engine:
             "websocket", problem, "a WebSocket after `await manager.connect(websocket)`, or a Connection"
         )
 
+    def addressee(self, websocket: WebSocket | Connection) -> Connection | None:
+        """The connection of a socket that the app sends to; None if it is gone.
+
+        Raises:
+            InvalidArgument: The socket is open, and no manager has connected it yet.
+        """
+        connection, wire = self.registrar.find(websocket), wire_of(websocket)
+        if connection is None and wire is not None and wire.closed is None:
+            known = wire.connections or wire.former_ids  # another manager's, or a connection that was disconnected
+            if not known:
+                raise InvalidArgument(
+                    "websocket",
+                    "is not connected yet",
+                    "a WebSocket after `await manager.connect(websocket)`; before, `await websocket.send_text(...)`",
+                )
+        return connection
+
     async def join(self, connection: Connection, room: RoomName, since: object) -> Joined:
         """What `Connection.join` does."""
         name = room_name(room)

@@ -447,7 +447,8 @@ class ConnectionManager:
             False when it is gone.
 
         Raises:
-            InvalidArgument: Neither is a WebSocket or a `Connection`, or the message can't be encoded.
+            InvalidArgument: Neither is a WebSocket or a `Connection`, the socket is open and was not connected yet, or
+                the message can't be encoded.
         """
         if isinstance(message, (WebSocket, Connection)):
             message, websocket = websocket, message
@@ -455,7 +456,7 @@ class ConnectionManager:
             raise InvalidArgument("websocket", f"got {shown(websocket)}", "a WebSocket or a Connection")
         payload = encode(message)
         self._hubbub.check_loop()
-        connection = self._hubbub.registrar.find(websocket)
+        connection = self._hubbub.addressee(websocket)
         return connection is not None and await connection.send_payload(payload)
 
     send_personal_message = send_personal

@@ -429,6 +429,24 @@ async def test_a_socket_that_is_not_connected_is_told_to_be(live: Live) -> None:
     gone.clear()
 
 
+async def test_a_personal_message_to_a_socket_before_connect_is_not_lost_silently(live: Live) -> None:
+    manager = live.manager
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+        for arguments in (("who are you?", websocket), (websocket, "who are you?")):
+            with pytest.raises(InvalidArgument, match=r"^websocket: is not connected yet; .*websocket.send_text"):
+                await manager.send_personal_message(*arguments)
+        await manager.connect(websocket)
+        assert await manager.send_personal_message("connected", websocket)
+        manager.disconnect(websocket)
+        assert not await manager.send_personal_message("too late", websocket)
+        await websocket.send_text("end")
+
+    async with client(live.server, live.at(handler)) as ann:
+        assert [await receive(ann), await receive(ann)] == ["connected", "end"]
+
+
 # Who is left out
 
 

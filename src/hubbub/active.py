@@ -71,7 +71,7 @@ class Active(Collection[Connection]):
         if isinstance(part, slice):
             return self.copy()[part]
         raise NotSupported(
-            f"active_connections[{shown(part)}]: is it a place or an id? {_BY_USER}; by their order, {_LIST}"
+            f"active_connections[{shown(part)}]: is that an index or a user id? {_BY_USER}; by index, {_LIST}"
         )
 
     def __eq__(self, other: object) -> bool:

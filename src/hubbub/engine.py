@@ -242,6 +242,7 @@ class Engine:
         expires_at: datetime | float | None,
     ) -> Connection:
         """What `ConnectionManager.connect` does."""
+        _check_real(websocket, user_id)
         self.check_loop(websocket)
         wire = self._wire_of(websocket)
         user = None if user_id is None else user_name(user_id)
@@ -283,15 +284,6 @@ class Engine:
         return known
 
     def _wire_of(self, websocket: WebSocket) -> Wire:
-        if not isinstance(websocket, WebSocket):
-            raise InvalidArgument("websocket", f"got {shown(websocket)}", "the WebSocket that the handler was given")
-        if not hasattr(websocket, "scope"):
-            raise InvalidArgument(
-                "websocket",
-                f"got a stand-in ({type(websocket).__name__}), which no server made",
-                "the WebSocket that the handler was given; in tests, "
-                "`with TestClient(app) as client, client.websocket_connect(path):`",
-            )
         wire = websocket.scope.get("hubbub")
         if not isinstance(wire, Wire) or self not in wire.owners:
             raise not_installed_here(websocket.url.path, self.only)
@@ -383,13 +375,11 @@ class Engine:
             self.memberships.forget(connection, grace=grace)
 
     def disconnect(self, websocket: object) -> None:
-        """Takes a socket's connection out, and drops what is queued for it. Idempotent."""
+        """Takes a socket's connection out. What was sent before still goes out. Idempotent."""
         connection = self.registrar.find(websocket)
         if connection is not None:
             connection.flush()
             self.forget(connection, grace=True)
-            if not connection.wire.connections:
-                connection.writer.drop()
 
     def watch(self, wire: Wire) -> None:
         """Checks a socket of the app regularly, whether or not a manager connects it."""
@@ -482,6 +472,22 @@ class Engine:
             broker_reconnects=broker.reconnects,
             local_only=broker.local_only,
             broker_skipped=broker.skipped,
+        )
+
+
+def _check_real(websocket: object, user_id: object) -> None:
+    """What is to be connected has to be a socket that a server made."""
+    if not isinstance(websocket, WebSocket):
+        accepted = "the WebSocket that the handler was given"
+        if isinstance(user_id, WebSocket):
+            accepted += ", first: `connect(websocket, user_id)`"
+        raise InvalidArgument("websocket", f"got {shown(websocket)}", accepted)
+    if not hasattr(websocket, "scope"):
+        raise InvalidArgument(
+            "websocket",
+            f"got a stand-in ({type(websocket).__name__}), which no server made",
+            "the WebSocket that the handler was given; in tests, "
+            "`with TestClient(app) as client, client.websocket_connect(path):`",
         )
 
 

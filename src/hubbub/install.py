@@ -170,13 +170,11 @@ def origins_of_cors(app: Starlette) -> OriginPolicy:
     for options in _cors_options(app):
         named = [each for each in options["allow_origins"] if isinstance(each, str)]
         if "*" in named or options["allow_origin_regex"] is not None:
-            logger.warning(
-                "CORSMiddleware lets in %s, which holds for HTTP only: WebSockets are open to pages of this app's own "
-                "host. List the pages that may open them: ConnectionManager(allowed_origins=[...]), or [] for no more",
-                'every origin ("*")' if "*" in named else "the origins of a regular expression",
-            )
+            _say_not_taken('every origin ("*")' if "*" in named else "the origins of a regular expression")
         elif options["allow_credentials"]:
             allowed += [each for each in named if _is_origin(each)]
+        elif named:
+            _say_not_taken(f"pages of {shown(named, limit=500)} without credentials")
     if allowed:
         logger.info(
             "pages of %s may open WebSockets, as CORSMiddleware lets them in with credentials; to say otherwise: "
@@ -184,6 +182,15 @@ def origins_of_cors(app: Starlette) -> OriginPolicy:
             shown(allowed, limit=500),
         )
     return OriginPolicy(allowed)
+
+
+def _say_not_taken(whom: str) -> None:
+    logger.warning(
+        "CORSMiddleware lets in %s, which holds for HTTP only: WebSockets are open to pages of this app's own host. "
+        "List the pages that may open them: ConnectionManager(allowed_origins=[...]), or pass [] to allow only this "
+        "host and silence this warning",
+        whom,
+    )
 
 
 def _cors_options(app: Starlette) -> Iterable[Mapping[str, Any]]:

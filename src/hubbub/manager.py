@@ -51,7 +51,8 @@ if TYPE_CHECKING:
 _DEFAULT_ROOM = RoomOptions()
 _DEFAULT_LIMITS = Limits()
 _SOCKET_TO_DISCONNECT: Final = (
-    "the WebSocket or its Connection; to close a user's connections: `await manager.disconnect_user(user_id)`"
+    "the handler's socket: `manager.disconnect(websocket)`; to close every connection of a user: "
+    "`await manager.disconnect_user(user_id)`"
 )
 _LEFT_OUT: Sequence[str] = []  # told by its identity from a list that is given
 
@@ -258,7 +259,7 @@ class ConnectionManager:
     @overload
     def disconnect(self, first: UserId, websocket: WebSocket | Connection, *others: object, **more: object) -> Done: ...
     def disconnect(self, *arguments: object, **named: object) -> Done:
-        """Unregisters a connection and drops what is queued for it. Idempotent.
+        """Unregister a connection: it is in no room any more. Idempotent.
 
         Takes effect at once; it may be awaited, as those of hand-written managers often are. Does not close the socket:
         the middleware closes it when the handler ends. A socket that is gone, or was never connected, is no error.
@@ -453,7 +454,12 @@ class ConnectionManager:
         if isinstance(message, (WebSocket, Connection)):
             message, websocket = websocket, message
         if not isinstance(websocket, (WebSocket, Connection)):
-            raise InvalidArgument("websocket", f"got {shown(websocket)}", "a WebSocket or a Connection")
+            raise InvalidArgument(
+                "websocket",
+                f"got {shown(websocket)}",
+                "a WebSocket or a Connection; for all connections of a user: "
+                "`await manager.send_to_user(user_id, message)`",
+            )
         payload = encode(message)
         self._hubbub.check_loop()
         connection = self._hubbub.addressee(websocket)

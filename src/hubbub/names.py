@@ -31,13 +31,13 @@ class RoomNames(frozenset[str]):
     if not TYPE_CHECKING:
 
         def __getitem__(self, room: object, value: object = None) -> NoReturn:
-            raise NotSupported(f"rooms[{shown(room)}]: these are names; {_MEMBERS}")
+            raise NotSupported(f"rooms[{shown(room)}]: these are names; {_MEMBERS}; {_USERS}")
 
         __setitem__ = __delitem__ = __getitem__
 
         def __getattr__(self, name: str) -> NoReturn:
             if name in _OF_A_DICT:
-                raise NotSupported(f"rooms has no {name}(): these are names; {_MEMBERS}")
+                raise NotSupported(f"rooms has no {name}(): it is a set of names, `list(manager.rooms)`; {_MEMBERS}")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def __contains__(self, room: object) -> bool:
@@ -64,6 +64,7 @@ _OF_A_DICT: Final = frozenset(
 _MEMBERS: Final = (
     "`manager.connections(room=room)` gives the connections in a room, and connections `join` and `leave` a room"
 )
+_USERS: Final = "`await manager.count_users(room=room)` counts its users"
 _SUSPECT: Final = frozenset(("", "$"))
 
 

@@ -159,11 +159,6 @@ class Outbox(Generic[TurnT]):
         self.bytes = self.frames = self._turns = 0
         return turns
 
-    def drop_frames(self) -> None:
-        """Drops the frames, uncounted, and keeps the turns."""
-        for turn in self.clear():
-            self.push_turn(turn)
-
     def take_dropped(self) -> dict[str, int]:
         """What was dropped since the last call: messages by the label of their lane."""
         dropped, self._dropped = self._dropped, {}

@@ -172,11 +172,6 @@ class Writer:
             self._sent += 1
             self._idle()
 
-    def drop(self) -> None:
-        """Drops what is queued, but for the handler's own sends."""
-        if self._outbox is not None:
-            self._outbox.drop_frames()
-
     def end(self, *, discard: bool) -> None:
         """Takes no more. What is queued still goes out, unless it is discarded."""
         self.ended = True

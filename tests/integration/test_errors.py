@@ -108,6 +108,8 @@ class TestNotInstalled:
 
     @pytest.mark.anyio
     async def test_a_stand_in_of_a_test_is_named(self) -> None:
+        with pytest.raises(InvalidArgument, match="a stand-in"):
+            await ConnectionManager().connect(AsyncMock(spec=WebSocket))
         manager = ConnectionManager()
         async with manager.lifespan():
             for stand_in in (AsyncMock(spec=WebSocket), MagicMock(spec=WebSocket)):

@@ -29,6 +29,8 @@ from tests.integration.support import (
     receive,
     reset,
     running,
+    serving,
+    through_asgi,
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quick_sweeps")]
@@ -751,6 +753,24 @@ class TestAfterTheEnd:
             assert await receive(websocket) == "still here"
             await websocket.send("so am I")
             assert await closed(websocket) == (1000, "")
+
+    @pytest.mark.parametrize("wrap", [lambda app: app, through_asgi], ids=["direct", "asgi"])
+    async def test_disconnect_lets_out_what_was_sent_before(self, wrap: Callable[[Any], Any]) -> None:
+        manager, app = ConnectionManager(), FastAPI()
+        manager.install(app)
+
+        @app.websocket("/ws")
+        async def handler(websocket: WebSocket) -> None:
+            await manager.connect(websocket, room="lobby")
+            await manager.send_personal_message("one", websocket)
+            await manager.broadcast("two", room="lobby")
+            manager.disconnect(websocket)
+            await websocket.close(4000)
+
+        with serving(wrap(app)) as server:
+            async with client(server, "/ws") as websocket:
+                assert [await receive(websocket) for _ in range(2)] == ["one", "two"]
+                assert await closed(websocket) == (4000, "")
 
     async def test_a_send_gives_false_and_raises_nothing(self, live: Live, style: str) -> None:
         outcome: list[bool] = []

@@ -21,6 +21,7 @@ SAFE_TEXTS = {
     "refusal": "OriginPolicy's line",
     "problem": "OriginPolicy's, Guard's",
     "why": "a constant, or made with said",
+    "whom": "a constant, or made with shown",
     "lost_by": "made with said",
     "detour.text": "made with shown, or a constant of transports",
     "pings": "a constant of server",

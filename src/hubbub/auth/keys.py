@@ -78,7 +78,7 @@ def checked_key(key: Key, algorithms: Sequence[str]) -> Key:
     except UnfitKey as error:
         accepted = "a public key that fits every one of the algorithms: its PEM text, or a key object"
         if algorithms[0] in _HMAC:
-            accepted = "a random secret, such as that of: openssl rand -base64 64 | tr -d '\\n'"
+            accepted = "a random secret, such as that of: python -c 'import secrets; print(secrets.token_hex())'"
         raise InvalidArgument("key", str(error), accepted) from None
     return prepared
 

@@ -1,4 +1,4 @@
-"""A page of one's own: the token is in a cookie that no script can read."""
+"""A page on the app's own host: the token is in a cookie that no script can read."""
 
 import os
 from datetime import UTC, datetime, timedelta

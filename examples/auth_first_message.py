@@ -1,4 +1,4 @@
-"""The token is the first message: for protocols that have it so."""
+"""The token is the first message, for protocols that require it."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Tokens of an identity provider, checked with the keys that it publishes."""
+"""Tokens from an identity provider, checked with the keys that it publishes."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""An API on a host of its own, used by pages of other hosts."""
+"""An API on its own host, used by pages on other hosts."""
 
 from fastapi import FastAPI, WebSocket
 

@@ -47,24 +47,26 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
-    run.add_argument("app", help="the app, as in app:app (the module, and its name there)")
-    run.add_argument("--factory", action="store_true", help="it is a function that makes the app")
+    run.add_argument("app", help="the app as MODULE:NAME, such as app:app")
+    run.add_argument("--factory", action="store_true", help="the app argument is a function that creates the app")
     _add_server(run)
-    run.add_argument("--log-level", choices=_LEVELS, default="info", help="the least that is logged (default: info)")
+    run.add_argument("--log-level", choices=_LEVELS, default="info", help="minimum log level (default: info)")
     run.add_argument(
         "--proxy-headers",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="believe a proxy's X-Forwarded-For and X-Forwarded-Proto (default: yes)",
+        help="trust a proxy's X-Forwarded-For and X-Forwarded-Proto (default: yes)",
     )
     run.add_argument(
         "--forwarded-allow-ips",
         metavar="ADDRESSES",
-        help="addresses or networks of the proxies to believe, with commas between; * believes every client "
+        help="addresses or networks of the proxies to trust, separated by commas; * trusts every client "
         "(default: FORWARDED_ALLOW_IPS, or this machine)",
     )
     run.add_argument("--ssl-certfile", metavar="FILE", help="certificate for TLS")
-    run.add_argument("--ssl-keyfile", metavar="FILE", help="its key, where that is a file of its own")
+    run.add_argument(
+        "--ssl-keyfile", metavar="FILE", help="private key of the certificate, if it is in a separate file"
+    )
 
 
 def _add_demo(demo: argparse.ArgumentParser) -> None:
@@ -74,16 +76,16 @@ def _add_demo(demo: argparse.ArgumentParser) -> None:
         type=_broker,
         default=os.environ.get("HUBBUB_BROKER") or "memory://",
         metavar="URL",
-        help="what connects the workers, such as redis://localhost (default: HUBBUB_BROKER, or memory://)",
+        help="URL of the broker that connects the workers, such as redis://localhost (default: HUBBUB_BROKER, or memory://)",
     )
 
 
 def _add_server(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument(
-        "--port", type=_port, default=8000, help="port to listen on (default: %(default)s; 0: any free)"
+        "--port", type=_port, default=8000, help="port to listen on (default: %(default)s; 0 picks a free port)"
     )
-    parser.add_argument("--workers", type=_workers, default=1, help="processes to serve with (default: %(default)s)")
+    parser.add_argument("--workers", type=_workers, default=1, help="number of worker processes (default: %(default)s)")
     parser.add_argument(
         "--drain-s",
         type=_seconds,
@@ -94,7 +96,7 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> str | None:
-    """Serves an app. SIGTERM or Ctrl+C drains it: sockets are closed a few at a time, then it ends. Twice hastens."""
+    """Serves an app. SIGTERM or Ctrl+C closes its sockets a few at a time; a second signal closes the rest at once."""
     problem = _not_an_app(args.app, factory=args.factory) or _no_certificate(args.ssl_certfile, args.ssl_keyfile)
     if problem:
         return problem

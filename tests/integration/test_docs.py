@@ -117,6 +117,12 @@ def test_readme_opens_with_the_two_commands() -> None:
 # Tables
 
 
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_row_is_in_a_table(page: Path) -> None:
+    for rows in re.findall(r"(?:^\|.*\n?)+", words(page), re.MULTILINE):
+        assert re.search(r"\A.*\n\|[-|: ]+\|$", rows, re.MULTILINE), f"{page.name}: no table has\n{rows}"
+
+
 def quoted(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 

@@ -23,7 +23,7 @@ import httpx
 import pytest
 
 from examples import delivery, rooms
-from hubbub import CloseCode, Limits, RoomOptions, Stats
+from hubbub import CloseCode, ConnectionManager, Limits, RoomOptions, Stats
 from hubbub.options import OVERFLOWS
 from tests.integration.support import DEADLINE_S, client, receive, serving
 
@@ -156,6 +156,16 @@ def test_room_options_and_their_defaults_are_those_of_the_code() -> None:
 def test_overflow_policies_are_those_of_the_code() -> None:
     rows = table("docs/slow-clients.md", "`overflow`")
     assert [ast.literal_eval(quoted(row[0])[0]) for row in rows] == list(OVERFLOWS)
+
+
+def test_names_of_other_managers_are_not_ours_and_those_beside_them_are() -> None:
+    for theirs, ours in table("docs/replace-your-manager.md", "yours"):
+        for call in quoted(theirs):
+            name = re.sub(r"\W.*", "", call.removeprefix("len("))
+            assert not hasattr(ConnectionManager, name), f"{name} needs no other name"
+        names = re.findall(r"manager\.(\w+)", ours)
+        assert names
+        assert all(hasattr(ConnectionManager, name) for name in names), ours
 
 
 # Frames

@@ -92,6 +92,26 @@ async def in_a_list_of_sockets(talk: Talk) -> None:
         await one.hears(2)
 
 
+async def in_a_dict_of_users(talk: Talk) -> None:
+    async with talk.tab("ann", "/ws/ann") as ann:
+        await ann.says('{"text": "anybody here?"}')
+        await ann.hears()
+        await talk.asks("/online/ann")
+        await talk.asks("/online/bob")
+        async with talk.tab("bob", "/ws/bob") as bob:
+            await bob.says('{"text": "hi, ünï ✓"}')
+            await asyncio.gather(ann.hears(), bob.hears())
+            await talk.asks("/online/bob")
+            await bob.says('{"to": "ann", "text": "only you"}')
+            await ann.hears()
+            await ann.says('{"to": "cid", "text": "nobody there"}')
+            await ann.says('{"to": "bob", "text": "the same to you"}')
+            await bob.hears()
+        await ann.hears()
+        await ann.says('{"text": "alone again"}')
+        await ann.hears()
+
+
 async def in_rooms(talk: Talk) -> None:
     async with talk.tab("red 1", "/ws/red") as red1, talk.tab("blue", "/ws/blue") as blue:
         await asyncio.gather(red1.hears(), blue.hears())
@@ -150,6 +170,7 @@ async def in_rooms_with_users(talk: Talk) -> None:
 
 SHAPES: dict[str, Callable[[Talk], Awaitable[None]]] = {
     "sockets": in_a_list_of_sockets,
+    "dict": in_a_dict_of_users,
     "rooms": in_rooms,
     "users": in_tabs_of_users,
     "both": in_rooms_with_users,
@@ -179,6 +200,14 @@ async def test_clients_see_the_same_frames_from_the_hand_written_manager_and_fro
 # What handlers change besides the class, by shape.
 CHANGED_LINES = {
     "sockets": [],
+    "dict": [
+        """-                await manager.send_personal_message(f"{user_id} to you: {data['text']}", data["to"])""",
+        """+                await manager.send_to_user(data["to"], f"{user_id} to you: {data['text']}")""",
+        "-        manager.disconnect(user_id)",
+        "+        manager.disconnect(websocket)",
+        "-    return user_id in manager.active_connections",
+        "+    return await manager.is_online(user_id)",
+    ],
     "users": [],
     "rooms": [
         "-    await manager.connect(websocket, room)",

@@ -201,7 +201,9 @@ class Wire:
         self._heard = True
         self._heard_at = 0.0
         self._server_receive = receive
-        self._receive = self._interruptible if isinstance(self.transport, AsgiTransport) else receive
+        self._receive = (
+            self._interruptible if isinstance(self.transport, AsgiTransport) else self.transport.receiving(receive)
+        )
         self._reader: asyncio.Task[Any] | None = None
         self._subprotocol: str | None = None
         self._refused = False

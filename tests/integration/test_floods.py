@@ -207,6 +207,122 @@ class TestUnfinishedMessages:
             await eventually(lambda: here.got == ["one two"])
 
 
+class TestMessagesThatComeAtOnce:
+    """One read of a socket is up to 256 KiB. It brings 40,000 messages, or many times its size once inflated."""
+
+    @pytest.fixture
+    async def held(self, loop: str) -> AsyncIterator[Held]:
+        with running(ConnectionManager(limits=Limits(max_messages_per_s=None)), loop=loop) as live:
+            held = Held(live)
+            yield held
+            await live.nothing_left()
+            held.wire = None
+
+    async def test_that_are_small_are_parsed_in_turns(self, held: Held) -> None:
+        count = 20_000
+        async with rude(held.live, held.path) as client:
+            client.writer.write(b"".join(masked(FIN | TEXT, b"%d" % number) for number in range(count)))
+            await held.full()
+            assert held.queue.qsize() <= 256
+            held.receive.set()
+            await eventually(lambda: len(held.got) == count)
+        assert held.got == [str(number) for number in range(count)]
+
+    async def test_that_are_large_once_inflated_are_inflated_in_turns(self, held: Held) -> None:
+        deflate = zlib.compressobj(wbits=-12)
+        packed = (deflate.compress(b"a" * 64 * KIB) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        once = masked(FIN | TEXT | COMPRESSED, packed)
+        assert len(once) < 100
+        async with rude(
+            held.live, held.path, Sec_WebSocket_Extensions="permessage-deflate; client_no_context_takeover"
+        ) as client:
+            client.writer.write(once * 1000)
+            await held.full()
+            assert held.queue.qsize() <= 4
+            held.receive.set()
+            await eventually(lambda: len(held.got) == 1000)
+        assert {len(message) for message in held.got} == {64 * KIB}
+
+    async def test_that_are_pings_are_all_answered(self, held: Held) -> None:
+        async with rude(held.live, held.path) as client:
+            client.writer.write(b"".join(masked(FIN | PING, b"%d" % number) for number in range(1000)))
+            for number in range(1000):
+                assert await client.frame() == (PONG, b"%d" % number)
+
+    async def test_that_are_fragments_of_one_are_that_one(self, held: Held) -> None:
+        held.receive.set()
+        async with rude(held.live, held.path) as client:
+            client.writer.write(
+                masked(TEXT, b"x") + masked(CONTINUATION, b"y") * 1000 + masked(FIN | CONTINUATION, b"z")
+            )
+            await eventually(lambda: held.got == ["x" + "y" * 1000 + "z"])
+
+    async def test_the_close_behind_them_is_heard_though_the_handler_has_closed(self, held: Held) -> None:
+        async with rude(held.live, held.path) as client:
+            client.writer.write(masked(FIN | TEXT, b"x") * 1000 + masked(FIN | CLOSE, (4000).to_bytes(2)))
+            await held.full()
+            held.close.set()
+            assert await client.close() == (4000, "as you like")
+            await client.end()
+            assert held.live.manager.stats().stalled == 0
+
+    async def test_the_close_behind_them_is_answered(self, held: Held) -> None:
+        async with rude(held.live, held.path) as client:
+            client.writer.write(masked(FIN | TEXT, b"x") * 1000 + masked(FIN | CLOSE, (4001).to_bytes(2)))
+            await held.full()
+            held.receive.set()
+            assert (await client.close())[0] == 4001
+        await eventually(lambda: len(held.got) == 1000)
+
+
+class Held:
+    """A server whose handler receives when it is told to.
+
+    Attributes:
+        got: The messages.
+        receive: Set, the handler receives.
+        close: Set, it closes instead.
+    """
+
+    def __init__(self, live: Live) -> None:
+        self.live = live
+        self.got: list[Any] = []
+        self.receive, self.close = asyncio.Event(), asyncio.Event()
+        self.wire: Wire | None = None
+        self.path = live.at(self.handle)
+
+    async def handle(self, websocket: WebSocket) -> None:
+        async with self.live.manager.connect(websocket) as connection:
+            self.wire = websocket.scope["hubbub"]
+            await eventually(lambda: self.receive.is_set() or self.close.is_set())
+            if self.close.is_set():
+                await connection.close(4000, "as you like")
+                return
+            async for message in connection:
+                self.got.append(message)
+
+    async def full(self) -> None:
+        """Waits until the server reads no more, and who reads ahead takes no more."""
+
+        def full() -> bool:
+            wire = self.wire
+            return wire is not None and wire._ahead is not None and wire._ahead.full and self._protocol.read_paused
+
+        await eventually(full)
+
+    @property
+    def queue(self) -> asyncio.Queue[Any]:
+        """What uvicorn has parsed, and the handler has not taken."""
+        queue: asyncio.Queue[Any] = self._protocol.queue
+        return queue
+
+    @property
+    def _protocol(self) -> Any:
+        assert self.wire is not None
+        transport: Any = self.wire.transport
+        return transport._protocol
+
+
 class TestBeforeTheAppAccepts:
     @pytest.fixture
     def gate(self) -> asyncio.Event:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .asgi import AsgiTransport
-from .base import Event, ServerSend, Transport
+from .base import Event, ServerReceive, ServerSend, Transport
 from .choosing import Detour, prepare, transport_for
 from .question import Question
 from .uvicorn import UvicornTransport
@@ -13,6 +13,7 @@ __all__ = [
     "Detour",
     "Event",
     "Question",
+    "ServerReceive",
     "ServerSend",
     "Transport",
     "UvicornTransport",

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from .question import Question
 
 Event: TypeAlias = MutableMapping[str, Any]
+ServerReceive: TypeAlias = Callable[[], Awaitable[Event]]
 ServerSend: TypeAlias = Callable[[Event], Awaitable[None]]
 
 
@@ -92,6 +93,10 @@ class Transport(ABC):
         Args:
             admit: Called for each. False where it is one too many: the frame has no effect then.
         """
+
+    def receiving(self, receive: ServerReceive) -> ServerReceive:
+        """Gives the ``receive`` to use instead of the server's, which has the server read on in time."""
+        return receive
 
     @abstractmethod
     def bound_inbound(self, max_bytes: int | None) -> None:

@@ -36,6 +36,7 @@ from .uvicorn import UvicornTransport, flaw_in_parts
 _DEADLINE_S: Final = 5.0
 _PING, _PONG, _CLOSE = 0x9, 0xA, 0x8
 _LARGE: Final = b"x" * 1_000_000
+_FRAMES: Final = 300  # that come at once, and are more than a turn's
 _HIGH_WATER: Final = 64 * 1024
 _INBOUND: Final = 1024
 _BEGUN: Final = b"\x01\x81\0\0\0\0x"  # the first frame of a text, of one byte
@@ -144,7 +145,7 @@ class _Trial:
     # The peer's end
 
     def say(self, opcode: int, payload: bytes = b"") -> None:
-        self.say_raw(bytes((0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0)) + payload)
+        self.say_raw(_masked(opcode, payload))
 
     def say_raw(self, data: bytes) -> None:
         self._peer.send(data)
@@ -274,6 +275,10 @@ async def _messages(make: Make) -> None:
             if not trial.write(b"between"):
                 raise Flaw("it does not take a write between two pongs")
             await trial.expect(Opcode.TEXT)
+        trial.say_raw(b"".join(_masked(_PING, b"%d" % number) for number in range(_FRAMES)))
+        for number in range(_FRAMES):
+            if await trial.expect(_PONG) != b"%d" % number:
+                raise Flaw("its parser, stopped at the end of a turn, does not go on where it was")
 
 
 async def _full(make: Make) -> None:
@@ -388,6 +393,10 @@ def _in_one_step(sending: Awaitable[None], what: str) -> None:
         return
     steps.close()
     raise Flaw(f"its send waits with {what!r} though the socket takes it")
+
+
+def _masked(opcode: int, payload: bytes) -> bytes:
+    return bytes((0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0)) + payload
 
 
 def _silent_log() -> logging.Logger:

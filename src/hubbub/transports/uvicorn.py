@@ -34,8 +34,8 @@ from websockets.exceptions import PayloadTooBig
 from websockets.server import ServerProtocol
 
 from ..errors import shown
-from .base import Event, ServerSend, Transport
-from .inbound import SLACK_BYTES, Farewell, Inbound, watched
+from .base import Event, ServerReceive, ServerSend, Transport
+from .inbound import SLACK_BYTES, Inbound, Intake, watched
 from .question import Question, can_be_asked
 
 _HIGH_WATER = 64 * 1024
@@ -84,9 +84,9 @@ class UvicornTransport(Transport):
         "_conn",
         "_descriptor",
         "_direct",
-        "_farewell",
         "_held",
         "_inbound",
+        "_intake",
         "_protocol",
         "_send",
         "_server_max",
@@ -104,7 +104,7 @@ class UvicornTransport(Transport):
         self._send = send
         self._held = False
         self._inbound: Inbound | None = None
-        self._farewell: Farewell | None = None
+        self._intake: Intake | None = None
         self._server_max: float | None = None
         self._descriptor = descriptor_of(protocol.transport)
         self._direct = self._descriptor  # what may be written to now; None while held
@@ -163,6 +163,8 @@ class UvicornTransport(Transport):
         if self._transport.is_closing():
             raise ConnectionResetError("the socket is gone")  # where uvicorn would raise RuntimeError
         await self._send(event)
+        if self._intake is not None and self._intake.held:
+            self._intake.resume()
 
     @property
     def buffered(self) -> int:
@@ -184,6 +186,24 @@ class UvicornTransport(Transport):
         parser: Any = self._conn
         self._inbound = parser.hubbub = Inbound(self._transport, self._writable, admit)
         parser.__class__ = watched(type(parser))
+        self._intake = Intake(self._transport, self._protocol, self._inbound)
+        self._stand_between()
+
+    def _stand_between(self) -> None:
+        """Has the intake pass on what comes. With eager tasks, the server sets its own protocol after an app began."""
+        protocol: object = self._transport.get_protocol()
+        if self._intake is not None and protocol is self._protocol and not self._transport.is_closing():
+            self._transport.set_protocol(self._intake)
+
+    def receiving(self, receive: ServerReceive) -> ServerReceive:
+        async def received() -> Event:
+            event = await receive()
+            if intake is not None and intake.held:
+                intake.resume()
+            return event
+
+        intake = self._intake
+        return received
 
     def bound_inbound(self, max_bytes: int | None) -> None:
         if self._server_max is None:
@@ -204,16 +224,16 @@ class UvicornTransport(Transport):
     def tend(self) -> None:
         if self._inbound is not None:
             self._inbound.pay()
+        self._stand_between()
 
     def hush(self) -> None:
-        protocol = self._transport.get_protocol()
-        if self._farewell is None and isinstance(protocol, asyncio.Protocol) and not self._transport.is_closing():
-            self._farewell = Farewell(self._transport, protocol)
-            self._transport.set_protocol(self._farewell)
+        if self._intake is not None:
+            self._intake.hush()
+            self._stand_between()
 
     @property
     def deaf(self) -> bool:
-        return self._farewell is not None and self._farewell.deaf
+        return self._intake is not None and self._intake.deaf
 
     @property
     def lingers(self) -> bool:

@@ -43,7 +43,7 @@ from .origin import OriginPolicy
 from .paths import Paths
 from .positions import Joined, Position, since_for
 from .presence import Info
-from .redaction import HandshakeFilter
+from .redaction import ServerLogFilter
 from .registrar import NOBODY, Exclude, ExcludeUsers, Registrar, wire_of
 from .server import missing_pings, sibling_workers
 from .stats import Counters, Stats
@@ -111,7 +111,7 @@ class Engine:
         self.unawaited = Unawaited(self)
         self.active = Active(self.registrar)
         self.draining = False
-        self._filter = HandshakeFilter()
+        self._filter = ServerLogFilter()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # Start and end

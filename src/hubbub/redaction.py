@@ -1,7 +1,8 @@
-"""Keeps tokens out of the server's log.
+"""Keeps tokens out of the server's log, and what a client wrote on one line of it.
 
 Uvicorn prints a WebSocket's whole query when it is accepted or refused, and at debug level the websockets library
-prints every header of the handshake, both before or beyond what an app can do about it.
+prints every header of the handshake, both before or beyond what an app can do about it. Header values, the reason of a
+Close and an address from ``X-Forwarded-For`` are printed as they came, with what a terminal acts on.
 """
 
 from __future__ import annotations
@@ -33,21 +34,24 @@ def _without_value(part: bytes) -> bytes:
     return name + b"=***" if separator else b"***"
 
 
-class HandshakeFilter(logging.Filter):
-    """Hides credentials in the lines that the websockets library logs of a handshake, at debug level.
+class ServerLogFilter(logging.Filter):
+    """Hides credentials in the lines that the websockets library logs at debug level, and escapes control characters.
 
-    Those are ``< GET /path?query HTTP/1.1``, and ``< header: value`` of the request and ``> header: value`` of the
-    answer.
+    Those lines are ``< GET /path?query HTTP/1.1``, and ``< header: value`` of the request and ``> header: value`` of
+    the answer. What is escaped is in them, in those of frames (``< CLOSE 4000 ...``), and in uvicorn's own.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Lets every record through, some of them redacted."""
         args = record.args
-        if record.levelno <= logging.DEBUG and isinstance(args, tuple) and str(record.msg).startswith(("< ", "> ")):
+        if not isinstance(args, tuple):
+            return True
+        if record.levelno <= logging.DEBUG and str(record.msg).startswith(("< ", "> ")):
             if len(args) == 2 and str(args[0]).lower() in _SECRET_HEADERS:
-                record.args = (args[0], HIDDEN)
+                args = (args[0], HIDDEN)
             else:
-                record.args = tuple(_without_query(arg) for arg in args)
+                args = tuple(_without_query(arg if isinstance(arg, (str, int)) else str(arg)) for arg in args)
+        record.args = tuple(_printable(arg) if isinstance(arg, str) else arg for arg in args)
         return True
 
 
@@ -56,3 +60,9 @@ def _without_query(value: object) -> object:
         return value
     path, mark, _ = value.partition("?")
     return path + mark + HIDDEN if mark else value
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

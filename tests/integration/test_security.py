@@ -403,6 +403,22 @@ class TestTheQuery:
         assert any("[accepted]" in line for line in logged(caplog))
         assert not [line for line in logged(caplog) if SECRET in line]
 
+    @pytest.mark.parametrize("where", ["a header", "a reason", "a frame", "an address"])
+    async def test_nothing_else_of_a_client_breaks_out_of_a_line_of_the_servers_log(
+        self, where: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with running(ConnectionManager(), log_level="debug", proxy_headers=True, forwarded_allow_ips="*") as live:
+            headers = {"a header": {"Note": "a\x9b31mb"}, "an address": {"X-Forwarded-For": "a\x9b31mb"}}
+            async with client(live.server, live.at(echo), additional_headers=headers.get(where)) as websocket:
+                if where == "a frame":
+                    await websocket.send("a\n\x9b31mb")
+                await websocket.close(4000, "a\n\x9b31mb" if where == "a reason" else "")
+            await live.nothing_left()
+        logging.getLogger("uvicorn.error").setLevel(logging.INFO)
+        lines = [record.getMessage() for record in caplog.records if record.name == "uvicorn.error"]
+        assert any("31mb" in line or "31 6d 62" in line for line in lines)  # websockets prints frames in hex, or not
+        assert all(line.isprintable() for line in lines)
+
     @pytest.mark.parametrize("auth", [JWTAuth(KEY, algorithms=["HS256"]), None], ids=["JWTAuth", "the app's own"])
     @pytest.mark.parametrize("offered", [SECRET, SECRET * 4, f"bearer, {SECRET}"], ids=["short", "long", "a pair"])
     async def test_is_not_there_at_level_debug_where_it_is_a_subprotocol(

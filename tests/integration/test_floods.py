@@ -14,7 +14,7 @@ from fastapi import WebSocket
 from hubbub import ConnectionManager, Limits
 from hubbub.transports import inbound
 from hubbub.wire import Wire
-from tests.integration.support import Live, eventually, masked, opened, reset, running
+from tests.integration.support import Live, eventually, masked, may_be_reset, opened, reset, running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quick_sweeps")]
 
@@ -346,6 +346,7 @@ class TestBeforeTheAppAccepts:
 
             path = live.at(slow)
             reader, writer = await asyncio.open_connection("127.0.0.1", live.server.port)
+            may_be_reset(writer)
             try:
                 writer.write(
                     f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{live.server.port}\r\nUpgrade: websocket\r\n"

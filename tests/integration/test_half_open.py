@@ -27,6 +27,7 @@ from tests.integration.support import (
     closed,
     eventually,
     masked,
+    may_be_reset,
     opened,
     receive,
     reset,
@@ -69,7 +70,9 @@ class Proxy:
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         to_server, from_server = await asyncio.open_connection("127.0.0.1", self._port)
-        self._writers += [writer, from_server]
+        for each in (writer, from_server):
+            may_be_reset(each)
+            self._writers.append(each)
         for source, target in ((reader, from_server), (to_server, writer)):
             task = asyncio.create_task(self._pass(source, target))
             self._tasks.add(task)

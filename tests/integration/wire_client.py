@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from hubbub.transports import uvicorn as uvicorn_transport
-from tests.integration.support import DEADLINE_S, LiveServer, reset, serving, through_asgi
+from tests.integration.support import DEADLINE_S, LiveServer, may_be_reset, reset, serving, through_asgi
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 CHUNK = 64 * 1024
@@ -257,6 +257,7 @@ class WireClient:
             await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", server.port))
             options: dict[str, Any] = {} if tls is None else {"ssl": tls, "server_hostname": "127.0.0.1"}
             reader, writer = await asyncio.open_connection(sock=plain, limit=buffers or CHUNK, **options)
+            may_be_reset(writer)
         except BaseException:
             plain.close()
             raise

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -323,6 +324,28 @@ class TestInProcess:
                 await live.server.acall(live.server.server.lifespan.shutdown())
                 assert await closed(websocket) == (1012, "")
                 await eventually(lambda: len(ended) == 1)
+
+    async def test_a_handler_that_has_not_accepted_does_not_hold_up_the_server(self) -> None:
+        """Such as one with a slow dependency. The server waits for it without end, as it is started here."""
+        limits = Limits(shutdown_timeout_s=0.2, handler_timeout_s=None)
+        ended: list[str] = []
+        with running(ConnectionManager(limits=limits), timeout_graceful_shutdown=None) as live:
+
+            async def slow(websocket: WebSocket) -> None:
+                try:
+                    await asyncio.get_running_loop().create_future()
+                except asyncio.CancelledError:
+                    ended.append("cancelled")
+                    raise
+
+            with socket.create_connection(("127.0.0.1", live.server.port)) as client:
+                client.sendall(
+                    f"GET {live.at(slow)} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+                )
+                await eventually(lambda: bool(live.server.server.server_state.tasks))
+                await asyncio.to_thread(live.server.stop)
+        assert ended == ["cancelled"]
 
     async def test_a_drain_sends_away_one_after_the_other_and_lets_nobody_in(self, pause: Pause) -> None:
         manager = ConnectionManager(rooms={"lobby": RoomOptions(announce=True)})

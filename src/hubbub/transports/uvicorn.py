@@ -180,7 +180,9 @@ class UvicornTransport(Transport):
     @property
     def restarting(self) -> bool | None:
         sent = self._conn.close_sent
-        return sent is not None and sent.code == 1012
+        if sent is None:  # a handshake that is under way is refused: uvicorn ends its side at once
+            return self._conn.eof_sent
+        return sent.code == 1012
 
     def watch(self, admit: Callable[[], bool]) -> None:
         parser: Any = self._conn

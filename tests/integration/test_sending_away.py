@@ -103,6 +103,9 @@ async def test_whoever_comes_after_an_order_is_not_closed_by_it(
     async with Listener("ann").on(other) as former, AsyncExitStack() as stack:
         async with cut(own_redis, proxy, other, "subscription"):
             assert await send_away(one, "ann") is True
+            ordered = own_redis.command("TIME")
+            # By the clock that stamps orders, so that the answer to a question about it is sooner than that.
+            await eventually(lambda: own_redis.command("TIME") >= (ordered[0] + 1, ordered[1]))
             later = Listener("ann", KEPT)
             coming = asyncio.ensure_future(stack.enter_async_context(later.on(other)))
             await eventually(lambda: other.manager.stats().connections == 2)  # and it waits to be in its rooms

@@ -83,7 +83,7 @@ class Arrival(NamedTuple):
 
 
 class Order(NamedTuple):
-    """What all workers are told to do with a user's connections.
+    """The order to all workers to close a user's connections.
 
     Attributes:
         room: The user's room.

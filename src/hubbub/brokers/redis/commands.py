@@ -24,17 +24,17 @@ _MOST_S: Final = {"timeout_s": 60.0}
 
 MAX_ORDERS: Final = 10_000
 ORDERS_KEPT_S: Final = 24 * 3600
-"""How many orders are kept for workers that are cut off, and for how long after the last one."""
+"""Number of orders kept for workers that are cut off, and seconds that they are kept after the last one."""
 
 IDLE_S: Final = 20.0
-"""How long a connection may be idle and still be used: a firewall may have forgotten it. None forgets sooner."""
+"""Seconds after which an idle connection is replaced before use, because a firewall may have dropped it silently."""
 
 IDLE_TTL_S: Final = 300.0
 """How long the numbering of a room without history outlives its last use."""
 
 
 SENDER_TTL_S: Final = 3600.0
-"""How long the server knows a sender that publishes nothing; one without an event loop begins anew sooner."""
+"""Lifetime at Redis of a sender that publishes nothing. A `Publisher` opens a new line before that."""
 
 
 class Command(NamedTuple):

@@ -1,4 +1,4 @@
-"""What was read at Redis and is not ours, or is of another release: it is skipped, counted, and said once."""
+"""Entries at Redis that this release can't read. They are skipped, counted, and warned of once."""
 
 from __future__ import annotations
 

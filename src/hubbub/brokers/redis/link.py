@@ -50,7 +50,7 @@ from .server import CannotServe, CannotServeYet, check, refused
 logger = logging.getLogger("hubbub")
 
 MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
-"""What may wait for Redis, sent or not; past it a call fails at once. One alone may be larger."""
+"""Bytes that may wait for Redis, sent or not. Past it, calls fail at once. A single call may be larger."""
 
 _BATCH: Final = 1000
 _GOODBYE_PASSES: Final = 3

@@ -12,6 +12,7 @@ import selectors
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from typing import Any, TypeVar, cast
 
 import pytest
@@ -214,10 +215,6 @@ class SimWriter:
         self._going.set()
 
     @property
-    def waiting_bytes(self) -> int:
-        return len(self._queued)
-
-    @property
     def congested(self) -> bool:
         return not self._going.is_set()
 
@@ -229,6 +226,9 @@ class SimWriter:
         queued, self._queued = self._queued, []
         for message in queued:
             self._take(message)
+
+    def stalled_for(self, now: float) -> float:
+        return inf if self.congested else 0.0
 
     async def uncongested(self) -> None:
         await self._going.wait()

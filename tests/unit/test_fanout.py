@@ -30,6 +30,7 @@ class Member:
         self.written: list[bytes] = []
         self.queued: list[tuple[bytes, Lane, str | None]] = []
         self.waits = 0
+        self._seen = 0, 0.0
         self.on_write: Callable[[], None] = lambda: None
         self.writer = self.transport = self
 
@@ -40,6 +41,11 @@ class Member:
     @property
     def congested(self) -> bool:
         return self.waiting_bytes > 0
+
+    def stalled_for(self, now: float) -> float:
+        if self.waits != self._seen[0]:  # what is queued on top is no movement
+            self._seen = self.waits, now
+        return now - self._seen[1]
 
     def write(self, data: bytes, lane: Lane | None = None, key: str | None = None) -> bool:
         """As a transport without a lane, as a writer with one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from math import inf
 from typing import Any, cast
 
 import pytest
@@ -169,10 +170,6 @@ class FakeWriter:
         self._going.set()
 
     @property
-    def waiting_bytes(self) -> int:
-        return int(self.congested)
-
-    @property
     def congested(self) -> bool:
         return not self._going.is_set()
 
@@ -181,6 +178,9 @@ class FakeWriter:
             self._going.clear()
         else:
             self._going.set()
+
+    def stalled_for(self, now: float) -> float:
+        return inf if self.congested else 0.0
 
     async def uncongested(self) -> None:
         await self._going.wait()

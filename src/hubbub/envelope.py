@@ -1,10 +1,10 @@
-"""What travels between workers: a message that is encoded once, and whom it is for."""
+"""What travels between workers: messages that are encoded once, instructions, and news of a room."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from .codec import Payload, decode
 from .positions import Position
@@ -28,17 +28,60 @@ class Envelope(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Kick:
-    """An order, on a user's channel: close the user's connections, on every worker.
+    """An instruction: close a user's connections, on every worker.
 
     Attributes:
         code: The close code.
         reason: The reason.
-        age_s: For how many seconds it was kept for a worker that did not hear it: connections that are younger stay.
+        age_s: For how many seconds it was kept for a worker that was cut off. Younger connections are not affected.
     """
 
     code: int
     reason: str
     age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """An instruction: put a user's connections into a room, on every worker.
+
+    Attributes:
+        room: The room's name.
+        age_s: As for `Kick`.
+    """
+
+    room: str
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    """An instruction: take a user's connections out of a room, on every worker.
+
+    Attributes:
+        room: The room's name.
+        age_s: As for `Kick`.
+    """
+
+    room: str
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """An instruction: change how long a user's connections are authorized, on every worker.
+
+    Attributes:
+        expires_at: The end of the authorization, as a Unix time in seconds; None for no end.
+        age_s: As for `Kick`.
+    """
+
+    expires_at: float | None
+    age_s: float = 0.0
+
+
+Instruction: TypeAlias = Kick | Subscribe | Unsubscribe | Refresh
+"""What all workers do with the connections of one user."""
 
 
 @dataclass(frozen=True, slots=True)

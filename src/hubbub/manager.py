@@ -490,7 +490,7 @@ class ConnectionManager:
         kick = Kick(arguments.close_code(code), arguments.close_reason(reason))
         self._hubbub.check_loop()
         had = self._hubbub.registrar.knows(user) or await self._hubbub.is_connected(user)
-        await self._hubbub.broker.order(user_room(user), kick)
+        await self._hubbub.broker.instruct(user_room(user), kick)
         return had
 
     # Who is here

@@ -24,7 +24,7 @@ from .brokers.base import Broker, Delivery, Receiver
 from .close import CloseCode
 from .codec import dumps
 from .connection import Connection
-from .envelope import Kick, Relabel, Reset
+from .envelope import Instruction, Kick, Relabel, Reset
 from .errors import BrokerUnavailable, shown
 from .fanout import Fanout
 from .frames import Opcode, frame
@@ -114,8 +114,8 @@ class Memberships(Receiver):
 
     def deliver(self, channel: str, delivery: Delivery) -> None:
         """Takes a message from the broker; the fan-out writes it at the end of the pass."""
-        if isinstance(delivery, Kick):
-            self._kick(channel, delivery)
+        if isinstance(delivery, Instruction):
+            self._obey(channel, delivery)
             return
         room = self._rooms.get(channel)
         if room is None:
@@ -153,8 +153,11 @@ class Memberships(Receiver):
         if room.options.positions and room.members:
             self._fanout.add(room, Outgoing(_epoch_frame(room, news), None, frozenset(), None))
 
-    def _kick(self, channel: str, kick: Kick) -> None:
-        """A user is sent away; one that is only in grace leaves at once. On the channel of everyone, all are."""
+    def _obey(self, channel: str, kick: Instruction) -> None:
+        """Closes the connections of a user, and ends its graces at once. On the channel of everyone, closes all."""
+        if not isinstance(kick, Kick):
+            logger.debug("ignored an instruction that this release does not act on: %s", shown(kick))
+            return
         user = user_of(channel)
         if user is not None or channel == EVERYONE_NAME:
             self._send_away(user, kick)

@@ -163,7 +163,7 @@ class Publisher(_Publishing):
         """Closes all connections of a user, on every worker. Whether there was one."""
         user, kick = user_name(user_id), self._kick(code, reason)
         had = self._connected(user)
-        self._call(*self._commands.ordering(self._keys, user_room(user), kick))
+        self._call(*self._commands.instructing(self._keys, user_room(user), kick))
         return had
 
     def close(self) -> None:
@@ -258,7 +258,7 @@ class AsyncPublisher(_Publishing):
         """As `Publisher.disconnect_user`."""
         user, kick = user_name(user_id), self._kick(code, reason)
         had = await self._connected(user)
-        await self._call(*self._commands.ordering(self._keys, user_room(user), kick))
+        await self._call(*self._commands.instructing(self._keys, user_room(user), kick))
         return had
 
     async def aclose(self) -> None:

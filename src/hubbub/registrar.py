@@ -54,7 +54,7 @@ class Arrival:
     Attributes:
         user: Whose it is.
         began_at: When it came to the manager, on the loop's clock.
-        kick: The order that it is sent away by, where one came meanwhile.
+        kick: The instruction to close it, where one came meanwhile.
     """
 
     __slots__ = ("began_at", "kick", "user")
@@ -203,7 +203,7 @@ class Registrar:
 
     @contextmanager
     def arriving(self, user: str | None) -> Iterator[Arrival]:
-        """For as long as a socket is accepted: orders that come meanwhile are for it too."""
+        """For as long as a socket is accepted: a kick that comes meanwhile is for it too."""
         arrival = Arrival(user)
         self._arrivals.add(arrival)
         try:
@@ -216,7 +216,7 @@ class Registrar:
         return self.registry.count_of_user(user) > 0 or any(each.user == user for each in self._arrivals)
 
     def send_away(self, user: str | None, kick: Kick) -> None:
-        """Closes what a user, or with None everybody, had here when an order was given.
+        """Closes what a user, or with None everybody, had here when an instruction was given.
 
         By the registry, and not by rooms: whoever is still joining is in none.
         """

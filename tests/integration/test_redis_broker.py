@@ -355,8 +355,8 @@ async def test_redis_holds_for_each_thing_what_the_docs_say(tmp_path: Path) -> N
             measured = [bytes_of(keys.here("hall")) / count]
             measured += [bytes_of(keys.log(f"kept:{size}")) / count for size in ("small", "large")]
             kick = Kick(1008, "disconnected by the server")
-            await asyncio.gather(*(broker.order(f"$user:{n:010}", kick) for n in range(count)))
-            measured += [bytes_of(keys.orders) / count]
+            await asyncio.gather(*(broker.instruct(f"$user:{n:010}", kick) for n in range(count)))
+            measured += [bytes_of(keys.instructions) / count]
             measured += [bytes_of(keys.head("numbered:000001"))]
             before = used()
             await asyncio.gather(*(broker.subscribe(f"room:{n:010}") for n in range(4 * count)))

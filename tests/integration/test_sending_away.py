@@ -95,7 +95,7 @@ async def test_a_worker_that_was_cut_off_closes_whom_others_sent_away(
         assert bob.open
 
 
-async def test_whoever_comes_after_an_order_is_not_closed_by_it(
+async def test_whoever_comes_after_a_kick_is_not_closed_by_it(
     own_redis: RedisServer, proxy: Proxy, pair: tuple[Worker, Worker]
 ) -> None:
     """Not on a worker that hears of it later, nor at a second cut."""
@@ -104,7 +104,7 @@ async def test_whoever_comes_after_an_order_is_not_closed_by_it(
         async with cut(own_redis, proxy, other, "subscription"):
             assert await send_away(one, "ann") is True
             ordered = own_redis.command("TIME")
-            # By the clock that stamps orders, so that the answer to a question about it is sooner than that.
+            # By the clock that stamps instructions, so that the answer to a question about it is sooner than that.
             await eventually(lambda: own_redis.command("TIME") >= (ordered[0] + 1, ordered[1]))
             later = Listener("ann", KEPT)
             coming = asyncio.ensure_future(stack.enter_async_context(later.on(other)))
@@ -117,7 +117,7 @@ async def test_whoever_comes_after_an_order_is_not_closed_by_it(
         assert later.open
 
 
-async def test_an_order_that_was_heard_is_not_given_again_after_a_cut(
+async def test_a_kick_that_was_heard_is_not_given_again_after_a_cut(
     own_redis: RedisServer, proxy: Proxy, pair: tuple[Worker, Worker]
 ) -> None:
     one, other = pair
@@ -152,25 +152,25 @@ async def test_a_user_who_was_sent_away_is_not_said_to_have_come_back_with_its_w
             assert bob.open
 
 
-async def test_an_order_is_given_once_though_its_answer_is_lost(own_redis: RedisServer, proxy: Proxy) -> None:
+async def test_a_kick_is_given_once_though_its_answer_is_lost(own_redis: RedisServer, proxy: Proxy) -> None:
     with fleet(own_redis.url(through=proxy, lease_s=60)) as (worker,):
         async with Listener("ann").on(worker) as ann:
             proxy.lose("answers")
-            order = worker.manager._hubbub.broker.order(user_room("ann"), Kick(*OUT))
-            ordering = asyncio.ensure_future(worker.run(order))
+            kick = worker.manager._hubbub.broker.instruct(user_room("ann"), Kick(*OUT))
+            kicking = asyncio.ensure_future(worker.run(kick))
             assert await is_closed(ann) == OUT
             proxy.sever()
-            await ordering
-        assert own_redis.command("ZCARD", KEYS.orders) == 1
+            await kicking
+        assert own_redis.command("ZCARD", KEYS.instructions) == 1
 
 
-async def test_an_order_that_is_none_of_ours_keeps_nobody_from_obeying_the_others(
+async def test_a_kick_that_is_none_of_ours_keeps_nobody_from_obeying_the_others(
     own_redis: RedisServer, proxy: Proxy, pair: tuple[Worker, Worker], caplog: pytest.LogCaptureFixture
 ) -> None:
     one, other = pair
     async with Listener("ann").on(other) as ann:
         async with cut(own_redis, proxy, other, "all"):
-            own_redis.command("ZADD", KEYS.orders, 10**13, b"?")
+            own_redis.command("ZADD", KEYS.instructions, 10**13, b"?")
             assert await send_away(one, "ann") is True
         assert await is_closed(ann) == OUT
     assert sum("not of this release" in line for line in caplog.messages) == 1
@@ -183,7 +183,7 @@ async def test_a_worker_that_may_have_missed_what_is_forgotten_has_its_clients_c
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("hubbub.brokers.redis.commands.MAX_ORDERS", 2)
+    monkeypatch.setattr("hubbub.brokers.redis.commands.MAX_INSTRUCTIONS", 2)
     one, other = pair
     async with listening(("ann", other), ("bob", one)) as (ann, bob):
         for number in range(3):  # which both hear
@@ -199,7 +199,7 @@ async def test_a_worker_that_may_have_missed_what_is_forgotten_has_its_clients_c
             for listener in (ann, cyd):
                 assert await is_closed(listener) == (1013, CloseCode.BROKER_UNAVAILABLE.reason)
         assert bob.open
-    assert own_redis.command("ZCARD", KEYS.orders) == 2
+    assert own_redis.command("ZCARD", KEYS.instructions) == 2
     assert sum("its clients are closed" in line for line in caplog.messages) == 1
 
 

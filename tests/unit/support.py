@@ -12,7 +12,7 @@ from typing import TypeVarTuple
 from hubbub import InvalidArgument
 from hubbub.brokers import Broker, MemoryBroker
 from hubbub.brokers.base import BrokerState, Delivery, Receiver
-from hubbub.envelope import Envelope, Kick, Page
+from hubbub.envelope import Envelope, Instruction, Page
 from hubbub.options import RoomTable
 from hubbub.positions import Position
 from hubbub.presence import Info, Member
@@ -201,10 +201,10 @@ class Node(Broker):
         await self._answer()
         return position
 
-    async def order(self, channel: str, kick: Kick) -> None:
+    async def instruct(self, channel: str, instruction: Instruction) -> None:
         await asyncio.sleep(0)
         for node in self._hub.nodes:
-            node.arrives(channel, kick)
+            node.arrives(channel, instruction)
 
     async def history(self, channel: str, after: Position | None = None, limit: int | None = None) -> Page:
         await asyncio.sleep(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -12,6 +13,7 @@ from starlette.websockets import WebSocket
 
 from hubbub import BrokerUnavailable, History, RoomOptions
 from hubbub.connection import Connection, Home
+from hubbub.envelope import Instruction, Refresh, Subscribe, Unsubscribe
 from hubbub.fanout import Fanout
 from hubbub.membership import Memberships, RoomIsFull, TooManyRooms
 from hubbub.options import RoomTable
@@ -246,3 +248,18 @@ async def test_a_join_that_waited_for_one_that_failed_is_counted_anew() -> None:
         outcomes = await asyncio.gather(*joins, return_exceptions=True)
         assert sorted(type(each) is TooManyRooms for each in outcomes) == [False, True]
         assert len(ann.memberships) == 1
+
+
+@pytest.mark.parametrize("instruction", [Subscribe("lobby"), Unsubscribe("room 1"), Refresh(None)], ids=repr)
+async def test_an_instruction_that_is_not_acted_on_yet_is_logged_and_changes_nothing(
+    instruction: Instruction, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "hubbub")
+    async with world_of() as world:
+        connection = world.connection()
+        await world.join_all(connection, "room 1")
+        world.memberships.deliver("$user:ann", instruction)
+        assert connection.rooms == {"room 1"}
+        assert [(each.levelname, type(instruction).__name__ in each.message) for each in caplog.records] == [
+            ("DEBUG", True)
+        ]

@@ -16,7 +16,7 @@ from hubbub.brokers import Broker, MemoryBroker, broker_from
 from hubbub.brokers.base import Delivery, Receiver
 from hubbub.brokers.memory import MAX_SILENT
 from hubbub.codec import encode
-from hubbub.envelope import Envelope, Kick, Page
+from hubbub.envelope import Envelope, Instruction, Page
 from hubbub.options import History, RoomOptions, RoomTable
 from hubbub.positions import Position
 from hubbub.presence import Info
@@ -134,8 +134,8 @@ class StopsTheClock(MemoryBroker):
         super().__init__(lambda: 0.0)
 
 
-class ForgetsOrders(MemoryBroker):
-    async def order(self, channel: str, kick: Kick) -> None:
+class ForgetsInstructions(MemoryBroker):
+    async def instruct(self, channel: str, instruction: Instruction) -> None:
         pass
 
 
@@ -166,7 +166,7 @@ class DeliversAfterClose(DeliversWrongly):
         (AlwaysWhole, "test_a_position_of_elsewhere_is_not_whole"),
         (NewestFirst, "test_history_after_a_position_is_exactly_what_was_missed"),
         (StopsTheClock, "test_history_that_was_trimmed_by_age_is_not_whole"),
-        (ForgetsOrders, "test_an_order_reaches_every_worker_in_its_place"),
+        (ForgetsInstructions, "test_an_instruction_reaches_every_worker_in_its_place"),
         (CountsConnections, "test_presence_begins_with_the_first_connection_and_ends_with_the_last"),
         (HasNoGrace, "test_a_user_whose_connection_was_lost_lingers"),
         (DeliversAfterClose, "test_nothing_is_delivered_after_close"),

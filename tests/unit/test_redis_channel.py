@@ -10,20 +10,20 @@ from hubbub import Position
 from hubbub.brokers.redis.channel import (
     Arrival,
     Canary,
+    Instructed,
     Keys,
-    Order,
     RollCall,
     Sender,
     Stamp,
     pack,
     pack_canary,
-    pack_order,
+    pack_instruction,
     pack_roll_call,
     unpack,
-    unpack_order,
+    unpack_instruction,
 )
 from hubbub.codec import Kind, Payload
-from hubbub.envelope import Envelope, Kick, Reset
+from hubbub.envelope import Envelope, Kick, Refresh, Reset, Subscribe, Unsubscribe
 
 IDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
 ENVELOPES = st.builds(
@@ -58,12 +58,36 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=123)
 
 
 @given(TEXT, st.integers(1000, 4999), TEXT)
-def test_an_order_comes_out_as_it_went_in(room: str, code: int, reason: str) -> None:
-    order = Order(room, Kick(code, reason))
-    packed = pack_order(order)
-    assert unpack(b"K" + (7).to_bytes(8, "big") + packed) == order._replace(at=7)
-    assert unpack_order(packed, age_s=1.5) == Order(room, Kick(code, reason, 1.5))
-    assert packed != pack_order(order), "one that is sent again is known by its name"
+def test_a_kick_comes_out_as_it_went_in(room: str, code: int, reason: str) -> None:
+    packed = pack_instruction(room, Kick(code, reason))
+    assert unpack(b"I" + (7).to_bytes(8, "big") + packed) == Instructed(room, Kick(code, reason), 7)
+    assert unpack_instruction(packed, age_s=1.5) == Instructed(room, Kick(code, reason, 1.5))
+    assert packed != pack_instruction(room, Kick(code, reason)), "one that is sent again is known by its name"
+
+
+@given(TEXT, st.floats(0, 1e11) | st.integers(0, 2**40) | st.none())
+def test_the_other_instructions_come_out_as_they_went_in(room: str, expires_at: float | None) -> None:
+    for instruction in (Subscribe(room), Unsubscribe(room), Refresh(expires_at)):
+        packed = pack_instruction("$user:ann", instruction)
+        assert unpack_instruction(packed, at=7) == Instructed("$user:ann", instruction, 7)
+        aged = unpack_instruction(packed, age_s=1.5).instruction
+        assert type(aged) is type(instruction)
+        assert aged.age_s == 1.5
+
+
+@pytest.mark.parametrize(
+    ("letter", "fields"),
+    [
+        pytest.param(b"X", b'["lobby"]', id="a kind of another release"),
+        pytest.param(b"K", b"[1008]", id="too few fields"),
+        pytest.param(b"K", b'["1008",""]', id="a field of another type"),
+        pytest.param(b"S", b'{"room":"lobby"}', id="no list"),
+        pytest.param(b"S", b"?", id="no JSON"),
+    ],
+)
+def test_an_instruction_that_this_release_does_not_know_is_refused(letter: bytes, fields: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        unpack_instruction(b"12345678" + letter + b"\0\1a" + fields)
 
 
 def test_what_is_short_comes_out_as_it_went_in() -> None:

@@ -1,4 +1,7 @@
-"""What a broker is: the contract that every one keeps, and that `hubbub.testing.broker_suite` checks."""
+"""The contracts of a broker: `PubSub`, `Log` and `Presence`. A `Broker` fulfills all three.
+
+`hubbub.testing.broker_suite` checks everything that is said here and can be seen from outside.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from typing import NamedTuple, TypeAlias
 
-from ..envelope import Envelope, Kick, Page, Relabel, Reset
+from ..envelope import Envelope, Instruction, Page, Relabel, Reset
 from ..options import RoomTable
 from ..positions import Position
 from ..presence import Info, Member
 
-Delivery: TypeAlias = Envelope | Kick | Relabel | Reset
+Delivery: TypeAlias = Envelope | Instruction | Relabel | Reset
 
 
 class Receiver(ABC):
-    """What a worker does with what its broker brings. Called on the event loop; must not block, and never raises."""
+    """Takes what a broker delivers to a worker. Called on the event loop; must not block, and never raises."""
 
     @abstractmethod
     def deliver(self, channel: str, delivery: Delivery) -> None:
@@ -25,12 +28,12 @@ class Receiver(ABC):
     async def settled(self) -> None:
         """Waits until what was delivered is on its way.
 
-        For a broker to await now and then while it delivers much, so that clients that read are not taken for slow.
+        A broker that delivers much awaits this now and then, so that clients that read are not taken for slow.
         """
 
 
 class BrokerState(NamedTuple):
-    """How a broker is.
+    """The state of a broker.
 
     Attributes:
         up: Whether what is published gets to other workers, and what they publish gets here.
@@ -45,46 +48,21 @@ class BrokerState(NamedTuple):
     skipped: int = 0
 
 
-class Broker(ABC):
-    """Gets messages from publishers to the workers that have members, and keeps what outlives a worker.
+class PubSub(ABC):
+    """Brings messages to the workers that subscribe to their channel, and instructions to all workers.
 
-    A *channel* is a room's name at the broker. The manager encodes and frames, counts local members, and speaks to
-    sockets; the broker numbers, keeps and distributes.
+    A *channel* is a room's name at the broker.
 
-    *Delivery*: at most once to each subscribed worker, the publishing one included.
-    *Order*: per channel the same on every worker, that of the positions where there are any.
+    *Delivery*: a message reaches each subscribed worker at most once, the publishing one included. An instruction
+    reaches every worker, including one that is cut off and comes back.
+    *Order*: the messages of a channel arrive in the same order on every worker. In a channel with positions, it is the
+    order of the positions.
     *Cancellation*: a cancelled call may or may not have taken effect.
     """
 
-    name: str
-    """For messages: the scheme."""
-
-    distributed: bool
-    """Whether other processes are reached."""
-
-    @abstractmethod
-    async def start(self, receiver: Receiver, rooms: RoomTable) -> None:
-        """Begins. Called once before anything else, on the loop that all other calls come from; again after `close`.
-
-        A broker that can't be reached is no reason to fail: it is tried again.
-
-        Args:
-            receiver: Who gets what comes in.
-            rooms: The options of the rooms, by the names of their channels.
-
-        Raises:
-            BrokerUnavailable: The broker denies access, or can't serve: which trying again does not change.
-        """
-
-    @abstractmethod
-    async def close(self) -> None:
-        """Ends: nothing is delivered afterwards."""
-
     @abstractmethod
     async def subscribe(self, channel: str) -> Position | None:
-        """Begins to deliver a channel.
-
-        Everything that is published after this returns is delivered. Idempotent.
+        """Begins to deliver a channel: everything that is published after this returns. Idempotent.
 
         Returns:
             The channel's position, such that every later message is delivered (an earlier one may be too); None where
@@ -103,15 +81,15 @@ class Broker(ABC):
         """Publishes a message.
 
         Args:
-            channel: Where to.
+            channel: The channel to publish to.
             envelope: The message, without a position.
-            keep: Number it, and keep it as the room's options say; False for what is only news now.
+            keep: Number the message and keep it, as the room's options say. False for what matters only now.
 
         Returns:
-            Its position, where it was numbered.
+            The position of the message, where it was numbered.
 
         Raises:
-            BrokerUnavailable: It could not be published.
+            BrokerUnavailable: The message could not be published.
         """
 
     def publish_nowait(self, channel: str, envelope: Envelope) -> Awaitable[object] | None:
@@ -129,80 +107,161 @@ class Broker(ABC):
             BrokerUnavailable if it fails.
 
         Raises:
-            BrokerUnavailable: It can't even begin.
+            BrokerUnavailable: The publish could not even begin.
         """
         return self.publish(channel, envelope)
 
     @abstractmethod
-    async def order(self, channel: str, kick: Kick) -> None:
-        """Gives an order to all workers: those that have the user's connections, or its graces, obey.
+    async def instruct(self, channel: str, instruction: Instruction) -> None:
+        """Gives an instruction to all workers, subscribed to the channel or not.
 
-        A worker that is cut off gets it when it is back, with its age, and before it gets anything else. One that was
-        cut off for so long that orders are forgotten gets one on the channel of everyone instead.
+        A worker that is cut off gets the instruction when it is back, with its age, and before it gets anything else.
+        If it was cut off for so long that instructions are forgotten, it gets a `Kick` on the channel of everyone
+        instead.
+
+        Args:
+            channel: The channel of the user whose connections the instruction is for.
+            instruction: What the workers do with those connections.
 
         Raises:
-            BrokerUnavailable: It could not be given; this worker has got it.
+            BrokerUnavailable: Other workers may not have got the instruction. This worker has.
         """
+
+
+class Log(ABC):
+    """Keeps the newest messages of channels whose rooms have a history, and the position of every numbered channel.
+
+    `PubSub.publish` writes the log; reading it writes nothing. Anybody may ask for any room, so a room that was never
+    published or subscribed to has no position afterwards either, and nothing is kept longer for being read.
+
+    *Order*: messages are kept in the order of their positions, without holes.
+    *Cancellation*: safe at any time.
+    """
 
     @abstractmethod
     async def history(self, channel: str, after: Position | None = None, limit: int | None = None) -> Page:
-        """Reads what is kept after a position, oldest first; without one, the newest ``limit`` messages.
+        """Reads the kept messages, oldest first. A channel that is subscribed here always has a position.
 
-        Anybody may ask for any room, so this writes nothing: a room that was never published to or subscribed to has no
-        position afterwards either, and nothing is kept longer for being read. A channel that is subscribed here always
-        has a position.
+        Args:
+            channel: The channel to read.
+            after: Read what follows this position; without one, read the newest messages.
+            limit: Read at most this many messages. None reads all.
+
+        Raises:
+            BrokerUnavailable: The broker can't be reached.
         """
 
     @abstractmethod
     async def position(self, channel: str) -> Position | None:
-        """Gives a channel's position now; None where the room has none (yet). As `history`, it writes nothing."""
+        """Gives the current position of a channel; None where the room has none (yet).
+
+        Raises:
+            BrokerUnavailable: The broker can't be reached.
+        """
+
+
+class Presence(ABC):
+    """Knows which users are in which rooms, by the connections that the workers report.
+
+    A user is present from the first `enter` to the `exit` of the last connection. If the room's options say
+    ``announce``, its subscribers are told of both.
+
+    *Delivery*: each begin and end of a presence is announced at most once to each subscribed worker.
+    *Order*: announcements arrive in the order in which presences began and ended, and carry the count of that moment.
+    *Cancellation*: a cancelled `enter` may or may not have taken effect, and the caller calls `exit`. A cancelled
+    `exit` takes effect, now or later.
+    """
 
     @abstractmethod
     async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> None:
-        """A connection of a user comes into a room. Whatever comes of it, the caller calls `exit` in the end.
-
-        Where the room's options say so, the room is told of a user's first connection, and by `exit` of the last one to
-        go: in the order in which it was so.
+        """Adds a connection of a user to a room. Whatever the outcome, the caller calls `exit` in the end.
 
         Raises:
-            BrokerUnavailable: It could not be told.
+            BrokerUnavailable: The broker could not be told.
         """
 
     @abstractmethod
     async def linger(self, channel: str, user: str, connection_id: str, grace_s: float) -> None:
-        """A connection was lost; its user stays present until `exit`, which the caller calls after the grace.
+        """Marks a connection as lost. Its user stays present until `exit`, which the caller calls after the grace.
 
-        Where the caller closes the broker before that, and so can't, the broker sees to it.
+        If the caller closes the broker before that, the broker ends the presence after the grace.
         """
 
     @abstractmethod
     async def exit(self, channel: str, user: str, connection_id: str) -> None:
-        """A connection leaves a room for good. Idempotent. Where it can't be told now, the broker goes on trying."""
+        """Removes a connection from a room for good. Idempotent. If the broker is away, it is told when it is back."""
 
     @abstractmethod
     async def members(self, channel: str) -> list[Member]:
-        """The users in a room, over all workers. Each ``info`` is a new copy of what its JSON says."""
+        """Lists the users in a room, over all workers. Each ``info`` is a new copy of what its JSON says.
+
+        Raises:
+            BrokerUnavailable: The broker can't be reached.
+        """
 
     @abstractmethod
     async def count(self, channel: str) -> int:
-        """Distinct users in a room, over all workers."""
+        """Counts the distinct users in a room, over all workers.
+
+        Raises:
+            BrokerUnavailable: The broker can't be reached.
+        """
 
     @abstractmethod
     async def connected(self, channel: str, user: str) -> bool:
-        """Whether a user has a live connection in a room, on any worker that is not taken for dead.
+        """Tells whether a user has a live connection in a room, on any worker that is not taken for dead.
 
         A connection in its grace is not live.
+
+        Raises:
+            BrokerUnavailable: The broker can't be reached.
         """
 
     @abstractmethod
     async def present(self, channel: str, user: str) -> bool:
-        """Whether a user is in a room, connected or in grace, on any worker."""
+        """Tells whether a user is in a room, connected or in grace, on any worker.
+
+        Raises:
+            BrokerUnavailable: The broker can't be reached.
+        """
+
+
+class Broker(PubSub, Log, Presence):
+    """Connects the workers of an app: brings messages to them, keeps history, and knows who is present.
+
+    The manager encodes and frames messages, counts local members, and writes to sockets. The broker numbers, keeps and
+    distributes. The contracts `PubSub`, `Log` and `Presence` say how.
+    """
+
+    name: str
+    """For messages: the scheme."""
+
+    distributed: bool
+    """Whether other processes are reached."""
+
+    @abstractmethod
+    async def start(self, receiver: Receiver, rooms: RoomTable) -> None:
+        """Starts the broker. Called once before anything else, on the loop of all other calls; again after `close`.
+
+        A broker that can't be reached is no reason to fail: it keeps trying.
+
+        Args:
+            receiver: Takes what comes in.
+            rooms: The options of the rooms, by the names of their channels.
+
+        Raises:
+            BrokerUnavailable: The broker denies access, or can't serve, and trying again does not change that.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Stops the broker: nothing is delivered afterwards."""
 
     @property
     @abstractmethod
     def state(self) -> BrokerState:
-        """How it is, without asking."""
+        """The state of the broker, as this worker knows it without asking."""
 
     @abstractmethod
     async def healthy(self) -> bool:
-        """Whether the broker answers."""
+        """Asks the broker whether it works."""

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from ..codec import Kind, Payload
-from ..envelope import Envelope, Kick, Page
+from ..envelope import Envelope, Instruction, Page
 from ..history import RoomLog
 from ..options import RoomTable
 from ..positions import Position
@@ -85,9 +85,9 @@ class MemoryBroker(Broker):
             self._receiver.deliver(channel, envelope)
         return envelope.position
 
-    async def order(self, channel: str, kick: Kick) -> None:
+    async def instruct(self, channel: str, instruction: Instruction) -> None:
         if self._receiver is not None:
-            self._receiver.deliver(channel, kick)
+            self._receiver.deliver(channel, instruction)
 
     async def history(self, channel: str, after: Position | None = None, limit: int | None = None) -> Page:
         log = self._logs.get(channel)

@@ -26,7 +26,7 @@ from typing import Any
 
 from ..brokers.base import Broker, Delivery, Receiver
 from ..codec import decode, encode
-from ..envelope import Envelope, Kick, Page
+from ..envelope import Envelope, Instruction, Kick, Page, Refresh, Subscribe, Unsubscribe
 from ..options import History, RoomOptions, RoomTable
 from ..positions import Position
 
@@ -70,7 +70,7 @@ class Worker(Receiver):
 
     Attributes:
         broker: The broker.
-        received: Channel and message or order, as they came.
+        received: Channel and delivery, as they came.
     """
 
     def __init__(self, broker: Broker, deadline_s: float) -> None:
@@ -603,9 +603,9 @@ class BrokerSuite:
                 assert entry.sent_at.utcoffset() == timedelta(0)
                 assert abs(entry.sent_at - before) < timedelta(seconds=60)
 
-    # Orders
+    # Instructions
 
-    async def test_an_order_reaches_every_worker_in_its_place(self) -> None:
+    async def test_an_instruction_reaches_every_worker_in_its_place(self) -> None:
         """It is no message: not numbered, not kept."""
         kick = Kick(4001, "because ü")
         for channel in (PLAIN, KEPT):
@@ -613,7 +613,7 @@ class BrokerSuite:
                 for worker in (first, second):
                     await worker.broker.subscribe(channel)
                 await second.publish(channel, "before")
-                await second.broker.order(channel, kick)
+                await second.broker.instruct(channel, kick)
                 await second.publish(channel, "after")
                 for worker in (first, second):
                     came = await worker.all_of(channel)
@@ -622,12 +622,28 @@ class BrokerSuite:
                 page = await first.broker.history(channel)
                 assert _messages(page) == ([] if channel == PLAIN else ["before", "after"])
 
-    async def test_an_order_reaches_a_worker_without_members_too(self) -> None:
+    async def test_each_kind_of_instruction_arrives_as_it_was_given(self) -> None:
+        """With all of its fields, once, and in the order of the calls."""
+        given: list[Instruction] = [
+            Subscribe("a room ü"),
+            Unsubscribe("a room ü"),
+            Refresh(1_800_000_000.25),
+            Refresh(None),
+            Kick(1008, ""),
+        ]
+        async with self.workers() as (first, second):
+            for instruction in given:
+                await second.broker.instruct("$user:ü", instruction)
+            for worker in (first, second):
+                await worker.until(lambda worker=worker: ("$user:ü", given[-1]) in worker.received)  # type: ignore[misc]
+                assert worker.received == [("$user:ü", instruction) for instruction in given]
+
+    async def test_an_instruction_reaches_a_worker_without_members_too(self) -> None:
         """It may have users of the channel in grace. Nobody gets it later, and no other channel does."""
         async with self.workers() as (first, second):
             await first.broker.subscribe(PLAIN)
             kick = Kick(4001, "")
-            await second.broker.order(KEPT, kick)
+            await second.broker.instruct(KEPT, kick)
             await first.until(lambda: (KEPT, kick) in first.received)
             await first.broker.subscribe(KEPT)
             assert await first.all_of(KEPT) == [kick]

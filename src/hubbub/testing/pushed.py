@@ -16,7 +16,7 @@ from typing import Any
 from ..brokers import Broker
 from ..brokers.base import BrokerState, Receiver
 from ..codec import decode
-from ..envelope import Envelope, Kick, Page
+from ..envelope import Envelope, Instruction, Kick, Page
 from ..errors import InvalidArgument, counted, shown
 from ..manager import ConnectionManager
 from ..names import EVERYONE_NAME, RoomName, UserId, room_name, user_name, user_of, user_room
@@ -160,9 +160,10 @@ class _Recording(Broker):
         self._pushed.note(channel, envelope)
         return self._broker.publish_nowait(channel, envelope)
 
-    async def order(self, channel: str, kick: Kick) -> None:
-        self._pushed.note(channel, kick)
-        await self._broker.order(channel, kick)
+    async def instruct(self, channel: str, instruction: Instruction) -> None:
+        if isinstance(instruction, Kick):
+            self._pushed.note(channel, instruction)
+        await self._broker.instruct(channel, instruction)
 
     async def connected(self, channel: str, user: str) -> bool:
         return (channel == EVERYONE_NAME and user in self._online) or await self._broker.connected(channel, user)

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal, get_args
 
-from ...envelope import Envelope, Kick, Page
+from ...envelope import Envelope, Instruction, Page
 from ...errors import BrokerUnavailable, InvalidArgument, shown
 from ...options import RoomOptions, RoomTable
 from ...positions import Position
@@ -29,18 +29,18 @@ from .commands import (
     Argument,
     database_in,
     finding,
+    instructing,
     lining_up,
-    ordering,
     position_in,
     publishing,
     settings_in,
 )
 from .foreign import Foreign
 from .inbox import Inbox
+from .instructions import Instructions
 from .leases import CHECKS
 from .link import Link, pool_from
 from .logs import Logs
-from .orders import Orders
 from .presence import Presence
 from .server import CannotServe, evicts
 
@@ -111,7 +111,7 @@ class RedisBroker(Broker):
         self._commands = Link(self._pool, self._timeout_s, self._commands_up, line_up=self._line_up)
         self._foreign = Foreign()
         self._logs = Logs(self._commands, self._keys, rooms, self._foreign)
-        orders = Orders(self._keys, receiver, self._foreign)
+        instructions = Instructions(self._keys, receiver, self._foreign)
         self._inbox = Inbox(
             self._commands,
             self._pool,
@@ -123,11 +123,11 @@ class RedisBroker(Broker):
             foreign=self._foreign,
             receiver=receiver,
             tasks=self._tasks,
-            orders=orders,
+            instructions=instructions,
             roll_call=self._renew_now.set,
         )
         self._presence = Presence(
-            self._commands, self._keys, self._lease_s, self._sender, rooms, self._tasks, orders, self._foreign
+            self._commands, self._keys, self._lease_s, self._sender, rooms, self._tasks, instructions, self._foreign
         )
         self._running = True
         try:
@@ -286,13 +286,13 @@ class RedisBroker(Broker):
         self._local_only += 1
         self._receiver.deliver(channel, envelope)
 
-    async def order(self, channel: str, kick: Kick) -> None:
+    async def instruct(self, channel: str, instruction: Instruction) -> None:
         try:
             if self._when_away == "local" and not self._commands.up:
                 raise BrokerUnavailable("Redis can't be reached, and other workers were not told")
-            await self._commands.call(*ordering(self._keys, channel, kick))
+            await self._commands.call(*instructing(self._keys, channel, instruction))
         except BrokerUnavailable:
-            self._receiver.deliver(channel, kick)  # here at any rate
+            self._receiver.deliver(channel, instruction)  # here at any rate
             raise
 
     # History

@@ -5,7 +5,8 @@ What is published is packed once, by who publishes it, and framed by the workers
     message   "M"  kind (1)  sender (8)  number (8)  key length + 1, 0 for none (2)  excluded length (4)
               key  excluded names, between bytes that UTF-8 has not  payload
     numbered  "P"  epoch (8, ASCII)  offset (8), and the message; the publish script puts this in front
-    order     "K"  time (8)  id (8)  close code (2)  room length (2)  room  reason; the script puts in the time
+    instruct  "I"  time (8)  id (8)  kind (1)  channel length (2)  channel  fields as JSON
+              the script puts in the time
     reset     "R"  epoch (8)  offset (8): the room's numbering begins anew after this
     canary    "C"  number (8)
     roll call "W"
@@ -21,24 +22,26 @@ publishes: what is published again because its answer was lost has the number th
 from __future__ import annotations
 
 import secrets
+from dataclasses import astuple
 from struct import Struct
 from struct import error as StructError
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
-from ...codec import Kind, Payload
-from ...envelope import Envelope, Kick, Reset
+from ...codec import Kind, Payload, dumps, loads
+from ...envelope import Envelope, Instruction, Kick, Refresh, Reset, Subscribe, Unsubscribe
 from ...positions import EPOCH_CHARS, Position
 
 SENDER_BYTES: Final = 8
 
 _MESSAGE: Final = Struct(">cB8sQHI")
 _NUMBERED: Final = Struct(">c8sQ")
-_ORDER: Final = Struct(">8sHH")
+_INSTRUCTED: Final = Struct(">8scH")
 _GIVEN: Final = Struct(">cQ")
 _CANARY: Final = Struct(">cQ")
 _KINDS: Final = tuple(Kind)
 _NOBODY: Final[frozenset[str]] = frozenset()
 _BETWEEN: Final = b"\xff"
+_LETTERS: Final[dict[type[Instruction], bytes]] = {Kick: b"K", Subscribe: b"S", Unsubscribe: b"U", Refresh: b"R"}
 
 
 class Stamp(NamedTuple):
@@ -82,17 +85,17 @@ class Arrival(NamedTuple):
     stamp: Stamp
 
 
-class Order(NamedTuple):
-    """The order to all workers to close a user's connections.
+class Instructed(NamedTuple):
+    """An instruction to all workers.
 
     Attributes:
-        room: The user's room.
-        kick: What to do.
+        channel: The channel of the user that it is about.
+        instruction: The instruction.
         at: When it was given, by the clock of Redis in ms.
     """
 
-    room: str
-    kick: Kick
+    channel: str
+    instruction: Instruction
     at: int = 0
 
 
@@ -100,7 +103,7 @@ class RollCall(NamedTuple):
     """All workers are to look whether Redis knows them still."""
 
 
-Packed: TypeAlias = Arrival | Order | Reset | Canary | RollCall
+Packed: TypeAlias = Arrival | Instructed | Reset | Canary | RollCall
 
 
 class Keys:
@@ -114,8 +117,8 @@ class Keys:
         nodes: A hash of the workers: name to the number of what it said last of its connections.
         dead: A set: those whose connections are being taken out.
         rooms: The options of the rooms, as JSON.
-        orders: A sorted set: the newest orders to all workers, by when they were given.
-        forgotten: When the newest order was given that is not kept any more.
+        instructions: A sorted set: the newest instructions to all workers, by when they were given.
+        forgotten: When the newest instruction was given that is not kept any more.
 
     Args:
         prefix: What all begin with, so that apps can share a server.
@@ -130,8 +133,8 @@ class Keys:
         self.nodes = f"{prefix}:nodes"
         self.dead = f"{prefix}:dead"
         self.rooms = f"{prefix}:rooms"
-        self.orders = f"{prefix}:orders"
-        self.forgotten = f"{prefix}:orders:forgotten"
+        self.instructions = f"{prefix}:instructions"
+        self.forgotten = f"{prefix}:instructions:forgotten"
         self.workers = f"{self._channels}workers"
 
     def channel(self, room: str) -> str:
@@ -190,15 +193,15 @@ def pack(envelope: Envelope, stamp: Stamp) -> bytes:
     return b"".join((header, key, excluded, data))
 
 
-def pack_order(order: Order) -> bytes:
-    """Packs an order, under a name of its own: one that is sent again is known by it."""
-    room = order.room.encode()
-    header = _ORDER.pack(secrets.token_bytes(8), order.kick.code, len(room))
-    return b"".join((header, room, order.kick.reason.encode()))
+def pack_instruction(channel: str, instruction: Instruction) -> bytes:
+    """Packs an instruction under a random id, by which one that is sent again is recognized."""
+    name, fields = channel.encode(), astuple(instruction)[:-1]  # its age is known where it is read
+    header = _INSTRUCTED.pack(secrets.token_bytes(8), _LETTERS[type(instruction)], len(name))
+    return b"".join((header, name, dumps(fields)))
 
 
-def unpack_order(data: bytes, *, at: int = 0, age_s: float = 0.0) -> Order:
-    """Gives back an order.
+def unpack_instruction(data: bytes, *, at: int = 0, age_s: float = 0.0) -> Instructed:
+    """Gives back an instruction.
 
     Args:
         data: What was packed.
@@ -206,14 +209,27 @@ def unpack_order(data: bytes, *, at: int = 0, age_s: float = 0.0) -> Order:
         age_s: How long ago that was, where it was kept since.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not an instruction, or one of another release.
     """
     try:
-        _, code, size = _ORDER.unpack_from(data)
-        reason = _ORDER.size + size
-        return Order(data[_ORDER.size : reason].decode(), Kick(code, data[reason:].decode(), age_s), at)
+        _, letter, size = _INSTRUCTED.unpack_from(data)
+        end = _INSTRUCTED.size + size
+        return Instructed(data[_INSTRUCTED.size : end].decode(), _instruction(letter, loads(data[end:]), age_s), at)
     except StructError as error:
         raise ValueError(str(error)) from None
+
+
+def _instruction(letter: bytes, fields: Any, age_s: float) -> Instruction:
+    match letter, fields:
+        case b"K", [int(code), str(reason)]:
+            return Kick(code, reason, age_s)
+        case b"S", [str(room)]:
+            return Subscribe(room, age_s)
+        case b"U", [str(room)]:
+            return Unsubscribe(room, age_s)
+        case b"R", [(int() | float() | None) as expires_at]:
+            return Refresh(expires_at, age_s)
+    raise ValueError(f"an instruction of kind {letter!r}")
 
 
 def pack_canary(number: int) -> bytes:
@@ -237,8 +253,8 @@ def unpack(data: bytes) -> Packed:
         if kind == b"P":
             _, epoch, offset = _NUMBERED.unpack_from(data)
             return _unpack_message(data, _NUMBERED.size, Position(epoch.decode(), offset))
-        if kind == b"K":
-            return unpack_order(data[_GIVEN.size :], at=_GIVEN.unpack_from(data)[1])
+        if kind == b"I":
+            return unpack_instruction(data[_GIVEN.size :], at=_GIVEN.unpack_from(data)[1])
         if kind == b"R":
             _, epoch, offset = _NUMBERED.unpack_from(data)
             return Reset(Position(epoch.decode(), offset))

@@ -7,12 +7,12 @@ from math import inf
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import SplitResult, parse_qs, parse_qsl, urlencode, urlsplit, urlunsplit
 
-from ...envelope import Envelope, Kick
+from ...envelope import Envelope, Instruction
 from ...errors import InvalidArgument, shown
 from ...options import RoomOptions
 from ...positions import Position, new_epoch
-from .channel import Keys, Order, Sender, pack, pack_order
-from .scripts import CONNECTED, LINE, ORDER, PUBLISH
+from .channel import Keys, Sender, pack, pack_instruction
+from .scripts import CONNECTED, INSTRUCT, LINE, PUBLISH
 
 Argument: TypeAlias = str | bytes | int
 
@@ -22,9 +22,9 @@ _NOT_YOURS: Final = {"decode_responses", "protocol"}
 _MOST_S: Final = {"timeout_s": 60.0}
 """The server knows the sender of a message, and its number, for two minutes at least."""
 
-MAX_ORDERS: Final = 10_000
-ORDERS_KEPT_S: Final = 24 * 3600
-"""Number of orders kept for workers that are cut off, and seconds that they are kept after the last one."""
+MAX_INSTRUCTIONS: Final = 10_000
+INSTRUCTIONS_KEPT_S: Final = 24 * 3600
+"""Number of instructions kept for workers that are cut off, and seconds that they are kept after the last one."""
 
 IDLE_S: Final = 20.0
 """Seconds after which an idle connection is replaced before use, because a firewall may have dropped it silently."""
@@ -82,11 +82,12 @@ def out_of_line(error: Exception) -> bool:
     return str(error).startswith("LINE ")
 
 
-def ordering(keys: Keys, channel: str, kick: Kick) -> list[Argument]:
-    """Gives an order to all workers, those that are cut off included."""
-    places = keys.orders, keys.forgotten
-    arguments = keys.workers, pack_order(Order(channel, kick)), MAX_ORDERS, ORDERS_KEPT_S * 1000
-    return ["EVALSHA", ORDER.sha, len(places), *places, *arguments]
+def instructing(keys: Keys, channel: str, instruction: Instruction) -> list[Argument]:
+    """Gives an instruction to all workers, those that are cut off included."""
+    places = keys.instructions, keys.forgotten
+    packed = pack_instruction(channel, instruction)
+    arguments = keys.workers, packed, MAX_INSTRUCTIONS, INSTRUCTIONS_KEPT_S * 1000
+    return ["EVALSHA", INSTRUCT.sha, len(places), *places, *arguments]
 
 
 def finding(keys: Keys, channel: str, user: str) -> list[Argument]:

@@ -2,9 +2,9 @@
 
 Theory of operation. One connection is subscribed to the channels of the rooms that have members here, to one of this
 worker's own, and to one of all workers. What comes is put in order (`subscription`) and handed to the fan-out at once,
-as much as came together, so that it is written together. After a new connection the orders that
-were given meanwhile come first (`orders`), and everything is subscribed to again; rooms with positions are read from
-where they were left, and for the others a warning says how long they were not heard.
+as much as came together, so that it is written together. After a new connection the instructions that were given
+meanwhile come first (`instructions`), and everything is subscribed to again; rooms with positions are read from where
+they were left, and for the others a warning says how long they were not heard.
 
 That a connection is silent is no sign that it works: a *canary*, which the worker sends to itself, tells a deaf
 subscription. By its number a room also knows when nothing comes any more that its history has brought already.
@@ -25,11 +25,11 @@ from ...options import RoomTable
 from ...positions import Position
 from ...tasks import Tasks
 from ..base import Delivery, Receiver
-from .channel import Arrival, Canary, Keys, Order, RollCall, Stamp, pack_canary, unpack
+from .channel import Arrival, Canary, Instructed, Keys, RollCall, Stamp, pack_canary, unpack
 from .foreign import Foreign
+from .instructions import Instructions
 from .link import Link, Pool
 from .logs import Logs
-from .orders import Orders
 from .subscription import Subscription
 
 logger = logging.getLogger("hubbub")
@@ -53,7 +53,7 @@ class Inbox:
         foreign: Counts what can't be read.
         receiver: Who gets what comes.
         tasks: Who owns what goes on in between.
-        orders: What all workers are told to do.
+        instructions: Takes the instructions to all workers.
         roll_call: Looks whether Redis knows this worker still.
     """
 
@@ -70,7 +70,7 @@ class Inbox:
         foreign: Foreign,
         receiver: Receiver,
         tasks: Tasks,
-        orders: Orders,
+        instructions: Instructions,
         roll_call: Callable[[], None],
     ) -> None:
         self._commands = link
@@ -83,7 +83,7 @@ class Inbox:
         self._foreign = foreign
         self._receiver = receiver
         self._tasks = tasks
-        self._orders = orders
+        self._instructions = instructions
         self._roll_call = roll_call
         self._listening = False  # whether rooms are subscribed to over this connection, or are about to be
         self._returning: asyncio.Task[None] | None = None
@@ -186,7 +186,7 @@ class Inbox:
         now = asyncio.get_running_loop().time()
         self._asked.clear()
         self._listening = False
-        self._orders.cut()
+        self._instructions.cut()
         if self._returning is not None:
             self._returning.cancel()
         self._link.tell("SUBSCRIBE", self._node, self._keys.workers)
@@ -205,7 +205,7 @@ class Inbox:
     async def _listen(self) -> None:
         """Subscribes to all rooms. Whoever was sent away meanwhile is to get nothing of them: so that comes first."""
         try:
-            await self._orders.catch_up(self._link, subscribed=True)
+            await self._instructions.catch_up(self._link, subscribed=True)
         except BrokerUnavailable as error:
             logger.warning("can't read at Redis who was sent away meanwhile: %s", str(error))
         except Exception:  # a defect of ours: the rooms must be heard all the same
@@ -257,9 +257,9 @@ class Inbox:
             room = self._keys.room_of(channel)
             if isinstance(packed, Canary):
                 self._canary_seen, self._heard_at = packed.number, asyncio.get_running_loop().time()
-                self._orders.works()
-            elif isinstance(packed, Order):
-                self._orders.came(packed)
+                self._instructions.works()
+            elif isinstance(packed, Instructed):
+                self._instructions.came(packed)
             elif isinstance(packed, RollCall):
                 self._roll_call()
             elif room is not None:

@@ -37,9 +37,9 @@ from ...tasks import Tasks
 from .announcing import SILENCE, Announcer, Tells
 from .channel import Keys, Sender, pack_roll_call
 from .foreign import Foreign
+from .instructions import Instructions
 from .leases import LEASE_SHARE, Leases, pairs
 from .link import Link
-from .orders import Orders
 from .scripts import ENTER, EXIT, LEASE, LINGER, MISSING, Script
 
 logger = logging.getLogger("hubbub")
@@ -81,7 +81,7 @@ class Presence:
         sender: Who announces.
         rooms: The options of the rooms: which are told.
         tasks: Who owns what goes on in between.
-        orders: Who was sent away.
+        instructions: Reads which users were sent away meanwhile.
         foreign: Counts what can't be read.
     """
 
@@ -93,7 +93,7 @@ class Presence:
         sender: Sender,
         rooms: RoomTable,
         tasks: Tasks,
-        orders: Orders,
+        instructions: Instructions,
         foreign: Foreign,
     ) -> None:
         self._foreign = foreign
@@ -104,7 +104,7 @@ class Presence:
         self._announcer = Announcer(keys, sender, rooms)
         self._leases = Leases(link, keys, lease_s, self._announcer, tasks)
         self._tasks = tasks
-        self._orders = orders
+        self._instructions = instructions
         self._said = 0  # the number of what was said last
         self._heard = 0  # the last one that Redis confirmed
         self._saying = 0  # how much waits to be confirmed
@@ -375,7 +375,7 @@ class Presence:
             return
         aloud = self._unsaid == "aloud"
         if aloud:  # whoever was sent away meanwhile does not come back
-            await self._orders.catch_up(self._link, subscribed=False)
+            await self._instructions.catch_up(self._link, subscribed=False)
             for _ in range(_LEAVING_PASSES):
                 await asyncio.sleep(0)
         else:  # said again, so that it can be heard that they leave

@@ -34,7 +34,7 @@ EXIT: Final = Script("exit")
 LEASE: Final = Script("lease")
 CLAIM: Final = Script("claim")
 CLEAR: Final = Script("clear")
-ORDER: Final = Script("order")
+INSTRUCT: Final = Script("instruct")
 CONNECTED: Final = Script("connected", "no-writes")
 MISSING: Final = Script("missing", "no-writes")
 
@@ -50,7 +50,7 @@ ALL: Final = (
     LEASE,
     CLAIM,
     CLEAR,
-    ORDER,
+    INSTRUCT,
     CONNECTED,
     MISSING,
 )

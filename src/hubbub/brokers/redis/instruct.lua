@@ -1,6 +1,7 @@
--- Gives an order to all workers, and keeps it for those that do not hear it now.
--- KEYS: orders, forgotten. ARGV: the channel of all workers, the order, how many are kept, and for how many ms.
--- An order's score is the time when it was given, in ms, or that of the one before and 1: a clock may be set back.
+-- Gives an instruction to all workers, and keeps it for those that are cut off now.
+-- KEYS: instructions, forgotten. ARGV: the channel of all workers, the instruction, how many are kept, and for how many
+-- ms.
+-- An instruction's score is the time when it was given, in ms, or that of the one before and 1: a clock may be set back.
 if redis.call('ZSCORE', KEYS[1], ARGV[2]) then return 0 end -- it is sent again: its answer was lost
 local newest = tonumber(redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2] or 0)
 local at = math.max(now, newest + 1)
@@ -10,5 +11,5 @@ if redis.call('ZCARD', KEYS[1]) > tonumber(ARGV[3]) then
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 redis.call('PEXPIRE', KEYS[2], ARGV[4])
-redis.call('PUBLISH', ARGV[1], 'K' .. struct.pack('>I8', at) .. ARGV[2])
+redis.call('PUBLISH', ARGV[1], 'I' .. struct.pack('>I8', at) .. ARGV[2])
 return 1

@@ -1,13 +1,13 @@
-"""Orders to all workers, as one of them gets them: each one, also those that were given while it did not hear.
+"""The instructions to all workers, as one worker gets them: each one, also those given while it was cut off.
 
-Theory of operation. An order is published to all workers, and kept at Redis under the time at which it was given, by
-the server's clock, which no two orders share. A worker knows all orders up to a time. It hears of the next ones while
-it is subscribed; after a cut it reads those that were given since, once it is subscribed again and before it hears
-anything else. One that it reads is delivered with its age, so that connections that came later stay.
+Theory of operation. An instruction is published to all workers, and kept at Redis under the time at which it was given,
+by the server's clock, which no two instructions share. A worker knows all instructions up to a time. It gets the next
+ones while it is subscribed. After a cut it reads those that were given since, once it is subscribed again and before it
+gets anything else. An instruction that it reads is delivered with its age, and does not affect younger connections.
 
-An age is measured by the server's clock, and is at most the time for which the worker has not heard: so no connection
-of before the cut is spared, whatever that clock did. Of very many orders, or after very long, the oldest are
-forgotten. Where this worker may have missed one of those, all its clients are sent away, to be authorized again.
+An age is measured by the server's clock, and is at most the time for which the worker was cut off. So every connection
+from before the cut is affected, whatever that clock did. Of very many instructions, or after very long, the oldest are
+forgotten. Where this worker may have missed one of those, it closes all its clients, to be authorized again.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ...close import CloseCode
 from ...envelope import Kick
 from ...names import EVERYONE_NAME
 from ..base import Receiver
-from .channel import Keys, Order, unpack_order
-from .commands import ORDERS_KEPT_S
+from .channel import Instructed, Keys, unpack_instruction
+from .commands import INSTRUCTIONS_KEPT_S
 from .foreign import Foreign
 from .link import Link
 
@@ -33,12 +33,12 @@ _QUESTIONS: Final = 5
 _SOON_S: Final = 0.005
 
 
-class Orders:
-    """The orders to all workers, as one of them gets them.
+class Instructions:
+    """The instructions to all workers, as one worker gets them.
 
     Args:
         keys: How the keys are called.
-        receiver: Who obeys.
+        receiver: Takes them.
         foreign: Counts what can't be read.
     """
 
@@ -51,10 +51,10 @@ class Orders:
         self._hears = False  # whether those after it are heard
         self._known_at = asyncio.get_running_loop().time()  # a time by which no later one was given, on this clock
 
-    def came(self, order: Order) -> None:
-        """Takes an order that was heard."""
-        self._newest = max(self._newest, order.at)
-        self._receiver.deliver(order.room, order.kick)
+    def came(self, instructed: Instructed) -> None:
+        """Takes an instruction that came in by the subscription."""
+        self._newest = max(self._newest, instructed.at)
+        self._receiver.deliver(instructed.channel, instructed.instruction)
 
     def works(self) -> None:
         """The subscription has brought what was published a moment ago, and with it all before that."""
@@ -67,11 +67,11 @@ class Orders:
             self._known, self._hears = self._up_to(), False
 
     async def catch_up(self, link: Link, *, subscribed: bool) -> None:
-        """Delivers what was ordered since the subscription was lost.
+        """Delivers the instructions that were given since the subscription was lost.
 
         Args:
             link: What is read over.
-            subscribed: Whether later orders are heard already, over the same connection.
+            subscribed: Whether later instructions come in already, over the same connection.
 
         Raises:
             BrokerUnavailable: It could not be read.
@@ -84,17 +84,17 @@ class Orders:
         newest = after
         while True:
             found: Any = await link.call(
-                "ZRANGEBYSCORE", self._keys.orders, f"({newest}", "+inf", "WITHSCORES", "LIMIT", 0, _AT_ONCE
+                "ZRANGEBYSCORE", self._keys.instructions, f"({newest}", "+inf", "WITHSCORES", "LIMIT", 0, _AT_ONCE
             )
             for packed, score in found:
                 newest = int(score)
                 self._deliver(packed, min(max(0.0, (clock_ms - newest) / 1000), away_s) + loop.time() - read_at)
             if len(found) < _AT_ONCE:
                 break
-        if int(await link.call("GET", self._keys.forgotten) or 0) > after or away_s > ORDERS_KEPT_S:
+        if int(await link.call("GET", self._keys.forgotten) or 0) > after or away_s > INSTRUCTIONS_KEPT_S:
             logger.warning(
-                "this worker was cut off from Redis while more was ordered than is kept: its clients are closed, so "
-                "that those who were sent away meanwhile do not stay"
+                "this worker was cut off from Redis while more users were sent away than Redis remembers: all "
+                "its clients are closed, so that none of those users stay connected"
             )
             cause = CloseCode.BROKER_UNAVAILABLE
             self._receiver.deliver(EVERYONE_NAME, Kick(cause.code, cause.reason))
@@ -106,11 +106,11 @@ class Orders:
 
     def _deliver(self, packed: bytes, age_s: float) -> None:
         try:
-            order = unpack_order(packed, age_s=age_s)
+            instructed = unpack_instruction(packed, age_s=age_s)
         except ValueError as error:
-            self._foreign.skip("an order", self._keys.orders, error)
+            self._foreign.skip("an instruction", self._keys.instructions, error)
         else:
-            self._receiver.deliver(order.room, order.kick)
+            self._receiver.deliver(instructed.channel, instructed.instruction)
 
 
 async def _clock_of(link: Link) -> tuple[int, float]:

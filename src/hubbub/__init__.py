@@ -21,8 +21,9 @@ from .manager import ConnectionManager
 from .middleware import HubbubMiddleware
 from .names import EVERYONE
 from .options import History, Limits, Overflow, RoomOptions
-from .positions import Joined, Position, Resume
+from .positions import Joined, Position
 from .presence import Member
+from .protocols import Resume
 from .publisher import AsyncPublisher, Publisher
 from .stats import Stats
 

@@ -24,7 +24,6 @@ import orjson
 from pydantic_core import SchemaSerializer, core_schema, to_jsonable_python
 
 from .errors import InvalidArgument, shown
-from .frames import Opcode, frame
 
 Message: TypeAlias = object
 """What an app sends: str, bytes, or what goes to JSON."""
@@ -57,10 +56,6 @@ class Payload(NamedTuple):
 
     kind: Kind
     data: bytes
-
-    def frame(self) -> bytes:
-        """The message as it goes to a client when it has no position."""
-        return frame(Opcode.BINARY if self.kind is Kind.BINARY else Opcode.TEXT, self.data)
 
 
 def encode(message: Message) -> Payload:

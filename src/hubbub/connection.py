@@ -15,8 +15,10 @@ from .errors import InvalidArgument, shown
 from .guard import Complaint
 from .names import RoomName, RoomNames
 from .nowait import or_nowait
-from .positions import MAX_RESUME_IDS, Joined, Position, Resume
+from .positions import Joined, Position
 from .presence import Info
+from .protocols import ClientProtocol, Resume
+from .protocols.raw import MAX_RESUME_IDS
 from .read_only import read_only
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ class Home(Protocol):
     """What a connection needs of its manager."""
 
     fanout: Fanout
+    protocol: ClientProtocol
 
     async def join(self, connection: Connection, room: RoomName, since: object) -> Joined: ...
     async def leave(self, connection: Connection, room: RoomName) -> None: ...
@@ -62,6 +65,7 @@ class Connection:
         "gone_event",
         "joining",
         "memberships",
+        "protocol",
         "wire",
         "writer",
     )
@@ -84,6 +88,7 @@ class Connection:
         self.joining: dict[str, asyncio.Future[None]] | None = None
         self.wire = wire
         self.writer = wire.writer
+        self.protocol = wire.protocol if wire.speaks_its_own else home.protocol
         self.memberships: dict[str, Membership] = {}
         self.continues = frozenset(since.connection_ids) if isinstance(since, Resume) else _NOBODY
         self.departure: asyncio.Task[None] | None = None
@@ -320,7 +325,7 @@ class Connection:
 
     def _write(self, payload: Payload) -> bool:
         self.wire.flush()  # of all managers that share the socket
-        return self._open and self.writer.write(payload.frame())
+        return self._open and self.writer.write(self.protocol.message(payload))
 
     async def close(self, code: int = 1000, reason: str | None = None) -> None:
         """Closes with a Close frame, behind what is queued. Idempotent, and does nothing when the peer is gone.

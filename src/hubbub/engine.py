@@ -43,6 +43,7 @@ from .origin import OriginPolicy
 from .paths import Paths
 from .positions import Joined, Position, since_for
 from .presence import Info
+from .protocols import ClientProtocol
 from .redaction import ServerLogFilter
 from .registrar import NOBODY, Exclude, ExcludeUsers, Registrar, wire_of
 from .server import missing_pings, sibling_workers
@@ -65,8 +66,7 @@ class Engine:
         limits: Bounds on what clients may use.
         origins: Which pages may connect.
         origins_given: Whether the app names them; else `install` may take over others.
-        app_ping: Answer pings of the app's own protocol.
-        client_frames: Tell clients what was dropped and what was not acceptable.
+        protocol: What clients speak, unless their endpoint says otherwise.
         refuse_with: How to answer a handshake that the app refuses.
         flush_interval_s: How long a message may wait for others.
     """
@@ -79,8 +79,7 @@ class Engine:
         limits: Limits,
         origins: OriginPolicy,
         origins_given: bool,
-        app_ping: bool,
-        client_frames: bool,
+        protocol: ClientProtocol,
         refuse_with: RefuseWith,
         flush_interval_s: float,
     ) -> None:
@@ -89,8 +88,7 @@ class Engine:
         self.limits = limits
         self.origins = origins
         self.origins_given = origins_given
-        self.app_ping = app_ping
-        self.client_frames = client_frames
+        self.protocol = protocol
         self.refuse_with: RefuseWith = refuse_with
         self.counters = Counters()
         self.tasks = Tasks()

@@ -62,7 +62,7 @@ class Fanout:
     def add(self, room: Room, outgoing: Outgoing) -> None:
         """Gives a frame to a room's members at the end of the pass."""
         room.pending.append(outgoing)
-        self._pending_bytes += len(outgoing.data)
+        self._pending_bytes += outgoing.size
         self._dirty[room] = None
         if self._handle is None and self._loop is not None:
             if self._flush_interval_s:
@@ -152,34 +152,43 @@ class Fanout:
         if len(room.members) > _STRIDE or room.ahead or len(batch) != 1 or batch[0].exclude:
             return False
         room.pending = []
-        data = batch[0].data
-        self._pending_bytes -= len(data)
+        outgoing = batch[0]
+        self._pending_bytes -= outgoing.size
         roster = room.roster
-        for place, target in enumerate(roster.targets):
-            if not target.write(data):
-                _queue(roster.members[place], Flight(batch, roster), room)
+        for protocol, first, end in roster.runs:
+            data = outgoing.frame(protocol)
+            if data:
+                for place, target in enumerate(roster.targets[first:end], first):
+                    if not target.write(data):
+                        _queue(roster.members[place], Flight(batch, roster), room)
         return True
 
     def _launch(self, room: Room) -> Flight:
         """What is pending goes on its way; those who do not get just that get theirs now."""
         flight, apart = room.launch()
-        self._pending_bytes -= sum([len(outgoing.data) for outgoing in flight.batch])
+        self._pending_bytes -= sum([outgoing.size for outgoing in flight.batch])
         for member, batch in apart:
             _write_each(member, batch, room)
         return flight
 
     def _fly(self, flight: Flight, room: Room, deadline: float) -> bool:
         """Writes to those who wait, until the deadline. Whether all have it."""
-        targets, data, end = flight.targets, flight.data, len(flight.targets)
-        while flight.at < end:
-            first = flight.at
-            flight.at = last = min(first + _STRIDE, end)
-            for target in targets[first:last]:
-                if not target.write(data):
-                    _queue(flight.members[targets.index(target, first, last)], flight, room)
-            if self._past(deadline):
-                break
-        return flight.at == end
+        targets = flight.targets
+        for protocol, _, end in flight.runs:
+            if flight.at >= end:
+                continue
+            data = flight.data(protocol)
+            if not data:
+                flight.at = end
+            while flight.at < end:
+                first = flight.at
+                flight.at = last = min(first + _STRIDE, end)
+                for target in targets[first:last]:
+                    if not target.write(data):
+                        _queue(flight.members[targets.index(target, first, last)], flight, room)
+                if self._past(deadline):
+                    return flight.at == len(targets)
+        return True
 
     def _past(self, deadline: float) -> bool:
         return self._loop is not None and self._loop.time() >= deadline
@@ -191,7 +200,7 @@ def _queue(member: RoomMember, flight: Flight, room: Room) -> None:
     Where nothing may be lost, all slow members share the batch; where something may, each message counts.
     """
     if room.overflow == "close":
-        member.writer.write(flight.data, room)
+        member.writer.write(flight.data(member.protocol), room)
     else:
         _write_each(member, flight.batch, room)
 
@@ -200,5 +209,5 @@ def _write_each(member: RoomMember, batch: Iterable[Outgoing], room: Room) -> No
     """Message by message: what may be dropped, is dropped and counted as such."""
     for outgoing in batch:
         frame = outgoing.frame_for(member)
-        if frame is not None:
+        if frame:
             member.writer.write(frame, room, outgoing.key)

@@ -40,6 +40,7 @@ from .origin import OriginPolicy
 from .paths import Paths
 from .positions import Joined, Position, since_for
 from .presence import Info, Member
+from .protocols import RawProtocol
 from .read_only import read_only
 from .registrar import Exclude, ExcludeUsers
 from .stats import Stats
@@ -122,8 +123,7 @@ class ConnectionManager:
             limits=limits,
             origins=OriginPolicy(allowed_origins),
             origins_given=allowed_origins is not _LEFT_OUT,
-            app_ping=app_ping,
-            client_frames=client_frames,
+            protocol=RawProtocol(app_ping=app_ping, client_frames=client_frames),
             refuse_with=refuse_with,
             flush_interval_s=flush_interval_s,
         )

@@ -22,12 +22,10 @@ from starlette.websockets import WebSocketDisconnect
 
 from .brokers.base import Broker, Delivery, Receiver
 from .close import CloseCode
-from .codec import dumps
 from .connection import Connection
 from .envelope import Instruction, Kick, Relabel, Reset
 from .errors import BrokerUnavailable, shown
 from .fanout import Fanout
-from .frames import Opcode, frame
 from .names import EVERYONE_NAME, is_user_room, user_of, user_room
 from .options import RoomOptions
 from .positions import Joined, Position
@@ -47,13 +45,6 @@ _UNNUMBERED: Final = Joined(None, recovered=False)
 
 
 T = TypeVar("T")
-
-
-def _epoch_frame(room: Room, news: Reset | Relabel) -> bytes:
-    """Says to a client that knows positions where it is from here on, and whether something is lost before."""
-    epoch, offset = news.position
-    kind = "reset" if isinstance(news, Reset) else "epoch"
-    return frame(Opcode.TEXT, dumps({"type": kind, "room": room.label, "epoch": epoch, "offset": offset}))
 
 
 class RoomIsFull(Exception):
@@ -123,16 +114,17 @@ class Memberships(Receiver):
         if isinstance(delivery, Reset | Relabel):
             self._change_epoch(room, delivery)
             return
+        outgoing = Outgoing(room, delivery)
         if delivery.position is not None:
             room.advance(delivery.position)
         elif room.catching_up:
             # Not in the history, so that a replay would not bring it.
             for catch_up in tuple(room.catching_up.values()):  # a write may find that the peer is gone
-                data = room.outgoing(delivery).frame_for(catch_up.member)
-                if data is not None:
+                data = outgoing.frame_for(catch_up.member)
+                if data:
                     catch_up.member.writer.write(data, room, delivery.key)
         if room.members:
-            self._fanout.add(room, room.outgoing(delivery))
+            self._fanout.add(room, outgoing)
             self._latest = room
 
     async def settled(self) -> None:
@@ -150,8 +142,8 @@ class Memberships(Receiver):
             member = catch_up.member
             assert isinstance(member, Connection)
             self._tasks.spawn(self._catch_up_or_close(member, room, catch_up), "catch up")
-        if room.options.positions and room.members:
-            self._fanout.add(room, Outgoing(_epoch_frame(room, news), None, frozenset(), None))
+        if room.members:
+            self._fanout.add(room, Outgoing(room, news))
 
     def _obey(self, channel: str, kick: Instruction) -> None:
         """Closes the connections of a user, and ends its graces at once. On the channel of everyone, closes all."""
@@ -411,20 +403,15 @@ class Memberships(Receiver):
     def _say_epoch(self, connection: Connection, room: Room, cursor: Position, replay: Replay) -> None:
         """Tells the client that the messages after its position have another epoch, if none is missing."""
         head = replay.page.head
-        if room.options.positions and replay.page.whole and head is not None and head.epoch != cursor.epoch:
-            connection.writer.write(_epoch_frame(room, Relabel(Position(head.epoch, cursor.offset))))
+        if replay.page.whole and head is not None and head.epoch != cursor.epoch:
+            news = connection.protocol.renumbering(room, Relabel(Position(head.epoch, cursor.offset)))
+            if news is not None:
+                connection.writer.write(news)
 
     def _say_sync(self, connection: Connection, room: Room, joined: Joined) -> None:
-        if room.options.positions and joined.position is not None:
-            fields = {
-                "type": "sync",
-                "room": room.label,
-                "epoch": joined.position.epoch,
-                "offset": joined.position.offset,
-                "recovered": joined.recovered,
-                "connection_id": connection.id,
-            }
-            connection.writer.write(frame(Opcode.TEXT, dumps(fields)))
+        frame = connection.protocol.joined(room, joined, connection.id)
+        if frame is not None:
+            connection.writer.write(frame)
 
     # Leaving
 

@@ -1,4 +1,4 @@
-"""A page of a room's history, as it is written to those who come back: framed once for all who missed the same.
+"""A page of a room's history, as it is written to members that come back: framed once for each protocol.
 
 After a restart thousands come back to one room at once, most of them from the same position.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from .envelope import Page
-from .room import Room, RoomMember
+from .protocols import ClientProtocol
+from .room import Outgoing, Room, RoomMember
 
 PIECE_BYTES: Final = 16 * 1024
 """How much is written at once."""
@@ -39,17 +40,17 @@ class Replay:
     def __init__(self, room: Room, page: Page) -> None:
         self.page = page
         self._room = room
-        self._for_all: list[Piece] | None = None
+        self._for_all: dict[ClientProtocol, list[Piece]] = {}
 
     def pieces(self, member: RoomMember) -> list[Piece]:
         """What a member gets of it, in order; nothing where something is missing before it."""
         if not self.page.whole:
             return []
-        if self._for_all is not None:
-            return self._for_all
-        pieces = self._pieces(member)
-        if not any(entry.envelope.exclude for entry in self.page.entries):
-            self._for_all = pieces
+        pieces = self._for_all.get(member.protocol)
+        if pieces is None:
+            pieces = self._pieces(member)
+            if not any(entry.envelope.exclude for entry in self.page.entries):
+                self._for_all[member.protocol] = pieces
         return pieces
 
     def _pieces(self, member: RoomMember) -> list[Piece]:
@@ -57,8 +58,8 @@ class Replay:
         frames: list[bytes] = []
         size = reached = 0
         for entry in self.page.entries:
-            data = self._room.outgoing(entry.envelope).frame_for(member)
-            if data is not None:
+            data = Outgoing(self._room, entry.envelope).frame_for(member)
+            if data:
                 frames.append(data)
                 size += len(data)
             assert entry.envelope.position is not None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from .envelope import Envelope
+from .envelope import Envelope, Relabel, Reset
 from .names import label, user_of, user_room
 from .options import Overflow, RoomOptions
 from .outbox import Lane
 from .pace import Patience
-from .positions import Joined, Position, position_only, positioned
+from .positions import Joined, Position
+from .protocols import ClientProtocol
 
 if TYPE_CHECKING:
     from .replay import Replay
@@ -53,27 +54,66 @@ class RoomMember(Protocol):
         """The ids of the connections before it, by which a publish may exclude it too."""
 
     @property
+    def protocol(self) -> ClientProtocol:
+        """The wire format that its client speaks."""
+
+    @property
     def writer(self) -> MemberWriter: ...
 
 
-class Outgoing(NamedTuple):
-    """A message on its way to the members.
+class Outgoing:
+    """A message or news of a room, on its way to the members.
 
     Attributes:
-        data: Its frame.
+        size: Bytes of the message: what its frames come to, give or take a header.
         key: What ``overflow="latest"`` replaces by.
         exclude: Ids of connections, and own rooms of users, that do not get it.
-        instead: The frame that those get; None for nothing.
     """
 
-    data: bytes
-    key: str | None
-    exclude: frozenset[str]
-    instead: bytes | None
+    __slots__ = ("_event", "_frame", "_frames", "_protocol", "_room", "exclude", "key", "size")
 
-    def frame_for(self, member: RoomMember) -> bytes | None:
-        """The frame that a member is to get."""
-        return self.instead if self.exclude and self._excludes(member) else self.data
+    def __init__(self, room: Room, event: Envelope | Reset | Relabel) -> None:
+        self._room = room
+        self._event = event
+        self._protocol: ClientProtocol | None = None  # nearly all rooms have members of one
+        self._frame = b""
+        self._frames: dict[ClientProtocol, bytes] | None = None
+        if isinstance(event, Envelope):
+            self.size = len(event.payload.data)
+            self.key = event.key
+            self.exclude = event.exclude
+        else:
+            self.size = 0
+            self.key = None
+            self.exclude = _NOBODY
+
+    def frame(self, protocol: ClientProtocol) -> bytes:
+        """Its frame for members that speak a protocol, made once; empty where that protocol says nothing of it."""
+        if protocol is self._protocol:
+            return self._frame
+        if self._protocol is None:
+            self._protocol = protocol
+            self._frame = self._framed(protocol)
+            return self._frame
+        if self._frames is None:
+            self._frames = {}
+        frame = self._frames.get(protocol)
+        if frame is None:
+            frame = self._frames[protocol] = self._framed(protocol)
+        return frame
+
+    def _framed(self, protocol: ClientProtocol) -> bytes:
+        event, room = self._event, self._room
+        if isinstance(event, Envelope):
+            return protocol.publication(room, event) or b""
+        return protocol.renumbering(room, event) or b""
+
+    def frame_for(self, member: RoomMember) -> bytes:
+        """The frame that a member is to get; empty for nothing."""
+        if self.exclude and self._excludes(member):
+            assert isinstance(self._event, Envelope)
+            return member.protocol.exclusion(self._room, self._event) or b""
+        return self.frame(member.protocol)
 
     def _excludes(self, member: RoomMember) -> bool:
         exclude, user = self.exclude, member.user_id
@@ -118,6 +158,9 @@ class CatchUp:
         self.doubted = False
 
 
+_NOBODY: Final[frozenset[str]] = frozenset()
+
+
 class _Taken:
     """In the place of a member that a flight no longer goes to."""
 
@@ -128,13 +171,40 @@ class _Taken:
 _TAKEN = _Taken()
 
 
-class Roster:
-    """The members of a room at some time, as a fan-out needs them: what it writes to, side by side."""
+class Run(NamedTuple):
+    """Members of a roster, side by side, that speak the same protocol: from ``first`` to before ``end``."""
 
-    __slots__ = ("_ids", "_places", "members", "targets")
+    protocol: ClientProtocol
+    first: int
+    end: int
+
+
+class Roster:
+    """The members of a room at some time, as a fan-out needs them: what it writes to, side by side.
+
+    Attributes:
+        members: The members, those of each protocol together.
+        targets: What is written to, in the same order.
+        runs: Where the members of each protocol are.
+    """
+
+    __slots__ = ("_ids", "_places", "members", "runs", "targets")
 
     def __init__(self, members: Iterable[RoomMember]) -> None:
         self.members = list(members)
+        self.runs: list[Run] = []
+        protocols = dict.fromkeys([member.protocol for member in self.members])
+        if len(protocols) > 1:
+            order = {protocol: place for place, protocol in enumerate(protocols)}
+            self.members.sort(key=lambda member: order[member.protocol])
+        end = 0
+        for protocol in protocols:
+            first = end
+            if len(protocols) == 1:
+                end = len(self.members)
+            else:
+                end += sum(member.protocol is protocol for member in self.members)
+            self.runs.append(Run(protocol, first, end))
         self.targets: list[Target] = [member.writer.transport for member in self.members]
         self._places: dict[str, int] | None = None
         self._ids: dict[str, list[str]] | None = None
@@ -160,20 +230,29 @@ class Flight:
 
     Attributes:
         batch: The messages.
-        data: Their frames, joined.
-        members: Who was a member at the start.
-        targets: What is written to, in the same order.
+        targets: What is written to, in the order of the roster.
+        runs: Where the members of each protocol are.
         at: How many of these are done.
     """
 
-    __slots__ = ("_roster", "at", "batch", "data", "targets")
+    __slots__ = ("_data", "_roster", "at", "batch", "runs", "targets")
 
     def __init__(self, batch: list[Outgoing], roster: Roster) -> None:
         self.batch = batch
-        self.data = batch[0].data if len(batch) == 1 else b"".join([outgoing.data for outgoing in batch])
         self.targets = roster.targets.copy()
+        self.runs = roster.runs
         self.at = 0
         self._roster = roster
+        self._data: dict[ClientProtocol, bytes] = {}
+
+    def data(self, protocol: ClientProtocol) -> bytes:
+        """The frames of the batch in a protocol, joined once for all its members."""
+        data = self._data.get(protocol)
+        if data is None:
+            batch = self.batch
+            data = batch[0].frame(protocol) if len(batch) == 1 else b"".join([each.frame(protocol) for each in batch])
+            self._data[protocol] = data
+        return data
 
     @property
     def members(self) -> list[RoomMember]:
@@ -299,17 +378,6 @@ class Room:
                 apart.setdefault(each, 0)
         members = [(flight.take(name), since) for name, since in apart.items()]
         return flight, [(member, batch[since:]) for member, since in members if member is not None]
-
-    def outgoing(self, envelope: Envelope) -> Outgoing:
-        """Frames a message, once for all members."""
-        if not self.options.positions or envelope.position is None:
-            return Outgoing(envelope.payload.frame(), envelope.key, envelope.exclude, None)
-        return Outgoing(
-            positioned(envelope.payload, self.label, envelope.position),
-            envelope.key,
-            envelope.exclude,
-            position_only(self.label, envelope.position) if envelope.exclude else None,
-        )
 
     def remove(self, member: RoomMember) -> None:
         """Takes a member out. Idempotent."""

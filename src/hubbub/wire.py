@@ -23,11 +23,10 @@ from starlette.websockets import WebSocketDisconnect
 
 from .addresses import network_of
 from .close import CloseCode, reason_text, sendable
-from .codec import dumps, loads
 from .errors import InvalidName, counted, shown
-from .frames import Opcode, frame
 from .guard import Complaint, Guard
 from .options import Limits, RefuseWith
+from .protocols import ClientProtocol
 from .read_ahead import ReadAhead
 from .subprotocols import answer_to
 from .transports import AsgiTransport, Event, Question, ServerSend, transport_for
@@ -41,9 +40,6 @@ logger = logging.getLogger("hubbub")
 
 Receive: TypeAlias = Callable[[], Awaitable[Event]]
 
-_MAX_PING_CHARS = 64
-_PONG = frame(Opcode.TEXT, b'{"type":"pong"}')
-
 
 class Owner(Protocol):
     """What a wire needs of a manager."""
@@ -51,8 +47,7 @@ class Owner(Protocol):
     limits: Limits
     counters: Counters
     tasks: Tasks
-    app_ping: bool
-    client_frames: bool
+    protocol: ClientProtocol
     refuse_with: RefuseWith
     draining: bool
 
@@ -151,8 +146,10 @@ class Wire:
         "offered",
         "owner",
         "owners",
+        "protocol",
         "refuse_with",
         "scope",
+        "speaks_its_own",
         "task",
         "told",
         "transport",
@@ -182,6 +179,8 @@ class Wire:
         self.refuse_with: RefuseWith | None = None
         self.connections: list[Peer] = []
         self.former_ids: tuple[str, ...] = ()
+        self.protocol = self.owner.protocol
+        self.speaks_its_own = False
         self.task = asyncio.current_task()
         self.accepted = False
         self.closed: Closed | None = None
@@ -219,8 +218,15 @@ class Wire:
             self.owner.unwatch(self)
             self.owner = owner
             self.limits = self.guard.limits = owner.limits
+            if not self.speaks_its_own:
+                self.protocol = owner.protocol
             self.transport.bound(owner.limits.max_outbox_bytes // 4)  # so that whoever is congested can wait for it
             self.transport.bound_inbound(owner.limits.max_message_bytes)
+
+    def speak(self, protocol: ClientProtocol) -> None:
+        """Sets the protocol of this client, in place of the manager's. To be called before a manager connects it."""
+        self.protocol = protocol
+        self.speaks_its_own = True
 
     # What an auth dependency tells
 
@@ -272,7 +278,7 @@ class Wire:
         logger.debug(
             "a slow client on %s has caught up: %s of %s dropped", self.where, counted(count, "messages"), shown(room)
         )
-        return _control(type="dropped", room=room, count=count) if self.owner.client_frames else None
+        return self.protocol.dropped(room, count)
 
     @property
     def tasks(self) -> Tasks:
@@ -465,8 +471,9 @@ class Wire:
         if complaint is not None:
             self.complain(complaint)
             return False
-        if owner.app_ping and text is not None and len(text) < _MAX_PING_CHARS and _is_ping(text):
-            self.writer.write(_PONG)
+        reply = self.protocol.reply(text, event.get("bytes"))
+        if reply is not None:
+            self.writer.write(reply)
             return False
         return True
 
@@ -494,8 +501,9 @@ class Wire:
             self.lost()
             self._abort("it sends too much before it is accepted")
             return
-        if self.owner.client_frames:
-            self.writer.write(_control(type="error", code=code, message=problem))
+        told = self.protocol.error(code, problem)
+        if told is not None:
+            self.writer.write(told)
         if self.guard.too_many():
             logger.info(
                 "closing a connection on %s after %s: %s",
@@ -666,17 +674,3 @@ class Wire:
 
 def _code(cause: CloseCode) -> Closed:
     return Closed(cause.code, cause.reason)
-
-
-def _control(**fields: Any) -> bytes:
-    """The frame of a message of ours."""
-    return frame(Opcode.TEXT, dumps(fields))
-
-
-def _is_ping(text: str) -> bool:
-    if '"ping"' not in text:
-        return False
-    try:
-        return bool(loads(text) == {"type": "ping"})
-    except ValueError:
-        return False

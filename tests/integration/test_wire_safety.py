@@ -19,7 +19,7 @@ import pytest
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from hubbub import Connection, ConnectionManager, Limits
-from hubbub.frames import Opcode, frame
+from hubbub.protocols.frames import Opcode, frame
 from tests.integration.support import assert_nothing_left, eventually
 from tests.integration.wire_client import TRANSPORTS, Certificate, Site, Violation, WireClient, site, stamp, stamped
 

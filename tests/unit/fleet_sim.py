@@ -12,6 +12,7 @@ import selectors
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from math import inf
 from typing import Any, TypeVar, cast
 
@@ -27,16 +28,20 @@ from hubbub.codec import encode
 from hubbub.connection import Home
 from hubbub.envelope import Envelope
 from hubbub.fanout import Fanout
-from hubbub.frames import split
 from hubbub.membership import Memberships
 from hubbub.options import RoomTable
 from hubbub.outbox import Lane
+from hubbub.protocols import ClientProtocol, RawProtocol
+from hubbub.protocols.frames import split
 from hubbub.tasks import Tasks
 from hubbub.timers import Timers
 from hubbub.wire import Wire
 from tests.unit.redis_model import RedisModel
+from tests.unit.wrapping import ARRAYS, as_raw
 
 T = TypeVar("T")
+
+RAW = RawProtocol(app_ping=False, client_frames=True)
 
 ROOMS = RoomTable(
     {
@@ -253,9 +258,11 @@ class _Wire:
     closed = (1006, "")
     where = "/ws"
     address = None
+    speaks_its_own = True
 
-    def __init__(self, writer: SimWriter, close: Callable[[], None]) -> None:
+    def __init__(self, writer: SimWriter, close: Callable[[], None], protocol: ClientProtocol) -> None:
         self.writer = writer
+        self.protocol = protocol
         self.close_soon = lambda *_, **__: close()
         self.connections: list[Connection] = []
 
@@ -272,8 +279,9 @@ class SimClient:
         faults: Frames that do not follow.
     """
 
-    def __init__(self, room: str) -> None:
+    def __init__(self, room: str, protocol: ClientProtocol = RAW) -> None:
         self.room = room
+        self.protocol = protocol
         self.position: Position | None = None
         self.began = 0
         self.bodies: list[str] = []
@@ -284,6 +292,9 @@ class SimClient:
         self.writer: SimWriter | None = None
         self.worker: SimWorker | None = None
         self.joining: asyncio.Task[None] | None = None
+
+    def take_array(self, fields: Any) -> None:
+        self.take(as_raw(fields))
 
     def take(self, message: dict[str, Any]) -> None:
         place = Position(message["epoch"], message["offset"])
@@ -371,7 +382,8 @@ class Fleet:
         self.model = model(self._published)
         self.snapshots = [self.model.snapshot()]
         self.connections: list[FakeConnection] = []
-        self.clients = [SimClient(room) for room in CLIENTS]
+        protocols = cycle((RAW, ARRAYS))
+        self.clients = [SimClient(room, protocol) for room, protocol in zip(CLIENTS, protocols, strict=False)]
         self.lossless = True
         self.numbers: Counter[str] = Counter()
         self.outcomes: list[tuple[int, str, str, bool]] = []  # worker, room, body, whether it was acknowledged
@@ -391,8 +403,8 @@ class Fleet:
         if client.here:
             return
         client.worker = self.workers[worker]
-        client.writer = SimWriter(client.take)
-        wire = _Wire(client.writer, lambda: self.leave(client))
+        client.writer = SimWriter(client.take_array if client.protocol is ARRAYS else client.take)
+        wire = _Wire(client.writer, lambda: self.leave(client), client.protocol)
         home, websocket = cast(Home, client.worker), cast(WebSocket, object())
         client.connection = Connection(home, cast(Wire, wire), websocket, None, None)
         client.joining = self.loop.create_task(self._join(client, client.connection, client.worker))

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubbub.frames import Opcode, frame
+from hubbub.protocols.frames import Opcode, frame
 
 pytest.importorskip("psutil", reason="the benchmark measures with psutil")
 

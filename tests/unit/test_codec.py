@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
 from hubbub import HubbubError, InvalidArgument
 from hubbub.codec import MAX_DEPTH, Kind, Payload, decode, dumps, encode, loads, loads_from_client
-from hubbub.frames import Opcode, frame
 from tests.unit.support import may_refuse
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -82,7 +81,6 @@ def test_text_comes_back_as_it_was(text: str) -> None:
     payload = encode(text)
     assert payload == Payload(Kind.TEXT, text.encode())
     assert decode(payload) == text
-    assert payload.frame() == frame(Opcode.TEXT, text.encode())
 
 
 @settings(max_examples=50, deadline=None)
@@ -91,7 +89,6 @@ def test_bytes_come_back_as_they_were(data: bytes) -> None:
     payload = encode(data)
     assert payload == Payload(Kind.BINARY, data)
     assert decode(payload) == data
-    assert payload.frame() == frame(Opcode.BINARY, data)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +114,6 @@ def test_json_comes_back_as_it_was(value: Any) -> None:
     assert payload.kind is Kind.JSON
     assert decode(payload) == value
     assert json.loads(payload.data) == value
-    assert payload.frame() == frame(Opcode.TEXT, payload.data)
 
 
 # What JSON can say

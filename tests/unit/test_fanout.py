@@ -12,18 +12,42 @@ from hypothesis import strategies as st
 
 from hubbub import RoomOptions
 from hubbub import fanout as fanout_module
+from hubbub.codec import Kind, Payload
+from hubbub.envelope import Envelope, Reset
 from hubbub.fanout import FLUSH_BYTES, Fanout
 from hubbub.options import Overflow
 from hubbub.outbox import Lane
+from hubbub.positions import Position
+from hubbub.protocols import RawProtocol, RoomInfo
 from hubbub.room import Outgoing, Room
 from tests.unit.support import FakeLoop, fake_loop
+
+
+class Plain(RawProtocol):
+    """Frames that are the messages themselves, between brackets where it has any."""
+
+    def __init__(self, opened: bytes = b"", closed: bytes = b"") -> None:
+        super().__init__(app_ping=False, client_frames=False)
+        self.opened, self.closed = opened, closed
+        self.framed = 0
+
+    def publication(self, room: RoomInfo, message: Envelope) -> bytes:
+        self.framed += 1
+        return self.opened + message.payload.data + self.closed
+
+    def exclusion(self, room: RoomInfo, message: Envelope) -> bytes | None:
+        return b"!" if message.position is not None else None
+
+
+PLAIN, BRACKETS = Plain(), Plain(b"[", b"]")
 
 
 class Member:
     """A connection that notes what is written to it; one that is slow takes nothing at once."""
 
-    def __init__(self, name: str, *, slow: bool = False) -> None:
+    def __init__(self, name: str, *, slow: bool = False, protocol: Plain = PLAIN) -> None:
         self.id = name
+        self.protocol = protocol
         self.user_id: str | None = None
         self.continues: frozenset[str] = frozenset()
         self.slow = slow
@@ -85,8 +109,9 @@ def room_of(*members: Member, overflow: Overflow = "close") -> Room:
     return room
 
 
-def out(data: bytes, *exclude: str, key: str | None = None, instead: bytes | None = None) -> Outgoing:
-    return Outgoing(data, key, frozenset(exclude), instead)
+def out(data: bytes, *exclude: str, key: str | None = None, numbered: bool = False) -> Outgoing:
+    position = Position("epoch", 1) if numbered else None  # with which whoever is excluded gets an exclamation mark
+    return Outgoing(room_of(), Envelope(Payload(Kind.BINARY, data), frozenset(exclude), key, position))
 
 
 # One write
@@ -320,7 +345,7 @@ def test_who_is_excluded_gets_what_is_for_the_excluded(loop: FakeLoop, fanout: F
     room = room_of(ann, bob)
     fanout.add(room, out(b"1"))
     fanout.add(room, out(b"2", "ann", "elsewhere"))
-    fanout.add(room, out(b"3", "bob", instead=b"!"))
+    fanout.add(room, out(b"3", "bob", numbered=True))
     loop.turn()
     assert (ann.got, bob.got) == (b"13", b"12!")
     fanout.add(room, out(b"4", "ann"))
@@ -397,7 +422,7 @@ def test_where_some_may_be_lost_a_slow_member_is_queued_message_by_message(
 def test_the_excluded_do_not_change_how_a_slow_member_is_queued(loop: FakeLoop, fanout: Fanout) -> None:
     ann = Member("ann", slow=True)
     room = room_of(ann, overflow="latest")
-    fanout.add(room, out(b"1", "ann", key="a", instead=b"!"))
+    fanout.add(room, out(b"1", "ann", key="a", numbered=True))
     fanout.add(room, out(b"2", key="b"))
     loop.turn()
     assert ann.queued == [(b"!", room, "a"), (b"2", room, "b")]
@@ -428,7 +453,7 @@ def _check_deliveries(actions: list[Action]) -> None:
     loop = fake_loop()
     fanout = started(loop)
     room = room_of()
-    members = [Member(str(number)) for number in range(4)]
+    members = [Member(str(number), protocol=BRACKETS if number % 2 else PLAIN) for number in range(4)]
     due: list[list[bytes]] = [[] for _ in members]
     inside: set[int] = set()
     number = 0
@@ -441,7 +466,8 @@ def _check_deliveries(actions: list[Action]) -> None:
                 fanout.add(room, out(data, *([member.id] if what == "exclude" else [])))
             for each in inside:
                 if what == "publish" or member.id not in {members[each].id, *members[each].continues}:
-                    due[each].append(data)
+                    protocol = members[each].protocol
+                    due[each].append(protocol.opened + data + protocol.closed)
         elif what == "join" and which not in inside:
             inside.add(which)
             room.add(member)
@@ -462,6 +488,74 @@ def _check_deliveries(actions: list[Action]) -> None:
         loop.turn()
     for member, expected in zip(members, due, strict=True):
         assert member.got + b"".join(data for data, _, _ in member.queued) == b"".join(expected)
+
+
+# Several protocols in one room
+
+
+def mixed(count: int, **options: Any) -> list[Member]:
+    return [Member(str(number), protocol=BRACKETS if number % 2 else PLAIN, **options) for number in range(count)]
+
+
+@pytest.mark.parametrize("count", [4, 100], ids=["a small room", "a large room"])
+@pytest.mark.parametrize("messages", [1, 3])
+def test_a_message_is_framed_once_for_each_protocol_that_has_members(
+    count: int, messages: int, loop: FakeLoop, fanout: Fanout
+) -> None:
+    room = room_of(*(members := mixed(count)))
+    before = PLAIN.framed, BRACKETS.framed
+    for number in range(messages):
+        fanout.add(room, out(b"%d" % number))
+    loop.turn()
+    for member in members:
+        protocol = member.protocol
+        assert member.written == [b"".join(protocol.opened + b"%d" % n + protocol.closed for n in range(messages))]
+        assert member.written[0] is members[int(member.id) % 2].written[0]
+    assert (PLAIN.framed - before[0], BRACKETS.framed - before[1]) == (messages, messages)
+
+
+def test_a_protocol_without_members_frames_nothing(loop: FakeLoop, fanout: Fanout) -> None:
+    before = BRACKETS.framed
+    room = room_of(*(Member(str(number)) for number in range(40)))
+    fanout.add(room, out(b"1"))
+    loop.turn()
+    assert BRACKETS.framed == before
+
+
+def test_a_flight_to_several_protocols_is_cut_into_slices(
+    loop: FakeLoop, fanout: Fanout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fanout_module, "_STRIDE", 1)
+    monkeypatch.setattr(fanout_module, "SLICE_S", 0.0)
+    room = room_of(*(members := mixed(6)))
+    for data in (b"1", b"2"):
+        fanout.add(room, out(data))
+    for turn in range(1, 7):
+        loop.turn()
+        assert sum(bool(member.written) for member in members) == turn
+    assert not fanout.busy
+    assert [member.got for member in members] == [b"12", b"[1][2]"] * 3
+
+
+@pytest.mark.parametrize("overflow", ["close", "drop_oldest"])
+def test_slow_members_are_queued_in_their_own_protocol(overflow: Overflow, loop: FakeLoop, fanout: Fanout) -> None:
+    room = room_of(*(members := mixed(40, slow=True)), overflow=overflow)
+    for data in (b"1", b"2"):
+        fanout.add(room, out(data))
+    loop.turn()
+    for member in members:
+        joined = b"".join(data for data, _, _ in member.queued)
+        assert joined == (b"[1][2]" if member.protocol is BRACKETS else b"12")
+        assert len(member.queued) == (1 if overflow == "close" else 2)
+
+
+def test_a_protocol_that_has_no_word_for_something_writes_nothing(loop: FakeLoop, fanout: Fanout) -> None:
+    for count in (4, 100):
+        room = room_of(*(members := mixed(count)))
+        fanout.add(room, Outgoing(room, Reset(Position("epoch", 1))))
+        loop.turn()
+        assert [member.written for member in members] == [[] for _ in members]
+        assert not fanout.busy
 
 
 # Pace

@@ -16,8 +16,9 @@ PACKAGE = Path(__file__).parents[2] / "src" / "hubbub"
 # from those below, without going round in a circle. `__init__` is the public names: `from hubbub import ...`.
 LAYERS = [
     "__about__ errors close names options subprotocols",
-    "addresses arguments codec envelope frames guard history nowait origin outbox paths positions presence "
+    "addresses arguments codec envelope guard history nowait origin outbox paths positions presence "
     "read_only redaction registry server stats tasks timers",
+    "protocols",
     "transports brokers",
     "pace room replay fanout",
     "read_ahead writer wire connection",

@@ -23,7 +23,7 @@ from hubbub.tasks import Tasks
 from hubbub.timers import Timers
 from hubbub.wire import Wire
 from tests.unit.support import FakeClock, Hub, Node
-from tests.unit.test_room import FakeWire, FakeWriter
+from tests.unit.test_room import RAW, FakeWire, FakeWriter
 
 ROOMS = [f"room {number}" for number in range(10)]
 OPTIONS = RoomTable({"small": RoomOptions(max_members=1), "*": RoomOptions(history=History(10), positions=True)})
@@ -79,7 +79,7 @@ class World:
 
     def connection(self, user: str | None = "ann") -> Connection:
         writer = FakeWriter(self.sent.append)
-        return Connection(cast(Home, self), cast(Wire, FakeWire(writer)), cast(WebSocket, object()), user, None)
+        return Connection(cast(Home, self), cast(Wire, FakeWire(writer, RAW)), cast(WebSocket, object()), user, None)
 
     async def join_all(self, connection: Connection, *rooms: str) -> None:
         await self.memberships.join_all(connection, dict.fromkeys(rooms))

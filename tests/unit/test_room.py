@@ -21,20 +21,23 @@ from hubbub.connection import Home
 from hubbub.envelope import Envelope, Page
 from hubbub.errors import BrokerUnavailable
 from hubbub.fanout import Fanout
-from hubbub.frames import Opcode, frame, split
 from hubbub.membership import Memberships
 from hubbub.options import RoomTable
 from hubbub.outbox import Lane
-from hubbub.positions import position_only, positioned
-from hubbub.room import CatchUp, Room
+from hubbub.protocols import ClientProtocol, RawProtocol
+from hubbub.protocols.frames import Opcode, frame, split
+from hubbub.protocols.raw import position_only, positioned
+from hubbub.room import CatchUp, Outgoing, Room
 from hubbub.tasks import Tasks
 from hubbub.testing.broker_suite import Worker
 from hubbub.timers import Timers
 from hubbub.wire import Wire
 from tests.unit.support import FakeClock, Hub
+from tests.unit.wrapping import ARRAYS, as_raw
 
 EPOCH = "abcdefgh"
 HELLO = encode("hello")
+RAW = RawProtocol(app_ping=False, client_frames=True)
 
 
 class Member:
@@ -44,6 +47,7 @@ class Member:
         self.id = name
         self.user_id = user
         self.continues = frozenset(continues)
+        self.protocol: ClientProtocol = RAW
         self.writer: Any = None
 
 
@@ -55,38 +59,39 @@ def at(offset: int) -> Position:
 
 
 def test_a_room_without_positions_sends_messages_as_they_are() -> None:
-    outgoing = Room("lobby", RoomOptions(history=5)).outgoing(Envelope(HELLO, position=at(3)))
-    assert outgoing.data == frame(Opcode.TEXT, b"hello")
-    assert outgoing.frame_for(Member("a")) == outgoing.data
+    outgoing = Outgoing(Room("lobby", RoomOptions(history=5)), Envelope(HELLO, position=at(3)))
+    assert outgoing.frame(RAW) == frame(Opcode.TEXT, b"hello")
+    assert outgoing.frame_for(Member("a")) == outgoing.frame(RAW)
 
 
 def test_a_room_with_positions_sends_them_along() -> None:
-    outgoing = Room("lobby", RoomOptions(positions=True)).outgoing(Envelope(HELLO, key="k", position=at(3)))
-    assert outgoing.data == positioned(HELLO, "lobby", at(3))
+    outgoing = Outgoing(Room("lobby", RoomOptions(positions=True)), Envelope(HELLO, key="k", position=at(3)))
+    assert outgoing.frame(RAW) == positioned(HELLO, "lobby", at(3))
     assert outgoing.key == "k"
 
 
 def test_what_is_not_numbered_is_sent_as_it_is() -> None:
-    outgoing = Room("lobby", RoomOptions(positions=True)).outgoing(Envelope(HELLO))
-    assert outgoing.data == frame(Opcode.TEXT, b"hello")
+    outgoing = Outgoing(Room("lobby", RoomOptions(positions=True)), Envelope(HELLO))
+    assert outgoing.frame(RAW) == frame(Opcode.TEXT, b"hello")
 
 
 def test_a_users_room_does_not_tell_its_name() -> None:
     room = Room("$user:ann@example.com", RoomOptions(positions=True))
-    (message,) = split(room.outgoing(Envelope(HELLO, position=at(3))).data)
+    (message,) = split(Outgoing(room, Envelope(HELLO, position=at(3))).frame(RAW))
     assert json.loads(message[1])["room"] == room.label == "$user"
 
 
 def test_who_is_excluded_gets_the_position_where_there_are_positions_and_else_nothing() -> None:
     envelope = Envelope(HELLO, frozenset({"a"}), position=at(3))
-    for positions, instead in ((True, position_only("lobby", at(3))), (False, None)):
-        outgoing = Room("lobby", RoomOptions(positions=positions, history=5)).outgoing(envelope)
+    for positions, instead in ((True, position_only("lobby", at(3))), (False, b"")):
+        room = Room("lobby", RoomOptions(positions=positions, history=5))
+        outgoing = Outgoing(room, envelope)
         assert outgoing.frame_for(Member("a")) == instead
-        assert outgoing.frame_for(Member("b")) == outgoing.data
+        assert outgoing.frame_for(Member("b")) == outgoing.frame(RAW)
         assert outgoing.frame_for(Member("c", "a")) == instead, "a connection is excluded as those it continues"
-        for_users = outgoing._replace(exclude=frozenset({"$user:ann"}))
+        for_users = Outgoing(room, envelope._replace(exclude=frozenset({"$user:ann"})))
         assert for_users.frame_for(Member("a", user="ann")) == instead
-        assert for_users.frame_for(Member("a", user="bob")) == for_users.frame_for(Member("ann")) == outgoing.data
+        assert for_users.frame_for(Member("a", user="bob")) == for_users.frame_for(Member("ann")) == outgoing.frame(RAW)
 
 
 # Who is in it
@@ -211,17 +216,20 @@ class FakeWire:
     closed = (1006, "")
     where = "/ws"
     address = None
+    speaks_its_own = True
 
-    def __init__(self, writer: FakeWriter) -> None:
+    def __init__(self, writer: FakeWriter, protocol: ClientProtocol) -> None:
         self.writer = writer
+        self.protocol = protocol
         self.connections: list[Connection] = []
 
 
 class Client:
     """Keeps its position as the browser client does, and checks each message against it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, protocol: ClientProtocol) -> None:
         self.name = name
+        self.protocol = protocol
         self.position: Position | None = None
         self.ids: list[str] = []
         self.seen: list[tuple[int, Any]] = []
@@ -230,9 +238,9 @@ class Client:
         self.writer = FakeWriter(self.take)
         self.joining: asyncio.Task[None] | None = None
 
-    def take(self, message: dict[str, Any]) -> None:
+    def take(self, message: Any) -> None:
         try:
-            self._take(message)
+            self._take(as_raw(message) if self.protocol is ARRAYS else message)
         except AssertionError as error:  # it may be the event loop that called
             self.complaints.append(str(error))
 
@@ -264,7 +272,7 @@ class World:
         self.memberships = Memberships(
             broker, self.fanout, self.tasks, self.timers, self.options_of, lambda user, kick: None
         )
-        self.clients = [Client(name) for name in "abc"]
+        self.clients = [Client(name, ARRAYS if name == "b" else RAW) for name in "abc"]
         self.published: dict[int, tuple[int, frozenset[str]]] = {}
         self.publishes: list[asyncio.Task[None]] = []
         self.numbers = 0
@@ -301,7 +309,7 @@ class World:
         if client.connection is not None:
             return
         client.writer = FakeWriter(client.take)
-        wire, websocket = cast(Wire, FakeWire(client.writer)), cast(WebSocket, object())
+        wire, websocket = cast(Wire, FakeWire(client.writer, client.protocol)), cast(WebSocket, object())
         since = Resume({}, tuple(client.ids))
         connection = client.connection = Connection(cast(Home, self), wire, websocket, None, None, since)
         client.ids.append(connection.id)

@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 
 from hubbub.codec import dumps
-from hubbub.frames import Opcode, frame, split
 from hubbub.options import Overflow
 from hubbub.outbox import DIRECT
+from hubbub.protocols.frames import Opcode, frame, split
 from hubbub.tasks import Tasks
 from hubbub.transports import Event, Transport
 from hubbub.writer import Writer

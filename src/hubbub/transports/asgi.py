@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..frames import Opcode, split
+from ..protocols.frames import Opcode, split
 from .base import Event, ServerSend, Transport
 
 _PRIVATE_CODES = 3000

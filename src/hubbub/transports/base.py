@@ -16,8 +16,8 @@ ServerSend: TypeAlias = Callable[[Event], Awaitable[None]]
 class Transport(ABC):
     """One accepted socket, below the outbox.
 
-    All writes are whole frames made by `hubbub.frames`. So that nothing overtakes, the owner of the outbox says with
-    `hold` when frames wait in it, a `send` is under way, or nothing may be written any more.
+    All writes are whole frames made by `hubbub.protocols.frames`. To keep their order, the owner of the outbox calls
+    `hold` while frames wait in it, while a `send` is under way, and once nothing may be written any more.
     """
 
     __slots__ = ()

@@ -29,7 +29,7 @@ from struct import pack
 from typing import Any, Final
 
 from ..errors import shown
-from ..frames import Opcode, frame
+from ..protocols.frames import Opcode, frame
 from .base import ServerSend
 from .uvicorn import UvicornTransport, flaw_in_parts
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from websockets.frames import Frame
 from websockets.streams import StreamReader
 
-from hubbub.frames import Opcode, frame, split
+from hubbub.protocols.frames import Opcode, frame, split
 
 OPCODES = st.sampled_from(Opcode)
 PAYLOADS = st.binary(max_size=300) | st.sampled_from([125, 126, 127, 65535, 65536, 65537]).map(bytes)

@@ -1,0 +1,184 @@
+"""What the app sent, unchanged: the protocol of clients that know no other.
+
+A message is one frame: ``str`` and JSON are text, ``bytes`` are binary. Beside them, where the manager's options say
+so, go small JSON objects of ours with a ``type``: ``pong``, ``error``, ``dropped``.
+
+In a room with ``positions=True`` each message travels with its position. A text message is then
+``{"room", "epoch", "offset", "data"}``, a binary one follows this header::
+
+    0   4 bytes   "HUB1"
+    4   1 byte    n, the length of the room's name
+    5   8 bytes   epoch, ASCII
+    13  8 bytes   offset, unsigned, big endian
+    21  n bytes   room, UTF-8
+    21+n          the message
+
+and the objects ``sync``, ``reset`` and ``epoch`` say where the client is. A client that comes back presents its
+positions as a `Resume`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from ..codec import Kind, Payload, dumps, loads
+from ..envelope import Envelope, Relabel, Reset
+from ..errors import shown
+from ..positions import Joined, Position, as_position
+from .base import ClientProtocol, RoomInfo
+from .frames import Opcode, frame
+
+logger = logging.getLogger("hubbub")
+
+MAX_RESUME_IDS = 8
+MAX_RESUME_ROOMS = 1024
+
+_MAX_PING_CHARS = 64
+_PONG = frame(Opcode.TEXT, b'{"type":"pong"}')
+
+
+class RawProtocol(ClientProtocol):
+    """What the app sent, unchanged.
+
+    Args:
+        app_ping: Answer ``{"type":"ping"}`` of a client with ``{"type":"pong"}``, in place of the app.
+        client_frames: Send ``error`` and ``dropped`` objects.
+    """
+
+    __slots__ = ("_app_ping", "_client_frames")
+
+    def __init__(self, *, app_ping: bool, client_frames: bool) -> None:
+        self._app_ping = app_ping
+        self._client_frames = client_frames
+
+    def publication(self, room: RoomInfo, message: Envelope) -> bytes:
+        if not room.options.positions or message.position is None:
+            return self.message(message.payload)
+        return positioned(message.payload, room.label, message.position)
+
+    def exclusion(self, room: RoomInfo, message: Envelope) -> bytes | None:
+        if not room.options.positions or message.position is None:
+            return None
+        return position_only(room.label, message.position)
+
+    def renumbering(self, room: RoomInfo, news: Reset | Relabel) -> bytes | None:
+        if not room.options.positions:
+            return None
+        epoch, offset = news.position
+        return _control(
+            type="reset" if isinstance(news, Reset) else "epoch", room=room.label, epoch=epoch, offset=offset
+        )
+
+    def message(self, payload: Payload) -> bytes:
+        return frame(Opcode.BINARY if payload.kind is Kind.BINARY else Opcode.TEXT, payload.data)
+
+    def joined(self, room: RoomInfo, joined: Joined, connection_id: str) -> bytes | None:
+        if not room.options.positions or joined.position is None:
+            return None
+        epoch, offset = joined.position
+        return _control(
+            type="sync",
+            room=room.label,
+            epoch=epoch,
+            offset=offset,
+            recovered=joined.recovered,
+            connection_id=connection_id,
+        )
+
+    def dropped(self, room: str, count: int) -> bytes | None:
+        return _control(type="dropped", room=room, count=count) if self._client_frames else None
+
+    def error(self, code: str, problem: str) -> bytes | None:
+        return _control(type="error", code=code, message=problem) if self._client_frames else None
+
+    def reply(self, text: str | None, data: bytes | None) -> bytes | None:
+        if self._app_ping and text is not None and len(text) < _MAX_PING_CHARS and _is_ping(text):
+            return _PONG
+        return None
+
+
+def _control(**fields: Any) -> bytes:
+    """The frame of an object of ours."""
+    return frame(Opcode.TEXT, dumps(fields))
+
+
+def _is_ping(text: str) -> bool:
+    if '"ping"' not in text:
+        return False
+    try:
+        return bool(loads(text) == {"type": "ping"})
+    except ValueError:
+        return False
+
+
+def positioned(payload: Payload, room: str, position: Position) -> bytes:
+    """The frame of a message in a room with ``positions=True``."""
+    if payload.kind is Kind.BINARY:
+        name = room.encode()
+        header = b"HUB1%c%b%b%b" % (len(name), position.epoch.encode(), position.offset.to_bytes(8, "big"), name)
+        return frame(Opcode.BINARY, header + payload.data)
+    data = payload.data if payload.kind is Kind.JSON else dumps(payload.data.decode())
+    return frame(Opcode.TEXT, b'%b,"data":%b}' % (_head(room, position), data))
+
+
+def position_only(room: str, position: Position) -> bytes:
+    """The frame for members that a message excludes: it moves their position, and carries no message."""
+    return frame(Opcode.TEXT, _head(room, position) + b"}")
+
+
+def _head(room: str, position: Position) -> bytes:
+    return b'{"room":%b,"epoch":"%b","offset":%d' % (dumps(room), position.epoch.encode(), position.offset)
+
+
+class Handshake(Protocol):
+    """What `Resume.from_query` reads: a WebSocket or a request."""
+
+    @property
+    def query_params(self) -> Mapping[str, str]: ...
+
+
+class Resume(Mapping[str, Position]):
+    """What a client that comes back presents: its position in each room, and the ids of its old connections.
+
+    A mapping of room name to `Position`, for ``connect(..., since=...)``. The old ids are for ``exclude``: a
+    message that a client was excluded from is not replayed to it.
+    """
+
+    def __init__(self, positions: Mapping[str, Position], connection_ids: tuple[str, ...] = ()) -> None:
+        self._positions = dict(positions)
+        self.connection_ids = connection_ids
+
+    @classmethod
+    def from_query(cls, websocket: Handshake) -> Resume | None:
+        """Reads the query parameter ``since`` that the browser client sends.
+
+        Its value is JSON: ``{"ids": ["<connection id>", ...], "rooms": {"<room>": ["<epoch>", <offset>]}}``.
+
+        Returns:
+            None where there is no such parameter, or it makes no sense (a client may send anything).
+        """
+        text = websocket.query_params.get("since")
+        if not text:
+            return None
+        try:
+            value = loads(text)
+            ids = tuple(each for each in value.get("ids", [])[:MAX_RESUME_IDS] if isinstance(each, str))
+            rooms = list(value["rooms"].items())[:MAX_RESUME_ROOMS]
+            return cls({room: as_position(place) for room, place in rooms}, ids)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            logger.debug("ignored a client's since=%s: %s", shown(text), shown(error))
+            return None
+
+    def __getitem__(self, room: str) -> Position:
+        return self._positions[room]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._positions)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __repr__(self) -> str:
+        return f"Resume({self._positions!r}, {self.connection_ids!r})"

@@ -54,7 +54,8 @@ class PubSub(ABC):
     A *channel* is a room's name at the broker.
 
     *Delivery*: a message reaches each subscribed worker at most once, the publishing one included. An instruction
-    reaches every worker, including one that is cut off and comes back.
+    reaches every worker, including one that is cut off and comes back. A worker that has just started or come back may
+    get some again, with all that follow them.
     *Order*: the messages of a channel arrive in the same order on every worker. In a channel with positions, it is the
     order of the positions.
     *Cancellation*: a cancelled call may or may not have taken effect.

@@ -632,6 +632,8 @@ class BrokerSuite:
             Kick(1008, ""),
         ]
         async with self.workers() as (first, second):
+            for worker in (first, second):
+                await worker.broker.subscribe(PLAIN)  # so that it has read what was given before
             for instruction in given:
                 await second.broker.instruct("$user:ü", instruction)
             for worker in (first, second):

@@ -12,6 +12,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from .arguments import close_code, close_reason
 from .codec import Kind, Message, Payload, dumps, encode, loads_from_client
 from .errors import InvalidArgument, shown
+from .fanout import Fanout
 from .guard import Complaint
 from .names import RoomName, RoomNames
 from .nowait import or_nowait
@@ -20,17 +21,13 @@ from .presence import Info
 from .protocols import ClientProtocol, Resume
 from .protocols.raw import MAX_RESUME_IDS
 from .read_only import read_only
-
-if TYPE_CHECKING:
-    from .fanout import Fanout
-    from .room import Membership
-    from .wire import Wire
-
+from .room import Membership
+from .wire import Wire
 
 _NOBODY: Final[frozenset[str]] = frozenset()
 
 
-class Home(Protocol):
+class Manager(Protocol):
     """What a connection needs of its manager."""
 
     fanout: Fanout
@@ -53,9 +50,9 @@ class Connection:
 
     __slots__ = (
         "__weakref__",
-        "_home",
         "_id",
         "_info",
+        "_manager",
         "_open",
         "_user_id",
         "_websocket",
@@ -72,7 +69,7 @@ class Connection:
 
     def __init__(
         self,
-        home: Home,
+        manager: Manager,
         wire: Wire,
         websocket: WebSocket,
         user_id: str | None,
@@ -88,12 +85,12 @@ class Connection:
         self.joining: dict[str, asyncio.Future[None]] | None = None
         self.wire = wire
         self.writer = wire.writer
-        self.protocol = wire.protocol if wire.speaks_its_own else home.protocol
+        self.protocol = wire.protocol if wire.speaks_its_own else manager.protocol
         self.memberships: dict[str, Membership] = {}
         self.continues = frozenset(since.connection_ids) if isinstance(since, Resume) else _NOBODY
         self.departure: asyncio.Task[None] | None = None
         self.gone_event: asyncio.Event | None = None
-        self._home = home
+        self._manager = manager
         self._open = True
 
     def __eq__(self, other: object) -> bool:
@@ -355,23 +352,23 @@ class Connection:
             InvalidArgument: The name or the position is not acceptable.
             WebSocketDisconnect: The room is full, or there are too many; the connection is closed (1008).
         """
-        return await self._home.join(self, room, since)
+        return await self._manager.join(self, room, since)
 
     async def leave(self, room: RoomName) -> None:
         """Leaves a room: nothing more comes from it, and its presence there ends without grace. Idempotent."""
-        await self._home.leave(self, room)
+        await self._manager.leave(self, room)
 
     # For the wire and the manager
 
     def flush(self) -> None:
         """Writes what is pending in its rooms."""
-        fanout = self._home.fanout
+        fanout = self._manager.fanout
         if fanout.busy:
             fanout.give(self, [each.room for each in self.memberships.values()])
 
     def gone(self, *, grace: bool) -> None:
         """Its socket is gone or going: takes it out of everything."""
-        self._home.forget(self, grace=grace)
+        self._manager.forget(self, grace=grace)
 
     def mark_gone(self) -> bool:
         """Ends its registered life. False where it had ended."""

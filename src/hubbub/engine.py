@@ -22,9 +22,9 @@ from .codec import Message, encode
 from .connection import Connection
 from .draining import send_away
 from .envelope import Envelope
-from .errors import BrokerUnavailable, InvalidArgument, WrongLoop, counted, shown
+from .errors import BrokerUnavailable, InvalidArgument, counted, shown
 from .fanout import Fanout
-from .install import not_installed_here, why_not_running
+from .lifecycle import Lifecycle
 from .membership import Memberships, RoomIsFull, TooManyRooms
 from .names import (
     EVERYONE_NAME,
@@ -40,7 +40,6 @@ from .names import (
 )
 from .options import Limits, RefuseWith, RoomTable
 from .origin import OriginPolicy
-from .paths import Paths
 from .positions import Joined, Position, since_for
 from .presence import Info
 from .protocols import ClientProtocol
@@ -93,8 +92,7 @@ class Engine:
         self.counters = Counters()
         self.tasks = Tasks()
         self.fanout = Fanout(flush_interval_s)
-        self.installed = False
-        self.only: Paths | None = None
+        self.lifecycle = Lifecycle()
         self.timers = Timers()
         self.registrar = Registrar(self, self.timers)
         self.memberships = Memberships(
@@ -106,23 +104,17 @@ class Engine:
             self.registrar.send_away,
             limits.max_rooms_per_connection,
         )
-        self.unawaited = Unawaited(self)
+        self.unawaited = Unawaited(self.tasks, self.counters)
         self.active = Active(self.registrar)
-        self.draining = False
         self._filter = ServerLogFilter()
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     # Start and end
 
     async def start(self) -> None:
         """Begins, on the running loop."""
-        if self._loop is not None:
-            raise WrongLoop(
-                "this manager runs already: two apps, or two `with TestClient(app)` at once, would share one event "
-                "loop's sockets; use one client, or a manager for each app"
-            )
+        self.lifecycle.check_stopped()
         loop = asyncio.get_running_loop()
-        self.counters = Counters()
+        self.counters.reset()
         await prepare()
         self.fanout.start(loop)
         logging.getLogger("uvicorn.error").addFilter(self._filter)
@@ -132,8 +124,7 @@ class Engine:
         except BaseException:
             self._end()
             raise
-        self._loop = loop
-        self.draining = False
+        self.lifecycle.start()
         self.registrar.start()
         self._warn_of_server()
         logger.debug("the manager runs on %s://", self.broker.name)
@@ -158,8 +149,8 @@ class Engine:
 
     async def drain(self, over_s: float) -> bool:
         """What `ConnectionManager.drain` does."""
-        self.check_loop()
-        self.draining = True
+        self.lifecycle.check_loop()
+        self.lifecycle.draining = True
         wires = tuple(self.registrar.wires)
         if wires:
             logger.info("draining: closing %s over up to %g s", counted(len(wires), "connections"), over_s)
@@ -175,7 +166,7 @@ class Engine:
 
     async def stop(self) -> None:
         """Closes all sockets, and ends."""
-        self.draining = True
+        self.lifecycle.draining = True
         wires = tuple(self.registrar.wires)
         for wire in wires:
             # Where there are other workers, who comes back to one of them in time has not left.
@@ -194,35 +185,17 @@ class Engine:
         self.memberships.clear()
         self.registrar.stop()
         logging.getLogger("uvicorn.error").removeFilter(self._filter)
-        self._loop = None
-        self.draining = False
-
-    def check_running(self, websocket: WebSocket | None = None) -> asyncio.AbstractEventLoop:
-        """The loop that the manager runs on.
-
-        Raises:
-            NotInstalled: Neither `install` nor `lifespan` was used; says which line to add.
-            NotRunning: The app's lifespan did not start it.
-        """
-        if self._loop is not None:
-            return self._loop
-        scope = websocket.scope if isinstance(websocket, WebSocket) else {}
-        mounted = scope.get("app_root_path", scope.get("root_path")) != scope.get("root_path")  # Starlette's Mount
-        raise why_not_running(installed=self.installed, mounted=mounted)
-
-    def check_loop(self, websocket: WebSocket | None = None) -> None:
-        """Raises for a caller that is not on the loop that the manager runs on."""
-        running = asyncio.get_running_loop()
-        if running is not self._loop and running is not self.check_running(websocket):
-            raise WrongLoop(
-                "this ConnectionManager runs on another event loop. In tests, use one client for all sockets: "
-                "`with TestClient(app) as client:`; from a thread, use `manager.from_thread`"
-            )
+        self.lifecycle.stop()
 
     @property
     def running(self) -> bool:
         """Whether it is between start and stop."""
-        return self._loop is not None
+        return self.lifecycle.running
+
+    @property
+    def draining(self) -> bool:
+        """Whether its clients are sent away, and others are not let in."""
+        return self.lifecycle.draining
 
     # Connections
 
@@ -241,7 +214,7 @@ class Engine:
     ) -> Connection:
         """What `ConnectionManager.connect` does."""
         _check_real(websocket, user_id)
-        self.check_loop(websocket)
+        self.lifecycle.check_loop(websocket)
         wire = self._wire_of(websocket)
         user = None if user_id is None else user_name(user_id)
         names = arguments.room_names(room, rooms)
@@ -251,7 +224,7 @@ class Engine:
         arguments.check_handshake(subprotocol, headers)
         if wire.closed is not None:
             raise WebSocketDisconnect(*wire.closed)
-        if len(wire.owners) > 1:  # else the middleware has asked this manager alone
+        if len(wire.managers) > 1:  # else the middleware has asked this manager alone
             await self._check_origin(wire, websocket)
         wire.end_by(expiry)
         known = self.registrar.connection_of(wire)
@@ -283,8 +256,8 @@ class Engine:
 
     def _wire_of(self, websocket: WebSocket) -> Wire:
         wire = websocket.scope.get("hubbub")
-        if not isinstance(wire, Wire) or self not in wire.owners:
-            raise not_installed_here(websocket.url.path, self.only)
+        if not isinstance(wire, Wire) or self not in wire.managers:
+            raise self.lifecycle.not_installed_here(websocket.url.path)
         return wire
 
     async def _check_origin(self, wire: Wire, websocket: WebSocket) -> None:
@@ -411,7 +384,7 @@ class Engine:
 
     async def publish(self, name: str, envelope: Envelope) -> Position | None:
         """Gives a message to the broker, and holds a publisher that has filled what is pending."""
-        self.check_loop()
+        self.lifecycle.check_loop()
         self.counters.published += 1
         position = await self.broker.publish(name, envelope)
         if self.fanout.crowded:
@@ -419,6 +392,24 @@ class Engine:
             if room is not None:
                 await self.fanout.pace(room)
         return position
+
+    def publish_nowait(self, name: str, envelope: Envelope) -> None:
+        """Publishes a message, or begins to.
+
+        Raises:
+            BrokerUnavailable: Too much waits already, or the broker can't even begin.
+            NotInstalled: The manager is not installed.
+            NotRunning: The manager is not running.
+            WrongThread: No event loop runs in this thread.
+            WrongLoop: The manager runs on another event loop.
+        """
+        self.lifecycle.check_thread()
+        size = len(envelope.payload.data)
+        self.unawaited.check_bounds(size)
+        self.counters.published += 1
+        rest = self.broker.publish_nowait(name, envelope)
+        if rest is not None:
+            self.unawaited.add(rest, size)
 
     async def is_connected(self, user: str) -> bool:
         """Whether a user has a connection anywhere. Of another worker's, presence tells: by leases."""

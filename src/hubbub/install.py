@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
@@ -14,20 +14,25 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Router
 
-from .errors import InvalidArgument, InvalidName, NotInstalled, NotRunning, shown
-from .middleware import HubbubMiddleware
+from .errors import InvalidArgument, InvalidName, NotInstalled, shown
+from .middleware import HubbubMiddleware, Manager
 from .origin import OriginPolicy
 from .paths import Paths
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Lifespan
 
-    from .manager import ConnectionManager
-
 logger = logging.getLogger("hubbub")
 
 
-def install(manager: ConnectionManager, app: Starlette, only: Paths | None) -> None:
+class Installable(Manager, Protocol):
+    """What `install` needs of a `ConnectionManager`."""
+
+    def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:
+        """Runs the manager."""
+
+
+def install(manager: Installable, app: Starlette, only: Paths | None) -> None:
     """What `ConnectionManager.install` does."""
     if not isinstance(app, Starlette):
         raise InvalidArgument(
@@ -38,7 +43,7 @@ def install(manager: ConnectionManager, app: Starlette, only: Paths | None) -> N
     managers = _managers_of(app)
     engine = manager._hubbub
     if any(each is manager for each in managers):
-        if only is not None and (engine.only is None or only.patterns != engine.only.patterns):
+        if only is not None and (engine.lifecycle.only is None or only.patterns != engine.lifecycle.only.patterns):
             raise InvalidArgument("only", "the manager is installed already, with other paths", "one call of install")
         return
     if app.middleware_stack is not None:
@@ -51,7 +56,7 @@ def install(manager: ConnectionManager, app: Starlette, only: Paths | None) -> N
         _keep_outermost(app)
         _answer_invalid_names(app)
     managers.append(manager)
-    engine.only = only
+    engine.lifecycle.only = only
     inner = app.router.lifespan_context
 
     @asynccontextmanager
@@ -63,7 +68,7 @@ def install(manager: ConnectionManager, app: Starlette, only: Paths | None) -> N
             yield state
 
     app.router.lifespan_context = cast("Lifespan[Any]", lifespan)
-    engine.installed = True
+    engine.lifecycle.installed = True
 
 
 def _answer_invalid_names(app: Starlette) -> None:
@@ -107,52 +112,12 @@ def _keep_outermost(app: Starlette) -> None:
     app.build_middleware_stack = build_middleware_stack  # type: ignore[method-assign]
 
 
-def why_not_running(*, installed: bool, mounted: bool) -> NotInstalled | NotRunning:
-    """The error for a manager that is used and does not run: what to do about it.
-
-    Args:
-        installed: Whether it was installed on an app.
-        mounted: Whether it is used by an app that is mounted below another one.
-    """
-    if not installed:
-        return NotInstalled(
-            "this ConnectionManager is not installed: add `manager.install(app)` after `app = FastAPI()`. " + _TWO
-        )
-    hint = (
-        "The app is mounted below another one, and the lifespan of a mounted app does not run: "
-        "`manager.install(app)` on the outermost app. "
-        if mounted
-        else "In tests, use the client as a context manager: `with TestClient(app) as client:`. The lifespan of a "
-        "mounted app does not run: install on the outermost app. A server has to run the lifespan "
-        "(not daphne, nor `uvicorn --lifespan off`). "
-    )
-    return NotRunning(
-        "this ConnectionManager is not running, because the app's lifespan has not started it. " + hint + _TWO
-    )
-
-
-def not_installed_here(path: str, only: Paths | None) -> NotInstalled:
-    """The error for a manager that runs, but not on the app, or not for the path, that serves a socket."""
-    if only is not None:
-        return NotInstalled(
-            f"this ConnectionManager does not serve {shown(path)}: add it to "
-            f"`manager.install(app, only={list(only.patterns)})`. {_TWO}"
-        )
-    return NotInstalled(
-        "this ConnectionManager is not installed on the app that serves this socket: add `manager.install(app)`. "
-        + _TWO
-    )
-
-
-_TWO = "If you did, are there two instances? The one that is used must be the one that is installed"
-
-
-def _managers_of(app: Starlette) -> list[ConnectionManager]:
+def _managers_of(app: Starlette) -> list[Manager]:
     """The managers that an app's middleware has: one list, that later installs add to."""
     middleware: Any
     for middleware in app.user_middleware:
         if middleware.cls is HubbubMiddleware:
-            given: Sequence[ConnectionManager] = middleware.kwargs.pop("managers", None) or middleware.args[0]
+            given: Sequence[Manager] = middleware.kwargs.pop("managers", None) or middleware.args[0]
             middleware.args = ()
             middleware.kwargs["managers"] = managers = list(given)
             return managers

@@ -127,7 +127,7 @@ class ConnectionManager:
             refuse_with=refuse_with,
             flush_interval_s=flush_interval_s,
         )
-        self.from_thread = FromThread(self, thread_timeout_s)
+        self.from_thread = FromThread(self, self._hubbub.lifecycle, thread_timeout_s)
 
     if not TYPE_CHECKING:
 
@@ -307,7 +307,7 @@ class ConnectionManager:
             WebSocketDisconnect: The client is gone, the room is full, or the connection is in too many rooms; in the
                 last two cases the connection is closed (1008).
         """
-        self._hubbub.check_loop()
+        self._hubbub.lifecycle.check_loop()
         return await self._hubbub.join(self._hubbub.connected(websocket), room, since)
 
     async def leave(self, websocket: WebSocket | Connection, room: RoomName) -> None:
@@ -323,7 +323,7 @@ class ConnectionManager:
         Raises:
             InvalidArgument: The socket was not connected to this manager, or the name is not acceptable.
         """
-        self._hubbub.check_loop()
+        self._hubbub.lifecycle.check_loop()
         try:
             connection = self._hubbub.connected(websocket)
         except WebSocketDisconnect:
@@ -407,7 +407,7 @@ class ConnectionManager:
             BrokerUnavailable: 10,000 messages or 16 MiB wait for the broker already, or it refuses at once. The message
                 is not published.
         """
-        self._hubbub.unawaited.publish(*self._hubbub.addressed(message, room, exclude, exclude_users, key))
+        self._hubbub.publish_nowait(*self._hubbub.addressed(message, room, exclude, exclude_users, key))
 
     @or_nowait("send_to_user_nowait")
     async def send_to_user(self, user_id: UserId, message: Message) -> bool:
@@ -434,7 +434,7 @@ class ConnectionManager:
             WrongThread: No event loop runs in this thread; `from_thread` is for threads.
             BrokerUnavailable: Too much waits for the broker already. The message is not published.
         """
-        self._hubbub.unawaited.publish(user_room(user_name(user_id)), Envelope(encode(message)))
+        self._hubbub.publish_nowait(user_room(user_name(user_id)), Envelope(encode(message)))
 
     @or_nowait("Connection.send_nowait")
     async def send_personal(self, message: Message, websocket: Message) -> bool:
@@ -461,7 +461,7 @@ class ConnectionManager:
                 "`await manager.send_to_user(user_id, message)`",
             )
         payload = encode(message)
-        self._hubbub.check_loop()
+        self._hubbub.lifecycle.check_loop()
         connection = self._hubbub.addressee(websocket)
         return connection is not None and await connection.send_payload(payload)
 
@@ -488,7 +488,7 @@ class ConnectionManager:
         """
         user = user_name(user_id)
         kick = Kick(arguments.close_code(code), arguments.close_reason(reason))
-        self._hubbub.check_loop()
+        self._hubbub.lifecycle.check_loop()
         had = self._hubbub.registrar.knows(user) or await self._hubbub.is_connected(user)
         await self._hubbub.broker.instruct(user_room(user), kick)
         return had
@@ -536,19 +536,19 @@ class ConnectionManager:
     async def presence(self, room: RoomName | Everyone = EVERYONE) -> list[Member]:
         """The users in a room, on all workers, connected or in grace."""
         name = channel_of(room)
-        self._hubbub.check_loop()
+        self._hubbub.lifecycle.check_loop()
         return await self._hubbub.broker.members(name)
 
     async def count_users(self, *, room: RoomName | Everyone = EVERYONE) -> int:
         """Distinct users, in a room or anywhere, on all workers, connected or in grace."""
         name = channel_of(room)
-        self._hubbub.check_loop()
+        self._hubbub.lifecycle.check_loop()
         return await self._hubbub.broker.count(name)
 
     async def is_online(self, user_id: UserId) -> bool:
         """Whether a user is connected anywhere, or in grace."""
         user = user_name(user_id)
-        self._hubbub.check_loop()
+        self._hubbub.lifecycle.check_loop()
         return await self._hubbub.broker.present(EVERYONE_NAME, user)
 
     async def history(
@@ -565,7 +565,7 @@ class ConnectionManager:
         place = since_for(since, label(name))
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise InvalidArgument("limit", f"got {shown(limit)}", "a whole number from 1, or None")
-        self._hubbub.check_loop()
+        self._hubbub.lifecycle.check_loop()
         page = await self._hubbub.broker.history(name, place, limit)
         return [entry.recorded() for entry in page.entries]
 

@@ -88,7 +88,7 @@ class Memberships(Receiver):
         self._rooms: dict[str, Room] = {}
         self._graces: dict[str, dict[Callable[[], None], float]] = {}  # with when their connections began
         self._latest: Room | None = None
-        self._replayed: set[Room] = set()
+        self._replays: dict[Room, dict[Position, Replay]] = {}  # read a moment ago, by the position before them
 
     @property
     def rooms(self) -> dict[str, Room]:
@@ -99,7 +99,7 @@ class Memberships(Receiver):
         self._rooms.clear()
         self._graces.clear()
         self._latest = None
-        self._replayed.clear()
+        self._replays.clear()
 
     # What comes from the broker
 
@@ -138,6 +138,7 @@ class Memberships(Receiver):
         Who catches up is not told here. The history says whether anything is missing for it.
         """
         position = news.position
+        self._replays.pop(room, None)
         for catch_up in room.change_epoch(position):
             member = catch_up.member
             assert isinstance(member, Connection)
@@ -335,20 +336,16 @@ class Memberships(Receiver):
 
     async def _read(self, room: Room, after: Position) -> Replay:
         """Reads a page of the history. One that was read a moment ago is as good, if nothing came since."""
-        replay = room.replays.get(after)
+        known = self._replays.get(room, {})
+        replay = known.get(after)
         if replay is None or replay.page.head != room.head:
             replay = Replay(room, await self._broker.history(room.name, after, _PAGE_MESSAGES))
-            if not self._replayed:
-                self._timers.call_later(_FRESH_S, self._forget_replays)
-            self._replayed.add(room)
-            if after in room.replays or len(room.replays) < _FRESH_PAGES:
-                room.replays[after] = replay
+            if not self._replays:
+                self._timers.call_later(_FRESH_S, self._replays.clear)
+            known = self._replays.setdefault(room, {})
+            if after in known or len(known) < _FRESH_PAGES:
+                known[after] = replay
         return replay
-
-    def _forget_replays(self) -> None:
-        for room in self._replayed:
-            room.replays.clear()
-        self._replayed.clear()
 
     def _replay(self, connection: Connection, room: Room, catch_up: CatchUp, replay: Replay) -> bool:
         """Writes a page of history.

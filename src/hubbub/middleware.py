@@ -9,26 +9,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from starlette.websockets import WebSocketDisconnect
 
 from .close import CloseCode
 from .connecting import close_for, invalid_name_in, is_disconnect
+from .engine import Engine
 from .errors import InvalidArgument, InvalidName, shown
 from .paths import path_within
 from .redaction import redact_query
 from .transports import Detour, ServerSend
 from .wire import Receive, Wire, answer
 
-if TYPE_CHECKING:
-    from .engine import Engine
-    from .manager import ConnectionManager
-
 logger = logging.getLogger("hubbub")
 
 Scope: TypeAlias = Any
 App: TypeAlias = Callable[[Scope, Receive, ServerSend], Awaitable[None]]
+
+
+class Manager(Protocol):
+    """What the middleware needs of a `ConnectionManager`."""
+
+    @property
+    def _hubbub(self) -> Engine: ...
 
 
 class HubbubMiddleware:
@@ -39,7 +43,7 @@ class HubbubMiddleware:
         managers: The managers that the app uses; several share one writer and one outbox per socket.
     """
 
-    def __init__(self, app: App, managers: Sequence[ConnectionManager]) -> None:
+    def __init__(self, app: App, managers: Sequence[Manager]) -> None:
         if not managers:
             raise InvalidArgument("managers", "is empty", "the ConnectionManagers that the app uses")
         self.app = app
@@ -60,7 +64,7 @@ class HubbubMiddleware:
         if wire is None:
             await self.app(scope, receive, send)
             return
-        wire.owner.watch(wire)
+        wire.manager.watch(wire)
         ended: BaseException | None = None
         try:
             inner = redact_query(scope)
@@ -91,13 +95,13 @@ class HubbubMiddleware:
         """The managers that serve the path of a socket."""
         path = path_within(scope["path"], scope.get("root_path", ""))
         engines = [manager._hubbub for manager in self.managers]
-        return [engine for engine in engines if engine.only is None or path in engine.only]
+        return [engine for engine in engines if engine.lifecycle.only is None or path in engine.lifecycle.only]
 
     def _wire(self, engines: Sequence[Engine], scope: Scope, receive: Receive, send: ServerSend) -> Wire | None:
         """The wire of a socket; None where a middleware further out has made it."""
         outer = scope.get("hubbub")
         if isinstance(outer, Wire):  # a mounted app with managers of its own, below one with others
-            outer.owners = [*outer.owners, *(engine for engine in engines if engine not in outer.owners)]
+            outer.managers = [*outer.managers, *(engine for engine in engines if engine not in outer.managers)]
             return None
         client = scope.get("client")
         wire = Wire(
@@ -123,8 +127,8 @@ class HubbubMiddleware:
                 # Uvicorn notes one pass of the loop late that a denial was sent, and would log an error.
                 await asyncio.sleep(0)
         finally:
-            for owner in wire.owners:
-                owner.release(wire)
+            for manager in wire.managers:
+                manager.release(wire)
             wire.ended()
 
     def _say_detour(self, detour: Detour | None) -> None:

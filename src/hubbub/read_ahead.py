@@ -11,12 +11,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
+from .tasks import Tasks
 from .transports import Event
-
-if TYPE_CHECKING:
-    from .tasks import Tasks
 
 _MAX_MESSAGES = 64
 _MAX_BYTES = 64 * 1024

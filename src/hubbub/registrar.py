@@ -7,25 +7,24 @@ import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .arguments import EXCLUDABLE, connection_id
 from .close import CloseCode
 from .connection import Connection
+from .connection import Manager as ConnectionsManager
+from .envelope import Kick
 from .errors import InvalidArgument, shown
 from .names import UserId
+from .presence import Info
 from .probing import Prober
 from .registry import Registry
+from .timers import Timers
 from .transports import Transport
 from .wire import Closed, Wire
-
-if TYPE_CHECKING:
-    from .engine import Engine
-    from .envelope import Kick
-    from .presence import Info
-    from .timers import Timers
+from .wire import Manager as SocketsManager
 
 logger = logging.getLogger("hubbub")
 
@@ -65,17 +64,25 @@ class Arrival:
         self.kick: Kick | None = None
 
 
+class Manager(SocketsManager, ConnectionsManager, Protocol):
+    """What the registrar needs of its manager."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it is between start and stop."""
+
+
 class Registrar:
     """The connections of one manager, and the sockets below them until their handlers end."""
 
-    def __init__(self, engine: Engine, timers: Timers) -> None:
+    def __init__(self, manager: Manager, timers: Timers) -> None:
         self.registry: Registry[Connection] = Registry()
         self._wires: tuple[dict[Wire, None], ...] = tuple({} for _ in range(_PARTS))
         self._turn = 0
         self._arrivals: set[Arrival] = set()
         self._draining: dict[Transport, float] = {}
         self._prober = Prober()
-        self._engine = engine
+        self._manager = manager
         self._timers = timers
 
     @property
@@ -166,8 +173,8 @@ class Registrar:
             await self.refuse(wire, cause)
 
     def _refusal(self, wire: Wire, user: str | None, rooms: Sequence[str]) -> CloseCode | None:
-        limits, registry, network = self._engine.limits, self.registry, wire.network
-        if self._engine.draining:
+        limits, registry, network = self._manager.limits, self.registry, wire.network
+        if self._manager.draining:
             return CloseCode.SERVICE_RESTART
         if _over(limits.max_connections, len(registry)):
             return CloseCode.TOO_MANY_CONNECTIONS
@@ -196,7 +203,7 @@ class Registrar:
         Raises:
             WebSocketDisconnect: Always, for the handler to end.
         """
-        self._engine.counters.refused[cause.name.lower()] += 1
+        self._manager.counters.refused[cause.name.lower()] += 1
         logger.info("refused a connection on %s: %s", wire.where, cause.reason)
         await wire.close(cause.code, cause.reason)
         raise WebSocketDisconnect(cause.code, cause.reason)
@@ -248,8 +255,8 @@ class Registrar:
             wire.lost()
         if wire.closed is not None:
             raise WebSocketDisconnect(*wire.closed)
-        wire.adopt(self._engine)
-        connection = Connection(self._engine, wire, websocket, arrival.user, info, since, arrival.began_at)
+        wire.adopt(self._manager)
+        connection = Connection(self._manager, wire, websocket, arrival.user, info, since, arrival.began_at)
         wire.connections.append(connection)
         self.registry.add(connection)
         self.watch(wire)
@@ -264,8 +271,8 @@ class Registrar:
         self.unwatch(wire)
         if not wire.transport.lingers:
             return
-        if self._engine.running:
-            self._draining[wire.transport] = asyncio.get_running_loop().time() + self._engine.limits.close_timeout_s
+        if self._manager.running:
+            self._draining[wire.transport] = asyncio.get_running_loop().time() + self._manager.limits.close_timeout_s
         else:
             wire.transport.abort()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from .envelope import Envelope, Relabel, Reset
 from .names import label, user_of, user_room
@@ -13,9 +13,6 @@ from .outbox import Lane
 from .pace import Patience
 from .positions import Joined, Position
 from .protocols import ClientProtocol
-
-if TYPE_CHECKING:
-    from .replay import Replay
 
 
 class Target(Protocol):
@@ -277,7 +274,6 @@ class Room:
         members: Who gets what is published, by connection id.
         aliases: Members by the ids of the connections that they continue.
         catching_up: Who will be a member, after a replay.
-        replays: What was read of the history a moment ago, by the position that it follows.
         pending: What the members get at the end of this pass of the event loop.
         ahead: Members to whom so many of the pending messages do not go any more: they came later, or were given them.
         flight: What is being written, where that takes more than one slice.
@@ -299,7 +295,6 @@ class Room:
         "options",
         "patience",
         "pending",
-        "replays",
         "subscribed",
     )
 
@@ -310,7 +305,6 @@ class Room:
         self.members: dict[str, RoomMember] = {}
         self.aliases: dict[str, set[str]] = {}
         self.catching_up: dict[str, CatchUp] = {}
-        self.replays: dict[Position, Replay] = {}
         self.pending: list[Outgoing] = []
         self.ahead: dict[str, int] = {}
         self.flight: Flight | None = None
@@ -443,7 +437,6 @@ class Room:
             so the history has to be read again.
         """
         self.head = position
-        self.replays.clear()
         waiting: list[CatchUp] = []
         for catch_up in self.catching_up.values():
             cursor = catch_up.cursor

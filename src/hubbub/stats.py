@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,12 @@ class Counters:
     vanished: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
+
+    def reset(self) -> None:
+        """Begins at zero again."""
+        fresh = Counters()
+        for each in fields(self):
+            setattr(self, each.name, getattr(fresh, each.name))
 
     def frozen_errors(self) -> Mapping[str, int]:
         return dict(self.errors)

@@ -8,15 +8,49 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
+from .close import CloseCode
+from .codec import Message
+from .envelope import Recorded
 from .errors import NotRunning, ThreadTimeout, WrongThread
-
-if TYPE_CHECKING:
-    from .manager import ConnectionManager
+from .lifecycle import Lifecycle
+from .names import EVERYONE, Everyone, RoomName, UserId
+from .positions import Position
+from .presence import Member
+from .registrar import Exclude, ExcludeUsers
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class Manager(Protocol):
+    """The calls of a `ConnectionManager` that threads may make."""
+
+    async def broadcast(
+        self,
+        message: Message,
+        *,
+        room: RoomName | Everyone = EVERYONE,
+        exclude: Exclude = None,
+        exclude_users: ExcludeUsers = None,
+        key: str | None = None,
+    ) -> Position | None: ...
+    async def broadcast_to_room(
+        self, room: RoomName, message: Message, *, exclude: Exclude = None, exclude_users: ExcludeUsers = None
+    ) -> Position | None: ...
+    async def send_to_user(self, user_id: UserId, message: Message) -> bool: ...
+    async def send_personal(self, message: Message, websocket: Message) -> bool: ...
+    async def disconnect_user(
+        self, user_id: UserId, code: int = CloseCode.KICKED.code, reason: str = CloseCode.KICKED.reason
+    ) -> bool: ...
+    async def presence(self, room: RoomName | Everyone = EVERYONE) -> list[Member]: ...
+    async def count_users(self, *, room: RoomName | Everyone = EVERYONE) -> int: ...
+    async def is_online(self, user_id: UserId) -> bool: ...
+    async def history(
+        self, room: RoomName | Everyone, since: Position | None = None, limit: int | None = None
+    ) -> list[Recorded]: ...
+    async def broker_healthy(self) -> bool: ...
 
 
 class FromThread:
@@ -28,8 +62,9 @@ class FromThread:
     * `ThreadTimeout` after ``timeout_s``; the call is cancelled, and may or may not have taken effect.
     """
 
-    def __init__(self, manager: ConnectionManager, timeout_s: float) -> None:
+    def __init__(self, manager: Manager, lifecycle: Lifecycle, timeout_s: float) -> None:
         self.timeout_s = timeout_s
+        self._lifecycle = lifecycle
         self._manager = manager
         self.broadcast = self._blocking("broadcast", lambda: manager.broadcast)
         self.broadcast_to_room = self._blocking("broadcast_to_room", lambda: manager.broadcast_to_room)
@@ -62,7 +97,7 @@ class FromThread:
                 f"from_thread.{name}() would block the event loop that runs in this thread: "
                 f"`await manager.{name}(...)` instead (from_thread is for `def` routes and threads)"
             )
-        loop = self._manager._hubbub.check_running()
+        loop = self._lifecycle.check_running()
         work = call()
         try:
             future = asyncio.run_coroutine_threadsafe(work, loop)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from math import inf
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.websockets import WebSocketDisconnect
@@ -28,20 +28,18 @@ from .guard import Complaint, Guard
 from .options import Limits, RefuseWith
 from .protocols import ClientProtocol
 from .read_ahead import ReadAhead
+from .stats import Counters
 from .subprotocols import answer_to
+from .tasks import Tasks
 from .transports import AsgiTransport, Event, Question, ServerSend, transport_for
 from .writer import Writer
-
-if TYPE_CHECKING:
-    from .stats import Counters
-    from .tasks import Tasks
 
 logger = logging.getLogger("hubbub")
 
 Receive: TypeAlias = Callable[[], Awaitable[Event]]
 
 
-class Owner(Protocol):
+class Manager(Protocol):
     """What a wire needs of a manager."""
 
     limits: Limits
@@ -49,7 +47,10 @@ class Owner(Protocol):
     tasks: Tasks
     protocol: ClientProtocol
     refuse_with: RefuseWith
-    draining: bool
+
+    @property
+    def draining(self) -> bool:
+        """Whether clients are sent away."""
 
     def watch(self, wire: Wire) -> None:
         """Checks the socket once a second from here on."""
@@ -61,8 +62,8 @@ class Owner(Protocol):
         """The socket's handler has ended."""
 
 
-class Peer(Protocol):
-    """What a wire needs of a connection."""
+class Connection(Protocol):
+    """What a wire needs of a connection on it."""
 
     @property
     def id(self) -> str: ...
@@ -105,7 +106,7 @@ class Wire:
     """One WebSocket, from the handshake to the end of its handler.
 
     Args:
-        owners: The managers of the app. The limits of the first one hold, and once one connects, of that one.
+        managers: The managers of the app. The limits of the first one hold, and once one connects, of that one.
         receive: The server's.
         send: The server's.
         address: The client's, as the server has it.
@@ -142,10 +143,10 @@ class Wire:
         "gone_at",
         "guard",
         "limits",
+        "manager",
+        "managers",
         "network",
         "offered",
-        "owner",
-        "owners",
         "protocol",
         "refuse_with",
         "scope",
@@ -159,7 +160,7 @@ class Wire:
 
     def __init__(
         self,
-        owners: Sequence[Owner],
+        managers: Sequence[Manager],
         receive: Receive,
         send: ServerSend,
         *,
@@ -167,9 +168,9 @@ class Wire:
         where: str,
         offered: Sequence[str],
     ) -> None:
-        self.owner = owners[0]
-        self.owners = owners
-        self.limits = self.owner.limits
+        self.manager = managers[0]
+        self.managers = managers
+        self.limits = self.manager.limits
         self.guard = Guard(self.limits)
         self.address = address
         self.network = None if address is None else network_of(address)
@@ -177,9 +178,9 @@ class Wire:
         self.offered = offered
         self.scope: Mapping[str, Any] = {}
         self.refuse_with: RefuseWith | None = None
-        self.connections: list[Peer] = []
+        self.connections: list[Connection] = []
         self.former_ids: tuple[str, ...] = ()
-        self.protocol = self.owner.protocol
+        self.protocol = self.manager.protocol
         self.speaks_its_own = False
         self.task = asyncio.current_task()
         self.accepted = False
@@ -212,16 +213,16 @@ class Wire:
         self._closing: asyncio.Task[None] | None = None
         self._assembling_at: float | None = None
 
-    def adopt(self, owner: Owner) -> None:
+    def adopt(self, manager: Manager) -> None:
         """The first manager that connects says which limits hold."""
         if not self.connections:
-            self.owner.unwatch(self)
-            self.owner = owner
-            self.limits = self.guard.limits = owner.limits
+            self.manager.unwatch(self)
+            self.manager = manager
+            self.limits = self.guard.limits = manager.limits
             if not self.speaks_its_own:
-                self.protocol = owner.protocol
-            self.transport.bound(owner.limits.max_outbox_bytes // 4)  # so that whoever is congested can wait for it
-            self.transport.bound_inbound(owner.limits.max_message_bytes)
+                self.protocol = manager.protocol
+            self.transport.bound(manager.limits.max_outbox_bytes // 4)  # so that whoever is congested can wait for it
+            self.transport.bound_inbound(manager.limits.max_message_bytes)
 
     def speak(self, protocol: ClientProtocol) -> None:
         """Sets the protocol of this client, in place of the manager's. To be called before a manager connects it."""
@@ -258,20 +259,20 @@ class Wire:
     def count_refused(self, reason: str) -> None:
         """Counts a refusal, with every manager of the app."""
         self._refused = True
-        for owner in self.owners:
-            owner.counters.refused[reason] += 1
+        for manager in self.managers:
+            manager.counters.refused[reason] += 1
 
     # Out
 
     def overflowed(self, queued_bytes: int) -> None:
         """The peer is too slow for what may not be dropped: it is closed, and may come back and recover."""
         logger.info("closing a slow connection on %s: %d bytes wait", self.where, queued_bytes)
-        self.owner.counters.slow += 1
+        self.manager.counters.slow += 1
         self.close_soon(CloseCode.SLOW_CONSUMER, discard=True)
 
     def dropped(self, frames: int) -> None:
         """Counts what an overflow policy dropped."""
-        self.owner.counters.dropped += frames
+        self.manager.counters.dropped += frames
 
     def missed(self, room: str, count: int) -> bytes | None:
         """The frame that tells a client that has caught up what was dropped; None where the app wants none."""
@@ -283,7 +284,7 @@ class Wire:
     @property
     def tasks(self) -> Tasks:
         """Who owns the writer's drain."""
-        return self.owner.tasks
+        return self.manager.tasks
 
     @property
     def max_outbox_bytes(self) -> int:
@@ -336,7 +337,7 @@ class Wire:
             self.lost()
             raise Gone(1006) from None
         self.accepted = True
-        if self.owner.draining:
+        if self.manager.draining:
             self.close_soon(CloseCode.SERVICE_RESTART)
 
     async def _refuse(self, closed: Closed | None, event: Event) -> None:
@@ -354,7 +355,7 @@ class Wire:
             why = f"HTTP {event['status']}" if closed is None else f"{closed.code} {shown(closed.reason)}"
             logger.info("the app refused a WebSocket on %s: %s", self.where, why)
             self.count_refused("app")
-        if not routed or closed is None or (self.refuse_with or self.owner.refuse_with) == "http":
+        if not routed or closed is None or (self.refuse_with or self.manager.refuse_with) == "http":
             if closes:
                 self.closed = closed
             await self._deny(event)
@@ -463,8 +464,8 @@ class Wire:
     def _admit(self, event: Event) -> bool:
         if self._closed_here:
             return False  # what it had sent before it heard: whoever was sent away has no last word
-        owner, text = self.owner, event.get("text")
-        owner.counters.received += 1
+        manager, text = self.manager, event.get("text")
+        manager.counters.received += 1
         self._assembling_at = None
         self._heard = True
         complaint = self.guard.judge(text, event.get("bytes"), monotonic())
@@ -488,14 +489,14 @@ class Wire:
 
     def _refused_message(self, cause: CloseCode) -> None:
         logger.info("closing a connection on %s: %s", self.where, cause.reason)
-        self.owner.counters.refused[cause.name.lower()] += 1
+        self.manager.counters.refused[cause.name.lower()] += 1
 
     def complain(self, complaint: Complaint) -> None:
         """Tells the client what is wrong with its message, unless the app wants no frames; closes after too many."""
         if self.closed is not None:
             return
         code, problem, then = complaint
-        self.owner.counters.errors[code] += 1
+        self.manager.counters.errors[code] += 1
         logger.debug("refused a message on %s: %s", self.where, problem)
         if not self.accepted:  # there is no way yet to tell it
             self.lost()
@@ -511,7 +512,7 @@ class Wire:
                 counted(self.guard.errors, "bad messages"),
                 problem,
             )
-            self.owner.counters.refused[then.name.lower()] += 1
+            self.manager.counters.refused[then.name.lower()] += 1
             self.close_soon(then)
 
     # The end
@@ -542,7 +543,7 @@ class Wire:
             code, reason = _code(cause) if isinstance(cause, CloseCode) else cause
             self._end(code, reason, discard=discard, grace=grace)
             # A task, for a close that somebody waits for too: who waits may be cancelled, the Close frame may not.
-            self._closing = self.owner.tasks.spawn(self._finish(code, reason), "close")
+            self._closing = self.manager.tasks.spawn(self._finish(code, reason), "close")
 
     def lost(self) -> None:
         """The peer is gone; why, the server says later or never. Idempotent."""
@@ -585,21 +586,21 @@ class Wire:
             if self._received or self._receiving or not self.accepted:
                 self._received = False
             elif self._ahead is None:
-                self._ahead = ReadAhead(self._next, self.owner.tasks)
+                self._ahead = ReadAhead(self._next, self.manager.tasks)
             if self.transport.closing:
                 self.lost()
             elif self.writer.stalled_for(now) >= self.limits.stall_timeout_s:
                 self.lost()
                 self._abort("it does not read")
             elif self.accepted and self.expired:
-                self.owner.counters.refused[CloseCode.TOKEN_EXPIRED.name.lower()] += 1
+                self.manager.counters.refused[CloseCode.TOKEN_EXPIRED.name.lower()] += 1
                 self.close_soon(CloseCode.TOKEN_EXPIRED, grace=False)
             elif self._assembling_for(now) >= (self.limits.message_timeout_s or inf):
                 self._refused_message(CloseCode.MESSAGE_TOO_SLOW)
                 self.close_soon(CloseCode.MESSAGE_TOO_SLOW)
             elif self._silent_for(now) >= (self.limits.idle_timeout_s or inf):
                 logger.info("closing a connection on %s: no message in %g s", self.where, self.limits.idle_timeout_s)
-                self.owner.counters.refused[CloseCode.IDLE.name.lower()] += 1
+                self.manager.counters.refused[CloseCode.IDLE.name.lower()] += 1
                 self.close_soon(CloseCode.IDLE)
             else:
                 self.transport.tend()
@@ -633,7 +634,7 @@ class Wire:
         """The peer gave no sign of life when it was asked."""
         if self.closed is None:
             self.lost()
-            self.owner.counters.vanished += 1
+            self.manager.counters.vanished += 1
             logger.info("aborting a connection on %s: it did not answer a ping, and a limit was reached", self.where)
             self.transport.abort()
 
@@ -648,7 +649,7 @@ class Wire:
         """Ends a socket whose peer takes nothing."""
         if not self._aborted:
             self._aborted = True
-            self.owner.counters.stalled += 1
+            self.manager.counters.stalled += 1
             logger.info("aborting a connection on %s: %s", self.where, why)
         self.transport.abort()
 

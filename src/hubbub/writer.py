@@ -13,20 +13,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sized
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from .outbox import DIRECT, Lane, Outbox
 from .pace import Patience
+from .tasks import Tasks
 from .transports import Event, Transport
-
-if TYPE_CHECKING:
-    from .tasks import Tasks
 
 _CHUNK_BYTES = 64 * 1024
 
 
-class Host(Protocol):
-    """Whose socket it is: hears what the writer finds out."""
+class Socket(Protocol):
+    """What a writer needs of the socket that it writes to: bounds, and an ear for what it finds out."""
 
     @property
     def tasks(self) -> Tasks: ...
@@ -58,14 +56,13 @@ class Writer:
     """Writes to one socket.
 
     Args:
-        host: Whose socket it is.
+        socket: The socket.
         transport: How to get there.
     """
 
     __slots__ = (
         "_drain_task",
         "_drained",
-        "_host",
         "_in_hand",
         "_moved_at",
         "_outbox",
@@ -74,14 +71,15 @@ class Writer:
         "_seen",
         "_sending",
         "_sent",
+        "_socket",
         "ended",
         "transport",
     )
 
-    def __init__(self, host: Host, transport: Transport) -> None:
+    def __init__(self, socket: Socket, transport: Transport) -> None:
         self.transport = transport
         self.ended = False
-        self._host = host
+        self._socket = socket
         self._outbox: Outbox[_Turn] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._drain_task: asyncio.Task[None] | None = None
@@ -106,7 +104,7 @@ class Writer:
     @property
     def congested(self) -> bool:
         """Whether more than a quarter of the outbox is in use: the time to pause a burst, and to page a replay."""
-        return self.waiting_bytes > self._host.max_outbox_bytes // 4
+        return self.waiting_bytes > self._socket.max_outbox_bytes // 4
 
     async def uncongested(self) -> None:
         """Waits until nothing waits here and the socket takes more. Returns too when it is gone."""
@@ -130,15 +128,15 @@ class Writer:
 
     def _queue(self, data: bytes, lane: Lane, key: str | None) -> bool:
         if self.transport.closing:
-            self._host.lost()
+            self._socket.lost()
             return False
         outbox = self._opened_outbox()
         before = outbox.dropped_frames
         outcome = outbox.push(data, lane, key, buffered=self._in_hand + self._buffered_by_us)
         if outbox.dropped_frames != before:
-            self._host.dropped(outbox.dropped_frames - before)
+            self._socket.dropped(outbox.dropped_frames - before)
         if outcome == "overflow":
-            self._host.overflowed(outbox.bytes)
+            self._socket.overflowed(outbox.bytes)
             return False
         self._drain_soon()
         return outcome == "queued"
@@ -219,13 +217,13 @@ class Writer:
 
     def _opened_outbox(self) -> Outbox[_Turn]:
         if self._outbox is None:
-            self._outbox = Outbox(self._host.max_outbox_bytes)
+            self._outbox = Outbox(self._socket.max_outbox_bytes)
             self._moved_at = asyncio.get_running_loop().time()
         return self._outbox
 
     def _drain_soon(self) -> None:
         if self._drain_task is None and not self._sending and self._outbox:
-            task = self._host.tasks.spawn(self._drain(self._outbox), "drain")
+            task = self._socket.tasks.spawn(self._drain(self._outbox), "drain")
             if not task.done():  # an eager task may have ended by now
                 self._drain_task = task
                 task.add_done_callback(self._never_began)
@@ -241,7 +239,7 @@ class Writer:
                     if not notices:
                         break
                     for room, count in notices.items():
-                        notice = self._host.missed(room, count)
+                        notice = self._socket.missed(room, count)
                         if notice is not None:
                             outbox.push(notice, DIRECT)
                 elif isinstance(item, bytes):
@@ -252,7 +250,7 @@ class Writer:
                     await self._perform(item)
                 self._moved_at = asyncio.get_running_loop().time()
         except OSError:
-            self._host.lost()
+            self._socket.lost()
         finally:
             self._drain_is_over(outbox)
 

@@ -25,7 +25,7 @@ from hubbub.brokers.redis import RedisBroker
 from hubbub.brokers.redis.channel import Keys, unpack_message
 from hubbub.brokers.redis.scripts import ALL
 from hubbub.codec import encode
-from hubbub.connection import Home
+from hubbub.connection import Manager
 from hubbub.envelope import Envelope
 from hubbub.fanout import Fanout
 from hubbub.membership import Memberships
@@ -405,7 +405,7 @@ class Fleet:
         client.worker = self.workers[worker]
         client.writer = SimWriter(client.take_array if client.protocol is ARRAYS else client.take)
         wire = _Wire(client.writer, lambda: self.leave(client), client.protocol)
-        home, websocket = cast(Home, client.worker), cast(WebSocket, object())
+        home, websocket = cast(Manager, client.worker), cast(WebSocket, object())
         client.connection = Connection(home, cast(Wire, wire), websocket, None, None)
         client.joining = self.loop.create_task(self._join(client, client.connection, client.worker))
         self.loop.settle()

@@ -161,7 +161,6 @@ class NoLines(RedisModel):
 
 def _tells_no_catch_up(room: Room, position: Any) -> list[CatchUp]:
     room.head = position
-    room.replays.clear()
     return []
 
 

@@ -20,12 +20,12 @@ LAYERS = [
     "read_only redaction registry server stats tasks timers",
     "protocols",
     "transports brokers",
-    "pace room replay fanout",
+    "pace room replay fanout lifecycle",
     "read_ahead writer wire connection",
-    "membership connecting probing registrar active unawaited",
-    "middleware draining",
-    "install threads",
+    "membership connecting probing registrar active unawaited draining",
     "engine",
+    "middleware threads",
+    "install",
     "manager",
     "auth publisher client",
     "__init__",
@@ -33,13 +33,6 @@ LAYERS = [
     "__main__",
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts.split()}
-
-# What the manager is made of may name it, under `if TYPE_CHECKING`: (part, what it names).
-NAMES_ABOVE = {("middleware", "manager"), ("install", "manager"), ("threads", "manager")} | {
-    ("middleware", "engine"),
-    ("registrar", "engine"),
-    ("unawaited", "engine"),
-}
 
 # Stricter than the layers: all that these parts may import of ours.
 NO_MORE_THAN = {"auth": {"auth", "errors", "close", "names", "subprotocols"}}
@@ -50,7 +43,7 @@ _PURE = {part for part in LEVEL if LEVEL[part] < LEVEL["brokers"]} - {"tasks", "
 ONLY_IN = {
     "redis": {"brokers.redis.link", "brokers.redis.sync"},
     "uvicorn": {"transports.trial", "serve", "cli"},
-    "starlette": _SOCKETS | {"auth", "client", "demo", "testing"},
+    "starlette": _SOCKETS | {"lifecycle", "auth", "client", "demo", "testing"},
     "fastapi": {"manager", "auth", "demo", "testing"},
     "asyncio": LEVEL.keys() - _PURE,
 }
@@ -70,11 +63,10 @@ def part_of(module: str) -> str:
 
 
 class Import(NamedTuple):
-    """A name that is imported, absolute, and where; for type checkers only, or for real."""
+    """A name that is imported, absolute, and where; whether for real or for type checkers only makes no difference."""
 
     name: str
     where: str
-    typing: bool
 
 
 def imports(module: str) -> Iterator[Import]:
@@ -82,13 +74,6 @@ def imports(module: str) -> Iterator[Import]:
     path = MODULES[module]
     package = ("hubbub", *path.relative_to(PACKAGE).parent.parts)
     tree = ast.parse(path.read_bytes(), str(path))
-    guarded = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        for statement in node.body
-        for inner in ast.walk(statement)
-    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             source = ""
@@ -98,7 +83,7 @@ def imports(module: str) -> Iterator[Import]:
         else:
             continue
         for alias in node.names:
-            yield Import(source + alias.name, f"{path}:{node.lineno}", node in guarded)
+            yield Import(source + alias.name, f"{path}:{node.lineno}")
 
 
 def ours(module: str) -> Iterator[Import]:
@@ -116,9 +101,8 @@ def test_imports_go_down(module: str) -> None:
     part = part_of(module)
     assert part in LEVEL, f"{part!r} has no layer yet: add it to LAYERS in {Path(__file__).name}"
     for found in ours(module):
-        target = part_of(found.name)
-        if not (found.typing and (part, target) in NAMES_ABOVE):
-            assert LEVEL.get(target, 0) <= LEVEL[part], f"{found.where} imports {found.name}, which is in a layer above"
+        above = LEVEL.get(part_of(found.name), 0) > LEVEL[part]
+        assert not above, f"{found.where} imports {found.name}, which is in a layer above"
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if part_of(module) in NO_MORE_THAN])
@@ -140,7 +124,7 @@ def test_no_imports_go_in_circles() -> None:
     modules: dict[str, set[str]] = {}
     parts: dict[str, set[str]] = {}
     for module in MODULES:
-        targets = {found.name for found in ours(module) if not found.typing}
+        targets = {found.name for found in ours(module)}
         modules[module] = targets - {module}
         parts.setdefault(part_of(module), set()).update({part_of(target) for target in targets} - {part_of(module)})
     for graph in (modules, parts):

@@ -12,7 +12,7 @@ import pytest
 from starlette.websockets import WebSocket
 
 from hubbub import BrokerUnavailable, History, RoomOptions
-from hubbub.connection import Connection, Home
+from hubbub.connection import Connection, Manager
 from hubbub.envelope import Instruction, Refresh, Subscribe, Unsubscribe
 from hubbub.fanout import Fanout
 from hubbub.membership import Memberships, RoomIsFull, TooManyRooms
@@ -79,7 +79,7 @@ class World:
 
     def connection(self, user: str | None = "ann") -> Connection:
         writer = FakeWriter(self.sent.append)
-        return Connection(cast(Home, self), cast(Wire, FakeWire(writer, RAW)), cast(WebSocket, object()), user, None)
+        return Connection(cast(Manager, self), cast(Wire, FakeWire(writer, RAW)), cast(WebSocket, object()), user, None)
 
     async def join_all(self, connection: Connection, *rooms: str) -> None:
         await self.memberships.join_all(connection, dict.fromkeys(rooms))

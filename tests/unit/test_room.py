@@ -17,7 +17,7 @@ from hubbub import Connection, History, Position, Resume, RoomOptions
 from hubbub import membership as membership_module
 from hubbub.brokers import Broker, MemoryBroker
 from hubbub.codec import encode
-from hubbub.connection import Home
+from hubbub.connection import Manager
 from hubbub.envelope import Envelope, Page
 from hubbub.errors import BrokerUnavailable
 from hubbub.fanout import Fanout
@@ -311,7 +311,7 @@ class World:
         client.writer = FakeWriter(client.take)
         wire, websocket = cast(Wire, FakeWire(client.writer, client.protocol)), cast(WebSocket, object())
         since = Resume({}, tuple(client.ids))
-        connection = client.connection = Connection(cast(Home, self), wire, websocket, None, None, since)
+        connection = client.connection = Connection(cast(Manager, self), wire, websocket, None, None, since)
         client.ids.append(connection.id)
         try:
             await self.memberships.join(connection, "lobby", client.position)

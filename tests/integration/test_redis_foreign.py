@@ -148,6 +148,17 @@ async def test_a_key_of_another_type_in_the_place_of_ours_does_not_silence_the_r
             assert member.faults == []
 
 
+async def test_a_key_of_another_type_in_the_place_of_the_list_of_silent_rooms_keeps_nobody_out(
+    own_redis: RedisServer,
+) -> None:
+    own_redis.command("SET", KEYS.silent, "mine")
+    with fleet(own_redis.url()) as (worker,):
+        async with listening((None, worker), rooms=(KEPT,)) as (member,):
+            await worker.publish(KEPT, "hello")
+            await member.has(KEPT, "hello")
+            assert member.faults == []
+
+
 async def test_a_publisher_ignores_an_option_that_it_does_not_know_and_says_so_once(
     own_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:

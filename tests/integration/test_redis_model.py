@@ -57,7 +57,9 @@ class Both:
         return answer
 
     def head(self, room: str) -> Any:
-        return self.run(HEAD, (self._keys.head(room), self._keys.log(room)), self.epoch(), 60_000)
+        keys = self._keys.head(room), self._keys.log(room), self._keys.silent
+        names = room, self._keys.room_prefix, self._keys.channel_prefix
+        return self.run(HEAD, keys, self.epoch(), 60_000, *names, 4096)
 
     def line(self, sender: bytes, line: int) -> Any:
         return self.run(LINE, (self._keys.sender(sender),), line, 60_000)

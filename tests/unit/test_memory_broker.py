@@ -13,8 +13,7 @@ import pytest
 
 from hubbub import InvalidArgument
 from hubbub.brokers import Broker, MemoryBroker, broker_from
-from hubbub.brokers.base import Delivery, Receiver
-from hubbub.brokers.memory import MAX_SILENT
+from hubbub.brokers.base import MAX_SILENT, Delivery, Receiver
 from hubbub.codec import encode
 from hubbub.envelope import Envelope, Instruction, Page
 from hubbub.options import History, RoomOptions, RoomTable

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from ..envelope import Envelope, Instruction, Page, Relabel, Reset
 from ..options import RoomTable
@@ -15,6 +15,9 @@ from ..positions import Position
 from ..presence import Info, Member
 
 Delivery: TypeAlias = Envelope | Instruction | Relabel | Reset
+
+MAX_SILENT: Final = 4096
+"""How many empty rooms, in which nothing was said, keep their position. A client can visit any number of rooms."""
 
 
 class Receiver(ABC):
@@ -134,6 +137,9 @@ class Log(ABC):
 
     `PubSub.publish` writes the log; reading it writes nothing. Anybody may ask for any room, so a room that was never
     published or subscribed to has no position afterwards either, and nothing is kept longer for being read.
+
+    Clients can visit any number of rooms, so a broker may forget the position of a channel that has no message and is
+    subscribed nowhere, the one that was used longest ago first. It remembers about `MAX_SILENT`.
 
     *Order*: messages are kept in the order of their positions, without holes.
     *Cancellation*: safe at any time.

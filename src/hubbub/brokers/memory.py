@@ -16,12 +16,10 @@ from ..history import RoomLog
 from ..options import RoomTable
 from ..positions import Position
 from ..presence import Change, Info, Member, PresenceTable, announcement
-from .base import Broker, BrokerState, Receiver
+from .base import MAX_SILENT, Broker, BrokerState, Receiver
 
 _IDLE_TTL_S = 300.0
 _SWEEP_EVERY = 256
-MAX_SILENT = 4096
-"""Empty rooms in which nothing was said whose position is remembered. A client can visit any number of rooms."""
 
 
 class MemoryBroker(Broker):

@@ -119,6 +119,9 @@ class Keys:
         rooms: The options of the rooms, as JSON.
         instructions: A sorted set: the newest instructions to all workers, by when they were given.
         forgotten: When the newest instruction was given that is not kept any more.
+        silent: A sorted set: rooms with a position in which nothing was said, by their last use (``head.lua``).
+        room_prefix: What the keys of all rooms begin with; the room's name and ``}`` follow.
+        channel_prefix: What the channels of all rooms begin with; the room's name and ``}`` follow.
 
     Args:
         prefix: What all begin with, so that apps can share a server.
@@ -127,19 +130,20 @@ class Keys:
 
     def __init__(self, prefix: str, database: int = 0) -> None:
         self._prefix = prefix
-        self._room = f"{prefix}:{{"
+        self.room_prefix = f"{prefix}:{{"
         self._channels = f"{prefix}:{database}:"
-        self._room_channel = f"{self._channels}{{"
+        self.channel_prefix = f"{self._channels}{{"
         self.nodes = f"{prefix}:nodes"
         self.dead = f"{prefix}:dead"
         self.rooms = f"{prefix}:rooms"
         self.instructions = f"{prefix}:instructions"
         self.forgotten = f"{prefix}:instructions:forgotten"
+        self.silent = f"{prefix}:silent"
         self.workers = f"{self._channels}workers"
 
     def channel(self, room: str) -> str:
         """The channel of a room."""
-        return f"{self._room_channel}{room}}}"
+        return f"{self.channel_prefix}{room}}}"
 
     def own_channel(self, node: str) -> str:
         """The channel that one worker alone subscribes to."""
@@ -148,15 +152,15 @@ class Keys:
     def room_of(self, channel: bytes) -> str | None:
         """The room of a channel; None for one of the workers' own."""
         name = channel.decode()
-        return name[len(self._room_channel) : -1] if name.startswith(self._room_channel) else None
+        return name[len(self.channel_prefix) : -1] if name.startswith(self.channel_prefix) else None
 
     def head(self, room: str) -> str:
         """A hash: the room's epoch ``e`` and offset ``o``."""
-        return f"{self._room}{room}}}:head"
+        return f"{self.room_prefix}{room}}}:head"
 
     def log(self, room: str) -> str:
         """A stream of what is kept: id ``<offset>-0``, message ``m``, time ``t`` in ms."""
-        return f"{self._room}{room}}}:log"
+        return f"{self.room_prefix}{room}}}:log"
 
     def sender(self, sender: bytes) -> str:
         """A sender's line, the last number taken in it, and the last that was published."""
@@ -164,7 +168,7 @@ class Keys:
 
     def here(self, room: str) -> str:
         """A hash of who is present: user to an entry of JSON, see ``enter.lua``."""
-        return f"{self._room}{room}}}:here"
+        return f"{self.room_prefix}{room}}}:here"
 
     def node(self, node: str) -> str:
         """The lease of a worker."""

@@ -1,4 +1,41 @@
--- The position of a room, which is begun where it has none, and which lives on.
--- KEYS: head, log. ARGV: epoch for a new numbering, ttl in ms. Gives epoch and offset.
+-- The position of a room that is subscribed. A room without a numbering begins one, and any numbering lives on.
+-- Clients can visit any number of rooms. So the rooms in which nothing was said are listed by their last use, and a
+-- limited number of them is kept. Above that number, each use of one examines the two that were used longest ago: a room
+-- that a worker is subscribed to moves to the end of the list, any other room is forgotten. Examining two keeps the
+-- forgettable rooms from outnumbering the subscribed ones, however many of those there are.
+-- KEYS: head, log, the list. ARGV: epoch for a new numbering, ttl in ms, room, what the names of the rooms' heads and of
+-- their channels begin with, how many are kept. Gives epoch and offset.
 local epoch, offset = head_of(KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]))
+if offset > 0 then return {epoch, offset} end
+
+-- The list counts the uses: unlike a time, a number never goes back.
+local newest = redis.pcall('ZRANGE', KEYS[3], -1, -1, 'WITHSCORES')
+if newest.err then
+  redis.call('DEL', KEYS[3])
+  newest = {}
+end
+local uses = tonumber(newest[2]) or 0
+
+local function use(room)
+  uses = uses + 1
+  redis.call('ZADD', KEYS[3], uses, room)
+end
+
+-- The list lives for as long as the head in it that lives longest.
+use(ARGV[3])
+redis.call('PEXPIRE', KEYS[3], tonumber(ARGV[2]) + AFTERLIFE_MS, uses == 1 and 'NX' or 'GT')
+
+local over = redis.call('ZCARD', KEYS[3]) - tonumber(ARGV[6])
+for _ = 1, 2 do
+  if over <= 0 then break end
+  local room = redis.call('ZPOPMIN', KEYS[3])[1]
+  local head = ARGV[4] .. room .. '}:head'
+  local _, reached = known_head(head)
+  if reached == 0 and redis.call('PUBSUB', 'NUMSUB', ARGV[5] .. room .. '}')[2] > 0 then
+    use(room)
+  else
+    if reached == 0 then redis.call('DEL', head) end
+    over = over - 1
+  end
+end
 return {epoch, offset}

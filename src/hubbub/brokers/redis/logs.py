@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from ...envelope import Entry, Page
 from ...options import RoomTable
 from ...positions import Position, new_epoch
+from ..base import MAX_SILENT
 from .channel import Arrival, Keys, Stamp, unpack_message
 from .commands import position_in, ttl_ms
 from .foreign import Foreign
@@ -47,8 +48,9 @@ class Logs:
 
     async def position(self, room: str) -> Position:
         """The room's position, for a room that has members: a numbering begins where there is none, and lives on."""
-        keys = self._keys.head(room), self._keys.log(room)
-        return position_in(await self._link.run(HEAD, keys, new_epoch(), ttl_ms(self._rooms(room))))
+        keys = self._keys.head(room), self._keys.log(room), self._keys.silent
+        ttl, names = ttl_ms(self._rooms(room)), (room, self._keys.room_prefix, self._keys.channel_prefix)
+        return position_in(await self._link.run(HEAD, keys, new_epoch(), ttl, *names, MAX_SILENT))
 
     async def known_position(self, room: str) -> Position | None:
         """The room's position, if it has a numbering. Writes nothing."""

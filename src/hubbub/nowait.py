@@ -1,7 +1,8 @@
-"""Python's warning of a coroutine that was never awaited, with the call to use instead."""
+"""Python's warning about a coroutine that was never awaited, extended by the call to use instead."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -9,14 +10,44 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def or_nowait(name: str) -> Callable[[F], F]:
-    """Has Python's warning of a coroutine that was never awaited name the call to use where nothing can be awaited.
+    """Makes Python's warning about a coroutine that was never awaited name the call for plain functions.
 
-    The warning says the qualified name of the function that made the coroutine; this adds to it, and costs no call
-    anything.
+    The function stays what it is, and no call costs more.
+
+    Args:
+        name: The call to use where nothing can be awaited.
     """
 
     def named(method: F) -> F:
-        method.__qualname__ += f" (in a plain function: {name})"
+        method.__qualname__ = _Hinted(method.__qualname__, name)
         return method
 
     return named
+
+
+class _Hinted(str):
+    """A qualified name that adds a hint where the warning formats it, and nowhere else.
+
+    A coroutine has the qualified name of its function. So do TypeErrors about wrong arguments, tasks and tracebacks,
+    which would be garbled by a hint.
+    """
+
+    __slots__ = ("_instead",)
+
+    _instead: str
+
+    def __new__(cls, name: str, instead: str) -> _Hinted:
+        hinted = super().__new__(cls, name)
+        hinted._instead = instead
+        return hinted
+
+    def __format__(self, spec: str) -> str:
+        text = super().__format__(spec)
+        here = inspect.currentframe()
+        formatting = here and here.f_back
+        if formatting is None or formatting.f_code.co_name != "_warn_unawaited_coroutine":  # of Python's `warnings`
+            return text
+        return f"{text} (in a plain function: {self._instead})"
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (str(self),)  # a pickled method is found by its plain name

@@ -3,6 +3,7 @@
 from .__about__ import __version__
 from .brokers import Broker
 from .close import CloseCode
+from .codec import Message
 from .connection import Connection
 from .envelope import Recorded
 from .errors import (
@@ -19,7 +20,7 @@ from .errors import (
 )
 from .manager import ConnectionManager
 from .middleware import HubbubMiddleware
-from .names import EVERYONE
+from .names import EVERYONE, RoomName, UserId
 from .options import History, Limits, Overflow, RoomOptions
 from .positions import Joined, Position
 from .presence import Member
@@ -43,6 +44,7 @@ __all__ = [
     "Joined",
     "Limits",
     "Member",
+    "Message",
     "NotInstalled",
     "NotRunning",
     "NotSupported",
@@ -51,9 +53,11 @@ __all__ = [
     "Publisher",
     "Recorded",
     "Resume",
+    "RoomName",
     "RoomOptions",
     "Stats",
     "ThreadTimeout",
+    "UserId",
     "WrongLoop",
     "WrongThread",
     "__version__",

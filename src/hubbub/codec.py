@@ -14,19 +14,52 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from datetime import date, time, timedelta
+from decimal import Decimal
 from enum import Enum, IntEnum
+from ipaddress import IPv4Address, IPv6Address
 from math import isfinite
+from pathlib import PurePath
 from types import GeneratorType
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeAlias
+from uuid import UUID
 
 import orjson
 from pydantic_core import SchemaSerializer, core_schema, to_jsonable_python
 
 from .errors import InvalidArgument, shown
 
-Message: TypeAlias = object
-"""What an app sends: str, bytes, or what goes to JSON."""
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+class _PydanticModel(Protocol):
+    __pydantic_serializer__: ClassVar[SchemaSerializer]
+
+
+class _TypedDict(Protocol):
+    """A TypedDict, which is no ``dict`` to a type checker. Other mappings, such as a WebSocket, lack a method."""
+
+    def copy(self) -> Any: ...
+    def setdefault(self, key: Any, default: Any, /) -> Any: ...
+
+
+_Binary: TypeAlias = bytes | bytearray | memoryview
+_Time: TypeAlias = date | time | timedelta
+_Scalar: TypeAlias = int | float | Decimal | UUID | Enum | PurePath | IPv4Address | IPv6Address
+_Array: TypeAlias = Sequence[Any] | set[Any] | frozenset[Any] | deque[Any] | Iterator[Any]
+_Object: TypeAlias = dict[Any, Any] | _TypedDict | _Dataclass | _PydanticModel
+
+Message: TypeAlias = str | _Binary | _Object | _Array | _Scalar | _Time | None
+"""Anything an app can send: str is a text frame, bytes a binary frame, and everything else a text frame of JSON.
+
+JSON can be made of a dict, list, tuple, set, iterator, dataclass, Pydantic model, TypedDict, number, bool, None, date,
+time, UUID or Enum. A `Connection`, a WebSocket or a coroutine is an error for type checkers, and raises
+`InvalidArgument`.
+"""
 
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
 _DEEPEST_SENT = 254  # what orjson writes
@@ -58,8 +91,8 @@ class Payload(NamedTuple):
     data: bytes
 
 
-def encode(message: Message) -> Payload:
-    """Encodes a message of the app.
+def encode(message: object) -> Payload:
+    """Encodes a message of the app: a `Message`, which is checked here.
 
     Raises:
         InvalidArgument: The message can't be encoded.

@@ -68,6 +68,7 @@ class Engine:
         protocol: What clients speak, unless their endpoint says otherwise.
         refuse_with: How to answer a handshake that the app refuses.
         flush_interval_s: How long a message may wait for others.
+        thread_timeout_s: How long a call from a thread may take.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Engine:
         protocol: ClientProtocol,
         refuse_with: RefuseWith,
         flush_interval_s: float,
+        thread_timeout_s: float,
     ) -> None:
         self.broker = broker
         self.options_of = options_of
@@ -89,6 +91,7 @@ class Engine:
         self.origins_given = origins_given
         self.protocol = protocol
         self.refuse_with: RefuseWith = refuse_with
+        self.thread_timeout_s = thread_timeout_s
         self.counters = Counters()
         self.tasks = Tasks()
         self.fanout = Fanout(flush_interval_s)

@@ -126,8 +126,8 @@ class ConnectionManager:
             protocol=RawProtocol(app_ping=app_ping, client_frames=client_frames),
             refuse_with=refuse_with,
             flush_interval_s=flush_interval_s,
+            thread_timeout_s=thread_timeout_s,
         )
-        self.from_thread = FromThread(self, self._hubbub.lifecycle, thread_timeout_s)
 
     if not TYPE_CHECKING:
 
@@ -436,16 +436,24 @@ class ConnectionManager:
         """
         self._hubbub.publish_nowait(user_room(user_name(user_id)), Envelope(encode(message)))
 
+    @overload
+    async def send_personal(self, message: Message, websocket: WebSocket | Connection) -> bool: ...
+    @overload
+    async def send_personal(self, websocket: WebSocket | Connection, message: Message, /) -> bool: ...
     @or_nowait("Connection.send_nowait")
-    async def send_personal(self, message: Message, websocket: Message) -> bool:
-        """Sends a message to one connection.
+    async def send_personal(
+        self, message: Message | WebSocket | Connection, websocket: Message | WebSocket | Connection
+    ) -> bool:
+        """Sends a message to one connection of this process. The two arguments may come in either order.
+
+            await manager.send_personal({"type": "welcome"}, websocket)
 
         Args:
-            message: str, bytes, or what goes to JSON.
-            websocket: The WebSocket or `Connection`. The two arguments may come in either order.
+            message: str, bytes, or anything that can be written as JSON.
+            websocket: The WebSocket or its `Connection`.
 
         Returns:
-            False when it is gone.
+            False if the client is gone or the message was dropped.
 
         Raises:
             InvalidArgument: Neither is a WebSocket or a `Connection`, the socket is open and was not connected yet, or
@@ -492,6 +500,19 @@ class ConnectionManager:
         had = self._hubbub.registrar.knows(user) or await self._hubbub.is_connected(user)
         await self._hubbub.broker.instruct(user_room(user), kick)
         return had
+
+    @property
+    def from_thread(self) -> FromThread:
+        """Blocking versions of the calls that publish and query, for ``def`` routes and threads.
+
+            @app.post("/alarm")
+            def alarm() -> None:
+                manager.from_thread.broadcast({"type": "alarm"})
+
+        A call waits at most ``thread_timeout_s``, then raises `ThreadTimeout`. In a thread that runs an event loop it
+        raises `WrongThread`.
+        """
+        return FromThread(self, self._hubbub.lifecycle, self._hubbub.thread_timeout_s)
 
     # Who is here
 
@@ -593,3 +614,4 @@ class ConnectionManager:
         rooms = read_only(rooms, "connections join and leave; an attribute of your own needs another name")
         running = read_only(running, "the app's lifespan starts and stops the manager")
         ready = read_only(ready, "the app's lifespan starts and stops the manager")
+        from_thread = read_only(from_thread, "the manager makes it; its timeout is `thread_timeout_s`")

@@ -270,7 +270,7 @@ class TestFromThread:
 
     def test_an_error_of_the_call_is_the_callers(self, live: Live) -> None:
         with pytest.raises(InvalidArgument, match="message"):
-            live.manager.from_thread.broadcast(object())
+            live.manager.from_thread.broadcast(object())  # type: ignore[arg-type]
         with pytest.raises(InvalidArgument, match="room"):
             live.manager.from_thread.broadcast("a", room="")
 
@@ -431,7 +431,7 @@ class TestArguments:
         async def handler(websocket: WebSocket) -> None:
             async with live.manager.connect(websocket, "ann") as connection:
                 wrong: list[Callable[[], Any]] = [
-                    lambda: connection.send(object()),
+                    lambda: connection.send(object()),  # type: ignore[arg-type]
                     lambda: connection.send_text(b"a"),  # type: ignore[arg-type]
                     lambda: connection.send_bytes("a"),  # type: ignore[arg-type]
                     lambda: connection.send_json(object()),

@@ -166,7 +166,9 @@ def test_a_subclass_that_does_not_call_init_is_told() -> None:
     assert not hasattr(Manager(), "nothing")
 
 
-@pytest.mark.parametrize("name", ["active_connections", "active_user_count", "rooms", "running", "ready"])
+@pytest.mark.parametrize(
+    "name", ["active_connections", "active_user_count", "rooms", "running", "ready", "from_thread"]
+)
 def test_what_the_manager_keeps_can_not_be_assigned(name: str) -> None:
     manager = ConnectionManager()
     with pytest.raises(NotSupported, match=f"^ConnectionManager.{name} can't be assigned: "):

@@ -28,7 +28,7 @@ from urllib.parse import quote
 import pytest
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
-from hubbub import Connection, ConnectionManager, Limits, Resume, RoomOptions, fanout
+from hubbub import Connection, ConnectionManager, Limits, Message, Resume, RoomOptions, fanout
 from tests.integration.support import assert_nothing_left, eventually
 from tests.integration.wire_client import (
     CHUNK,
@@ -247,8 +247,9 @@ class Stage:
         target: dict[str, Any] = {} if room == EVERYONE else {"room": room}
         await self.manager.broadcast(message, exclude=connections, key=key, **target)
 
-    def dressed(self, text: str, rng: random.Random) -> object:
-        return rng.choice([text, text, text.encode(), {"stamp": text}])
+    def dressed(self, text: str, rng: random.Random) -> Message:
+        ways: list[Message] = [text, text, text.encode(), {"stamp": text}]
+        return rng.choice(ways)
 
     async def send_to(self, session: Session, rng: random.Random) -> None:
         """Sends to one connection, in one of the ways there are."""

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import zlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
@@ -29,6 +30,7 @@ from websockets.asyncio.client import ClientConnection
 import hubbub
 from hubbub import BrokerUnavailable, ConnectionManager, History, Limits, Position, Resume, RoomOptions
 from tests.integration.support import DEADLINE_S, serving
+from tests.wrapping import SPEAKS_ARRAYS, speak, unwrapped
 
 T = TypeVar("T")
 
@@ -55,6 +57,7 @@ def app_of(manager: ConnectionManager) -> Starlette:
     async def endpoint(websocket: WebSocket) -> None:
         asked_for = websocket.query_params
         rooms, user = asked_for.get("rooms"), asked_for.get("user")
+        speak(websocket)
         names, info = rooms.split(",") if rooms else [], {"tab": int(asked_for.get("tab", 0))}
         since = Resume.from_query(websocket)
         async with manager.connect(websocket, user, rooms=names, info=info, since=since) as connection:
@@ -212,6 +215,7 @@ class Listener:
 
     def __init__(self, user: str | None, *rooms: str) -> None:
         self.user = user
+        self._arrays = user is not None and zlib.crc32(user.encode()) % 2 == 0  # bob's browser speaks another protocol
         self.data: defaultdict[str, list[Any]] = defaultdict(list)
         self.positions: dict[str, tuple[str, int]] = {}
         self.syncs: list[dict[str, Any]] = []
@@ -232,6 +236,8 @@ class Listener:
         path = f"/ws?tab={tab}&rooms={quote(','.join(self._rooms))}"
         if self.user is not None:
             path += f"&user={quote(self.user)}"
+        if self._arrays:
+            path += f"&{SPEAKS_ARRAYS}"
         if self.positions:
             path += f"&since={quote(json.dumps({'ids': self._ids, 'rooms': self.positions}))}"
         async with websockets.connect(
@@ -320,7 +326,7 @@ class Listener:
         try:
             with suppress(websockets.ConnectionClosedError):
                 async for message in connection:
-                    self._take(json.loads(message))
+                    self._take(json.loads(unwrapped(message) if self._arrays else message))
                     self._changed.set()
         finally:
             self._changed.set()

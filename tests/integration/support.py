@@ -10,6 +10,7 @@ import struct
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from itertools import cycle
 from typing import Any, TypeVar
 
 import uvicorn
@@ -19,15 +20,23 @@ from starlette.websockets import WebSocket
 from websockets.asyncio.client import ClientConnection
 
 from hubbub import ConnectionManager
+from tests.wrapping import SPEAKS_ARRAYS, unwrapped
 
 T = TypeVar("T")
 DEADLINE_S = 10.0
 
 
 class LiveServer:
-    """uvicorn on a free port of this machine, in a thread with a loop of its own."""
+    """uvicorn on a free port of this machine, in a thread with a loop of its own.
 
-    def __init__(self, app: Any, *, loop: str = "asyncio", **config: Any) -> None:
+    Args:
+        app: The app.
+        loop: The event loop.
+        mixed: Every second client speaks in arrays (`tests.wrapping`), and `receive` unwraps what it gets.
+        config: What uvicorn is to be told.
+    """
+
+    def __init__(self, app: Any, *, loop: str = "asyncio", mixed: bool = False, **config: Any) -> None:
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind(("127.0.0.1", 0))
@@ -38,6 +47,7 @@ class LiveServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="live-server", daemon=True)
         self.left_tasks: list[str] = []
+        self._speaks = cycle([SPEAKS_ARRAYS, ""] if mixed else [""])
 
     def _run(self) -> None:
         async def serve() -> None:
@@ -77,7 +87,8 @@ class LiveServer:
         )
 
     def ws(self, path: str) -> str:
-        return f"ws://127.0.0.1:{self.port}{path}"
+        speaks = next(self._speaks)
+        return f"ws://127.0.0.1:{self.port}{path}" + (speaks and ("&" if "?" in path else "?") + speaks)
 
     def http(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
@@ -105,6 +116,8 @@ async def client(server: LiveServer, path: str, **options: Any) -> AsyncIterator
 async def receive(connection: ClientConnection, timeout_s: float = DEADLINE_S) -> Any:
     """The next message: parsed where it is JSON."""
     message = await asyncio.wait_for(connection.recv(), timeout_s)
+    if connection.request is not None and connection.request.path.endswith(SPEAKS_ARRAYS):
+        message = unwrapped(message)
     if isinstance(message, str):
         try:
             return json.loads(message)

@@ -23,6 +23,7 @@ from tests.integration.support import (
     serving,
     through_asgi,
 )
+from tests.wrapping import speak
 
 pytestmark = pytest.mark.anyio
 
@@ -44,13 +45,16 @@ class Site:
 
         @app.websocket("/ws")
         async def endpoint(websocket: WebSocket, rooms: str) -> None:
+            speak(websocket)
             resume = Resume.from_query(websocket)
             async with self.manager.connect(websocket, rooms=rooms.split(","), since=resume) as connection:
                 async for message in connection.iter_json():
                     body, room = message["body"], message["room"]
                     await self.manager.broadcast(body, room=room, exclude=connection if message.get("quiet") else None)
 
-        self._serving = serving(app if transport == "uvicorn" else through_asgi(app), loop=loop)
+        self._serving = serving(
+            through_asgi(app) if transport == "asgi" else app, loop=loop, mixed=transport == "mixed"
+        )
 
     def __enter__(self) -> Site:
         self.server: LiveServer = self._serving.__enter__()
@@ -68,8 +72,9 @@ class Site:
         return position
 
 
-@pytest.fixture(params=["uvicorn", "asgi"])
+@pytest.fixture(params=["uvicorn", "asgi", "mixed"])
 def transport(request: pytest.FixtureRequest) -> str:
+    """How frames get out; ``mixed`` is uvicorn, with clients of two protocols."""
     return str(request.param)
 
 

@@ -27,6 +27,7 @@ from tests.integration.support import (
     serving,
     through_asgi,
 )
+from tests.wrapping import speak
 
 pytestmark = pytest.mark.anyio
 
@@ -44,6 +45,7 @@ def site(*, client_frames: bool = True, **limits: Any) -> tuple[ConnectionManage
 
     @app.websocket("/ws/{rooms}")
     async def endpoint(websocket: WebSocket, rooms: str, user: str | None = None) -> None:
+        speak(websocket)
         async with manager.connect(websocket, user, rooms=rooms.split(",")) as connection:
             async for message in connection:
                 await connection.send(message)
@@ -51,13 +53,14 @@ def site(*, client_frames: bool = True, **limits: Any) -> tuple[ConnectionManage
     return manager, app
 
 
-@pytest.fixture(params=["uvicorn", "asgi"])
+@pytest.fixture(params=["uvicorn", "asgi", "mixed"])
 def transport(request: pytest.FixtureRequest) -> str:
+    """How frames get out; ``mixed`` is uvicorn, with clients of two protocols."""
     return str(request.param)
 
 
 def on(app: FastAPI, transport: str) -> Any:
-    return app if transport == "uvicorn" else through_asgi(app)
+    return through_asgi(app) if transport == "asgi" else app
 
 
 @asynccontextmanager
@@ -107,7 +110,7 @@ async def read_all(connection: ClientConnection, manager: ConnectionManager) -> 
 
 async def test_a_slow_client_is_closed_with_1013_and_the_others_get_everything(transport: str, loop: str) -> None:
     manager, app = site()
-    with serving(on(app, transport), loop=loop) as server:
+    with serving(on(app, transport), loop=loop, mixed=transport == "mixed") as server:
         async with client(server, "/ws/room", max_queue=None) as good:
             await eventually(lambda: len(manager.active_connections) == 1)
             (reads,) = manager.active_connections
@@ -146,7 +149,7 @@ async def test_the_servers_buffer_is_bounded_with_the_outbox(loop: str) -> None:
 @pytest.mark.usefixtures("quick_sweeps")
 async def test_an_outbox_that_does_not_move_is_aborted_and_not_closed(transport: str, loop: str) -> None:
     manager, app = site(stall_timeout_s=0.5)
-    with serving(on(app, transport), loop=loop) as server:
+    with serving(on(app, transport), loop=loop, mixed=transport == "mixed") as server:
         async with deaf(server, "/ws/room") as slow:
             await eventually(lambda: bool(manager.rooms))
 
@@ -164,7 +167,7 @@ async def test_an_outbox_that_does_not_move_is_aborted_and_not_closed(transport:
 @pytest.mark.parametrize("policy", ["oldest", "newest", "latest"])
 async def test_a_room_that_may_drop_drops_counts_and_tells(policy: str, transport: str, loop: str) -> None:
     manager, app = site(max_outbox_bytes=128 * KIB)
-    with serving(on(app, transport), loop=loop) as server:
+    with serving(on(app, transport), loop=loop, mixed=transport == "mixed") as server:
         async with deaf(server, f"/ws/{policy}") as slow:
             await eventually(lambda: bool(manager.rooms))
             count = await server.acall(fill(manager, policy, until=lambda: manager.stats().dropped >= 40))
@@ -183,6 +186,7 @@ async def test_a_room_that_may_drop_drops_counts_and_tells(policy: str, transpor
             assert len(manager.active_connections) == 1
 
 
+@pytest.mark.parametrize("transport", ["uvicorn", "asgi"])
 @pytest.mark.parametrize("policy", ["oldest", "newest", "latest"])
 async def test_a_client_with_a_format_of_its_own_gets_no_frames_of_ours(
     policy: str, transport: str, caplog: pytest.LogCaptureFixture
@@ -254,7 +258,7 @@ async def test_frames_that_may_be_dropped_go_before_a_connection_is_closed(loop:
 )  # half of what an outbox takes, and twenty times as much
 async def test_a_burst_of_5000_broadcasts_closes_nobody(size: int, transport: str, loop: str) -> None:
     manager, app = site()
-    with serving(on(app, transport), loop=loop) as server:
+    with serving(on(app, transport), loop=loop, mixed=transport == "mixed") as server:
         async with client(server, "/ws/room", max_queue=None) as one, client(server, "/ws/room", max_queue=None) as two:
             await eventually(lambda: len(manager.active_connections) == 2)
 
@@ -271,7 +275,7 @@ async def test_a_burst_of_5000_broadcasts_closes_nobody(size: int, transport: st
 
 async def test_a_burst_of_messages_nearly_as_large_as_the_outbox_closes_nobody(transport: str, loop: str) -> None:
     manager, app = site()
-    with serving(on(app, transport), loop=loop) as server:
+    with serving(on(app, transport), loop=loop, mixed=transport == "mixed") as server:
         async with client(server, "/ws/room", max_size=None) as connection:
             await eventually(lambda: bool(manager.rooms))
 
@@ -364,12 +368,13 @@ async def test_a_burst_to_one_connection_does_not_close_it(transport: str, loop:
 
     @app.websocket("/ws")
     async def endpoint(websocket: WebSocket) -> None:
+        speak(websocket)
         async with manager.connect(websocket, "ann") as connection:
             for n in range(0, 2000, 2):
                 assert await connection.send({"n": n, "filler": "x" * 8 * KIB})
                 assert await manager.send_personal({"n": n + 1, "filler": "x" * 8 * KIB}, websocket)
 
-    with serving(on(app, transport), loop=loop) as server:
+    with serving(on(app, transport), loop=loop, mixed=transport == "mixed") as server:
         async with client(server, "/ws", max_queue=None) as connection:
             assert [(await receive(connection))["n"] for _ in range(2000)] == list(range(2000))
             assert manager.stats().slow == 0

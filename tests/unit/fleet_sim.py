@@ -37,7 +37,7 @@ from hubbub.tasks import Tasks
 from hubbub.timers import Timers
 from hubbub.wire import Wire
 from tests.unit.redis_model import RedisModel
-from tests.unit.wrapping import ARRAYS, as_raw
+from tests.wrapping import ARRAYS, unwrapped
 
 T = TypeVar("T")
 
@@ -294,7 +294,7 @@ class SimClient:
         self.joining: asyncio.Task[None] | None = None
 
     def take_array(self, fields: Any) -> None:
-        self.take(as_raw(fields))
+        self.take(json.loads(unwrapped(json.dumps(fields))))
 
     def take(self, message: dict[str, Any]) -> None:
         place = Position(message["epoch"], message["offset"])

@@ -33,7 +33,7 @@ from hubbub.testing.broker_suite import Worker
 from hubbub.timers import Timers
 from hubbub.wire import Wire
 from tests.unit.support import FakeClock, Hub
-from tests.unit.wrapping import ARRAYS, as_raw
+from tests.wrapping import ARRAYS, unwrapped
 
 EPOCH = "abcdefgh"
 HELLO = encode("hello")
@@ -240,7 +240,7 @@ class Client:
 
     def take(self, message: Any) -> None:
         try:
-            self._take(as_raw(message) if self.protocol is ARRAYS else message)
+            self._take(json.loads(unwrapped(json.dumps(message))) if self.protocol is ARRAYS else message)
         except AssertionError as error:  # it may be the event loop that called
             self.complaints.append(str(error))
 

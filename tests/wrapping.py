@@ -1,0 +1,74 @@
+"""A second client protocol, for members beside raw ones in the same rooms: each message is wrapped in a JSON array."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+from starlette.websockets import WebSocket
+
+from hubbub.codec import Payload, dumps
+from hubbub.envelope import Envelope, Relabel, Reset
+from hubbub.positions import Joined
+from hubbub.protocols import ClientProtocol, RawProtocol, RoomInfo
+from hubbub.protocols.frames import Opcode, frame, split
+
+SPEAKS_ARRAYS = "speaks=arrays"
+"""What a client that speaks it says in the query."""
+
+RAW = RawProtocol(app_ping=False, client_frames=True)
+
+
+class ArrayProtocol(ClientProtocol):
+    """Text is ``["the text"]``, bytes are ``["", "in base64"]``; what it says and when is as in the raw protocol."""
+
+    def publication(self, room: RoomInfo, message: Envelope) -> bytes:
+        return wrapped(RAW.publication(room, message))
+
+    def exclusion(self, room: RoomInfo, message: Envelope) -> bytes | None:
+        return _wrapped_if_any(RAW.exclusion(room, message))
+
+    def renumbering(self, room: RoomInfo, news: Reset | Relabel) -> bytes | None:
+        return _wrapped_if_any(RAW.renumbering(room, news))
+
+    def message(self, payload: Payload) -> bytes:
+        return wrapped(RAW.message(payload))
+
+    def joined(self, room: RoomInfo, joined: Joined, connection_id: str) -> bytes | None:
+        return _wrapped_if_any(RAW.joined(room, joined, connection_id))
+
+    def dropped(self, room: str, count: int) -> bytes | None:
+        return _wrapped_if_any(RAW.dropped(room, count))
+
+    def error(self, code: str, problem: str) -> bytes | None:
+        return _wrapped_if_any(RAW.error(code, problem))
+
+    def reply(self, text: str | None, data: bytes | None) -> bytes | None:
+        return frame(Opcode.TEXT, b'["pong"]') if text == '["ping"]' else None
+
+
+ARRAYS = ArrayProtocol()
+
+
+def wrapped(raw: bytes) -> bytes:
+    ((opcode, payload),) = split(raw)
+    fields = [payload.decode()] if opcode is Opcode.TEXT else ["", base64.b64encode(payload).decode()]
+    return frame(Opcode.TEXT, dumps(fields))
+
+
+def _wrapped_if_any(raw: bytes | None) -> bytes | None:
+    return None if raw is None else wrapped(raw)
+
+
+def unwrapped(message: str | bytes) -> str | bytes:
+    """What a raw client would have got in place of an array."""
+    assert isinstance(message, str), "an array is text"
+    text, *data = json.loads(message)
+    assert isinstance(text, str)
+    return base64.b64decode(data[0]) if data else text
+
+
+def speak(websocket: WebSocket) -> None:
+    """Lets a client that asks for it speak in arrays. To be called before the manager connects it."""
+    if websocket.query_params.get("speaks") == "arrays":
+        websocket.scope["hubbub"].speak(ARRAYS)

@@ -1,18 +1,25 @@
 """Chooses the subprotocol to answer when a client is refused: pure.
 
 A browser drops a socket that answers none of the subprotocols it offered, and its page sees 1006 without a reason. So
-a refusal answers one. But what a page offers may be its token, which does not belong into an answer's headers, where
-proxies and logs see it.
+a refusal answers one. But a page may offer its token, and the headers of an answer must not repeat it, because proxies
+log them. A client may be refused before the app says which names it knows, so a name is recognized by its form: a few
+words and version numbers, like the registered ``v12.stomp``, ``ocpp2.0.1`` and ``graphql-transport-ws``. Tokens are
+random, and hardly ever read like that. If nothing does, nothing is answered: a page without a reason costs less than a
+leaked token.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
-_MAX_CHARS: Final = 64  # no registered name has as many, and every JSON Web Token has more
+_MAX_CHARS: Final = 64
+_WORD: Final = r"(?:[A-Z]{1,8}|[A-Z]?[a-z]{1,20}(?:[A-Z][a-z]{1,20}){0,2})(?:[vV]?[0-9]{1,2})?"
+_LATER_PART: Final = rf"(?:{_WORD}|[a-z][0-9]{{1,2}}[a-z]|[0-9]{{1,4}})"  # k8s, and a year
+_NAME: Final = re.compile(rf"{_WORD}(?:[._+-]{_LATER_PART})*")
 
 
 def answer_to(offered: Sequence[str]) -> str | None:
-    """Gives the first subprotocol that is a name and not a token; None where there is none."""
-    return next((each for each in offered if len(each) < _MAX_CHARS), None)
+    """Gives the first subprotocol that reads as a name and not as a token; None if there is none."""
+    return next((each for each in offered if len(each) < _MAX_CHARS and _NAME.fullmatch(each)), None)

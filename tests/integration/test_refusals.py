@@ -134,6 +134,18 @@ async def test_a_subprotocol_is_answered_so_that_browsers_show_the_reason(place:
         assert await closed(websocket) == (4003, "")
 
 
+@pytest.mark.parametrize("path", ["/closes?code=4003", "/refused/a%20403"])
+@pytest.mark.parametrize("token", ["5f0c2b9a71d84e63", "s3cr3t-t0ken-value"])
+async def test_a_token_that_is_offered_as_subprotocol_is_not_in_the_headers_of_the_answer(
+    place: Place, token: str, path: str
+) -> None:
+    async with client(place.server, path, subprotocols=[token]) as websocket:
+        assert websocket.response is not None
+        assert websocket.response.status_code == 101
+        assert token not in str(websocket.response.headers)
+        assert (await closed(websocket))[0] in {1008, 4003}, "a client that needs no subprotocol reads why"
+
+
 @pytest.mark.parametrize("path", ["/nowhere", "/mounted/nowhere", "/included/nowhere", "/typed/1/2"])
 async def test_a_path_without_a_route_is_refused_with_403(place: Place, path: str) -> None:
     before = place.manager.stats().refused

@@ -294,6 +294,7 @@ def test_http_with_a_bad_token_gets_401_and_why(
         pytest.param(["bearer", EXPIRED], {}, "bearer", "token expired", id="subprotocol-expired"),
         pytest.param(["chat", "bearer", FORGED], {}, "bearer", "unauthorized: bad signature", id="among-others"),
         pytest.param(["chat"], {}, "chat", "unauthorized: no token", id="other-subprotocol"),
+        pytest.param(["5f0c2b9a71d84e63"], {}, None, "unauthorized: no token", id="an-opaque-token-alone"),
         pytest.param([], {"headers": bearer(EXPIRED)}, None, "token expired", id="header-expired"),
         pytest.param(
             [], {"headers": {"Cookie": f"session={FORGED}"}}, None, "unauthorized: bad signature", id="cookie"

@@ -1,4 +1,4 @@
-"""A manager that a factory makes, with settings, and that handlers get as a dependency."""
+"""An app factory that creates the manager. Handlers receive the manager as a dependency."""
 
 from typing import Annotated, cast
 

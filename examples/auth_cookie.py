@@ -15,7 +15,7 @@ LIFETIME = timedelta(hours=8)
 
 app = FastAPI()
 manager = ConnectionManager()
-manager.install(app)  # checks the origin, which a cookie relies on
+manager.install(app)  # also checks the origin; cookies are not safe without that
 current_user = JWTAuth(SECRET, algorithms=["HS256"], cookie="session")
 User = Annotated[Claims, Depends(current_user)]
 

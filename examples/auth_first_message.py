@@ -20,7 +20,7 @@ async def chat(websocket: WebSocket) -> None:
     try:
         async with asyncio.timeout(5):
             user = auth.verify(await websocket.receive_text())
-    except (TimeoutError, KeyError):  # nothing came, or a binary message
+    except (TimeoutError, KeyError):  # no message within 5 seconds, or a binary one
         await websocket.close(1008, "unauthorized: no token")
         return
     except InvalidToken as error:

@@ -20,7 +20,7 @@ User = Annotated[Claims, Depends(current_user)]
 
 
 @app.post("/sign-in")
-def sign_in(name: str) -> dict[str, str]:  # yours would check a password, or use an identity provider
+def sign_in(name: str) -> dict[str, str]:  # a real one checks a password, or uses an identity provider
     expires_at = datetime.now(UTC) + timedelta(minutes=15)
     return {"token": jwt.encode({"sub": name.lower(), "name": name, "exp": expires_at}, SECRET, "HS256")}
 

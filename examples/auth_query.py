@@ -1,4 +1,4 @@
-"""For clients that can set neither headers nor subprotocols, and handle a refused handshake."""
+"""A token in the URL, for clients that can set neither headers nor subprotocols, and can handle a refused handshake."""
 
 import os
 from typing import Annotated

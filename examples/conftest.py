@@ -1,4 +1,4 @@
-"""The examples take the key of their tokens from the environment; tests have one of their own."""
+"""Sets the key that the examples read from the environment, before a test imports them."""
 
 import os
 

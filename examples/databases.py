@@ -20,7 +20,7 @@ database = "chat.db"
 
 @contextmanager
 def session() -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(database, check_same_thread=False)  # FastAPI uses it in several, in turn
+    connection = sqlite3.connect(database, check_same_thread=False)  # several threads use it, one at a time
     try:
         with connection:  # commits, or rolls back
             connection.execute("CREATE TABLE IF NOT EXISTS messages (id INTEGER PRIMARY KEY, room TEXT, body TEXT)")

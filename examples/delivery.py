@@ -1,4 +1,4 @@
-"""Rooms that a client can come back to: history, positions and recovery."""
+"""Rooms with history and positions: clients that reconnect receive the messages they missed."""
 
 from typing import Annotated, Any
 

@@ -1,4 +1,4 @@
-"""A drain on SIGTERM under plain uvicorn or gunicorn; `hubbub run` needs none of it. And what a load balancer asks."""
+"""Drains the sockets on SIGTERM under plain uvicorn or gunicorn, and answers readiness checks."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""Tighter bounds than the defaults, and what they did."""
+"""Limits below the defaults, and a route that reports how often they applied."""
 
 from fastapi import FastAPI, WebSocket
 

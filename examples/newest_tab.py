@@ -1,4 +1,4 @@
-"""One tab for each user: a new one takes the place of the old one."""
+"""One tab for each user: a new tab replaces the old one."""
 
 from fastapi import FastAPI, WebSocket
 

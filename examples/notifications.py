@@ -1,4 +1,4 @@
-"""Notifications that nobody misses: stored first, then pushed, and fetched by whoever was away."""
+"""Notifications that no user misses: stored first, then pushed. Users fetch the unread ones when they connect."""
 
 import itertools
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ class Notification:
 
 
 class Notifications:
-    """Stands for a table."""
+    """A stand-in for a database table."""
 
     def __init__(self) -> None:
         self._ids = itertools.count(1)
@@ -66,7 +66,7 @@ class Read(BaseModel):
 @app.websocket("/ws/{user_id}")
 async def inbox(websocket: WebSocket, user_id: str) -> None:
     async with manager.connect(websocket, user_id) as connection:
-        for row in await notifications.unread(user_id):  # after connecting, so that nothing falls in between
+        for row in await notifications.unread(user_id):  # after `connect`, so that none is missed
             await connection.send(pushable(row))
         async for message in connection.iter_json():
             try:

@@ -1,4 +1,4 @@
-"""An app on a server that runs no lifespan, such as daphne: the first request enters it."""
+"""An app for a server that runs no lifespan, such as daphne: the first request enters the lifespan."""
 
 import asyncio
 from contextlib import AsyncExitStack

@@ -1,4 +1,4 @@
-"""The app that examples/test_posts.py tests: a like tells the post's author."""
+"""The app that examples/test_posts.py tests: a like notifies the author of the post."""
 
 import os
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Rooms that say who comes and goes, users with several tabs, and the routes an administrator needs."""
+"""Rooms with announcements, users with several tabs, and routes for administrators."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ manager = ConnectionManager(
         "chat:*": RoomOptions(announce=True, grace_s=2.0),
         "private:*": RoomOptions(max_members=2),
     },
-    everyone=RoomOptions(grace_s=2.0),  # how long `is_online` and `count_users()` go on counting who was lost
+    everyone=RoomOptions(grace_s=2.0),  # `is_online` and `count_users()` still count a lost user for 2 s
 )
 manager.install(app)
 

@@ -1,4 +1,4 @@
-"""What a client that reads too slowly loses, by room."""
+"""An overflow policy for each kind of room: it decides which messages a slow client misses."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from hubbub import ConnectionManager, Limits, RoomOptions
 
 manager = ConnectionManager(
     rooms={
-        "chat:*": RoomOptions(history=1000, positions=True),  # overflow="close", and it comes back for the rest
+        "chat:*": RoomOptions(history=1000, positions=True),  # overflow="close": the client reconnects and recovers
         "ticker:*": RoomOptions(overflow="latest"),
         "log:*": RoomOptions(overflow="drop_oldest"),
         "sensor:*": RoomOptions(overflow="drop_newest"),

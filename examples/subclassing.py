@@ -1,4 +1,4 @@
-"""A manager with a method of the app's own on top."""
+"""A subclass of the manager, with a method that the app adds."""
 
 from fastapi import FastAPI, WebSocket
 

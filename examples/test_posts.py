@@ -1,4 +1,4 @@
-"""Tests of examples/posts.py, as an app would have them."""
+"""Tests for the app in examples/posts.py."""
 
 from collections.abc import Iterator
 
@@ -37,20 +37,20 @@ def test_a_like_of_nothing_pushes_nothing(client: TestClient, pushed: Pushed) ->
     assert not pushed
 
 
-def test_who_is_away_gets_a_mail(client: TestClient) -> None:
+def test_an_absent_author_gets_a_mail(client: TestClient) -> None:
     mails.clear()
     client.post("/posts/1/like")
     assert mails == ["ann"]
 
 
-def test_who_is_there_gets_none(client: TestClient) -> None:
+def test_an_online_author_gets_no_mail(client: TestClient) -> None:
     mails.clear()
     with record(manager, online=["ann"]):
         client.post("/posts/1/like")
     assert mails == []
 
 
-def test_a_comment_reaches_who_watches(client: TestClient) -> None:
+def test_a_comment_reaches_all_watchers(client: TestClient) -> None:
     with client.websocket_connect("/ws/posts/1") as first, client.websocket_connect("/ws/posts/1") as second:
         first.send_json({"text": "Well said"})
         for socket in (first, second):

@@ -1,4 +1,4 @@
-"""Processes without sockets report to users: what a task queue's workers, a cron job or a script would do."""
+"""Processes without sockets that report to users, such as the workers of a task queue, a cron job or a script."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from hubbub import ConnectionManager, Publisher, RoomOptions
 BROKER = os.environ.get("BROKER", "redis://localhost")
 
 manager = ConnectionManager(BROKER, rooms={"reports:*": RoomOptions(history=100, positions=True)})
-publisher = Publisher(BROKER)  # connects when it is used first, in each process by itself
+publisher = Publisher(BROKER)  # connects on first use, in each process separately
 
 
 def make_report(user_id: str, pages: int) -> None:
@@ -30,7 +30,7 @@ def make_report(user_id: str, pages: int) -> None:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    # Not forked, as they would hold this process's sockets open.
+    # Spawned, because forked processes would hold this process's sockets open.
     with ProcessPoolExecutor(max_workers=2, mp_context=get_context("spawn")) as app.state.workers:
         yield
 

@@ -81,6 +81,28 @@ def test_python_in_the_docs_is_in_an_example(page: Path) -> None:
             assert any(f"\n{block}\n" in f"\n{source}" for source in SOURCES), f"{page.name}: no example has\n{block}"
 
 
+WITHOUT_A_PROGRAM = {"architecture.md"}  # it is for people who change hubbub
+
+
+@pytest.mark.parametrize("page", [page for page in DOCS if page.name not in WITHOUT_A_PROGRAM], ids=named)
+def test_every_page_opens_with_a_program_that_runs_when_pasted(page: Path, tmp_path: Path) -> None:
+    opening = page.read_text().partition("\n## ")[0]
+    (found, program), *_ = FENCE.findall(opening)
+    assert found == "python"
+    pasted = tmp_path / "app.py"
+    pasted.write_text(program)
+    asked = subprocess.run(
+        [sys.executable, "-c", "import app; print(type(app.app).__name__)"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert asked.stdout == "FastAPI\n", asked.stderr
+
+
 # Links
 
 

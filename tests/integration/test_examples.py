@@ -23,14 +23,18 @@ from websockets.asyncio.client import ClientConnection
 
 from examples import (
     app_state,
+    browser_client,
+    chat,
     databases,
     delivery,
+    fast_path,
     getting_started,
     limits,
     newest_tab,
     notifications,
     own_lifespan,
     quickstart,
+    readiness,
     rooms,
     slow_clients,
 )
@@ -364,11 +368,57 @@ class TestAppState:
                 assert await receive(there) == "of the second"
 
 
-def test_tests_of_the_posts_app_pass() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "examples/test_posts.py"]
+async def test_the_smallest_app_sends_every_message_to_everybody() -> None:
+    with serving(chat.app) as server:
+        async with client(server, "/ws") as one, client(server, "/ws") as two:
+            await eventually(lambda: len(chat.manager.active_connections) == 2)
+            await one.send("Hello")
+            assert [await one.recv(), await two.recv()] == ["Hello", "Hello"]
+
+
+async def test_a_route_reports_the_share_of_direct_writes() -> None:
+    with serving(fast_path.app) as server:
+        async with client(server, "/ws") as one:
+            await one.send("Hello")
+            assert await one.recv() == "Hello"
+            assert await ask(server, "/fast-path") == 1.0
+
+
+async def test_a_drain_ends_readiness() -> None:
+    with serving(readiness.app) as server:
+        async with client(server, "/ws/red") as one:
+            await one.send("Hello")
+            assert await one.recv() == "Hello"
+            assert await ask(server, "/ready") is True
+            await server.acall(readiness.manager.drain(over_s=0))
+            assert (await closed(one))[0] == 1012
+        async with httpx.AsyncClient(trust_env=False) as http:
+            assert (await http.get(server.http("/ready"))).status_code == 503
+
+
+async def test_the_page_of_the_browser_client_finds_its_module_and_its_room() -> None:
+    with serving(browser_client.app) as server:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            page = (await http.get(server.http("/"))).text
+            (module,) = re.findall(r'import .* from "(.+)"', page)
+            assert "class HubbubClient" in (await http.get(server.http(module))).text
+        (socket,) = re.findall(r'new HubbubClient\("(.+)"\)', page)
+        async with client(server, socket) as one:
+            sync = await receive(one)
+            await say(one, {"text": "Hello"})
+            assert (await receive(one))["data"] == {"type": "said", "text": "Hello"}
+        since = json.dumps({"ids": [], "rooms": {sync["room"]: [sync["epoch"], sync["offset"]]}})
+        async with client(server, f"{socket}?since={quote(since)}") as one:
+            assert (await receive(one))["recovered"] is True
+            assert (await receive(one))["data"] == {"type": "said", "text": "Hello"}
+
+
+def test_tests_of_the_examples_pass() -> None:
+    tests = ["examples/test_posts.py", "examples/test_likes.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT, timeout=50)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 passed" in done.stdout
+    assert "7 passed" in done.stdout
 
 
 class TestDatabases:

@@ -8,7 +8,7 @@ import json
 from starlette.websockets import WebSocket
 
 from hubbub.codec import Payload, dumps
-from hubbub.envelope import Envelope, Relabel, Reset
+from hubbub.envelope import Announcement, Envelope, Relabel, Reset
 from hubbub.positions import Joined
 from hubbub.protocols import ClientProtocol, RawProtocol, RoomInfo
 from hubbub.protocols.frames import Opcode, frame, split
@@ -27,6 +27,9 @@ class ArrayProtocol(ClientProtocol):
 
     def exclusion(self, room: RoomInfo, message: Envelope) -> bytes | None:
         return _wrapped_if_any(RAW.exclusion(room, message))
+
+    def announcement(self, room: RoomInfo, news: Announcement) -> bytes:
+        return wrapped(RAW.announcement(room, news))
 
     def renumbering(self, room: RoomInfo, news: Reset | Relabel) -> bytes | None:
         return _wrapped_if_any(RAW.renumbering(room, news))

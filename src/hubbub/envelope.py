@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from .codec import Payload, decode
 from .positions import Position
@@ -17,13 +17,35 @@ class Envelope(NamedTuple):
         payload: The encoded message.
         exclude: Ids of the connections that are not to get it, and the own rooms of users none of whose may.
         key: What ``overflow="latest"`` replaces by.
-        position: Its place in the room's stream; None in a room without positions, and for announcements.
+        position: Its place in the room's stream; None in a room without positions.
     """
 
     payload: Payload
     exclude: frozenset[str] = frozenset()
     key: str | None = None
     position: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """News of a room: the presence of a user began or ended.
+
+    Attributes:
+        kind: Whether the user joined or left.
+        user_id: The user.
+        connection_id: The connection with which the presence began. The same for both kinds, so that a client can match
+            them, unless the broker lost its data in between.
+        info: The ``info`` of the user's latest connection, as JSON.
+        count: Distinct users in the room now.
+        at: When it happened (UTC).
+    """
+
+    kind: Literal["joined", "left"]
+    user_id: str
+    connection_id: str
+    info: bytes
+    count: int
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)

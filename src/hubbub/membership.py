@@ -23,7 +23,7 @@ from starlette.websockets import WebSocketDisconnect
 from .brokers.base import Broker, Delivery, Receiver
 from .close import CloseCode
 from .connection import Connection
-from .envelope import Instruction, Kick, Relabel, Reset
+from .envelope import Announcement, Instruction, Kick, Relabel, Reset
 from .errors import BrokerUnavailable, shown
 from .fanout import Fanout
 from .names import EVERYONE_NAME, is_user_room, user_of, user_room
@@ -115,14 +115,15 @@ class Memberships(Receiver):
             self._change_epoch(room, delivery)
             return
         outgoing = Outgoing(room, delivery)
-        if delivery.position is not None:
-            room.advance(delivery.position)
+        position = None if isinstance(delivery, Announcement) else delivery.position
+        if position is not None:
+            room.advance(position)
         elif room.catching_up:
             # Not in the history, so that a replay would not bring it.
             for catch_up in tuple(room.catching_up.values()):  # a write may find that the peer is gone
                 data = outgoing.frame_for(catch_up.member)
                 if data:
-                    catch_up.member.writer.write(data, room, delivery.key)
+                    catch_up.member.writer.write(data, room, outgoing.key)
         if room.members:
             self._fanout.add(room, outgoing)
             self._latest = room

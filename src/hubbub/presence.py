@@ -12,11 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from .codec import dumps, loads
-from .names import label
 
 Info = Mapping[str, Any] | None
 """What the app says of a user when it connects; it goes to JSON."""
@@ -41,28 +40,6 @@ class Member:
     since: datetime
 
 
-class Announcement(NamedTuple):
-    """What a room is told when a user comes or leaves, but for what is known only where presence is kept.
-
-    Attributes:
-        head: JSON, up to the user's info.
-        tail: JSON, from behind the count.
-    """
-
-    head: bytes
-    tail: bytes
-
-    def of(self, info: bytes, users: int) -> bytes:
-        """The whole of it, with the user's info as JSON, and how many users the room has now."""
-        return b'%b%b,"count":%d%b' % (self.head, info, users, self.tail)
-
-
-def announcement(kind: Literal["user_joined", "user_left"], room: str, user: str) -> Announcement:
-    """Announces that a user came into a room, or left it, now."""
-    head = b'{"type":"%b","room":%b,"user_id":%b,"info":' % (kind.encode(), dumps(label(room)), dumps(user))
-    return Announcement(head, b',"timestamp":%b}' % dumps(datetime.now(UTC)))
-
-
 class Change(NamedTuple):
     """What entering or leaving did.
 
@@ -70,17 +47,20 @@ class Change(NamedTuple):
         turned: Whether the user's presence began or ended by it.
         users: Distinct users in the room afterwards.
         info: The user's info, as JSON.
+        first: The connection with which the user's presence began; empty if the user was not present.
     """
 
     turned: bool
     users: int
     info: bytes
+    first: str
 
 
 @dataclass(slots=True)
 class _User:
     since: datetime
     info: bytes
+    first: str
     live: tuple[str, ...] = ()  # a tuple: most have one connection, and a set of one holds 200 bytes
     lingering: tuple[str, ...] = ()
 
@@ -99,12 +79,12 @@ class PresenceTable:
         entry = users.get(user)
         first = entry is None
         if entry is None:
-            entry = users[user] = _User(since=now, info=said)
+            entry = users[user] = _User(now, said, connection_id)
         entry.info = said
         if connection_id not in entry.live:
             entry.live += (connection_id,)
         entry.lingering = ()
-        return Change(first, len(users), said)
+        return Change(first, len(users), said, entry.first)
 
     def linger(self, room: str, user: str, connection_id: str) -> None:
         """A connection was lost; its user stays until `exit`. Without effect where it is not in the room."""
@@ -118,15 +98,15 @@ class PresenceTable:
         users = self._rooms.get(room, {})
         entry = users.get(user)
         if entry is None:
-            return Change(False, len(users), _NULL)
+            return Change(False, len(users), _NULL, "")
         entry.live = _without(entry.live, connection_id)
         entry.lingering = _without(entry.lingering, connection_id)
         if entry.live or entry.lingering:
-            return Change(False, len(users), entry.info)
+            return Change(False, len(users), entry.info, entry.first)
         del users[user]
         if not users:
             del self._rooms[room]
-        return Change(True, len(users), entry.info)
+        return Change(True, len(users), entry.info, entry.first)
 
     def members(self, room: str) -> list[Member]:
         """The users in a room, in the order they came."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from .envelope import Envelope, Relabel, Reset
+from .envelope import Announcement, Envelope, Relabel, Reset
 from .names import label, user_of, user_room
 from .options import Overflow, RoomOptions
 from .outbox import Lane
@@ -69,7 +69,7 @@ class Outgoing:
 
     __slots__ = ("_event", "_frame", "_frames", "_protocol", "_room", "exclude", "key", "size")
 
-    def __init__(self, room: Room, event: Envelope | Reset | Relabel) -> None:
+    def __init__(self, room: Room, event: Envelope | Announcement | Reset | Relabel) -> None:
         self._room = room
         self._event = event
         self._protocol: ClientProtocol | None = None  # nearly all rooms have members of one
@@ -80,7 +80,7 @@ class Outgoing:
             self.key = event.key
             self.exclude = event.exclude
         else:
-            self.size = 0
+            self.size = len(event.info) + len(event.user_id) if isinstance(event, Announcement) else 0
             self.key = None
             self.exclude = _NOBODY
 
@@ -103,6 +103,8 @@ class Outgoing:
         event, room = self._event, self._room
         if isinstance(event, Envelope):
             return protocol.publication(room, event) or b""
+        if isinstance(event, Announcement):
+            return protocol.announcement(room, event) or b""
         return protocol.renumbering(room, event) or b""
 
     def frame_for(self, member: RoomMember) -> bytes:

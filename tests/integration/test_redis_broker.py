@@ -195,7 +195,7 @@ async def test_who_is_in_grace_when_a_worker_closes_is_taken_out_by_another(redi
         await other.subscribe(TOLD)
         await other.enter(TOLD, "bob", "bob2", None)
         await eventually(lambda: redis.mentions(node, prefix) == [])
-        assert await worker.announcements(TOLD) == [("user_left", "ann", 1)]
+        assert await worker.announcements(TOLD) == [("left", "ann", 1)]
         assert [(member.user_id, member.connections) for member in await other.members(TOLD)] == [("bob", 1)]
     finally:
         await closing.close()
@@ -297,7 +297,7 @@ async def test_who_leaves_while_redis_refuses_writes_is_taken_out_afterwards(tmp
             assert await broker.present(TOLD, "ann")
             server.command("CONFIG", "SET", "min-replicas-to-write", 0)
             await worker.until(lambda: len(worker.received) == 2)
-            assert await worker.announcements(TOLD) == [("user_joined", "ann", 1), ("user_left", "ann", 0)]
+            assert await worker.announcements(TOLD) == [("joined", "ann", 1), ("left", "ann", 0)]
             assert await broker.members(TOLD) == []
         finally:
             await broker.close()

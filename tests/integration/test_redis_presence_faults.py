@@ -26,7 +26,7 @@ ROOMS = RoomTable(
     {PLAIN: RoomOptions(), TOLD: RoomOptions(announce=True), KEPT: RoomOptions(history=History(50, 60.0))}
 )
 LEASE_S = 2.0
-JOINED, LEFT = "user_joined", "user_left"
+JOINED, LEFT = "joined", "left"
 
 
 @asynccontextmanager

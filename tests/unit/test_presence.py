@@ -18,11 +18,11 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 def test_the_first_connection_in_and_the_last_one_out_turn_the_presence() -> None:
     table = PresenceTable()
-    assert table.enter("lobby", "ann", "a1", {"n": 1}, NOW) == Change(True, 1, b'{"n":1}')
-    assert table.enter("lobby", "ann", "a2", {"n": 2}, NOW) == Change(False, 1, b'{"n":2}')
-    assert table.exit("lobby", "ann", "a1") == Change(False, 1, b'{"n":2}')
-    assert table.exit("lobby", "ann", "a2") == Change(True, 0, b'{"n":2}')
-    assert table.exit("lobby", "ann", "a2") == Change(False, 0, b"null")
+    assert table.enter("lobby", "ann", "a1", {"n": 1}, NOW) == Change(True, 1, b'{"n":1}', "a1")
+    assert table.enter("lobby", "ann", "a2", {"n": 2}, NOW) == Change(False, 1, b'{"n":2}', "a1")
+    assert table.exit("lobby", "ann", "a1") == Change(False, 1, b'{"n":2}', "a1")
+    assert table.exit("lobby", "ann", "a2") == Change(True, 0, b'{"n":2}', "a1")
+    assert table.exit("lobby", "ann", "a2") == Change(False, 0, b"null", "")
 
 
 def test_who_reloads_a_page_was_never_away() -> None:
@@ -30,8 +30,8 @@ def test_who_reloads_a_page_was_never_away() -> None:
     table.enter("lobby", "ann", "a1", None, NOW)
     table.linger("lobby", "ann", "a1")
     assert table.members("lobby") == [Member("ann", None, 0, NOW)]
-    assert table.enter("lobby", "ann", "a2", None, NOW + timedelta(seconds=3)) == Change(False, 1, b"null")
-    assert table.exit("lobby", "ann", "a1") == Change(False, 1, b"null")
+    assert table.enter("lobby", "ann", "a2", None, NOW + timedelta(seconds=3)) == Change(False, 1, b"null", "a1")
+    assert table.exit("lobby", "ann", "a1") == Change(False, 1, b"null", "a1")
     assert table.members("lobby") == [Member("ann", None, 1, NOW)]
 
 
@@ -40,7 +40,7 @@ def test_who_does_not_come_back_leaves_when_the_grace_is_over() -> None:
     table.enter("lobby", "ann", "a1", None, NOW)
     table.linger("lobby", "ann", "a1")
     assert table.has("lobby", "ann")
-    assert table.exit("lobby", "ann", "a1") == Change(True, 0, b"null")
+    assert table.exit("lobby", "ann", "a1") == Change(True, 0, b"null", "a1")
     assert not table.has("lobby", "ann")
 
 
@@ -71,9 +71,9 @@ def test_an_unknown_connection_changes_nothing() -> None:
     table.linger("lobby", "ann", "other")
     table.linger("lobby", "bob", "a1")
     table.linger("elsewhere", "ann", "a1")
-    assert table.exit("lobby", "ann", "other") == Change(False, 1, b"null")
-    assert table.exit("lobby", "bob", "a1") == Change(False, 1, b"null")
-    assert table.exit("elsewhere", "ann", "a1") == Change(False, 0, b"null")
+    assert table.exit("lobby", "ann", "other") == Change(False, 1, b"null", "a1")
+    assert table.exit("lobby", "bob", "a1") == Change(False, 1, b"null", "")
+    assert table.exit("elsewhere", "ann", "a1") == Change(False, 0, b"null", "")
     assert table.members("lobby") == [Member("ann", None, 1, NOW)]
 
 
@@ -100,6 +100,7 @@ class PresenceMachine(RuleBasedStateMachine):
         self.graces: dict[tuple[str, str], list[str]] = {}  # ended or taken over ones too: they exit all the same
         self.holding: dict[tuple[str, str], set[str]] = {}  # of the graces, those that hold their user
         self.since: dict[tuple[str, str], datetime] = {}
+        self.first: dict[tuple[str, str], str] = {}
         self.info: dict[tuple[str, str], Any] = {}
         self.said: dict[tuple[str, str], list[str]] = {}
 
@@ -116,6 +117,7 @@ class PresenceMachine(RuleBasedStateMachine):
         if change.turned:
             self.said.setdefault(at, []).append(what)
             assert change.info == dumps(self.info[at])
+            assert change.first == self.first[at], "it leaves under the id with which it came"
 
     @rule(room=st.sampled_from("xy"), user=st.sampled_from("abc"), info=st.none() | st.integers(0, 9))
     def enter(self, room: str, user: str, info: int | None) -> None:
@@ -125,6 +127,7 @@ class PresenceMachine(RuleBasedStateMachine):
         said = None if info is None else {"n": info}
         if not before:
             self.since[at] = self.now
+            self.first[at] = name
         self.live.setdefault(at, []).append(name)
         self.holding.pop(at, None)
         self.info[at] = said

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import struct
+from datetime import UTC, datetime
+from typing import Literal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hubbub import Position
 from hubbub.brokers.redis.channel import (
+    Announced,
     Arrival,
     Canary,
     Instructed,
@@ -16,6 +21,7 @@ from hubbub.brokers.redis.channel import (
     Sender,
     Stamp,
     pack,
+    pack_announcement,
     pack_canary,
     pack_instruction,
     pack_roll_call,
@@ -23,7 +29,7 @@ from hubbub.brokers.redis.channel import (
     unpack_instruction,
 )
 from hubbub.codec import Kind, Payload
-from hubbub.envelope import Envelope, Kick, Refresh, Reset, Subscribe, Unsubscribe
+from hubbub.envelope import Announcement, Envelope, Kick, Refresh, Reset, Subscribe, Unsubscribe
 
 IDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
 ENVELOPES = st.builds(
@@ -54,6 +60,7 @@ def test_a_numbered_message_has_its_position(envelope: Envelope, stamp: Stamp, o
     assert unpack(numbered) == Arrival(envelope._replace(position=position), stamp)
 
 
+TIME = datetime(1970, 1, 1)  # noqa: DTZ001 - hypothesis takes bounds without a zone
 TEXT = st.text(st.characters(codec="utf-8"), max_size=123)
 
 
@@ -73,6 +80,23 @@ def test_the_other_instructions_come_out_as_they_went_in(room: str, expires_at: 
         aged = unpack_instruction(packed, age_s=1.5).instruction
         assert type(aged) is type(instruction)
         assert aged.age_s == 1.5
+
+
+@given(st.sampled_from(["joined", "left"]), IDS, IDS, STAMPS, st.integers(0, 2**32 - 1), st.datetimes(TIME))
+def test_an_announcement_comes_out_as_it_went_in(
+    kind: Literal["joined", "left"], user: str, connection_id: str, stamp: Stamp, count: int, at: datetime
+) -> None:
+    """The script adds the count, the connection's id and the info."""
+    at, name, info = at.replace(tzinfo=UTC), connection_id.encode(), b'{"name":"A"}'
+    packed = pack_announcement(kind, user, at, stamp) + struct.pack(">IH", count, len(name)) + name + info
+    assert unpack(packed) == Announced(Announcement(kind, user, connection_id, info, count, at), stamp)
+
+
+@pytest.mark.parametrize("info", [b"", b"{", b"\xff", b"{}{}"])
+def test_an_announcement_whose_info_is_no_json_is_refused(info: bytes) -> None:
+    begun = pack_announcement("joined", "ann", datetime.now(UTC), Stamp(b"12345678", 1))
+    with pytest.raises(ValueError, match=r"."):
+        unpack(begun + b"\0\0\0\1\0\1a" + info)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from math import inf
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from hubbub import membership as membership_module
 from hubbub.brokers import Broker, MemoryBroker
 from hubbub.codec import encode
 from hubbub.connection import Manager
-from hubbub.envelope import Envelope, Page
+from hubbub.envelope import Announcement, Envelope, Page
 from hubbub.errors import BrokerUnavailable
 from hubbub.fanout import Fanout
 from hubbub.membership import Memberships
@@ -92,6 +93,23 @@ def test_who_is_excluded_gets_the_position_where_there_are_positions_and_else_no
         for_users = Outgoing(room, envelope._replace(exclude=frozenset({"$user:ann"})))
         assert for_users.frame_for(Member("a", user="ann")) == instead
         assert for_users.frame_for(Member("a", user="bob")) == for_users.frame_for(Member("ann")) == outgoing.frame(RAW)
+
+
+def test_an_announcement_is_made_into_a_frame_of_each_protocol() -> None:
+    news = Announcement("joined", "ann", "a1", b'{"name":"Ann"}', 2, datetime(2026, 1, 2, tzinfo=UTC))
+    outgoing = Outgoing(Room("lobby", RoomOptions(announce=True)), news)
+    ((_, raw),) = split(outgoing.frame(RAW))
+    assert json.loads(raw) == {
+        "type": "user_joined",
+        "room": "lobby",
+        "user_id": "ann",
+        "info": {"name": "Ann"},
+        "count": 2,
+        "timestamp": "2026-01-02T00:00:00Z",
+    }
+    ((_, array),) = split(outgoing.frame(ARRAYS))
+    assert json.loads(array) == [raw.decode()]
+    assert (outgoing.exclude, outgoing.key) == (frozenset(), None)
 
 
 # Who is in it

@@ -9,12 +9,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from typing import Final, NamedTuple, TypeAlias
 
-from ..envelope import Envelope, Instruction, Page, Relabel, Reset
+from ..envelope import Announcement, Envelope, Instruction, Page, Relabel, Reset
 from ..options import RoomTable
 from ..positions import Position
 from ..presence import Info, Member
 
-Delivery: TypeAlias = Envelope | Instruction | Relabel | Reset
+Delivery: TypeAlias = Envelope | Announcement | Instruction | Relabel | Reset
 
 MAX_SILENT: Final = 4096
 """How many empty rooms, in which nothing was said, keep their position. A client can visit any number of rooms."""
@@ -171,7 +171,7 @@ class Presence(ABC):
     """Knows which users are in which rooms, by the connections that the workers report.
 
     A user is present from the first `enter` to the `exit` of the last connection. If the room's options say
-    ``announce``, its subscribers are told of both.
+    ``announce``, both are delivered to its subscribers, as an `Announcement`.
 
     *Delivery*: each begin and end of a presence is announced at most once to each subscribed worker.
     *Order*: announcements arrive in the order in which presences began and ended, and carry the count of that moment.

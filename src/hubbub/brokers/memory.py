@@ -10,12 +10,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal
 
-from ..codec import Kind, Payload
-from ..envelope import Envelope, Instruction, Page
+from ..envelope import Announcement, Envelope, Instruction, Page
 from ..history import RoomLog
 from ..options import RoomTable
 from ..positions import Position
-from ..presence import Change, Info, Member, PresenceTable, announcement
+from ..presence import Change, Info, Member, PresenceTable
 from .base import MAX_SILENT, Broker, BrokerState, Receiver
 
 _IDLE_TTL_S = 300.0
@@ -98,7 +97,7 @@ class MemoryBroker(Broker):
     async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> None:
         change = self._presence.enter(channel, user, connection_id, info, datetime.now(UTC))
         if change.turned:
-            self._announce("user_joined", channel, user, change)
+            self._announce("joined", channel, user, change)
 
     async def linger(self, channel: str, user: str, connection_id: str, grace_s: float) -> None:
         self._presence.linger(channel, user, connection_id)
@@ -106,13 +105,13 @@ class MemoryBroker(Broker):
     async def exit(self, channel: str, user: str, connection_id: str) -> None:
         change = self._presence.exit(channel, user, connection_id)
         if change.turned:
-            self._announce("user_left", channel, user, change)
+            self._announce("left", channel, user, change)
 
-    def _announce(self, kind: Literal["user_joined", "user_left"], channel: str, user: str, change: Change) -> None:
+    def _announce(self, kind: Literal["joined", "left"], channel: str, user: str, change: Change) -> None:
         assert self._rooms is not None, "the broker is used before start()"
         if self._receiver is not None and channel in self._subscribed and self._rooms(channel).announce:
-            told = announcement(kind, channel, user).of(change.info, change.users)
-            self._receiver.deliver(channel, Envelope(Payload(Kind.JSON, told)))
+            now = datetime.now(UTC)
+            self._receiver.deliver(channel, Announcement(kind, user, change.first, change.info, change.users, now))
 
     async def members(self, channel: str) -> list[Member]:
         return self._presence.members(channel)

@@ -1,8 +1,9 @@
 """The contract of a client protocol: how what happens looks on the wire of one kind of client.
 
-Theory of operation. Rooms, fan-out, outboxes and brokers carry events: an `Envelope`, a `Reset`, a `Relabel`. Each
-member of a room speaks one protocol, and an event becomes one frame for each protocol that has members there, made when
-it is first needed. A protocol is one object for all connections that speak it. It keeps no state of any of them.
+Theory of operation. Rooms, fan-out, outboxes and brokers carry events: an `Envelope`, an `Announcement`, a `Reset`, a
+`Relabel`. Each member of a room speaks one protocol, and an event becomes one frame for each protocol that has members
+there, made when it is first needed. A protocol is one object for all connections that speak it. It keeps no state of
+any of them.
 
 Every method that returns ``bytes`` returns whole frames, ready to be written to the socket. ``None`` means that this
 protocol says nothing of it.
@@ -14,7 +15,7 @@ from abc import ABC, abstractmethod
 from typing import Protocol
 
 from ..codec import Payload
-from ..envelope import Envelope, Relabel, Reset
+from ..envelope import Announcement, Envelope, Relabel, Reset
 from ..options import RoomOptions
 from ..positions import Joined
 
@@ -44,6 +45,10 @@ class ClientProtocol(ABC):
     @abstractmethod
     def exclusion(self, room: RoomInfo, message: Envelope) -> bytes | None:
         """What a member gets in place of a message that it is excluded from."""
+
+    @abstractmethod
+    def announcement(self, room: RoomInfo, news: Announcement) -> bytes | None:
+        """A user joined the room, or left it."""
 
     @abstractmethod
     def renumbering(self, room: RoomInfo, news: Reset | Relabel) -> bytes | None:

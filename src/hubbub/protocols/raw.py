@@ -1,7 +1,8 @@
 """What the app sent, unchanged: the protocol of clients that know no other.
 
 A message is one frame: ``str`` and JSON are text, ``bytes`` are binary. Beside them, where the manager's options say
-so, go small JSON objects of ours with a ``type``: ``pong``, ``error``, ``dropped``.
+so, go small JSON objects of ours with a ``type``: ``pong``, ``error``, ``dropped``; and in a room with
+``announce=True``, ``user_joined`` and ``user_left``.
 
 In a room with ``positions=True`` each message travels with its position. A text message is then
 ``{"room", "epoch", "offset", "data"}``, a binary one follows this header::
@@ -24,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from ..codec import Kind, Payload, dumps, loads
-from ..envelope import Envelope, Relabel, Reset
+from ..envelope import Announcement, Envelope, Relabel, Reset
 from ..errors import shown
 from ..positions import Joined, Position, as_position
 from .base import ClientProtocol, RoomInfo
@@ -62,6 +63,16 @@ class RawProtocol(ClientProtocol):
         if not room.options.positions or message.position is None:
             return None
         return position_only(room.label, message.position)
+
+    def announcement(self, room: RoomInfo, news: Announcement) -> bytes:
+        # The info is JSON already.
+        head = b'{"type":"user_%b","room":%b,"user_id":%b' % (
+            news.kind.encode(),
+            dumps(room.label),
+            dumps(news.user_id),
+        )
+        tail = b',"info":%b,"count":%d,"timestamp":%b}' % (news.info, news.count, dumps(news.at))
+        return frame(Opcode.TEXT, head + tail)
 
     def renumbering(self, room: RoomInfo, news: Reset | Relabel) -> bytes | None:
         if not room.options.positions:

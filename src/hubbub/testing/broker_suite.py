@@ -25,8 +25,8 @@ from functools import partial
 from typing import Any
 
 from ..brokers.base import Broker, Delivery, Receiver
-from ..codec import decode, encode
-from ..envelope import Envelope, Instruction, Kick, Page, Refresh, Subscribe, Unsubscribe
+from ..codec import decode, encode, loads
+from ..envelope import Announcement, Envelope, Instruction, Kick, Page, Refresh, Subscribe, Unsubscribe
 from ..options import History, RoomOptions, RoomTable
 from ..positions import Position
 
@@ -123,9 +123,13 @@ class Worker(Receiver):
         """The messages that were delivered on a channel, after everything published before this has come."""
         return [decode(each.payload) for each in await self.all_of(channel) if isinstance(each, Envelope)]
 
+    async def announced(self, channel: str) -> list[Announcement]:
+        """The announcements that were delivered on a channel, after everything published before this has come."""
+        return [each for each in await self.all_of(channel) if isinstance(each, Announcement)]
+
     async def announcements(self, channel: str) -> list[tuple[str, str, int]]:
-        """Who came and left, as it was announced until now, with how many there were then."""
-        return [(each["type"], each["user_id"], each["count"]) for each in await self.messages(channel)]
+        """Who joined and left, as it was announced until now, with how many there were then."""
+        return [(each.kind, each.user_id, each.count) for each in await self.announced(channel)]
 
     async def offsets(self, channel: str) -> list[int]:
         """The offsets that were delivered on a channel, after everything published before this has come."""
@@ -671,7 +675,7 @@ class BrokerSuite:
             assert await one.members(PLAIN) == []
 
     async def test_a_room_is_told_of_first_and_last_connections(self) -> None:
-        """Once for each user, on every worker, as JSON, and without a position; where its options say so."""
+        """Once for each user, on every worker, under the id of its first connection; where its options say so."""
         async with self.workers() as (first, second):
             for worker in (first, second):
                 for channel in (TOLD, PLAIN):
@@ -685,17 +689,19 @@ class BrokerSuite:
                 await second.broker.exit(channel, 'ä"', "a2")
                 await second.broker.exit(channel, 'ä"', "a2")
             for worker in (first, second):
-                told = await worker.messages(TOLD)
-                assert [(each["type"], each["user_id"], each["info"], each["count"]) for each in told] == [
-                    ("user_joined", 'ä"', {"n": [1]}, 1),
-                    ("user_joined", "bob", None, 2),
-                    ("user_left", 'ä"', {"n": [2]}, 1),
+                news = await worker.announced(TOLD)
+                assert [(each.kind, each.user_id, loads(each.info), each.count) for each in news] == [
+                    ("joined", 'ä"', {"n": [1]}, 1),
+                    ("joined", "bob", None, 2),
+                    ("left", 'ä"', {"n": [2]}, 1),
                 ]
-                for each in told:
-                    assert each["room"] == TOLD
-                    assert abs(datetime.fromisoformat(each["timestamp"]) - before) < timedelta(seconds=60)
+                assert [each.connection_id for each in news] == ["a1", "b1", "a1"]
+                for each in news:
+                    assert each.at.utcoffset() == timedelta(0)
+                    assert abs(each.at - before) < timedelta(seconds=60)
+                assert await worker.messages(TOLD) == []
                 assert await worker.offsets(TOLD) == []
-                assert await worker.messages(PLAIN) == []
+                assert await worker.all_of(PLAIN) == []
 
     async def test_what_a_room_is_told_is_in_the_order_in_which_it_was_so(self) -> None:
         """A user who leaves one worker and comes to the other at once: who heard it last knows."""
@@ -709,10 +715,8 @@ class BrokerSuite:
                     there.exit(TOLD, "ann", f"a{number - 1}"), here.enter(TOLD, "ann", f"a{number}", None)
                 )
                 heard = await first.announcements(TOLD)
-                assert heard[-1] == ("user_joined", "ann", 1)
-                assert [kind for kind, _, _ in heard] == ["user_joined", "user_left"] * (len(heard) // 2) + [
-                    "user_joined"
-                ]
+                assert heard[-1] == ("joined", "ann", 1)
+                assert [kind for kind, _, _ in heard] == ["joined", "left"] * (len(heard) // 2) + ["joined"]
 
     async def test_members_are_users_with_their_connections(self) -> None:
         """With what the latest connection said of its user, and when the first one came."""
@@ -752,8 +756,7 @@ class BrokerSuite:
                 assert member.info is not None
                 member.info["tags"].append("changed")
             await first.broker.exit(TOLD, "ann", "a1")
-            told = await first.messages(TOLD)
-            assert [each["info"] for each in told] == [said, said]
+            assert [loads(each.info) for each in await first.announced(TOLD)] == [said, said]
 
     async def test_a_user_whose_connection_was_lost_lingers(self) -> None:
         """Present with no connection, until `exit`."""
@@ -778,9 +781,10 @@ class BrokerSuite:
             assert [(m.connections, m.since) for m in await first.broker.members(TOLD)] == [(1, since)]
             await first.broker.exit(TOLD, "ann", "a1")
             assert await first.broker.present(TOLD, "ann")
-            assert await first.announcements(TOLD) == [("user_joined", "ann", 1)]
+            assert await first.announcements(TOLD) == [("joined", "ann", 1)]
             await second.broker.exit(TOLD, "ann", "a2")
-            assert await first.announcements(TOLD) == [("user_joined", "ann", 1), ("user_left", "ann", 0)]
+            assert await first.announcements(TOLD) == [("joined", "ann", 1), ("left", "ann", 0)]
+            assert [each.connection_id for each in await first.announced(TOLD)] == ["a1", "a1"]
 
     async def test_leaving_at_once_in_the_grace_of_a_forgotten_connection_ends_the_presence(self) -> None:
         """The connection that lingered was taken over: it does not hold its user any more."""
@@ -805,7 +809,7 @@ class BrokerSuite:
             for worker in (first, second, first):
                 await worker.broker.exit(TOLD, "ann", "a1")
                 assert await first.broker.count(TOLD) == 1
-            assert (await second.announcements(TOLD))[2:] == [("user_left", "ann", 1)]
+            assert (await second.announcements(TOLD))[2:] == [("left", "ann", 1)]
 
     async def test_presence_is_of_one_room(self) -> None:
         """The same user and connection in two rooms are in each on their own."""
@@ -828,7 +832,7 @@ class BrokerSuite:
             assert [member.connections for member in await first.broker.members(TOLD)] == [20]
             await asyncio.gather(*(broker.exit(TOLD, "ann", f"a{number}") for number, broker in both))
             assert await second.broker.count(TOLD) == 0
-            assert await second.announcements(TOLD) == [("user_joined", "ann", 1), ("user_left", "ann", 0)]
+            assert await second.announcements(TOLD) == [("joined", "ann", 1), ("left", "ann", 0)]
 
     # The rest
 

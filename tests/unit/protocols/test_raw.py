@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from hubbub import Position, Resume, RoomOptions
 from hubbub.codec import encode
-from hubbub.envelope import Envelope, Relabel, Reset
+from hubbub.envelope import Announcement, Envelope, Relabel, Reset
 from hubbub.positions import Joined
 from hubbub.protocols import RawProtocol
 from hubbub.protocols.frames import Opcode, frame, split
@@ -69,6 +70,19 @@ def test_bytes_are_a_binary_frame(data: bytes) -> None:
 def test_json_is_a_text_frame(value: Any) -> None:
     payload = encode(value)
     assert RAW.message(payload) == frame(Opcode.TEXT, payload.data)
+
+
+@pytest.mark.parametrize("room", [PLAIN, NUMBERED], ids=["plain", "numbered"])
+@pytest.mark.parametrize("kind", ["joined", "left"])
+def test_an_announcement_is_an_object_without_a_position(room: Room, kind: Any) -> None:
+    at = datetime(2026, 1, 2, 3, 4, 5, 678, UTC)
+    news = Announcement(kind, 'ä"', "c1", b'{"name":"\xc3\xa4"}', 3, at)
+    assert only(RAW.announcement(room, news)) == (
+        Opcode.TEXT,
+        b'{"type":"user_%b","room":"lobby","user_id":"\xc3\xa4\\"","info":{"name":"\xc3\xa4"},"count":3,'
+        b'"timestamp":"2026-01-02T03:04:05.000678Z"}' % kind.encode(),
+    )
+    assert SILENT.announcement(room, news) == RAW.announcement(room, news)
 
 
 def test_a_publication_is_what_the_app_sent_where_clients_know_no_positions() -> None:

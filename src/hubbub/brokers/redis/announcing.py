@@ -1,30 +1,26 @@
-"""How rooms are told who comes and goes: by the script that makes it so, in the same step."""
+"""Announcements of who joins and leaves a room, published by the script that changes the presence, in the same step."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Final, Literal, TypeAlias
 
-from ...codec import Kind, Payload
-from ...envelope import Envelope
 from ...options import RoomTable
-from ...presence import announcement
-from .channel import Keys, Sender, pack
+from .channel import Keys, Sender, pack_announcement
 
-Told: TypeAlias = tuple[str, bytes, bytes]
-"""What a script is given to announce: the channel, and what it publishes before and after the info and the count."""
+Prepared: TypeAlias = tuple[str, bytes]
+"""What a script needs to announce: the channel, and the beginning of the message."""
 
-Tells: TypeAlias = Literal["user_joined", "user_left"]
-
-SILENCE: Final[Told] = ("", b"", b"")
+SILENCE: Final[Prepared] = ("", b"")
 
 
 class Announcer:
-    """Makes the announcements of one worker.
+    """Prepares the announcements of one worker.
 
     Args:
-        keys: How the channels are called.
-        sender: Who announces.
-        rooms: The options of the rooms: which are told.
+        keys: The names of the channels.
+        sender: Stamps the messages.
+        rooms: The options of the rooms: which announce.
     """
 
     def __init__(self, keys: Keys, sender: Sender, rooms: RoomTable) -> None:
@@ -32,11 +28,9 @@ class Announcer:
         self._sender = sender
         self._rooms = rooms
 
-    def tell(self, kind: Tells, room: str, user: str) -> Told:
-        """What is told, if it turns out to be so. It is stamped: it is to be sent before what is stamped later."""
+    def prepare(self, kind: Literal["joined", "left"], room: str, user: str) -> Prepared:
+        """Prepares an announcement, in case the script makes it true. Its stamp fixes when it has to be sent."""
         if not self._rooms(room).announce:
             return SILENCE
-        told = announcement(kind, room, user)
         stamp = self._sender.stamp(scripted=True)
-        head = pack(Envelope(Payload(Kind.JSON, told.head)), stamp)  # the payload is last, and goes on
-        return self._keys.channel(room), head, told.tail
+        return self._keys.channel(room), pack_announcement(kind, user, datetime.now(UTC), stamp)

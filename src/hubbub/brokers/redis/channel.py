@@ -5,6 +5,8 @@ What is published is packed once, by who publishes it, and framed by the workers
     message   "M"  kind (1)  sender (8)  number (8)  key length + 1, 0 for none (2)  excluded length (4)
               key  excluded names, between bytes that UTF-8 has not  payload
     numbered  "P"  epoch (8, ASCII)  offset (8), and the message; the publish script puts this in front
+    announce  "A"  kind (1)  sender (8)  number (8)  time in µs (8)  user length (2)  user, and from the script
+              count of users (4)  length (2) of and the connection id  info as JSON
     instruct  "I"  time (8)  id (8)  kind (1)  channel length (2)  channel  fields as JSON
               the script puts in the time
     reset     "R"  epoch (8)  offset (8): the room's numbering begins anew after this
@@ -23,24 +25,31 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import astuple
+from datetime import UTC, datetime, timedelta
 from struct import Struct
 from struct import error as StructError
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from ...codec import Kind, Payload, dumps, loads
-from ...envelope import Envelope, Instruction, Kick, Refresh, Reset, Subscribe, Unsubscribe
+from ...envelope import Announcement, Envelope, Instruction, Kick, Refresh, Reset, Subscribe, Unsubscribe
 from ...positions import EPOCH_CHARS, Position
 
 SENDER_BYTES: Final = 8
 
 _MESSAGE: Final = Struct(">cB8sQHI")
 _NUMBERED: Final = Struct(">c8sQ")
+_ANNOUNCED: Final = Struct(">cc8sQQH")
+_COUNTED: Final = Struct(">IH")
 _INSTRUCTED: Final = Struct(">8scH")
 _GIVEN: Final = Struct(">cQ")
 _CANARY: Final = Struct(">cQ")
 _KINDS: Final = tuple(Kind)
 _NOBODY: Final[frozenset[str]] = frozenset()
 _BETWEEN: Final = b"\xff"
+_JOINED: Final = b"j"
+_LEFT: Final = b"l"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 _LETTERS: Final[dict[type[Instruction], bytes]] = {Kick: b"K", Subscribe: b"S", Unsubscribe: b"U", Refresh: b"R"}
 
 
@@ -85,6 +94,13 @@ class Arrival(NamedTuple):
     stamp: Stamp
 
 
+class Announced(NamedTuple):
+    """An announcement that came."""
+
+    announcement: Announcement
+    stamp: Stamp
+
+
 class Instructed(NamedTuple):
     """An instruction to all workers.
 
@@ -103,7 +119,7 @@ class RollCall(NamedTuple):
     """All workers are to look whether Redis knows them still."""
 
 
-Packed: TypeAlias = Arrival | Instructed | Reset | Canary | RollCall
+Packed: TypeAlias = Arrival | Announced | Instructed | Reset | Canary | RollCall
 
 
 class Keys:
@@ -197,6 +213,33 @@ def pack(envelope: Envelope, stamp: Stamp) -> bytes:
     return b"".join((header, key, excluded, data))
 
 
+def pack_announcement(kind: Literal["joined", "left"], user: str, at: datetime, stamp: Stamp) -> bytes:
+    """Packs an announcement as far as the script that publishes it: the script adds what is known only there."""
+    name = user.encode()
+    letter = _JOINED if kind == "joined" else _LEFT
+    return _ANNOUNCED.pack(b"A", letter, stamp.sender, stamp.number, (at - _EPOCH) // _MICROSECOND, len(name)) + name
+
+
+def _unpack_announcement(data: bytes) -> Announced:
+    _, letter, sender, number, at, size = _ANNOUNCED.unpack_from(data)
+    if letter not in (_JOINED, _LEFT):
+        raise ValueError(f"an announcement of kind {letter!r}")
+    end = _ANNOUNCED.size + size
+    count, id_size = _COUNTED.unpack_from(data, end)
+    begin, info_at = end + _COUNTED.size, end + _COUNTED.size + id_size
+    info = data[info_at:]
+    loads(info)  # it becomes a part of what clients get
+    announcement = Announcement(
+        "joined" if letter == _JOINED else "left",
+        data[_ANNOUNCED.size : end].decode(),
+        data[begin:info_at].decode(),
+        info,
+        count,
+        _EPOCH + at * _MICROSECOND,
+    )
+    return Announced(announcement, Stamp(sender, number))
+
+
 def pack_instruction(channel: str, instruction: Instruction) -> bytes:
     """Packs an instruction under a random id, by which one that is sent again is recognized."""
     name, fields = channel.encode(), astuple(instruction)[:-1]  # its age is known where it is read
@@ -257,6 +300,8 @@ def unpack(data: bytes) -> Packed:
         if kind == b"P":
             _, epoch, offset = _NUMBERED.unpack_from(data)
             return _unpack_message(data, _NUMBERED.size, Position(epoch.decode(), offset))
+        if kind == b"A":
+            return _unpack_announcement(data)
         if kind == b"I":
             return unpack_instruction(data[_GIVEN.size :], at=_GIVEN.unpack_from(data)[1])
         if kind == b"R":
@@ -267,7 +312,7 @@ def unpack(data: bytes) -> Packed:
         if data == b"W":
             return RollCall()
         return _unpack_message(data, 0, None)
-    except (StructError, IndexError, UnicodeDecodeError) as error:
+    except (StructError, IndexError, UnicodeDecodeError, OverflowError) as error:
         raise ValueError(str(error)) from None
 
 

@@ -84,11 +84,12 @@ local function line_of(sender)
   return string.match(type(known) == 'string' and known or '', '^(%d+) (%d+) (%d+)$')
 end
 
--- Tells a room that a user came or left, and how many are there now. In the step by which it is so, so that the room
--- hears of it once, and in its order.
-local function announce(here, info, channel, head, tail)
+-- Announces that a user joined or left a room, with how many are there now, the connection with which the user came, and
+-- its info. In the step that makes it true, so that it is announced once, and in order.
+local function announce(here, entry, channel, message)
   if channel ~= '' then
-    redis.call('PUBLISH', channel, head .. info .. ',"count":' .. redis.call('HLEN', here) .. tail)
+    local count = struct.pack('>I4I2', redis.call('HLEN', here), #entry.n)
+    redis.call('PUBLISH', channel, message .. count .. entry.n .. entry.i)
   end
 end
 
@@ -109,7 +110,9 @@ end
 local function entry_of(here, user)
   local read, entry = pcall(cjson.decode, redis.call('HGET', here, user) or '')
   if not read or type(entry) ~= 'table' then return nil end
-  if type(entry.s) ~= 'string' or type(entry.i) ~= 'string' then return nil end
+  for _, text in ipairs({entry.s or 0, entry.n or 0, entry.i or 0}) do
+    if type(text) ~= 'string' then return nil end
+  end
   for _, workers in ipairs({entry.c or 0, entry.g or 0}) do
     if type(workers) ~= 'table' then return nil end
     for connection, worker in pairs(workers) do
@@ -120,13 +123,13 @@ local function entry_of(here, user)
 end
 
 -- Takes a connection out of an entry, and tells the room when it was the user's last.
-local function take_out(here, user, entry, connection, channel, head, tail)
+local function take_out(here, user, entry, connection, channel, message)
   entry.c[connection] = nil
   entry.g[connection] = nil
   if next(entry.c) or next(entry.g) then
     redis.call('HSET', here, user, cjson.encode(entry))
   else
     redis.call('HDEL', here, user)
-    announce(here, entry.i, channel, head, tail)
+    announce(here, entry, channel, message)
   end
 end

@@ -25,7 +25,7 @@ from ...options import RoomTable
 from ...positions import Position
 from ...tasks import Tasks
 from ..base import Delivery, Receiver
-from .channel import Arrival, Canary, Instructed, Keys, RollCall, Stamp, pack_canary, unpack
+from .channel import Announced, Arrival, Canary, Instructed, Keys, RollCall, Stamp, pack_canary, unpack
 from .foreign import Foreign
 from .instructions import Instructions
 from .link import Link, Pool
@@ -289,13 +289,16 @@ class Inbox:
         if room is not None and subscription is not None and self._rooms(room).numbered:
             self._catch_up_soon(room, subscription)
 
-    def _came(self, room: str, packed: Arrival | Reset) -> None:
+    def _came(self, room: str, packed: Arrival | Announced | Reset) -> None:
         subscription = self._subscriptions.get(room)
         if subscription is None:
             return
         if isinstance(packed, Reset):
             if subscription.last is not None and subscription.last.epoch != packed.position.epoch:
                 self._catch_up_soon(room, subscription)
+        elif isinstance(packed, Announced):
+            if self._is_new(packed.stamp):
+                self._receiver.deliver(room, packed.announcement)
         elif packed.envelope.position is None:
             if self._is_new(packed.stamp):
                 self._receiver.deliver(room, packed.envelope)
@@ -308,9 +311,9 @@ class Inbox:
                 self._renumber_soon(room, subscription)
 
     def _is_new(self, stamp: Stamp) -> bool:
-        """Whether a message without a position is not one that came before, and was sent again without need.
+        """Whether something without a position did not come before, to be sent again without need.
 
-        A sender's messages come in its order, so that the last number says it all.
+        What a sender sends comes in its order, so that the last number says it all.
         """
         sender, number = stamp
         last = self._seen.get(sender)

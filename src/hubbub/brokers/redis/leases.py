@@ -48,7 +48,7 @@ class Leases:
         link: Where to.
         keys: How the keys are called.
         lease_s: Seconds after which a worker that says nothing is taken for dead.
-        announcer: Makes what rooms are told.
+        announcer: Prepares the announcements.
         tasks: Who owns what goes on in between.
     """
 
@@ -138,8 +138,8 @@ class Leases:
             logger.debug("a worker that is gone is not taken out yet: %s", str(error))
 
     async def _clear_one(self, node: str, room: str, user: str, connection_id: str, *, aloud: bool) -> None:
-        told = self._announcer.tell("user_left", room, user) if aloud else SILENCE
-        await self._link.run(CLEAR, (self._keys.here(room),), node, user, connection_id, *told)
+        prepared = self._announcer.prepare("left", room, user) if aloud else SILENCE
+        await self._link.run(CLEAR, (self._keys.here(room),), node, user, connection_id, *prepared)
 
 
 def pairs(answer: Any) -> Iterable[tuple[bytes, bytes]]:

@@ -34,7 +34,7 @@ from ...errors import BrokerUnavailable, counted
 from ...options import RoomTable
 from ...presence import Info, Member
 from ...tasks import Tasks
-from .announcing import SILENCE, Announcer, Tells
+from .announcing import SILENCE, Announcer
 from .channel import Keys, Sender, pack_roll_call
 from .foreign import Foreign
 from .instructions import Instructions
@@ -61,6 +61,7 @@ _UNKNOWN: Final = 0
 _PASSED: Final = 2
 
 _How: TypeAlias = Literal["comes", "here", "lingers"]
+_Announces: TypeAlias = Literal["joined", "left"] | None
 
 
 class _Mine(NamedTuple):
@@ -176,12 +177,12 @@ class Presence:
                 raise
 
     async def _enter(self, room: str, user: str, connection_id: str, mine: _Mine, how: _How, *, aloud: bool) -> bool:
-        tells: Tells | None = "user_joined" if aloud else None
-        return await self._say(ENTER, room, user, connection_id, mine.info, mine.since, how, tells=tells)
+        announces: _Announces = "joined" if aloud else None
+        return await self._say(ENTER, room, user, connection_id, mine.info, mine.since, how, announces=announces)
 
     async def _exit(self, room: str, user: str, connection_id: str) -> bool:
         last = "" if room in self._mine or room in self._entering or room in self._owed else "1"
-        return await self._say(EXIT, room, user, connection_id, last, tells="user_left", patient=True)
+        return await self._say(EXIT, room, user, connection_id, last, announces="left", patient=True)
 
     async def _say(
         self,
@@ -190,7 +191,7 @@ class Presence:
         user: str,
         connection_id: str,
         *arguments: Any,
-        tells: Tells | None = None,
+        announces: _Announces = None,
         patient: bool = False,
     ) -> bool:
         """Says something of a connection. It is numbered and on its way before the first await.
@@ -199,7 +200,7 @@ class Presence:
             False where Redis does not know this worker, or not all that it said: nothing was done.
         """
         while True:
-            told = self._announcer.tell(tells, room, user) if tells is not None else SILENCE
+            prepared = SILENCE if announces is None else self._announcer.prepare(announces, room, user)
             self._said += 1
             node, number = self.node, self._said
             keys = self._keys.here(room), self._keys.nodes, self._keys.node_rooms(node)
@@ -207,7 +208,7 @@ class Presence:
             self._saying += 1
             try:
                 answer = await self._link.run(
-                    script, keys, *numbers, room, user, connection_id, *arguments, *told, patient=patient
+                    script, keys, *numbers, room, user, connection_id, *arguments, *prepared, patient=patient
                 )
             finally:
                 self._saying -= 1

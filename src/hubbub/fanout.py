@@ -19,8 +19,8 @@ import asyncio
 from collections.abc import Iterable
 from math import inf
 
+from .audience import Audience, Flight, Outgoing, RoomMember
 from .pace import Patience
-from .room import Flight, Outgoing, Room, RoomMember
 
 FLUSH_BYTES = 64 * 1024
 """Pending bytes past which a publish waits for its turn."""
@@ -43,7 +43,7 @@ class Fanout:
 
     def __init__(self, flush_interval_s: float = 0.0) -> None:
         self._flush_interval_s = flush_interval_s
-        self._dirty: dict[Room, None] = {}  # with something pending or in flight, in the order of their turns
+        self._dirty: dict[Audience, None] = {}  # with something pending or in flight, in the order of their turns
         self._pending_bytes = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._handle: asyncio.Handle | None = None
@@ -59,7 +59,7 @@ class Fanout:
         self.flush_all()
         self._loop = None
 
-    def add(self, room: Room, outgoing: Outgoing) -> None:
+    def add(self, room: Audience, outgoing: Outgoing) -> None:
         """Gives a frame to a room's members at the end of the pass."""
         room.pending.append(outgoing)
         self._pending_bytes += outgoing.size
@@ -76,13 +76,13 @@ class Fanout:
         """Whether anything is pending or in flight."""
         return bool(self._dirty)
 
-    def give(self, member: RoomMember, rooms: Iterable[Room]) -> None:
+    def give(self, member: RoomMember, rooms: Iterable[Audience]) -> None:
         """Writes what is pending in some rooms for one member, before something else is written to it."""
         for room in rooms:
             if room.flight is not None or room.pending:
                 self.give_of(room, member)
 
-    def give_of(self, room: Room, member: RoomMember) -> None:
+    def give_of(self, room: Audience, member: RoomMember) -> None:
         """`give`, of one room."""
         flight, pending = room.flight, room.pending
         if flight is not None and flight.take(member.id) is not None:
@@ -104,7 +104,7 @@ class Fanout:
         """Whether so much is pending that who publishes is to be paced."""
         return self._pending_bytes >= FLUSH_BYTES
 
-    async def pace(self, room: Room) -> None:
+    async def pace(self, room: Audience) -> None:
         """Holds a publisher that has filled what is pending until it is on its way, and the loop has turned.
 
         Args:
@@ -142,7 +142,7 @@ class Fanout:
             if self._past(deadline):
                 return
 
-    def _flush_small(self, room: Room) -> bool:
+    def _flush_small(self, room: Audience) -> bool:
         """Writes what is pending in a room that is done in one stride, where all get the same: most rooms are so.
 
         Returns:
@@ -163,7 +163,7 @@ class Fanout:
                         _queue(roster.members[place], Flight(batch, roster), room)
         return True
 
-    def _launch(self, room: Room) -> Flight:
+    def _launch(self, room: Audience) -> Flight:
         """What is pending goes on its way; those who do not get just that get theirs now."""
         flight, apart = room.launch()
         self._pending_bytes -= sum([outgoing.size for outgoing in flight.batch])
@@ -171,7 +171,7 @@ class Fanout:
             _write_each(member, batch, room)
         return flight
 
-    def _fly(self, flight: Flight, room: Room, deadline: float) -> bool:
+    def _fly(self, flight: Flight, room: Audience, deadline: float) -> bool:
         """Writes to those who wait, until the deadline. Whether all have it."""
         targets = flight.targets
         for protocol, _, end in flight.runs:
@@ -194,7 +194,7 @@ class Fanout:
         return self._loop is not None and self._loop.time() >= deadline
 
 
-def _queue(member: RoomMember, flight: Flight, room: Room) -> None:
+def _queue(member: RoomMember, flight: Flight, room: Audience) -> None:
     """Writes to one member, or queues.
 
     Where nothing may be lost, all slow members share the batch; where something may, each message counts.
@@ -205,7 +205,7 @@ def _queue(member: RoomMember, flight: Flight, room: Room) -> None:
         _write_each(member, flight.batch, room)
 
 
-def _write_each(member: RoomMember, batch: Iterable[Outgoing], room: Room) -> None:
+def _write_each(member: RoomMember, batch: Iterable[Outgoing], room: Audience) -> None:
     """Message by message: what may be dropped, is dropped and counted as such."""
     for outgoing in batch:
         frame = outgoing.frame_for(member)

@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 
 from starlette.websockets import WebSocketDisconnect
 
+from .audience import Outgoing
 from .brokers.base import Broker, Delivery, Receiver
 from .close import CloseCode
 from .connection import Connection
@@ -30,7 +31,7 @@ from .names import EVERYONE_NAME, is_user_room, user_of, user_room
 from .options import RoomOptions
 from .positions import Joined, Position
 from .replay import Replay
-from .room import CatchUp, Membership, Outgoing, Room
+from .room import CatchUp, Membership, Room
 from .tasks import Tasks, together
 from .timers import Timers
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from .audience import Outgoing, RoomMember
 from .envelope import Page
 from .protocols import ClientProtocol
-from .room import Outgoing, Room, RoomMember
+from .room import Room
 
 PIECE_BYTES: Final = 16 * 1024
 """How much is written at once."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hubbub import RoomOptions
 from hubbub import fanout as fanout_module
+from hubbub.audience import Outgoing
 from hubbub.codec import Kind, Payload
 from hubbub.envelope import Envelope, Reset
 from hubbub.fanout import FLUSH_BYTES, Fanout
@@ -19,7 +20,7 @@ from hubbub.options import Overflow
 from hubbub.outbox import Lane
 from hubbub.positions import Position
 from hubbub.protocols import RawProtocol, RoomInfo
-from hubbub.room import Outgoing, Room
+from hubbub.room import Room
 from tests.unit.support import FakeLoop, fake_loop
 
 

@@ -20,7 +20,7 @@ LAYERS = [
     "read_only redaction registry server stats tasks timers",
     "protocols",
     "transports brokers",
-    "pace room replay fanout lifecycle",
+    "pace audience fanout room replay lifecycle",
     "read_ahead writer wire connection",
     "membership connecting probing registrar active unawaited draining",
     "engine",

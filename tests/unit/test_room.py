@@ -16,6 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from hubbub import Connection, History, Position, Resume, RoomOptions
 from hubbub import membership as membership_module
+from hubbub.audience import Outgoing
 from hubbub.brokers import Broker, MemoryBroker
 from hubbub.codec import encode
 from hubbub.connection import Manager
@@ -28,7 +29,7 @@ from hubbub.outbox import Lane
 from hubbub.protocols import ClientProtocol, RawProtocol
 from hubbub.protocols.frames import Opcode, frame, split
 from hubbub.protocols.raw import position_only, positioned
-from hubbub.room import CatchUp, Outgoing, Room
+from hubbub.room import CatchUp, Room
 from hubbub.tasks import Tasks
 from hubbub.testing.broker_suite import Worker
 from hubbub.timers import Timers

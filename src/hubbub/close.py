@@ -1,4 +1,4 @@
-"""The close codes that hubbub uses: what each means, and whether the client should come back.
+"""The close codes that hubbub uses, and what each means.
 
 Codes are those of RFC 6455 section 7.4.1 and the IANA registry. A browser sees the code and the reason, so
 that several causes share a code and differ in the reason.
@@ -51,32 +51,30 @@ class CloseCode(Enum):
     Attributes:
         code: The number in the Close frame.
         reason: The text in the Close frame, at most 123 bytes.
-        retry: Whether the client should connect again (with backoff), or stop.
     """
 
-    NORMAL = 1000, "", False
-    GOING_AWAY = 1001, "", True
-    INVALID_DATA = 1007, "too many invalid messages", False
-    UNAUTHORIZED = 1008, "unauthorized", False
-    ORIGIN = 1008, "origin not allowed", False
-    TOKEN_EXPIRED = 1008, "token expired", True
-    KICKED = 1008, "disconnected by the server", False
-    INVALID_NAME = 1008, "not an acceptable name", False
-    RATE_LIMITED = 1008, "too many messages", False
-    TOO_MANY_USER_CONNECTIONS = 1008, "too many connections of this user", False
-    TOO_MANY_ADDRESS_CONNECTIONS = 1008, "too many connections from this address", False
-    TOO_MANY_ROOMS = 1008, "too many rooms", False
-    ROOM_FULL = 1008, "the room is full", False
-    MESSAGE_TOO_BIG = 1009, "message too big", False
-    MESSAGE_TOO_SLOW = 1009, "message not complete in time", True
-    INTERNAL_ERROR = 1011, "", True
-    SERVICE_RESTART = 1012, "", True
-    IDLE = 1013, "idle", True
-    SLOW_CONSUMER = 1013, "slow consumer", True
-    BROKER_UNAVAILABLE = 1013, "try again later", True
-    TOO_MANY_CONNECTIONS = 1013, "too many connections", True
+    NORMAL = 1000, ""
+    GOING_AWAY = 1001, ""
+    INVALID_DATA = 1007, "too many invalid messages"
+    UNAUTHORIZED = 1008, "unauthorized"
+    ORIGIN = 1008, "origin not allowed"
+    TOKEN_EXPIRED = 1008, "token expired"
+    KICKED = 1008, "disconnected by the server"
+    INVALID_NAME = 1008, "not an acceptable name"
+    RATE_LIMITED = 1008, "too many messages"
+    TOO_MANY_USER_CONNECTIONS = 1008, "too many connections of this user"
+    TOO_MANY_ADDRESS_CONNECTIONS = 1008, "too many connections from this address"
+    TOO_MANY_ROOMS = 1008, "too many rooms"
+    ROOM_FULL = 1008, "the room is full"
+    MESSAGE_TOO_BIG = 1009, "message too big"
+    MESSAGE_TOO_SLOW = 1009, "message not complete in time"
+    INTERNAL_ERROR = 1011, ""
+    SERVICE_RESTART = 1012, ""
+    IDLE = 1013, "idle"
+    SLOW_CONSUMER = 1013, "slow consumer"
+    BROKER_UNAVAILABLE = 1013, "try again later"
+    TOO_MANY_CONNECTIONS = 1013, "too many connections"
 
-    def __init__(self, code: int, reason: str, retry: bool) -> None:
+    def __init__(self, code: int, reason: str) -> None:
         self.code = code
         self.reason = reason
-        self.retry = retry

@@ -27,8 +27,6 @@ class AsgiTransport(Transport):
 
     __slots__ = ("_end_task", "_gone", "_send")
 
-    name = "asgi"
-
     def __init__(self, send: ServerSend, end_task: Callable[[], None]) -> None:
         self._send = send
         self._end_task = end_task

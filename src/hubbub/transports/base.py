@@ -22,8 +22,6 @@ class Transport(ABC):
 
     __slots__ = ()
 
-    name: str
-
     @abstractmethod
     def hold(self, held: bool) -> None:
         """Lets `write` refuse, or no longer."""

@@ -94,8 +94,6 @@ class UvicornTransport(Transport):
         "_writable",
     )
 
-    name = "uvicorn"
-
     def __init__(self, protocol: UvicornProtocol, send: ServerSend) -> None:
         self._protocol = protocol
         self._conn = protocol.conn

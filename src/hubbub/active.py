@@ -7,7 +7,7 @@ error with the line to write instead: with another answer than before, or False,
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Set
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, ClassVar, Final, NoReturn
 
 from starlette.websockets import WebSocket
 
@@ -85,7 +85,7 @@ class Active(Collection[Connection]):
             raise NotSupported(f"active_connections == {shown(other)}: it is no dict; {_ITERATE}")
         return not self if isinstance(other, Mapping) else NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]  # as a list has none
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # as a list has none
 
     def copy(self) -> list[Connection]:
         """A list of the connections as they are now."""

@@ -22,7 +22,7 @@ from .close import CloseCode
 from .errors import InvalidArgument, shown
 from .wire import Wire
 
-logger = logging.getLogger("hubbub")
+logger: Final = logging.getLogger("hubbub")
 
 SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
 ECHO_S: Final = 1.0

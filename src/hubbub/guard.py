@@ -36,8 +36,8 @@ class Guard:
     __slots__ = ("_allowance", "_refilled_at", "errors", "limits")
 
     def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.errors = 0
+        self.limits: Limits = limits
+        self.errors: int = 0
         self._allowance = 0.0
         self._refilled_at = -inf  # begins full
 

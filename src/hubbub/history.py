@@ -27,10 +27,10 @@ class RoomLog:
     __slots__ = ("_entries", "_times", "epoch", "kept", "offset", "used_at")
 
     def __init__(self, kept: History | None, now: float) -> None:
-        self.kept = kept
-        self.epoch = new_epoch()
-        self.offset = 0
-        self.used_at = now
+        self.kept: History | None = kept
+        self.epoch: str = new_epoch()
+        self.offset: int = 0
+        self.used_at: float = now
         self._entries: deque[Entry] = deque()
         self._times: deque[float] = deque()
 

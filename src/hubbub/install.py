@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
@@ -22,7 +22,7 @@ from .paths import Paths
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Lifespan
 
-logger = logging.getLogger("hubbub")
+logger: Final = logging.getLogger("hubbub")
 
 
 class Installable(Manager, Protocol):

@@ -24,9 +24,9 @@ class Lifecycle:
     __slots__ = ("_loop", "draining", "installed", "only")
 
     def __init__(self) -> None:
-        self.installed = False
+        self.installed: bool = False
         self.only: Paths | None = None
-        self.draining = False
+        self.draining: bool = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property

@@ -131,7 +131,7 @@ class RoomPatterns:
                 )
             if not isinstance(options, RoomOptions):
                 raise InvalidArgument(f"rooms[{pattern!r}]", f"got {shown(options)}", "RoomOptions(...)")
-        self.patterns = dict(patterns)
+        self.patterns: dict[str, RoomOptions] = dict(patterns)
 
     def match(self, name: str) -> RoomOptions:
         exact = self.patterns.get(name)

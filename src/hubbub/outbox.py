@@ -73,9 +73,9 @@ class Outbox(Generic[TurnT]):
     def __init__(self, max_bytes: int, max_frames: int = MAX_FRAMES) -> None:
         self.max_bytes = max_bytes
         self.max_frames = max_frames
-        self.bytes = 0
-        self.frames = 0
-        self.dropped_frames = 0
+        self.bytes: int = 0
+        self.frames: int = 0
+        self.dropped_frames: int = 0
         self._entries: deque[_Entry[TurnT]] = deque()
         self._turns = 0
         self._loose: dict[Lane, deque[_Entry[TurnT]]] = {}

@@ -35,7 +35,7 @@ class Patience:
     __slots__ = ("_at", "left_s")
 
     def __init__(self) -> None:
-        self.left_s = PATIENCE_S
+        self.left_s: float = PATIENCE_S
         self._at = asyncio.get_running_loop().time()
 
     async def pause_for(self, queues: Iterable[Queue]) -> None:

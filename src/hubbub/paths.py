@@ -29,7 +29,7 @@ class Paths:
         several = [patterns] if isinstance(patterns, str) else patterns
         if isinstance(several, bytes) or not isinstance(several, Iterable):
             raise InvalidArgument("only", f"got {shown(patterns)}", _ACCEPTED)
-        self.patterns = tuple(several)
+        self.patterns: tuple[str, ...] = tuple(several)
         if not self.patterns:
             raise InvalidArgument("only", "is empty, so that no path would be served", _ACCEPTED)
         for pattern in self.patterns:

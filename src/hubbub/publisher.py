@@ -25,7 +25,7 @@ from .positions import Position
 if TYPE_CHECKING:
     from .brokers.redis.commands import Argument
 
-logger = logging.getLogger("hubbub")
+logger: Final = logging.getLogger("hubbub")
 
 _ROOMS_FRESH_S: Final = 10.0
 _PAUSE_S: Final = 0.05

@@ -20,7 +20,7 @@ from uvicorn.supervisors import Multiprocess
 
 from .draining import ECHO_S, Drain
 
-logger = logging.getLogger("hubbub")
+logger: Final = logging.getLogger("hubbub")
 
 GRACEFUL_S: Final = 5
 """Seconds that requests have once the sockets are drained."""

@@ -10,8 +10,9 @@ import heapq
 import logging
 from collections.abc import Callable
 from itertools import count
+from typing import Final
 
-logger = logging.getLogger("hubbub")
+logger: Final = logging.getLogger("hubbub")
 
 
 _SLACK = 64
@@ -23,7 +24,7 @@ class Timer:
     __slots__ = ("_timers", "action", "when")
 
     def __init__(self, when: float, action: Callable[[], None], timers: Timers) -> None:
-        self.when = when
+        self.when: float = when
         self.action: Callable[[], None] | None = action
         self._timers = timers
 

@@ -11,7 +11,7 @@ from .errors import BrokerUnavailable, NotRunning, counted
 from .stats import Counters
 from .tasks import Tasks
 
-logger = logging.getLogger("hubbub")
+logger: Final = logging.getLogger("hubbub")
 
 MAX_WAITING: Final = 10_000
 """Messages that may wait for the broker."""

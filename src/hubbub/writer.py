@@ -77,8 +77,8 @@ class Writer:
     )
 
     def __init__(self, socket: Socket, transport: Transport) -> None:
-        self.transport = transport
-        self.ended = False
+        self.transport: Transport = transport
+        self.ended: bool = False
         self._socket = socket
         self._outbox: Outbox[_Turn] | None = None
         self._drained: asyncio.Future[None] | None = None

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 import jwt
 from fastapi import HTTPException
@@ -32,7 +32,7 @@ from ..subprotocols import answer_to
 from .keys import Key, KeyFunction, UnfitKey, checked_algorithms, checked_key, fitting_key
 from .tokens import find_token, offered_subprotocol
 
-logger = logging.getLogger("hubbub.auth")
+logger: Final = logging.getLogger("hubbub.auth")
 
 Refuse: TypeAlias = Literal["close", "http"]
 
@@ -62,9 +62,9 @@ class InvalidToken(HubbubError):
 
     def __init__(self, cause: str, close_code: CloseCode = CloseCode.UNAUTHORIZED) -> None:
         self.cause = cause
-        self.code = close_code.code
+        self.code: int = close_code.code
         reason = f"{close_code.reason}: {cause}" if close_code is CloseCode.UNAUTHORIZED else close_code.reason
-        self.reason = reason_text(reason)
+        self.reason: str = reason_text(reason)
         super().__init__(self.reason)
 
 
@@ -184,8 +184,8 @@ class JWTAuth(SecurityBase):
         required: Sequence[str] = ("exp", "sub"),
         refuse: Refuse = "close",
     ) -> None:
-        self.model = HTTPBearer(bearerFormat="JWT")
-        self.scheme_name = type(self).__name__
+        self.model: HTTPBearer = HTTPBearer(bearerFormat="JWT")
+        self.scheme_name: str = type(self).__name__
         self._algorithms = checked_algorithms(algorithms)
         self._find_key: KeyFunction | None = None
         self._key: Key = ""

@@ -60,7 +60,7 @@ async def drawing() -> Position | None:
     return start
 
 
-router = APIRouter()
+router: Final = APIRouter()
 
 
 @router.websocket("/ws/board")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, WebSocket, WebSocketException
 from pydantic import BaseModel, Field, StringConstraints, TypeAdapter
@@ -56,7 +56,7 @@ async def room_name(websocket: WebSocket, room: str) -> str:
     return f"chat:{room}"
 
 
-router = APIRouter()
+router: Final = APIRouter()
 
 
 @router.websocket("/ws/chat/{room}")

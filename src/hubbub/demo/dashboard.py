@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from fastapi import APIRouter, FastAPI, WebSocket
 
@@ -132,7 +133,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         measuring.cancel()
 
 
-router = APIRouter()
+router: Final = APIRouter()
 
 
 @router.websocket("/ws/dashboard")

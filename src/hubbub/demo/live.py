@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.websockets import WebSocket
@@ -18,7 +18,7 @@ from .. import Connection, ConnectionManager, History, Limits, Position, Resume,
 M = TypeVar("M")
 _DAY_S = 24 * 3600
 
-manager = ConnectionManager(
+manager: Final = ConnectionManager(
     os.environ.get("HUBBUB_BROKER") or "memory://",  # what `hubbub demo --broker` tells its workers
     rooms={
         # What is said and drawn: kept, so that who was cut off gets what was missed, and who is new what was before.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 from fastapi import APIRouter, WebSocket
@@ -73,8 +73,8 @@ class Inboxes:
             db.execute("UPDATE notifications SET unread = 0 WHERE user_id = ?", (user_id,))
 
 
-inboxes = Inboxes()
-router = APIRouter()
+inboxes: Final = Inboxes()
+router: Final = APIRouter()
 
 
 @router.get("/api/notifications")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 from string import Template
+from typing import Final
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
@@ -29,7 +30,7 @@ def _page(name: str, title: str) -> str:
     return page.replace(f'href="/{name}"', f'href="/{name}" aria-current="page"', 1)
 
 
-router = APIRouter(default_response_class=HTMLResponse)
+router: Final = APIRouter(default_response_class=HTMLResponse)
 
 
 def _add(path: str, name: str, title: str) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, HTTPException, WebSocket
 from pydantic import BaseModel, StringConstraints, TypeAdapter
@@ -82,8 +82,8 @@ class Draft(BaseModel):
     text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 
 
-posts = Posts()
-router = APIRouter()
+posts: Final = Posts()
+router: Final = APIRouter()
 
 
 @router.get("/api/posts")

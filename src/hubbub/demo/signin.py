@@ -15,7 +15,7 @@ import unicodedata
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import jwt
 from fastapi import APIRouter, Depends
@@ -26,7 +26,7 @@ from ..auth import Claims, JWTAuth
 from ..errors import shown
 from .live import manager
 
-logger = logging.getLogger("hubbub.demo")
+logger: Final = logging.getLogger("hubbub.demo")
 
 _VALID_FOR = timedelta(days=7)
 
@@ -63,7 +63,7 @@ def kept_key(directory: Path) -> str:
 
 
 # A function, so that to import this module makes no file.
-current_user = JWTAuth(lambda header: signing_key(), algorithms=["HS256"], required=["exp", "sub", "name"])
+current_user: Final = JWTAuth(lambda header: signing_key(), algorithms=["HS256"], required=["exp", "sub", "name"])
 User = Annotated[Claims, Depends(current_user)]
 """Who it is, for HTTP routes and WebSockets alike: ``user.sub`` and ``user["name"]``."""
 
@@ -90,7 +90,7 @@ class Session(BaseModel):
     token: str
 
 
-router = APIRouter(prefix="/api/session")
+router: Final = APIRouter(prefix="/api/session")
 
 
 @router.post("", status_code=201)

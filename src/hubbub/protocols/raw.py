@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from ..codec import Kind, Payload, dumps, loads
 from ..envelope import Announcement, Envelope, Relabel, Reset
@@ -31,7 +31,7 @@ from ..positions import Joined, Position, as_position
 from .base import ClientProtocol, RoomInfo
 from .frames import Opcode, frame
 
-logger = logging.getLogger("hubbub")
+logger: Final = logging.getLogger("hubbub")
 
 MAX_RESUME_IDS = 8
 MAX_RESUME_ROOMS = 1024

@@ -66,12 +66,12 @@ class Inbound:
     __slots__ = ("_owed", "_transport", "_writable", "admit", "left_bytes", "unparsed")
 
     def __init__(self, transport: asyncio.Transport, writable: asyncio.Event, admit: Callable[[], bool]) -> None:
-        self.admit = admit
+        self.admit: Callable[[], bool] = admit
         self._transport = transport
         self._writable = writable
         self._owed: deque[bytes] | None = None
-        self.left_bytes = TURN_BYTES
-        self.unparsed = b""
+        self.left_bytes: int = TURN_BYTES
+        self.unparsed: bytes = b""
 
     def answer(self, payload: bytes) -> None:
         """Answers a ping: now, or once the socket takes it."""
@@ -133,8 +133,8 @@ class Intake(Relay):
 
     def __init__(self, transport: asyncio.Transport, protocol: Any, inbound: Inbound) -> None:
         super().__init__(protocol)
-        self.deaf = False
-        self.held = b""
+        self.deaf: bool = False
+        self.held: bytes = b""
         self._transport = transport
         self._server = protocol
         self._inbound = inbound

@@ -48,7 +48,7 @@ class Question:
     __slots__ = ("_ear", "_heard", "_protocol", "_transport", "_waiting_bytes", "answered")
 
     def __init__(self, transport: asyncio.Transport, protocol: asyncio.Protocol, heard: Callable[[], None]) -> None:
-        self.answered = False
+        self.answered: bool = False
         self._transport = transport
         self._protocol = protocol
         self._heard = heard

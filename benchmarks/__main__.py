@@ -49,14 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description="What hubbub costs, beside its peers.")
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure the cost of hubbub and of its peers.")
     names = [*SCENARIOS, *GROUPS]
-    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"{', '.join(names)}; all without one")
-    parser.add_argument("--runs", type=int, default=5, help="of every server, interleaved (5)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="that each case is measured (3)")
-    parser.add_argument("--members", type=int, default=1000, help="of the room; the rest goes with it (1000)")
-    parser.add_argument("--peers", default="", metavar="A,B", help=f"only these: {', '.join(PEERS)}")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="a directory (benchmarks)")
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"{', '.join(names)} (default: all)")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each server, interleaved (default: 5)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="how long to measure each case (default: 3)")
+    parser.add_argument(
+        "--members", type=int, default=1000, help="members of the room; scales the other sizes (default: 1000)"
+    )
+    parser.add_argument("--peers", default="", metavar="A,B", help=f"measure only these: {', '.join(PEERS)}")
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).parent, help="folder for the results (default: benchmarks)"
+    )
     options = parser.parse_args(arguments)
     options.peers = [name for name in options.peers.split(",") if name]
     options.scenarios = [each for name in options.scenarios for each in GROUPS.get(name, [name])]

@@ -91,12 +91,12 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=5.0,
         metavar="SECONDS",
-        help="on SIGTERM, close the open sockets over this time (default: 5)",
+        help="time over which SIGTERM closes the open sockets (default: 5)",
     )
 
 
 def _run(args: argparse.Namespace) -> str | None:
-    """Serves an app. SIGTERM or Ctrl+C closes its sockets a few at a time; a second signal closes the rest at once."""
+    """Serve an app. SIGTERM or Ctrl+C closes its sockets gradually; a second signal closes the rest at once."""
     problem = _not_an_app(args.app, factory=args.factory) or _no_certificate(args.ssl_certfile, args.ssl_keyfile)
     if problem:
         return problem
@@ -117,7 +117,7 @@ def _run(args: argparse.Namespace) -> str | None:
 
 
 def _demo(args: argparse.Namespace) -> str | None:
-    """Serves the demo app."""
+    """Serve the demo app."""
     os.environ["HUBBUB_BROKER"] = args.broker
     with ExitStack() as stack:
         if args.workers > 1:

@@ -1,10 +1,8 @@
-"""Who is in which room: joining, leaving, being replayed what was missed, and the presence that follows from it.
+"""Members of rooms: joining, leaving, and the presence that follows from it.
 
 Theory of operation. A room exists here while it has local members, and is subscribed at the broker exactly then. To
-join is to subscribe (the first here), to flush what was published before, and then either to go live, or, with a
-position to come back from, to *catch up*: the member is given the room's history page by page, as its socket drains,
-and goes live at the message where the history ends. What is published meanwhile is in the history, so that nothing
-needs to be held back and nothing is sent twice.
+join is to subscribe (the first member here does), to flush what was published before, and then either to go live, or,
+with a position to come back from, to catch up first (`hubbub.catch_up`).
 
 Presence is the broker's. Here is only when to say what: enter at the join, linger when the socket is lost, exit when
 the grace is over, or at once on a leave, a kick or an expired token.
@@ -22,26 +20,21 @@ from starlette.websockets import WebSocketDisconnect
 
 from .audience import Outgoing
 from .brokers.base import Broker, Delivery, Receiver
-from .close import CloseCode
+from .catch_up import Recovery, say_joined
 from .connection import Connection
 from .envelope import Announcement, Instruction, Kick, Relabel, Reset
-from .errors import BrokerUnavailable, shown
+from .errors import shown
 from .fanout import Fanout
 from .names import EVERYONE_NAME, is_user_room, user_of, user_room
 from .options import RoomOptions
 from .positions import Joined, Position
-from .replay import Replay
 from .room import CatchUp, Membership, Room
 from .tasks import Tasks, together
 from .timers import Timers
 
 logger = logging.getLogger("hubbub")
 
-_PAGE_MESSAGES = 128
-_FRESH_S = 0.5
-_FRESH_PAGES = 64
 _PATIENCE_S = 2.0
-_RETRY_S = 0.5
 _UNNUMBERED: Final = Joined(None, recovered=False)
 
 
@@ -89,7 +82,7 @@ class Memberships(Receiver):
         self._rooms: dict[str, Room] = {}
         self._graces: dict[str, dict[Callable[[], None], float]] = {}  # with when their connections began
         self._latest: Room | None = None
-        self._replays: dict[Room, dict[Position, Replay]] = {}  # read a moment ago, by the position before them
+        self._recovery = Recovery(broker, tasks, timers)
 
     @property
     def rooms(self) -> dict[str, Room]:
@@ -100,7 +93,7 @@ class Memberships(Receiver):
         self._rooms.clear()
         self._graces.clear()
         self._latest = None
-        self._replays.clear()
+        self._recovery.forget()
 
     # What comes from the broker
 
@@ -140,11 +133,11 @@ class Memberships(Receiver):
         Who catches up is not told here. The history says whether anything is missing for it.
         """
         position = news.position
-        self._replays.pop(room, None)
+        self._recovery.forget(room)
         for catch_up in room.change_epoch(position):
             member = catch_up.member
             assert isinstance(member, Connection)
-            self._tasks.spawn(self._catch_up_or_close(member, room, catch_up), "catch up")
+            self._recovery.go_on(member, room, catch_up)
         if room.members:
             self._fanout.add(room, Outgoing(room, news))
 
@@ -229,7 +222,7 @@ class Memberships(Receiver):
         room, since = asked
         await self._subscribe(room)
         if since is not None and room.options.numbered:
-            await self._read(room, since)
+            await self._recovery.read(room, since)
 
     async def _become_member(self, connection: Connection, name: str, since: Position | None) -> tuple[Joined, bool]:
         """Puts a connection into a room, but for its presence; tells whether it was not in before."""
@@ -298,7 +291,7 @@ class Memberships(Receiver):
         membership = self._check_in(connection, room)
         joined = membership.joined = _UNNUMBERED if room.head is None else Joined(room.head, recovered=False)
         room.add(connection)  # before anything is written: a write may find that the peer is gone, and take it out
-        self._say_sync(connection, room, joined)
+        say_joined(connection, room, joined)
         return joined
 
     async def _subscribe(self, room: Room) -> None:
@@ -316,101 +309,14 @@ class Memberships(Receiver):
         catch_up = CatchUp(connection, since)
         room.catching_up[connection.id] = catch_up
         try:
-            replay = await self._read(room, since)
+            replay = await self._recovery.read(room, since)
         except BaseException:
             self._take_out(connection, room.name)
             raise
         if not connection.is_open:
             raise WebSocketDisconnect(*(connection.wire.closed or (1006, "")))
-        joined = membership.joined = Joined(self._head_of(room, replay), replay.page.whole)
-        self._say_sync(connection, room, joined)
-        self._say_epoch(connection, room, since, replay)
-        if not (self._replay(connection, room, catch_up, replay) and room.caught_up(catch_up)):
-            self._tasks.spawn(self._catch_up_or_close(connection, room, catch_up), "catch up")
-        return joined
-
-    @staticmethod
-    def _head_of(room: Room, replay: Replay) -> Position:
-        """The room's position when a page was read. It has none where the broker lost the room since it was joined."""
-        head = replay.page.head or room.head
-        assert head is not None
-        return head
-
-    async def _read(self, room: Room, after: Position) -> Replay:
-        """Reads a page of the history. One that was read a moment ago is as good, if nothing came since."""
-        known = self._replays.get(room, {})
-        replay = known.get(after)
-        if replay is None or replay.page.head != room.head:
-            replay = Replay(room, await self._broker.history(room.name, after, _PAGE_MESSAGES))
-            if not self._replays:
-                self._timers.call_later(_FRESH_S, self._replays.clear)
-            known = self._replays.setdefault(room, {})
-            if after in known or len(known) < _FRESH_PAGES:
-                known[after] = replay
-        return replay
-
-    def _replay(self, connection: Connection, room: Room, catch_up: CatchUp, replay: Replay) -> bool:
-        """Writes a page of history.
-
-        Returns:
-            Whether nothing comes after it. The cursor tells how far it got: the socket may not have taken all.
-        """
-        page, head = replay.page, self._head_of(room, replay)
-        if not page.whole:
-            catch_up.cursor = head
-            return True
-        if catch_up.cursor.epoch != head.epoch:
-            catch_up.cursor = Position(head.epoch, catch_up.cursor.offset)
-        for piece in replay.pieces(connection):
-            if connection.writer.congested:
-                return False
-            if piece.data:
-                connection.writer.write(piece.data, room)
-            catch_up.cursor = Position(head.epoch, piece.reaches)
-        return page.last
-
-    async def _catch_up_or_close(self, connection: Connection, room: Room, catch_up: CatchUp) -> None:
-        try:
-            await self._catch_up(connection, room, catch_up)
-        except Exception:
-            if room.is_catching_up(catch_up):  # it would hear nothing, and never know
-                connection.wire.close_soon(CloseCode.INTERNAL_ERROR)
-            raise
-
-    async def _catch_up(self, connection: Connection, room: Room, catch_up: CatchUp) -> None:
-        """Goes on with a replay, as the socket drains."""
-        while room.is_catching_up(catch_up):
-            await connection.writer.uncongested()
-            cursor, catch_up.doubted = catch_up.cursor, False
-            try:
-                replay = await self._read(room, cursor)
-            except BrokerUnavailable as error:
-                logger.info("a replay of %s waits: %s", shown(room.name), str(error))
-                await asyncio.sleep(_RETRY_S)
-                continue
-            if not room.is_catching_up(catch_up):
-                return
-            head = self._head_of(room, replay)
-            if not replay.page.whole:
-                logger.info("the history of %s was trimmed under a replay, or begun anew", shown(room.name))
-                self._say_sync(connection, room, Joined(head, recovered=False))
-            self._say_epoch(connection, room, cursor, replay)
-            if self._replay(connection, room, catch_up, replay) and room.caught_up(catch_up):
-                return
-            await asyncio.sleep(0)  # a socket that takes everything must not keep the loop for a whole history
-
-    def _say_epoch(self, connection: Connection, room: Room, cursor: Position, replay: Replay) -> None:
-        """Tells the client that the messages after its position have another epoch, if none is missing."""
-        head = replay.page.head
-        if replay.page.whole and head is not None and head.epoch != cursor.epoch:
-            news = connection.protocol.renumbering(room, Relabel(Position(head.epoch, cursor.offset)))
-            if news is not None:
-                connection.writer.write(news)
-
-    def _say_sync(self, connection: Connection, room: Room, joined: Joined) -> None:
-        frame = connection.protocol.joined(room, joined, connection.id)
-        if frame is not None:
-            connection.writer.write(frame)
+        membership.joined = self._recovery.begin(connection, room, catch_up, replay)
+        return membership.joined
 
     # Leaving
 

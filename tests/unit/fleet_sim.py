@@ -607,7 +607,7 @@ class Fleet:
 def still_fleet(model: type[RedisModel] = RedisModel) -> Iterator[Fleet]:
     """A fleet for as long as the block lasts, whose histories are read in small pages."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hubbub.membership._PAGE_MESSAGES", 2)
+        patch.setattr("hubbub.catch_up._PAGE_MESSAGES", 2)
         patch.setattr("hubbub.brokers.redis.logs._AT_ONCE", 2)
         patch.setattr("hubbub.brokers.redis.link.random.uniform", lambda low, high: high)
         fleet = Fleet(model)

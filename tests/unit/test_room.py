@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from hubbub import Connection, History, Position, Resume, RoomOptions
-from hubbub import membership as membership_module
+from hubbub import catch_up as catch_up_module
 from hubbub.audience import Outgoing
 from hubbub.brokers import Broker, MemoryBroker
 from hubbub.codec import encode
@@ -438,7 +438,7 @@ async def play(world: World, steps: list[Step]) -> None:
 @pytest.fixture(autouse=True, scope="module")
 def _small_pages() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(membership_module, "_PAGE_MESSAGES", 2)
+        patch.setattr(catch_up_module, "_PAGE_MESSAGES", 2)
         yield
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 MAX_REASON_BYTES: Final = 123
 """The longest reason that a Close frame carries (RFC 6455 section 5.5)."""
@@ -78,3 +78,10 @@ class CloseCode(Enum):
     def __init__(self, code: int, reason: str) -> None:
         self.code = code
         self.reason = reason
+
+
+class Closed(NamedTuple):
+    """How a socket ended, or is to end: what the Close frame says."""
+
+    code: int
+    reason: str

@@ -13,7 +13,7 @@ from starlette.websockets import WebSocketDisconnect
 from .close import CloseCode
 from .connection import Connection
 from .errors import BrokerUnavailable, InvalidName
-from .wire import answer
+from .handshake import answer
 
 _PATIENCE_S = 2.0
 # The texts of Starlette's WebSocketDisconnected, which older versions do not have: a plain RuntimeError there.

@@ -231,7 +231,7 @@ class Connection:
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
         receive = self.wire.receive
-        while not self.wire.told:
+        while not self.wire.handler.informed:
             event = await receive()
             if event["type"] == "websocket.disconnect":
                 break
@@ -264,7 +264,7 @@ class Connection:
             return
 
     async def _receive(self) -> Mapping[str, Any]:
-        if self.wire.told:
+        if self.wire.handler.informed:
             self._disconnected()
         event = await self.wire.receive()
         if event["type"] == "websocket.disconnect":

@@ -174,7 +174,7 @@ class Engine:
         for wire in wires:
             # Where there are other workers, who comes back to one of them in time has not left.
             wire.close_soon(CloseCode.SERVICE_RESTART, grace=self.broker.distributed)
-            wire.stop_reading()
+            wire.reader.stop()
         await asyncio.sleep(0)  # what was published last, and nobody awaits, begins
         # Presence that can't be told now is taken out by another worker, once this one's lease is over.
         await self.tasks.close(self.limits.close_timeout_s + 1.0 if wires or self.broker.state.up else 0.0)

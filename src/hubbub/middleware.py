@@ -17,10 +17,12 @@ from .close import CloseCode
 from .connecting import close_for, invalid_name_in, is_disconnect
 from .engine import Engine
 from .errors import InvalidArgument, InvalidName, shown
+from .handshake import answer
 from .paths import path_within
+from .reader import Receive
 from .redaction import redact_query
 from .transports import Detour, ServerSend
-from .wire import Receive, Wire, answer
+from .wire import Wire
 
 logger = logging.getLogger("hubbub")
 
@@ -69,18 +71,18 @@ class HubbubMiddleware:
         try:
             inner = redact_query(scope)
             inner["hubbub"] = wire
-            wire.scope = inner
+            wire.handshake.scope = inner
             await self.app(inner, wire.receive, wire.send)
         except (WebSocketDisconnect, RuntimeError, InvalidName, BaseExceptionGroup) as error:
             ended = error
-            if not is_disconnect(error, told=wire.told):
+            if not is_disconnect(error, told=wire.handler.informed):
                 closed = answer(invalid_name_in(error))
                 if closed is None:
                     raise
                 await wire.turn_away(CloseCode.INVALID_NAME, closed)
         except asyncio.CancelledError as error:
             ended = error
-            if not wire.cancelled:
+            if not wire.handler.cancelled:
                 raise
             task = asyncio.current_task()
             if task is not None:
@@ -116,7 +118,7 @@ class HubbubMiddleware:
         return wire
 
     async def _end(self, wire: Wire, ended: BaseException | None) -> None:
-        wire.task = None  # from here on nobody cancels it
+        wire.handler.end()
         for connection in tuple(wire.connections):
             connection.flush()
             connection.gone(grace=True)

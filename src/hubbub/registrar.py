@@ -12,7 +12,7 @@ from typing import Final, NoReturn, Protocol
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .arguments import EXCLUDABLE, connection_id
-from .close import CloseCode
+from .close import CloseCode, Closed
 from .connection import Connection
 from .connection import Manager as ConnectionsManager
 from .envelope import Kick
@@ -23,8 +23,8 @@ from .probing import Prober
 from .registry import Registry
 from .timers import Timers
 from .transports import Transport
-from .wire import Closed, Wire
 from .wire import Manager as SocketsManager
+from .wire import Wire
 
 logger = logging.getLogger("hubbub")
 

@@ -180,7 +180,7 @@ class TestUnfinishedMessages:
                 wire = websocket.scope["hubbub"]
                 async with here.live.manager.connect(websocket) as connection:
                     # As much as is read ahead for it has come, so that the server does not read any more.
-                    await eventually(lambda: wire._ahead is not None and wire.transport._protocol.read_paused)
+                    await eventually(lambda: wire.reader._ahead is not None and wire.transport._protocol.read_paused)
                     now = asyncio.get_running_loop().time()
                     for passed_s in range(10):
                         wire.check(now + passed_s)
@@ -305,8 +305,8 @@ class Held:
         """Waits until the server reads no more, and who reads ahead takes no more."""
 
         def full() -> bool:
-            wire = self.wire
-            return wire is not None and wire._ahead is not None and wire._ahead.full and self._protocol.read_paused
+            ahead = None if self.wire is None else self.wire.reader._ahead
+            return ahead is not None and ahead.full and self._protocol.read_paused
 
         await eventually(full)
 

@@ -619,7 +619,7 @@ class TestSilence:
                 (connection,) = manager.active_connections
 
                 def full() -> bool:
-                    return connection.wire._ahead is not None and connection.wire._ahead.full
+                    return connection.wire.reader._ahead is not None and connection.wire.reader._ahead.full
 
                 await eventually(full)
                 await self.look(live, 1001)

@@ -14,7 +14,7 @@ current_user = JWTAuth(key=os.environ["JWT_KEY"], algorithms=["HS256"])
 User = Annotated[Claims, Depends(current_user)]  # the same for HTTP routes and WebSockets
 
 
-class Say(BaseModel):  # what a client may send
+class Say(BaseModel):  # the message that a client may send
     body: str = Field(max_length=2000)
 
 

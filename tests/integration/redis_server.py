@@ -508,7 +508,7 @@ class Proxy:
                 await (pair.flowing if answers else pair.passing).wait()
                 if pair.swallows or (answers and pair.deaf):
                     continue
-                if not answers and b"SUBSCRIBE" in data.upper():
+                if not answers and b"\r\nSUBSCRIBE\r\n" in data:  # the command, and no word in a script
                     pair.subscribes = True
                 self.round_trips += pair.answered and not answers
                 pair.answered = answers

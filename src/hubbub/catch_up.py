@@ -16,12 +16,12 @@ import logging
 
 from .brokers.base import Broker
 from .close import CloseCode
-from .connection import Connection
 from .envelope import Relabel
 from .errors import BrokerUnavailable, shown
 from .positions import Joined, Position
 from .replay import Replay
 from .room import CatchUp, Room
+from .session import Session
 from .tasks import Tasks
 from .timers import Timers
 
@@ -72,30 +72,30 @@ class Recovery:
                 known[after] = replay
         return replay
 
-    def begin(self, connection: Connection, room: Room, catch_up: CatchUp, replay: Replay) -> Joined:
+    def begin(self, session: Session, room: Room, catch_up: CatchUp, replay: Replay) -> Joined:
         """Answers a join with the first page of what was missed; the rest follows as the socket drains."""
         joined = Joined(_head_of(room, replay), replay.page.whole)
-        say_joined(connection, room, joined)
-        _say_epoch(connection, room, catch_up.cursor, replay)
-        if not (_replay(connection, room, catch_up, replay) and room.caught_up(catch_up)):
-            self.go_on(connection, room, catch_up)
+        say_joined(session, room, joined)
+        _say_epoch(session, room, catch_up.cursor, replay)
+        if not (_replay(session, room, catch_up, replay) and room.caught_up(catch_up)):
+            self.go_on(session, room, catch_up)
         return joined
 
-    def go_on(self, connection: Connection, room: Room, catch_up: CatchUp) -> None:
+    def go_on(self, session: Session, room: Room, catch_up: CatchUp) -> None:
         """Goes on with a replay, in the background."""
-        self._tasks.spawn(self._catch_up_or_close(connection, room, catch_up), "catch up")
+        self._tasks.spawn(self._catch_up_or_close(session, room, catch_up), "catch up")
 
-    async def _catch_up_or_close(self, connection: Connection, room: Room, catch_up: CatchUp) -> None:
+    async def _catch_up_or_close(self, session: Session, room: Room, catch_up: CatchUp) -> None:
         try:
-            await self._catch_up(connection, room, catch_up)
+            await self._catch_up(session, room, catch_up)
         except Exception:
             if room.is_catching_up(catch_up):  # it would hear nothing, and never know
-                connection.wire.close_soon(CloseCode.INTERNAL_ERROR)
+                session.wire.close_soon(CloseCode.INTERNAL_ERROR)
             raise
 
-    async def _catch_up(self, connection: Connection, room: Room, catch_up: CatchUp) -> None:
+    async def _catch_up(self, session: Session, room: Room, catch_up: CatchUp) -> None:
         while room.is_catching_up(catch_up):
-            await connection.writer.uncongested()
+            await session.writer.uncongested()
             cursor, catch_up.doubted = catch_up.cursor, False
             try:
                 replay = await self.read(room, cursor)
@@ -107,27 +107,27 @@ class Recovery:
                 return
             if not replay.page.whole:
                 logger.info("the history of %s was trimmed under a replay, or begun anew", shown(room.name))
-                say_joined(connection, room, Joined(_head_of(room, replay), recovered=False))
-            _say_epoch(connection, room, cursor, replay)
-            if _replay(connection, room, catch_up, replay) and room.caught_up(catch_up):
+                say_joined(session, room, Joined(_head_of(room, replay), recovered=False))
+            _say_epoch(session, room, cursor, replay)
+            if _replay(session, room, catch_up, replay) and room.caught_up(catch_up):
                 return
             await asyncio.sleep(0)  # a socket that takes everything must not keep the loop for a whole history
 
 
-def say_joined(connection: Connection, room: Room, joined: Joined) -> None:
+def say_joined(session: Session, room: Room, joined: Joined) -> None:
     """Tells a client where it is in a room, if its protocol has a word for that."""
-    frame = connection.protocol.joined(room, joined, connection.id)
+    frame = session.protocol.joined(room, joined, session.id)
     if frame is not None:
-        connection.writer.write(frame)
+        session.writer.write(frame)
 
 
-def _say_epoch(connection: Connection, room: Room, cursor: Position, replay: Replay) -> None:
+def _say_epoch(session: Session, room: Room, cursor: Position, replay: Replay) -> None:
     """Tells a client that the messages after its position have another epoch, if none is missing."""
     head = replay.page.head
     if replay.page.whole and head is not None and head.epoch != cursor.epoch:
-        frame = connection.protocol.renumbering(room, Relabel(Position(head.epoch, cursor.offset)))
+        frame = session.protocol.renumbering(room, Relabel(Position(head.epoch, cursor.offset)))
         if frame is not None:
-            connection.writer.write(frame)
+            session.writer.write(frame)
 
 
 def _head_of(room: Room, replay: Replay) -> Position:
@@ -137,7 +137,7 @@ def _head_of(room: Room, replay: Replay) -> Position:
     return head
 
 
-def _replay(connection: Connection, room: Room, catch_up: CatchUp, replay: Replay) -> bool:
+def _replay(session: Session, room: Room, catch_up: CatchUp, replay: Replay) -> bool:
     """Writes a page of history.
 
     Returns:
@@ -149,10 +149,10 @@ def _replay(connection: Connection, room: Room, catch_up: CatchUp, replay: Repla
         return True
     if catch_up.cursor.epoch != head.epoch:
         catch_up.cursor = Position(head.epoch, catch_up.cursor.offset)
-    for piece in replay.pieces(connection):
-        if connection.writer.congested:
+    for piece in replay.pieces(session):
+        if session.writer.congested:
             return False
         if piece.data:
-            connection.writer.write(piece.data, room)
+            session.writer.write(piece.data, room)
         catch_up.cursor = Position(head.epoch, piece.reaches)
     return page.last

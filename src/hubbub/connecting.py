@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from starlette.websockets import WebSocketDisconnect
 
 from .close import CloseCode
-from .connection import Connection
+from .connection import Connection, session_of
 from .errors import BrokerUnavailable, InvalidName
 from .handshake import answer
 
@@ -51,11 +51,12 @@ class Connecting:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         assert self._connection is not None
-        wire = self._connection.wire
+        session = session_of(self._connection)
+        wire = session.wire
         await wire.close(*close_for(error, stopping=wire.transport.restarting is not False))
-        if self._connection.departure is not None:
+        if session.departure is not None:
             # Presence is what it says once the block is left, unless the broker is away.
-            await asyncio.wait([self._connection.departure], timeout=_PATIENCE_S)
+            await asyncio.wait([session.departure], timeout=_PATIENCE_S)
         return is_disconnect(error)
 
 

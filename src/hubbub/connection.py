@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from .arguments import close_code, close_reason
 from .codec import Kind, Message, Payload, dumps, encode, loads_from_client
 from .errors import InvalidArgument, shown
-from .fanout import Fanout
 from .guard import Complaint
 from .names import RoomName, RoomNames
 from .nowait import or_nowait
 from .positions import Joined, Position
 from .presence import Info
-from .protocols import ClientProtocol, Resume
-from .protocols.raw import MAX_RESUME_IDS
 from .read_only import read_only
-from .room import Membership
-from .wire import Wire
-
-_NOBODY: Final[frozenset[str]] = frozenset()
+from .session import Session
 
 
 class Manager(Protocol):
     """What a connection needs of its manager."""
 
-    fanout: Fanout
-    protocol: ClientProtocol
-
-    async def join(self, connection: Connection, room: RoomName, since: object) -> Joined: ...
-    async def leave(self, connection: Connection, room: RoomName) -> None: ...
-    def forget(self, connection: Connection, *, grace: bool) -> None: ...
+    async def join(self, session: Session, room: RoomName, since: object) -> Joined: ...
+    async def leave(self, session: Session, room: RoomName) -> None: ...
 
 
 class Connection:
@@ -48,50 +37,12 @@ class Connection:
     The attributes are read-only. An app's own data goes to ``connection.websocket.state``.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_id",
-        "_info",
-        "_manager",
-        "_open",
-        "_user_id",
-        "_websocket",
-        "began_at",
-        "continues",
-        "departure",
-        "gone_event",
-        "joining",
-        "memberships",
-        "protocol",
-        "wire",
-        "writer",
-    )
+    __slots__ = ("__weakref__", "_manager", "_session", "_websocket")
 
-    def __init__(
-        self,
-        manager: Manager,
-        wire: Wire,
-        websocket: WebSocket,
-        user_id: str | None,
-        info: Info,
-        since: object = None,
-        began_at: float = 0.0,
-    ) -> None:
-        self._id = secrets.token_urlsafe(16)
-        self._user_id = user_id
-        self._info = info
-        self._websocket = websocket
-        self.began_at = began_at
-        self.joining: dict[str, asyncio.Future[None]] | None = None
-        self.wire = wire
-        self.writer = wire.writer
-        self.protocol = wire.protocol if wire.speaks_its_own else manager.protocol
-        self.memberships: dict[str, Membership] = {}
-        self.continues = frozenset(since.connection_ids) if isinstance(since, Resume) else _NOBODY
-        self.departure: asyncio.Task[None] | None = None
-        self.gone_event: asyncio.Event | None = None
+    def __init__(self, manager: Manager, session: Session, websocket: WebSocket) -> None:
         self._manager = manager
-        self._open = True
+        self._session = session
+        self._websocket = websocket
 
     def __eq__(self, other: object) -> bool:
         """A connection is also equal to its own WebSocket, which is what hand-written loops compare it with."""
@@ -101,23 +52,23 @@ class Connection:
         return hash(self._websocket)
 
     def __repr__(self) -> str:
-        state = "open" if self._open else "closed"
+        state = "open" if self.is_open else "closed"
         return f"<Connection {self.id} user_id={self.user_id!r} {state}>"
 
     @property
     def id(self) -> str:
         """A random name of this connection, for logs and ``exclude``: 22 characters."""
-        return self._id
+        return self._session.id
 
     @property
     def user_id(self) -> str | None:
         """The user that the connection belongs to, as a str; None where it belongs to nobody."""
-        return self._user_id
+        return self._session.user_id
 
     @property
     def info(self) -> Info:
         """The ``info`` given to `connect`, after a round trip through JSON: a datetime is a str, a tuple a list."""
-        return self._info
+        return self._session.info
 
     @property
     def websocket(self) -> WebSocket:
@@ -127,27 +78,27 @@ class Connection:
     @property
     def rooms(self) -> frozenset[str]:
         """The rooms it is in, by name."""
-        return RoomNames(name for name in self.memberships if name[0] != "$")
+        return RoomNames(name for name in self._session.memberships if name[0] != "$")
 
     @property
     def joined(self) -> dict[str, Joined]:
         """What each join gave, by room."""
-        return {name: each.joined for name, each in self.memberships.items() if each.joined is not None}
+        return {name: each.joined for name, each in self._session.memberships.items() if each.joined is not None}
 
     @property
     def address(self) -> str | None:
         """The client's address, as the server has it."""
-        return self.wire.address
+        return self._session.wire.address
 
     @property
     def network(self) -> str | None:
         """The network of the address, which counts for ``max_connections_per_address``: a /64 for IPv6."""
-        return self.wire.network
+        return self._session.wire.network
 
     @property
     def is_open(self) -> bool:
         """Whether it is registered: from accept until its socket is gone, closed, or given to `disconnect`."""
-        return self._open
+        return self._session.is_open
 
     if not TYPE_CHECKING:
         id = read_only(id, "hubbub gives it")
@@ -162,10 +113,11 @@ class Connection:
 
     async def wait_gone(self) -> None:
         """Waits until it is no longer registered: for handlers that push and do not receive."""
-        if self._open:
-            if self.gone_event is None:
-                self.gone_event = asyncio.Event()
-            await self.gone_event.wait()
+        session = self._session
+        if session.is_open:
+            if session.gone is None:
+                session.gone = asyncio.Event()
+            await session.gone.wait()
 
     # Receiving
 
@@ -180,7 +132,7 @@ class Connection:
             text: str | None = event.get("text")
             if text is not None:
                 return text
-            self.wire.complain(Complaint("text_expected", "a binary frame where text is expected"))
+            self._session.wire.complain(Complaint("text_expected", "a binary frame where text is expected"))
 
     async def receive_bytes(self) -> bytes:
         """Receives a binary message. A text one is answered with an error frame, and skipped.
@@ -193,7 +145,7 @@ class Connection:
             data: bytes | None = event.get("bytes")
             if data is not None:
                 return data
-            self.wire.complain(Complaint("binary_expected", "a text frame where binary is expected"))
+            self._session.wire.complain(Complaint("binary_expected", "a text frame where binary is expected"))
 
     async def receive_json(self, mode: str = "text") -> Any:
         """Receives a message of JSON. What is not JSON is answered with an error frame, and skipped.
@@ -214,7 +166,7 @@ class Connection:
             try:
                 return loads_from_client(data)
             except ValueError as error:
-                self.wire.complain(Complaint("invalid_json", str(error)))
+                self._session.wire.complain(Complaint("invalid_json", str(error)))
 
     async def receive(self) -> str | bytes:
         """Receives a message as it came.
@@ -230,8 +182,8 @@ class Connection:
         return data
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
-        receive = self.wire.receive
-        while not self.wire.handler.informed:
+        receive = self._session.wire.receive
+        while not self._session.wire.handler.informed:
             event = await receive()
             if event["type"] == "websocket.disconnect":
                 break
@@ -264,16 +216,16 @@ class Connection:
             return
 
     async def _receive(self) -> Mapping[str, Any]:
-        if self.wire.handler.informed:
+        if self._session.wire.handler.informed:
             self._disconnected()
-        event = await self.wire.receive()
+        event = await self._session.wire.receive()
         if event["type"] == "websocket.disconnect":
             self.websocket.client_state = WebSocketState.DISCONNECTED
             self._disconnected()
         return event
 
     def _disconnected(self) -> NoReturn:
-        raise WebSocketDisconnect(*(self.wire.closed or (1006, "")))
+        raise WebSocketDisconnect(*(self._session.wire.closed or (1006, "")))
 
     # Sending
 
@@ -286,43 +238,32 @@ class Connection:
         Raises:
             InvalidArgument: The message can't be encoded.
         """
-        return await self.send_payload(encode(message))
+        return await self._session.send(encode(message))
 
     def send_nowait(self, message: Message) -> bool:
         """`send`, for code that does not await."""
-        return self._write(encode(message))
+        return self._session.write(encode(message))
 
     @or_nowait("send_nowait")
     async def send_text(self, data: str) -> bool:
         """Sends a text message."""
         if not isinstance(data, str):
             raise InvalidArgument("data", f"got {shown(data)}", "str")
-        return await self.send_payload(encode(data))
+        return await self._session.send(encode(data))
 
     @or_nowait("send_nowait")
     async def send_bytes(self, data: bytes) -> bool:
         """Sends a binary message."""
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise InvalidArgument("data", f"got {shown(data)}", "bytes")
-        return await self.send_payload(encode(data))
+        return await self._session.send(encode(data))
 
     @or_nowait("send_nowait")
     async def send_json(self, data: Any, mode: str = "text") -> bool:
         """Sends a value as JSON; a str too, which `send` would send as it is."""
         if mode not in {"text", "binary"}:
             raise InvalidArgument("mode", f"got {shown(mode)}", "'text' or 'binary'")
-        return await self.send_payload(Payload(Kind.JSON if mode == "text" else Kind.BINARY, dumps(data)))
-
-    async def send_payload(self, payload: Payload) -> bool:
-        """`send`, of what is encoded."""
-        sent = self._write(payload)
-        if self.writer.congested:
-            await self.writer.pace()
-        return sent
-
-    def _write(self, payload: Payload) -> bool:
-        self.wire.flush()  # of all managers that share the socket
-        return self._open and self.writer.write(self.protocol.message(payload))
+        return await self._session.send(Payload(Kind.JSON if mode == "text" else Kind.BINARY, dumps(data)))
 
     async def close(self, code: int = 1000, reason: str | None = None) -> None:
         """Closes with a Close frame, behind what is queued. Idempotent, and does nothing when the peer is gone.
@@ -334,7 +275,7 @@ class Connection:
         Raises:
             InvalidArgument: A Close frame can't carry the code or the reason.
         """
-        await self.wire.close(close_code(code), close_reason(reason))
+        await self._session.wire.close(close_code(code), close_reason(reason))
 
     # Rooms
 
@@ -352,32 +293,13 @@ class Connection:
             InvalidArgument: The name or the position is not acceptable.
             WebSocketDisconnect: The room is full, or there are too many; the connection is closed (1008).
         """
-        return await self._manager.join(self, room, since)
+        return await self._manager.join(self._session, room, since)
 
     async def leave(self, room: RoomName) -> None:
         """Leaves a room: nothing more comes from it, and its presence there ends without grace. Idempotent."""
-        await self._manager.leave(self, room)
+        await self._manager.leave(self._session, room)
 
-    # For the wire and the manager
 
-    def flush(self) -> None:
-        """Writes what is pending in its rooms."""
-        fanout = self._manager.fanout
-        if fanout.busy:
-            fanout.give(self, [each.room for each in self.memberships.values()])
-
-    def gone(self, *, grace: bool) -> None:
-        """Its socket is gone or going: takes it out of everything."""
-        self._manager.forget(self, grace=grace)
-
-    def mark_gone(self) -> bool:
-        """Ends its registered life. False where it had ended."""
-        if not self._open:
-            return False
-        self._open = False
-        if self in self.wire.connections:
-            self.wire.connections.remove(self)
-            self.wire.former_ids = (*self.wire.former_ids, self.id)[-MAX_RESUME_IDS:]
-        if self.gone_event is not None:
-            self.gone_event.set()
-        return True
+def session_of(connection: Connection) -> Session:
+    """The machine's side of a connection."""
+    return connection._session

@@ -19,7 +19,7 @@ from .active import Active
 from .brokers import Broker
 from .close import CloseCode
 from .codec import Message, encode
-from .connection import Connection
+from .connection import Connection, session_of
 from .draining import send_away
 from .envelope import Envelope
 from .errors import BrokerUnavailable, InvalidArgument, counted, shown
@@ -46,6 +46,7 @@ from .protocols import ClientProtocol
 from .redaction import ServerLogFilter
 from .registrar import NOBODY, Exclude, ExcludeUsers, Registrar, wire_of
 from .server import missing_pings, sibling_workers
+from .session import Session
 from .stats import Counters, Stats
 from .tasks import Tasks
 from .timers import Timers
@@ -242,15 +243,16 @@ class Engine:
             names = [*own, EVERYONE_NAME, *names]  # its own first: it is present once it can be sent to
         else:
             _check_same(known, user, said_of_user)
+        session = session_of(known)
         try:
             try:
-                await self._make_room(known, names)
-                await self.memberships.join_all(known, {name: places.get(label(name)) for name in names})
+                await self._make_room(session, names)
+                await self.memberships.join_all(session, {name: places.get(label(name)) for name in names})
             except (RoomIsFull, TooManyRooms) as refusal:
-                await self._refuse_join(known, refusal)
+                await self._refuse_join(session, refusal)
         except BaseException as error:
             if new:
-                self.forget(known, grace=False)
+                self.forget(session, grace=False)
                 if isinstance(error, BrokerUnavailable):
                     logger.warning("a connection can't join its rooms: %s", str(error))  # the error holds its frames
                     await self.registrar.refuse(wire, CloseCode.BROKER_UNAVAILABLE)
@@ -302,58 +304,63 @@ class Engine:
             "websocket", problem, "a WebSocket after `await manager.connect(websocket)`, or a Connection"
         )
 
-    def addressee(self, websocket: WebSocket | Connection) -> Connection | None:
-        """The connection of a socket that the app sends to; None if it is gone.
+    def addressee(self, websocket: WebSocket | Connection) -> Session | None:
+        """The session of a socket that the app sends to; None if it is gone.
 
         Raises:
             InvalidArgument: The socket is open, and no manager has connected it yet.
         """
         connection, wire = self.registrar.find(websocket), wire_of(websocket)
         if connection is None and wire is not None and wire.closed is None:
-            known = wire.connections or wire.former_ids  # another manager's, or a connection that was disconnected
+            known = wire.sessions or wire.former_ids  # another manager's, or a connection that was disconnected
             if not known:
                 raise InvalidArgument(
                     "websocket",
                     "is not connected yet",
                     "a WebSocket after `await manager.connect(websocket)`; before, `await websocket.send_text(...)`",
                 )
-        return connection
+        return None if connection is None else session_of(connection)
 
-    async def join(self, connection: Connection, room: RoomName, since: object) -> Joined:
+    async def join(self, session: Session, room: RoomName, since: object) -> Joined:
         """What `Connection.join` does."""
         name = room_name(room)
         place = since_for(since, label(name))
-        await self._make_room(connection, [name])
+        await self._make_room(session, [name])
         try:
-            return await self.memberships.join(connection, name, place)
+            return await self.memberships.join(session, name, place)
         except (RoomIsFull, TooManyRooms) as refusal:
-            await self._refuse_join(connection, refusal)
+            await self._refuse_join(session, refusal)
 
-    async def _make_room(self, connection: Connection, names: Iterable[str]) -> None:
+    async def _make_room(self, session: Session, names: Iterable[str]) -> None:
         """Has connections of the same user that vanished leave the rooms that would refuse this one."""
-        full = self.memberships.full(connection, names)
+        full = self.memberships.full(session, names)
         if full:
-            await self.registrar.make_room(connection, full)
+            await self.registrar.make_room(session, full)
 
-    async def _refuse_join(self, connection: Connection, refusal: RoomIsFull | TooManyRooms) -> NoReturn:
+    async def _refuse_join(self, session: Session, refusal: RoomIsFull | TooManyRooms) -> NoReturn:
         cause = CloseCode.ROOM_FULL if isinstance(refusal, RoomIsFull) else CloseCode.TOO_MANY_ROOMS
-        await self.registrar.refuse(connection.wire, cause)
+        await self.registrar.refuse(session.wire, cause)
 
-    async def leave(self, connection: Connection, room: RoomName) -> None:
+    async def leave(self, session: Session, room: RoomName) -> None:
         """What `Connection.leave` does."""
-        await self.memberships.leave(connection, room_name(room))
+        await self.memberships.leave(session, room_name(room))
 
-    def forget(self, connection: Connection, *, grace: bool) -> None:
+    def flush(self, session: Session) -> None:
+        """Writes what is pending for a session in its rooms."""
+        self.memberships.flush(session)
+
+    def forget(self, session: Session, *, grace: bool) -> None:
         """Takes a connection out of everything. Idempotent."""
-        if self.registrar.unregister(connection):
-            self.memberships.forget(connection, grace=grace)
+        if self.registrar.unregister(session):
+            self.memberships.forget(session, grace=grace)
 
     def disconnect(self, websocket: object) -> None:
         """Takes a socket's connection out. What was sent before still goes out. Idempotent."""
         connection = self.registrar.find(websocket)
         if connection is not None:
-            connection.flush()
-            self.forget(connection, grace=True)
+            session = session_of(connection)
+            session.flush()
+            self.forget(session, grace=True)
 
     def watch(self, wire: Wire) -> None:
         """Checks a socket of the app regularly, whether or not a manager connects it."""
@@ -428,11 +435,12 @@ class Engine:
         name = None if isinstance(room, Everyone) else room_name(room)
         if not isinstance(user, Everyone):
             own = self.registrar.registry.of_user(user_name(user, "user"))
-            return [each for each in own if name is None or name in each.memberships]
+            return [each for each in own if name is None or name in session_of(each).memberships]
         if name is None:
             return self.active.copy()
         found = self.memberships.rooms.get(name)
-        return [] if found is None else [each for each in found.everybody() if isinstance(each, Connection)]
+        here = [] if found is None else [self.registrar.registry.get(each.id) for each in found.everybody()]
+        return [each for each in here if each is not None]
 
     @property
     def rooms(self) -> frozenset[str]:

@@ -16,7 +16,7 @@ from .brokers import Broker, broker_from
 from .close import CloseCode
 from .codec import Message, encode
 from .connecting import Connecting, Done
-from .connection import Connection
+from .connection import Connection, session_of
 from .draining import check_over_s, started, stopped
 from .engine import Engine
 from .envelope import Envelope, Kick, Recorded
@@ -308,7 +308,7 @@ class ConnectionManager:
                 last two cases the connection is closed (1008).
         """
         self._hubbub.lifecycle.check_loop()
-        return await self._hubbub.join(self._hubbub.connected(websocket), room, since)
+        return await self._hubbub.join(session_of(self._hubbub.connected(websocket)), room, since)
 
     async def leave(self, websocket: WebSocket | Connection, room: RoomName) -> None:
         """Takes a connected socket out of a room, as `Connection.leave` does. Idempotent.
@@ -329,7 +329,7 @@ class ConnectionManager:
         except WebSocketDisconnect:
             room_name(room)
         else:
-            await self._hubbub.leave(connection, room)
+            await self._hubbub.leave(session_of(connection), room)
 
     # Sending
 
@@ -470,8 +470,8 @@ class ConnectionManager:
             )
         payload = encode(message)
         self._hubbub.lifecycle.check_loop()
-        connection = self._hubbub.addressee(websocket)
-        return connection is not None and await connection.send_payload(payload)
+        session = self._hubbub.addressee(websocket)
+        return session is not None and await session.send(payload)
 
     send_personal_message = send_personal
     """The name that FastAPI's tutorial has for `send_personal`."""

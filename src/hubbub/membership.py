@@ -21,14 +21,14 @@ from starlette.websockets import WebSocketDisconnect
 from .audience import Outgoing
 from .brokers.base import Broker, Delivery, Receiver
 from .catch_up import Recovery, say_joined
-from .connection import Connection
 from .envelope import Announcement, Instruction, Kick, Relabel, Reset
 from .errors import shown
 from .fanout import Fanout
 from .names import EVERYONE_NAME, is_user_room, user_of, user_room
 from .options import RoomOptions
 from .positions import Joined, Position
-from .room import CatchUp, Membership, Room
+from .room import CatchUp, Room
+from .session import Membership, Session
 from .tasks import Tasks, together
 from .timers import Timers
 
@@ -46,7 +46,7 @@ class RoomIsFull(Exception):
 
 
 class TooManyRooms(Exception):
-    """A join would be one too many for the connection."""
+    """A join would be one too many for the session."""
 
 
 class Memberships(Receiver):
@@ -59,7 +59,7 @@ class Memberships(Receiver):
         timers: When graces end.
         options_of: Gives the options of a room.
         send_away: Closes the connections of a user, or with None of everybody.
-        max_rooms: Rooms of one connection, at most; those of everybody and of a user not counted.
+        max_rooms: Rooms of one session, at most; those of everybody and of a user not counted.
     """
 
     def __init__(
@@ -88,6 +88,11 @@ class Memberships(Receiver):
     def rooms(self) -> dict[str, Room]:
         """The rooms that have members here, are about to, or had them a moment ago."""
         return self._rooms
+
+    def flush(self, session: Session) -> None:
+        """Writes what is pending for a session, before something else is written to it."""
+        if self._fanout.busy:
+            self._fanout.give(session, [self._rooms[name] for name in session.memberships])
 
     def clear(self) -> None:
         self._rooms.clear()
@@ -136,7 +141,7 @@ class Memberships(Receiver):
         self._recovery.forget(room)
         for catch_up in room.change_epoch(position):
             member = catch_up.member
-            assert isinstance(member, Connection)
+            assert isinstance(member, Session)
             self._recovery.go_on(member, room, catch_up)
         if room.members:
             self._fanout.add(room, Outgoing(room, news))
@@ -156,12 +161,12 @@ class Memberships(Receiver):
 
     # Joining
 
-    def full(self, connection: Connection, names: Iterable[str]) -> list[str]:
-        """Those of some rooms that would refuse a connection, because they have as many members as they may have."""
-        rooms = [self._rooms[name] for name in names if name in self._rooms and name not in connection.memberships]
+    def full(self, session: Session, names: Iterable[str]) -> list[str]:
+        """Those of some rooms that would refuse a session, because they have as many members as they may have."""
+        rooms = [self._rooms[name] for name in names if name in self._rooms and name not in session.memberships]
         return [room.name for room in rooms if room.full]
 
-    async def join(self, connection: Connection, name: str, since: Position | None) -> Joined:
+    async def join(self, session: Session, name: str, since: Position | None) -> Joined:
         """Puts a connection into a room. Idempotent.
 
         Raises:
@@ -170,22 +175,22 @@ class Memberships(Receiver):
             WebSocketDisconnect: The client is gone.
             BrokerUnavailable: The broker can't be asked.
         """
-        joined, new = await self._become_member(connection, name, since)
+        joined, new = await self._become_member(session, name, since)
         if new:
             try:
-                await self._enter(connection, name)
+                await self._enter(session, name)
             except BaseException:
-                self._leave(connection, name)
+                self._leave(session, name)
                 raise
         return joined
 
-    async def join_all(self, connection: Connection, places: Mapping[str, Position | None]) -> None:
+    async def join_all(self, session: Session, places: Mapping[str, Position | None]) -> None:
         """Puts a connection into rooms, in their order. The broker is asked for all at once.
 
         All or none: where one can't be joined, those that are new are left again.
 
         Args:
-            connection: The connection.
+            session: The connection.
             places: The rooms, and where the connection was in each.
 
         Raises:
@@ -198,11 +203,11 @@ class Memberships(Receiver):
         try:
             await self._for_all(self._prepare, [(room, places[room.name]) for room in rooms])
             for name, since in places.items():
-                if (await self._become_member(connection, name, since))[1]:
+                if (await self._become_member(session, name, since))[1]:
                     new.append(name)
-            await self._for_all(partial(self._enter, connection), new)
+            await self._for_all(partial(self._enter, session), new)
         except BaseException:
-            self._leave(connection, *new)
+            self._leave(session, *new)
             raise
         finally:
             for room in rooms:
@@ -224,26 +229,26 @@ class Memberships(Receiver):
         if since is not None and room.options.numbered:
             await self._recovery.read(room, since)
 
-    async def _become_member(self, connection: Connection, name: str, since: Position | None) -> tuple[Joined, bool]:
+    async def _become_member(self, session: Session, name: str, since: Position | None) -> tuple[Joined, bool]:
         """Puts a connection into a room, but for its presence; tells whether it was not in before."""
-        if connection.joining is not None:
-            await self._joined(connection, name)
-        before = connection.memberships.get(name)
+        if session.joining is not None:
+            await self._joined(session, name)
+        before = session.memberships.get(name)
         if before is not None and before.joined is not None:
             return before.joined, False
-        self._check_count(connection, name)
+        self._check_count(session, name)
         room = self._rooms.get(name)
         if room is not None and room.subscribed and (since is None or not room.options.numbered):
-            return self._go_in(connection, room), True
-        return await self._join(connection, name, since), True
+            return self._go_in(session, room), True
+        return await self._join(session, name, since), True
 
-    def _check_count(self, connection: Connection, name: str) -> None:
+    def _check_count(self, session: Session, name: str) -> None:
         """Counts the rooms that are being joined too: several joins may be under way."""
         if self._max_rooms is None or name[0] == "$":
             return
-        rooms = connection.rooms
-        if connection.joining is not None:
-            rooms = rooms.union(each for each in connection.joining if each[0] != "$")
+        rooms = frozenset(each for each in session.memberships if each[0] != "$")
+        if session.joining is not None:
+            rooms = rooms.union(each for each in session.joining if each[0] != "$")
         if len(rooms) >= self._max_rooms:
             raise TooManyRooms(name)
 
@@ -253,45 +258,45 @@ class Memberships(Receiver):
             room = self._rooms[name] = Room(name, self._options_of(name))
         return room
 
-    async def _joined(self, connection: Connection, name: str) -> None:
+    async def _joined(self, session: Session, name: str) -> None:
         """Waits until no join of the room is under way."""
-        while connection.joining is not None and (join := connection.joining.get(name)) is not None:
+        while session.joining is not None and (join := session.joining.get(name)) is not None:
             await asyncio.wait([join])
 
-    async def _join(self, connection: Connection, name: str, since: Position | None) -> Joined:
+    async def _join(self, session: Session, name: str, since: Position | None) -> Joined:
         """A join that has to ask the broker."""
         room = self._room(name)
-        if connection.joining is None:
-            connection.joining = {}
-        done = connection.joining[name] = asyncio.get_running_loop().create_future()
+        if session.joining is None:
+            session.joining = {}
+        done = session.joining[name] = asyncio.get_running_loop().create_future()
         room.joining += 1
         try:
             await self._subscribe(room)
             if since is None or not room.options.numbered:
-                return self._go_in(connection, room)
-            return await self._come_back(connection, room, since)
+                return self._go_in(session, room)
+            return await self._come_back(session, room, since)
         finally:
             room.joining -= 1
             self._release_soon(room)
-            del connection.joining[name]
-            if not connection.joining:
-                connection.joining = None
+            del session.joining[name]
+            if not session.joining:
+                session.joining = None
             done.set_result(None)
 
-    def _check_in(self, connection: Connection, room: Room) -> Membership:
+    def _check_in(self, session: Session, room: Room) -> Membership:
         if room.full:
             raise RoomIsFull(room.name)
-        if not connection.is_open:
-            raise WebSocketDisconnect(*(connection.wire.closed or (1006, "")))
-        membership = connection.memberships[room.name] = Membership(room)
+        if not session.is_open:
+            raise WebSocketDisconnect(*(session.wire.closed or (1006, "")))
+        membership = session.memberships[room.name] = Membership()
         return membership
 
-    def _go_in(self, connection: Connection, room: Room) -> Joined:
+    def _go_in(self, session: Session, room: Room) -> Joined:
         """Makes a connection a member from here on."""
-        membership = self._check_in(connection, room)
+        membership = self._check_in(session, room)
         joined = membership.joined = _UNNUMBERED if room.head is None else Joined(room.head, recovered=False)
-        room.add(connection)  # before anything is written: a write may find that the peer is gone, and take it out
-        say_joined(connection, room, joined)
+        room.add(session)  # before anything is written: a write may find that the peer is gone, and take it out
+        say_joined(session, room, joined)
         return joined
 
     async def _subscribe(self, room: Room) -> None:
@@ -303,61 +308,61 @@ class Memberships(Receiver):
                 room.subscribed = True
                 self._rooms[room.name] = room
 
-    async def _come_back(self, connection: Connection, room: Room, since: Position) -> Joined:
+    async def _come_back(self, session: Session, room: Room, since: Position) -> Joined:
         """Makes a connection a member that first catches up."""
-        membership = self._check_in(connection, room)
-        catch_up = CatchUp(connection, since)
-        room.catching_up[connection.id] = catch_up
+        membership = self._check_in(session, room)
+        catch_up = CatchUp(session, since)
+        room.catching_up[session.id] = catch_up
         try:
             replay = await self._recovery.read(room, since)
         except BaseException:
-            self._take_out(connection, room.name)
+            self._take_out(session, room.name)
             raise
-        if not connection.is_open:
-            raise WebSocketDisconnect(*(connection.wire.closed or (1006, "")))
-        membership.joined = self._recovery.begin(connection, room, catch_up, replay)
+        if not session.is_open:
+            raise WebSocketDisconnect(*(session.wire.closed or (1006, "")))
+        membership.joined = self._recovery.begin(session, room, catch_up, replay)
         return membership.joined
 
     # Leaving
 
-    async def leave(self, connection: Connection, name: str) -> None:
+    async def leave(self, session: Session, name: str) -> None:
         """Takes a connection out of a room, without grace. Idempotent."""
-        await self._joined(connection, name)
-        leaving = self._leave(connection, name)
+        await self._joined(session, name)
+        leaving = self._leave(session, name)
         if leaving is not None:
             # Whoever leaves does not wait for a broker that is away.
             await asyncio.wait([leaving], timeout=_PATIENCE_S)
 
-    def _leave(self, connection: Connection, *names: str) -> asyncio.Task[None] | None:
-        left = [(name, self._take_out(connection, name)) for name in names]
+    def _leave(self, session: Session, *names: str) -> asyncio.Task[None] | None:
+        left = [(name, self._take_out(session, name)) for name in names]
         present = [name for name, each in left if each is not None and each.grace_s is not None]
-        user = connection.user_id
+        user = session.user_id
         if user is None or not present:
             return None
-        return self._tasks.spawn(self._exit(user, connection.id, present), "leave")
+        return self._tasks.spawn(self._exit(user, session.id, present), "leave")
 
-    def forget(self, connection: Connection, *, grace: bool) -> None:
+    def forget(self, session: Session, *, grace: bool) -> None:
         """Takes a connection out of all its rooms: its socket is gone."""
         by_grace: dict[float, list[str]] = {}
-        for name in tuple(connection.memberships):
-            left = self._take_out(connection, name)
+        for name in tuple(session.memberships):
+            left = self._take_out(session, name)
             if left is not None and left.grace_s is not None:
                 by_grace.setdefault(left.grace_s if grace else 0.0, []).append(name)
-        user = connection.user_id
+        user = session.user_id
         if user is not None and by_grace:
             for grace_s, names in by_grace.items():
                 if grace_s:
-                    self._begin_grace(grace_s, user, connection.id, names, connection.began_at)
-            connection.departure = self._tasks.spawn(self._depart(user, connection.id, by_grace), "depart")
+                    self._begin_grace(grace_s, user, session.id, names, session.began_at)
+            session.departure = self._tasks.spawn(self._depart(user, session.id, by_grace), "depart")
 
-    def _take_out(self, connection: Connection, name: str) -> Membership | None:
-        membership = connection.memberships.get(name)
+    def _take_out(self, session: Session, name: str) -> Membership | None:
+        membership = session.memberships.get(name)
         if membership is None:
             return None
-        room = membership.room
-        self._fanout.give_of(room, connection)  # by which it may turn out to be gone
-        connection.memberships.pop(name, None)
-        room.remove(connection)
+        room = self._rooms[name]  # which stays while it has a member
+        self._fanout.give_of(room, session)  # by which it may turn out to be gone
+        session.memberships.pop(name, None)
+        room.remove(session)
         self._release_soon(room)
         return membership
 
@@ -379,17 +384,16 @@ class Memberships(Receiver):
 
     # Presence
 
-    async def _enter(self, connection: Connection, name: str) -> None:
-        user, membership = connection.user_id, connection.memberships.get(name)
+    async def _enter(self, session: Session, name: str) -> None:
+        user, membership = session.user_id, session.memberships.get(name)
         if user is None or membership is None or is_user_room(name):
             return
-        room = membership.room
-        membership.grace_s = room.options.grace_s
-        await self._broker.enter(name, user, connection.id, connection.info)
-        now = connection.memberships.get(name)
+        membership.grace_s = self._rooms[name].options.grace_s
+        await self._broker.enter(name, user, session.id, session.info)
+        now = session.memberships.get(name)
         if now is None or now.grace_s is None:
             # It left while the broker was told that it came: what said that it goes may have been too early.
-            await self._exit(user, connection.id, [name])
+            await self._exit(user, session.id, [name])
 
     async def _depart(self, user: str, connection_id: str, by_grace: dict[float, list[str]]) -> None:
         await asyncio.gather(

@@ -119,9 +119,9 @@ class HubbubMiddleware:
 
     async def _end(self, wire: Wire, ended: BaseException | None) -> None:
         wire.handler.end()
-        for connection in tuple(wire.connections):
-            connection.flush()
-            connection.gone(grace=True)
+        for session in tuple(wire.sessions):
+            session.flush()
+            session.end(grace=True)
         try:
             if wire.accepted:
                 await wire.close(*close_for(ended, stopping=wire.transport.restarting is not False))

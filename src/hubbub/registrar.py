@@ -13,7 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .arguments import EXCLUDABLE, connection_id
 from .close import CloseCode, Closed
-from .connection import Connection
+from .connection import Connection, session_of
 from .connection import Manager as ConnectionsManager
 from .envelope import Kick
 from .errors import InvalidArgument, shown
@@ -21,6 +21,8 @@ from .names import UserId
 from .presence import Info
 from .probing import Prober
 from .registry import Registry
+from .session import Manager as SessionsManager
+from .session import Session
 from .timers import Timers
 from .transports import Transport
 from .wire import Manager as SocketsManager
@@ -64,7 +66,7 @@ class Arrival:
         self.kick: Kick | None = None
 
 
-class Manager(SocketsManager, ConnectionsManager, Protocol):
+class Manager(SocketsManager, SessionsManager, ConnectionsManager, Protocol):
     """What the registrar needs of its manager."""
 
     @property
@@ -124,9 +126,10 @@ class Registrar:
 
     def connection_of(self, wire: Wire) -> Connection | None:
         """The connection that a socket has here."""
-        for each in wire.connections:
-            if isinstance(each, Connection) and each in self.registry:
-                return each
+        for each in wire.sessions:
+            connection = self.registry.get(each.id)
+            if connection is not None:
+                return connection
         return None
 
     def ids(self, exclude: Exclude) -> frozenset[str]:
@@ -167,7 +170,7 @@ class Registrar:
         """
         cause = self._refusal(wire, user, rooms)
         if user is not None and cause in _MAKES_ROOM:
-            await self._prober.make_room(user, [each.wire for each in self.registry.of_user(user)])
+            await self._prober.make_room(user, [session_of(each).wire for each in self.registry.of_user(user)])
             cause = self._refusal(wire, user, rooms)
         if cause is not None:
             await self.refuse(wire, cause)
@@ -188,11 +191,12 @@ class Registrar:
             return CloseCode.TOKEN_EXPIRED
         return None
 
-    async def make_room(self, connection: Connection, rooms: Collection[str]) -> None:
+    async def make_room(self, session: Session, rooms: Collection[str]) -> None:
         """Has connections of the same user that vanished leave rooms that are full."""
-        user = connection.user_id
+        user = session.user_id
         if user is not None:
-            others = [each for each in self.registry.of_user(user) if each.wire is not connection.wire]
+            others = [session_of(each) for each in self.registry.of_user(user)]
+            others = [each for each in others if each.wire is not session.wire]
             await self._prober.make_room(
                 user, [each.wire for each in others if not each.memberships.keys().isdisjoint(rooms)]
             )
@@ -232,9 +236,10 @@ class Registrar:
             if user in (None, arrival.user) and arrival.began_at <= given_at:
                 arrival.kick = kick
         for connection in tuple(self.registry) if user is None else self.registry.of_user(user):
-            if connection.began_at <= given_at:
+            session = session_of(connection)
+            if session.began_at <= given_at:
                 # Everybody is only asked to come again.
-                connection.wire.close_soon(Closed(kick.code, kick.reason), grace=user is None)
+                session.wire.close_soon(Closed(kick.code, kick.reason), grace=user is None)
 
     def register(
         self,
@@ -256,15 +261,16 @@ class Registrar:
         if wire.closed is not None:
             raise WebSocketDisconnect(*wire.closed)
         wire.adopt(self._manager)
-        connection = Connection(self._manager, wire, websocket, arrival.user, info, since, arrival.began_at)
-        wire.connections.append(connection)
+        session = Session(self._manager, wire, arrival.user, info, since, arrival.began_at)
+        connection = Connection(self._manager, session, websocket)
+        wire.sessions.append(session)
         self.registry.add(connection)
         self.watch(wire)
         return connection
 
-    def unregister(self, connection: Connection) -> bool:
+    def unregister(self, session: Session) -> bool:
         """Takes a connection out. False where it was not in."""
-        return connection.mark_gone() and self.registry.remove(connection)
+        return session.mark_gone() and self.registry.remove(session.id)
 
     def release(self, wire: Wire) -> None:
         """The handler of a socket ended. Sees to it that a peer that does not read can't hold the socket open."""
@@ -295,7 +301,7 @@ class Registrar:
 def wire_of(websocket: object) -> Wire | None:
     """The socket below a WebSocket or a connection; None where there is none (a stand-in of a test has no scope)."""
     if isinstance(websocket, Connection):
-        return websocket.wire
+        return session_of(websocket).wire
     scope = getattr(websocket, "scope", None) if isinstance(websocket, WebSocket) else None
     wire = scope.get("hubbub") if isinstance(scope, dict) else None
     return wire if isinstance(wire, Wire) else None
@@ -306,7 +312,7 @@ def _ids_of(websocket: WebSocket) -> Iterable[str]:
     wire = wire_of(websocket)
     if wire is None:
         return ()
-    return (*(each.id for each in wire.connections), *wire.former_ids)
+    return (*(each.id for each in wire.sessions), *wire.former_ids)
 
 
 def _over(limit: int | None, count: int) -> bool:

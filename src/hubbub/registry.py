@@ -44,9 +44,14 @@ class Registry(Generic[ConnectionT]):
         if connection.network is not None:
             self._per_network[connection.network] = self._per_network.get(connection.network, 0) + 1
 
-    def remove(self, connection: ConnectionT) -> bool:
+    def get(self, connection_id: str) -> ConnectionT | None:
+        """The connection with an id; None where there is none."""
+        return self._connections.get(connection_id)
+
+    def remove(self, connection_id: str) -> bool:
         """Takes a connection out. False where it was not in."""
-        if self._connections.pop(connection.id, None) is None:
+        connection = self._connections.pop(connection_id, None)
+        if connection is None:
             return False
         if connection.user_id is not None:
             left = tuple(each for each in self._by_user[connection.user_id] if each.id != connection.id)

@@ -6,23 +6,7 @@ import asyncio
 
 from .audience import Audience, RoomMember
 from .options import RoomOptions
-from .positions import Joined, Position
-
-
-class Membership:
-    """A connection's place in a room.
-
-    Attributes:
-        joined: What the join gave; None before the answer.
-        grace_s: How long its user stays when it is lost; None where it has no presence there.
-    """
-
-    __slots__ = ("grace_s", "joined", "room")
-
-    def __init__(self, room: Room) -> None:
-        self.room = room
-        self.joined: Joined | None = None
-        self.grace_s: float | None = None
+from .positions import Position
 
 
 class CatchUp:

@@ -92,8 +92,8 @@ class Manager(Protocol):
         """The socket's handler has ended."""
 
 
-class Connection(Protocol):
-    """What a wire needs of a connection on it."""
+class Session(Protocol):
+    """What a wire needs of a manager's session on it."""
 
     @property
     def id(self) -> str: ...
@@ -101,7 +101,7 @@ class Connection(Protocol):
     def flush(self) -> None:
         """Writes what is pending for it."""
 
-    def gone(self, *, grace: bool) -> None:
+    def end(self, *, grace: bool) -> None:
         """Takes it out of everything."""
 
 
@@ -127,7 +127,6 @@ class Wire:
         "address",
         "answered_at",
         "closed",
-        "connections",
         "detour",
         "ended_at",
         "expires_at",
@@ -142,6 +141,7 @@ class Wire:
         "protocol",
         "reader",
         "receive",
+        "sessions",
         "speaks_its_own",
         "state",
         "transport",
@@ -168,7 +168,7 @@ class Wire:
         self.where = where
         self.handshake = Handshake(offered)
         self.handler = Handler()
-        self.connections: list[Connection] = []
+        self.sessions: list[Session] = []
         self.former_ids: tuple[str, ...] = ()
         self.protocol = self.manager.protocol
         self.speaks_its_own = False
@@ -197,7 +197,7 @@ class Wire:
 
     def adopt(self, manager: Manager) -> None:
         """The first manager that connects says which limits hold."""
-        if not self.connections:
+        if not self.sessions:
             self.manager.unwatch(self)
             self.manager = manager
             self.limits = self.guard.limits = manager.limits
@@ -473,16 +473,16 @@ class Wire:
 
     def flush(self) -> None:
         """Writes what was published before. It may turn out by it that the peer is gone."""
-        for connection in tuple(self.connections):
-            connection.flush()
+        for session in tuple(self.sessions):
+            session.flush()
 
     def _end(self, state: State, closed: Closed, *, discard: bool, grace: bool) -> None:
         self._enter(state if self.state is State.OPEN else State.FAILED)
         self.closed = closed
         self.ended_at = asyncio.get_running_loop().time()
         self.writer.end(discard=discard)
-        for connection in tuple(self.connections):
-            connection.gone(grace=grace)
+        for session in tuple(self.sessions):
+            session.end(grace=grace)
 
     async def _finish(self, closed: Closed) -> None:
         event = {"type": "websocket.close", "code": sendable(closed.code), "reason": reason_text(closed.reason)}

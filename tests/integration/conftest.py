@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from hubbub import Connection
+from hubbub.session import Session
 from tests.integration.redis_server import name as name  # fixtures
 from tests.integration.redis_server import prefix as prefix
 from tests.integration.redis_server import redis_that_forgets as redis_that_forgets
@@ -91,7 +92,9 @@ def _living() -> dict[int, str]:
     """The connections that exist, and hubbub's tasks; garbage that was not collected yet among them."""
     found = {}
     for each in gc.get_objects():
-        if type(each) is Connection or (type(each) is asyncio.Task and each.get_name().startswith("hubbub:")):
+        if type(each) in (Connection, Session) or (
+            type(each) is asyncio.Task and each.get_name().startswith("hubbub:")
+        ):
             found[id(each)] = repr(each)
     return found
 

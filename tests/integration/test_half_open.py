@@ -17,6 +17,7 @@ from fastapi import WebSocket
 from websockets.asyncio.client import ClientConnection
 
 from hubbub import ConnectionManager, Limits, RoomOptions
+from hubbub.connection import session_of
 from hubbub.transports.question import Question, _waiting_bytes, can_be_asked
 from hubbub.wire import Wire
 from tests.integration.support import (
@@ -303,7 +304,8 @@ async def test_peer_that_the_server_does_not_read_from_is_not_taken_for_gone() -
             ann = await let_in(stack, live, path)
             await ann.send("something that the handler does not take")
             (connection,) = manager.active_connections
-            await eventually(lambda: not connection.wire.transport._transport.is_reading())  # type: ignore[attr-defined]
+            transport: Any = session_of(connection).wire.transport
+            await eventually(lambda: not transport._transport.is_reading())
             assert (await turned_away(live, path))[0] == 1008
             assert manager.stats().connections == 1
             await live.server.acall(connection.close())

@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from hubbub import Connection, ConnectionManager, History, Limits, Position, RoomOptions
+from hubbub.connection import session_of
 from tests.integration.support import client, closed, eventually, receive, receive_until, serving
 
 pytestmark = pytest.mark.anyio
@@ -22,11 +23,11 @@ FILLER = "x" * 8 * KIB
 async def fill(connection: Connection) -> None:
     """Sends until the kernel takes no more, and a good part of the outbox is in use."""
     for _ in range(1000):
-        while not connection.writer.congested:
+        while not session_of(connection).writer.congested:
             assert connection.send_nowait(FILLER), "it was closed meanwhile"
         for _ in range(100):
             await asyncio.sleep(0)
-        if connection.writer.congested:
+        if session_of(connection).writer.congested:
             return
     raise AssertionError("the client reads")
 

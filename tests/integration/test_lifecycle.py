@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 
 from hubbub import Connection, ConnectionManager, InvalidArgument, Limits, RoomOptions
+from hubbub.connection import session_of
 from hubbub.wire import Wire
 from tests.integration.support import (
     DEADLINE_S,
@@ -270,7 +271,8 @@ class TestTheClientEnds:
         async def then(connection: Connection) -> None:
             async for _ in connection.iter_text():
                 pass
-            told.append(connection.wire.closed.code if connection.wire.closed else 0)
+            closed = session_of(connection).wire.closed
+            told.append(closed.code if closed else 0)
 
         async with connected(live, written(live, style, then)) as websocket:
             if how == "reset":
@@ -877,8 +879,9 @@ class TestAfterTheEnd:
         async def then(connection: Connection) -> None:
             async for _ in connection.iter_json():
                 pass
-            assert connection.wire.closed is not None
-            told.append(connection.wire.closed.code)
+            closed = session_of(connection).wire.closed
+            assert closed is not None
+            told.append(closed.code)
 
         async with connected(live, written(live, style, then)) as websocket:
             (connection,) = live.manager.active_connections

@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from hubbub import ConnectionManager, Limits, RoomOptions
+from hubbub.connection import session_of
 from tests.integration.conftest import Clock
 from tests.integration.support import DEADLINE_S, Handler, Live, client, closed, eventually, receive, running
 
@@ -619,7 +620,8 @@ class TestSilence:
                 (connection,) = manager.active_connections
 
                 def full() -> bool:
-                    return connection.wire.reader._ahead is not None and connection.wire.reader._ahead.full
+                    ahead = session_of(connection).wire.reader._ahead
+                    return ahead is not None and ahead.full
 
                 await eventually(full)
                 await self.look(live, 1001)
@@ -628,7 +630,7 @@ class TestSilence:
                 assert manager.stats().connections == 1
 
                 async def abort() -> None:  # neither side would read a goodbye
-                    connection.wire.transport.abort()
+                    session_of(connection).wire.transport.abort()
 
                 await live.server.acall(abort())
                 await self.look(live, 0)

@@ -13,6 +13,7 @@ from fastapi import FastAPI, WebSocket
 from websockets.asyncio.client import ClientConnection
 
 from hubbub import ConnectionManager, History, Limits, Position, Resume, RoomOptions
+from hubbub.connection import session_of
 from tests.integration.support import (
     LiveServer,
     client,
@@ -291,7 +292,7 @@ async def test_a_replay_far_larger_than_the_outbox_is_paged_while_others_publish
     await site.server.acall(fill(0, count))
     async with client(site.server, back.path(), max_queue=4) as connection:
         connection.transport.pause_reading()
-        await eventually(lambda: any(each.writer.congested for each in site.manager.active_connections))
+        await eventually(lambda: any(session_of(each).writer.congested for each in site.manager.active_connections))
         await site.server.acall(fill(count, count + live))  # in the middle of the replay
         connection.transport.resume_reading()
         await back.read_to(connection, "kept:a", count + live)
@@ -313,7 +314,7 @@ async def test_a_replay_of_messages_nearly_as_large_as_the_outbox_closes_nobody(
     await site.server.acall(fill())
     async with client(site.server, back.path(), max_queue=1) as connection:
         connection.transport.pause_reading()
-        await eventually(lambda: any(each.writer.congested for each in site.manager.active_connections))
+        await eventually(lambda: any(session_of(each).writer.congested for each in site.manager.active_connections))
         connection.transport.resume_reading()
         await back.read_to(connection, "kept:a", count)
     assert [message["n"] for message in back.data["kept:a"]] == list(range(count))

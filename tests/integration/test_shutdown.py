@@ -23,6 +23,7 @@ from websockets.asyncio.client import ClientConnection
 
 import hubbub
 from hubbub import ConnectionManager, Limits, NotInstalled, RoomOptions
+from hubbub.connection import session_of
 from tests.integration.support import LiveServer, client, closed, eventually, opened, receive, running, times_slower
 
 pytestmark = pytest.mark.anyio
@@ -37,6 +38,7 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocketDisconnect
 
 from hubbub import ConnectionManager, Limits
+from hubbub.connection import session_of
 
 VERSION = 1
 
@@ -315,7 +317,7 @@ class TestInProcess:
             async with manager.connect(websocket, "ann", room="lobby") as connection:
                 async for _ in connection:
                     pass
-                ended.append(connection.wire.closed)
+                ended.append(session_of(connection).wire.closed)
 
         with running(manager) as live:
             async with client(live.server, live.at(handler)) as websocket:

@@ -17,6 +17,7 @@ from fastapi import FastAPI, WebSocket
 from websockets.asyncio.client import ClientConnection
 
 from hubbub import Connection, ConnectionManager, Limits, RoomOptions
+from hubbub.connection import session_of
 from tests.integration.support import (
     LiveServer,
     client,
@@ -87,7 +88,7 @@ async def fill(
         beside: A connection whose client reads. It is given all the time that it needs, since it may share one core.
     """
     for count in range(20_000):
-        while beside is not None and beside.writer.congested:  # noqa: ASYNC110 - the bound of the caller holds here too
+        while beside is not None and session_of(beside).writer.congested:  # noqa: ASYNC110 - the bound of the caller holds here too
             await asyncio.sleep(0.001)
         if until():
             return count
@@ -142,7 +143,7 @@ async def test_the_servers_buffer_is_bounded_with_the_outbox(loop: str) -> None:
     with serving(app, loop=loop) as server:
         async with client(server, "/ws/room"):
             await eventually(lambda: bool(manager.rooms))
-            transport: Any = next(iter(manager.active_connections)).wire.transport
+            transport: Any = session_of(next(iter(manager.active_connections))).wire.transport
             assert transport._transport.get_write_buffer_limits() == (4 * KIB, 16 * KIB)
 
 
@@ -311,7 +312,7 @@ async def test_a_send_of_the_handler_keeps_starlettes_backpressure_and_its_place
         async with deaf(server, "/ws") as slow:
             await slow.send("go")
             await eventually(
-                lambda: any(each.wire.transport.buffered > 64 * KIB for each in manager.active_connections)
+                lambda: any(session_of(each).wire.transport.buffered > 64 * KIB for each in manager.active_connections)
             )
             assert sent < 2997, "the handler was not held back"
             slow.transport.resume_reading()

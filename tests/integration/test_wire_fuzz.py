@@ -29,6 +29,7 @@ import pytest
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from hubbub import Connection, ConnectionManager, Limits, Message, Resume, RoomOptions, fanout
+from hubbub.connection import session_of
 from tests.integration.support import assert_nothing_left, eventually
 from tests.integration.wire_client import (
     CHUNK,
@@ -495,7 +496,7 @@ class Visit:
         known = self.guest.stage.ledger.sessions.get(self.name)
         shown = f"{self.pace}, may read {self.go_on.is_set()}, closed {self.client.closed}, {known}"
         if known is not None and known.connection is not None:
-            writer = known.connection.writer
+            writer = session_of(known.connection).writer
             shown += f", {writer.queued_bytes} bytes wait, {writer.transport.buffered} buffered"
         return shown
 

@@ -19,6 +19,7 @@ import pytest
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from hubbub import Connection, ConnectionManager, Limits
+from hubbub.connection import session_of
 from hubbub.protocols.frames import Opcode, frame
 from tests.integration.support import assert_nothing_left, eventually
 from tests.integration.wire_client import TRANSPORTS, Certificate, Site, Violation, WireClient, site, stamp, stamped
@@ -170,7 +171,7 @@ async def test_frames_that_the_socket_took_in_part_are_followed_by_what_belongs_
 
     async def play() -> None:
         connection, rng, numbers = place.connections["stops"], random.Random(4), count()
-        writer = connection.writer
+        writer = session_of(connection).writer
 
         def message(*sizes: int) -> str:
             return stamp(next(numbers), size=rng.choice(sizes))
@@ -217,7 +218,7 @@ async def test_frames_that_the_socket_took_in_part_are_followed_by_what_belongs_
 
 async def test_a_socket_that_does_not_read_is_given_no_more_than_its_bound_and_a_message(place: Place) -> None:
     async with place.client("stops", buffers=32 * KIB):
-        transport, data = place.connections["stops"].wire.transport, frame(Opcode.BINARY, bytes(4 * KIB))
+        transport, data = session_of(place.connections["stops"]).wire.transport, frame(Opcode.BINARY, bytes(4 * KIB))
 
         async def fill() -> int:
             transport.bound(8 * KIB)
@@ -246,7 +247,7 @@ async def test_nothing_follows_a_close_frame(backlog: bool, place: Place) -> Non
 
                 async def play(connection: Connection = connection, close: Any = close, name: str = name) -> int:
                     sent = 0
-                    while not sent or (backlog and connection.writer.queued_bytes < 200 * KIB):
+                    while not sent or (backlog and session_of(connection).writer.queued_bytes < 200 * KIB):
                         await manager.broadcast(stamp("before", size=20_000), room="room")
                         sent += 1
                     closing = asyncio.ensure_future(close(connection))
@@ -270,7 +271,7 @@ async def test_nothing_follows_a_close_frame(backlog: bool, place: Place) -> Non
                 assert [stamped(each) for each in seen] == [["before"]] * sent
                 assert client.closed == (4000, "disconnected by the server" if name == "user" else "")
                 with pytest.raises(ConnectionResetError):  # nobody asks for it: the transport looks for itself too
-                    await place.run(partial(connection.wire.transport.write_soon, AFTER))
+                    await place.run(partial(session_of(connection).wire.transport.write_soon, AFTER))
                 await place.run(lambda: manager.broadcast(stamp("last"), room="room"))
                 client.answer()
                 assert await client.rest() == []
@@ -292,7 +293,7 @@ async def test_a_write_to_a_client_that_is_lost_does_not_reach_who_has_its_numbe
             number, connection = place.site.sockets.descriptors[-1], place.connections["lost"]
 
             async def fill() -> None:
-                while congested and not connection.writer.queued_bytes:
+                while congested and not session_of(connection).writer.queued_bytes:
                     connection.send_nowait(stamp("lost", size=20_000))
                     await asyncio.sleep(0)
 
@@ -316,7 +317,9 @@ async def test_a_write_to_a_client_that_is_lost_does_not_reach_who_has_its_numbe
                         connection.send_nowait(stamp("lost", size=size))
                         await asyncio.sleep(0)
                     with pytest.raises(OSError, match=r"is gone|send failed"):
-                        await connection.wire.transport.send({"type": "websocket.send", "text": stamp("lost")})
+                        await session_of(connection).wire.transport.send(
+                            {"type": "websocket.send", "text": stamp("lost")}
+                        )
                     await place.connections["found"].send(stamp("found"))
 
                 await place.run(play)

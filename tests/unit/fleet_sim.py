@@ -18,14 +18,13 @@ from typing import Any, TypeVar, cast
 
 import pytest
 from redis.exceptions import ConnectionError as LostConnection
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocketDisconnect
 
-from hubbub import BrokerUnavailable, Connection, History, Position, RoomOptions
+from hubbub import BrokerUnavailable, History, Position, RoomOptions
 from hubbub.brokers.redis import RedisBroker
 from hubbub.brokers.redis.channel import Keys, unpack_message
 from hubbub.brokers.redis.scripts import ALL
 from hubbub.codec import encode
-from hubbub.connection import Manager
 from hubbub.envelope import Envelope
 from hubbub.fanout import Fanout
 from hubbub.membership import Memberships
@@ -33,6 +32,7 @@ from hubbub.options import RoomTable
 from hubbub.outbox import Lane
 from hubbub.protocols import ClientProtocol, RawProtocol
 from hubbub.protocols.frames import split
+from hubbub.session import Manager, Session
 from hubbub.tasks import Tasks
 from hubbub.timers import Timers
 from hubbub.wire import Wire
@@ -264,7 +264,7 @@ class _Wire:
         self.writer = writer
         self.protocol = protocol
         self.close_soon = lambda *_, **__: close()
-        self.connections: list[Connection] = []
+        self.sessions: list[Session] = []
 
 
 class SimClient:
@@ -288,7 +288,7 @@ class SimClient:
         self.all_bodies: Counter[str] = Counter()
         self.told = 0
         self.faults: list[str] = []
-        self.connection: Connection | None = None
+        self.connection: Session | None = None
         self.writer: SimWriter | None = None
         self.worker: SimWorker | None = None
         self.joining: asyncio.Task[None] | None = None
@@ -405,12 +405,12 @@ class Fleet:
         client.worker = self.workers[worker]
         client.writer = SimWriter(client.take_array if client.protocol is ARRAYS else client.take)
         wire = _Wire(client.writer, lambda: self.leave(client), client.protocol)
-        home, websocket = cast(Manager, client.worker), cast(WebSocket, object())
-        client.connection = Connection(home, cast(Wire, wire), websocket, None, None)
+        home = cast(Manager, client.worker)
+        client.connection = Session(home, cast(Wire, wire), None, None)
         client.joining = self.loop.create_task(self._join(client, client.connection, client.worker))
         self.loop.settle()
 
-    async def _join(self, client: SimClient, connection: Connection, worker: SimWorker) -> None:
+    async def _join(self, client: SimClient, connection: Session, worker: SimWorker) -> None:
         try:
             await worker.memberships.join(connection, client.room, client.position)
         except (BrokerUnavailable, WebSocketDisconnect):

@@ -21,7 +21,7 @@ LAYERS = [
     "protocols",
     "transports brokers",
     "pace audience fanout room replay lifecycle",
-    "read_ahead handler handshake reader writer wire connection",
+    "read_ahead handler handshake reader writer wire session connection",
     "catch_up membership connecting probing registrar active unawaited draining",
     "engine",
     "middleware threads",

@@ -9,16 +9,15 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
-from starlette.websockets import WebSocket
 
 from hubbub import BrokerUnavailable, History, RoomOptions
-from hubbub.connection import Connection, Manager
 from hubbub.envelope import Instruction, Refresh, Subscribe, Unsubscribe
 from hubbub.fanout import Fanout
 from hubbub.membership import Memberships, RoomIsFull, TooManyRooms
 from hubbub.options import RoomTable
 from hubbub.positions import Position
 from hubbub.presence import Info
+from hubbub.session import Manager, Session
 from hubbub.tasks import Tasks
 from hubbub.timers import Timers
 from hubbub.wire import Wire
@@ -77,11 +76,11 @@ class World:
         )
         self.sent: list[dict[str, Any]] = []
 
-    def connection(self, user: str | None = "ann") -> Connection:
+    def connection(self, user: str | None = "ann") -> Session:
         writer = FakeWriter(self.sent.append)
-        return Connection(cast(Manager, self), cast(Wire, FakeWire(writer, RAW)), cast(WebSocket, object()), user, None)
+        return Session(cast(Manager, self), cast(Wire, FakeWire(writer, RAW)), user, None)
 
-    async def join_all(self, connection: Connection, *rooms: str) -> None:
+    async def join_all(self, connection: Session, *rooms: str) -> None:
         await self.memberships.join_all(connection, dict.fromkeys(rooms))
 
     async def asked(self, what: str, room: str) -> None:
@@ -90,7 +89,7 @@ class World:
             while (what, room) not in self.broker.asked:  # noqa: ASYNC110 - it takes some passes
                 await asyncio.sleep(0)
 
-    async def is_empty_of(self, connection: Connection) -> None:
+    async def is_empty_of(self, connection: Session) -> None:
         """Nothing of a connection is left, here or at the broker."""
         assert not connection.memberships
         assert connection.joining is None
@@ -259,7 +258,7 @@ async def test_an_instruction_that_is_not_acted_on_yet_is_logged_and_changes_not
         connection = world.connection()
         await world.join_all(connection, "room 1")
         world.memberships.deliver("$user:ann", instruction)
-        assert connection.rooms == {"room 1"}
+        assert connection.memberships.keys() == {"room 1"}
         assert [(each.levelname, type(instruction).__name__ in each.message) for each in caplog.records] == [
             ("DEBUG", True)
         ]

@@ -12,14 +12,13 @@ from typing import Any, cast
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocketDisconnect
 
-from hubbub import Connection, History, Position, Resume, RoomOptions
+from hubbub import History, Position, Resume, RoomOptions
 from hubbub import catch_up as catch_up_module
 from hubbub.audience import Outgoing
 from hubbub.brokers import Broker, MemoryBroker
 from hubbub.codec import encode
-from hubbub.connection import Manager
 from hubbub.envelope import Announcement, Envelope, Page
 from hubbub.errors import BrokerUnavailable
 from hubbub.fanout import Fanout
@@ -30,6 +29,7 @@ from hubbub.protocols import ClientProtocol, RawProtocol
 from hubbub.protocols.frames import Opcode, frame, split
 from hubbub.protocols.raw import position_only, positioned
 from hubbub.room import CatchUp, Room
+from hubbub.session import Manager, Session
 from hubbub.tasks import Tasks
 from hubbub.testing.broker_suite import Worker
 from hubbub.timers import Timers
@@ -240,7 +240,7 @@ class FakeWire:
     def __init__(self, writer: FakeWriter, protocol: ClientProtocol) -> None:
         self.writer = writer
         self.protocol = protocol
-        self.connections: list[Connection] = []
+        self.sessions: list[Session] = []
 
 
 class Client:
@@ -253,7 +253,7 @@ class Client:
         self.ids: list[str] = []
         self.seen: list[tuple[int, Any]] = []
         self.complaints: list[str] = []
-        self.connection: Connection | None = None
+        self.connection: Session | None = None
         self.writer = FakeWriter(self.take)
         self.joining: asyncio.Task[None] | None = None
 
@@ -328,9 +328,9 @@ class World:
         if client.connection is not None:
             return
         client.writer = FakeWriter(client.take)
-        wire, websocket = cast(Wire, FakeWire(client.writer, client.protocol)), cast(WebSocket, object())
+        wire = cast(Wire, FakeWire(client.writer, client.protocol))
         since = Resume({}, tuple(client.ids))
-        connection = client.connection = Connection(cast(Manager, self), wire, websocket, None, None, since)
+        connection = client.connection = Session(cast(Manager, self), wire, None, None, since)
         client.ids.append(connection.id)
         try:
             await self.memberships.join(connection, "lobby", client.position)

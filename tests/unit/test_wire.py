@@ -52,7 +52,7 @@ class Manager:
         self.watched.remove(wire)
 
 
-class Connection:
+class Session:
     """As much of a connection as a wire needs."""
 
     id = "connection"
@@ -63,7 +63,7 @@ class Connection:
     def flush(self) -> None:
         self.calls.append("flush")
 
-    def gone(self, *, grace: bool) -> None:
+    def end(self, *, grace: bool) -> None:
         self.calls.append("gone" if grace else "gone without grace")
 
 
@@ -103,8 +103,8 @@ class Site:
         self.server = Server()
         receive, send = self.server.inbox.get, self.server.send
         self.wire = Wire([self.manager], receive, send, address="::1", where="'/ws'", offered=offered)
-        self.connection = Connection()
-        self.wire.connections.append(self.connection)
+        self.session = Session()
+        self.wire.sessions.append(self.session)
 
     def spare_the_task(self) -> None:
         """Keeps aborts from the task, which is the test's: through ASGI there is nothing else that they could end."""
@@ -180,7 +180,7 @@ def test_a_socket_opens_with_accept_and_closes_with_one_close_frame() -> None:
         assert (wire.state, wire.closed) == (State.CLOSING, Closed(4000, "enough"))
         assert site.server.types == ["accept", "close"]
         assert site.server.sent[1]["code"] == 4000
-        assert site.connection.calls.count("gone") == 1
+        assert site.session.calls.count("gone") == 1
         assert wire.handler.state is HandlerState.CLOSED
 
     on_site(test)
@@ -245,7 +245,7 @@ def test_a_kick_ends_the_presence_at_once() -> None:
     async def test(site: Site) -> None:
         await site.accept()
         site.wire.close_soon(CloseCode.KICKED, grace=False)
-        assert site.connection.calls[-1] == "gone without grace"
+        assert site.session.calls[-1] == "gone without grace"
 
     on_site(test)
 
@@ -273,7 +273,7 @@ def test_an_accept_that_the_client_did_not_wait_for_raises_gone() -> None:
                 await site.accept()
             assert caught.value.code == 1006
         assert (site.wire.state, site.wire.closed) == (State.FAILED, Closed(1006, ""))
-        assert site.connection.calls == ["gone"]
+        assert site.session.calls == ["gone"]
 
     on_site(test)
 
@@ -493,7 +493,7 @@ def test_a_token_that_runs_out_closes_without_grace_and_the_earliest_counts() ->
         await site.accept()
         site.check()
         assert site.wire.closed == Closed(1008, "token expired")
-        assert site.connection.calls[-1] == "gone without grace"
+        assert site.session.calls[-1] == "gone without grace"
         assert site.manager.counters.refused == {"token_expired": 1}
 
     on_site(test)
@@ -516,12 +516,12 @@ def test_silence_closes_from_accept_on() -> None:
 def test_the_first_manager_that_connects_says_which_limits_hold() -> None:
     async def test(site: Site) -> None:
         wire, second, third = site.wire, Manager(max_message_bytes=7), Manager(max_message_bytes=8)
-        wire.connections.clear()
+        wire.sessions.clear()
         site.manager.watch(wire)
         wire.adopt(second)
         assert site.manager.watched == []
         assert (wire.limits, wire.guard.limits) == (second.limits, second.limits)
-        wire.connections.append(Connection())
+        wire.sessions.append(Session())
         wire.adopt(third)
         assert wire.limits is second.limits
 

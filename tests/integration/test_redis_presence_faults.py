@@ -93,7 +93,7 @@ async def test_what_is_on_its_way_when_redis_goes_back_does_not_hide_what_it_los
             entering = asyncio.gather(*(enter(one, user) for user in users[200:]))
             here = Keys("hubbub").here(TOLD)
             await eventually(lambda: durable_redis.command("HLEN", here) == 1001)
-            assert 100 < own(one)._heard < 900
+            assert 100 < own(one)._ledger.confirmed < 900
             durable_redis.kill()
             durable_redis.restore(tmp_path / "backup")
             durable_redis.start()
@@ -171,7 +171,9 @@ async def test_workers_whose_renewals_are_refused_are_not_taken_for_dead(own_red
             await enter(worker, user)
         own_redis.command("CONFIG", "SET", "min-replicas-to-write", 1)
         await leases(1.2)
-        assert not own_redis.command("EXISTS", *(Keys("hubbub").node(own(worker).node) for worker in workers.values()))
+        assert not own_redis.command(
+            "EXISTS", *(Keys("hubbub").node(own(worker).worker) for worker in workers.values())
+        )
         own_redis.command("CONFIG", "SET", "min-replicas-to-write", 0)
         await leases(1.2)
         for user in workers:
@@ -215,7 +217,7 @@ async def test_a_user_who_leaves_as_all_is_said_again_is_not_said_to_have_come_b
             proxy.closed = False
             await eventually(lambda: own(other)._recovery is not None and not own(other)._recovery.done())
             await leave(other, "ann")
-            assert own(other)._unsaid is None, "it was not said again meanwhile"
+            assert own(other)._ledger.unsaid is None, "it was not said again meanwhile"
             await are_present(one, bob=1)
             assert await told(one, "ann") == [JOINED, LEFT]
             assert await told(one, "bob") == [JOINED, LEFT, JOINED]
@@ -311,7 +313,7 @@ async def test_what_was_passed_by_the_next_is_said_once_more(own_redis: RedisSer
     async with started(own_redis.url()) as one:
 
         def pass_next() -> None:
-            own_redis.command("HINCRBY", Keys("hubbub").nodes, own(one).node, 1)
+            own_redis.command("HINCRBY", Keys("hubbub").nodes, own(one).worker, 1)
 
         pass_next()
         await enter(one, "ann")
@@ -368,7 +370,7 @@ async def test_exits_that_are_owed_do_not_keep_a_worker_from_its_lease(own_redis
             await asyncio.gather(*(enter(other, user) for user in users))
             own_redis.command("CONFIG", "SET", "min-replicas-to-write", 1)
             await asyncio.gather(*(leave(other, user) for user in users))
-            assert len(own(other)._owed[TOLD]) == len(users)
+            assert len(own(other)._ledger.debts()) == len(users)
             own_redis.command("CONFIG", "SET", "min-replicas-to-write", 0)
             proxy.delay_s = 0.005  # one after the other they would take longer than a lease
             await are_present(one, ann=1)
@@ -382,7 +384,7 @@ async def test_exits_that_are_owed_when_a_worker_ends_are_said_by_another(own_re
             await enter(ending, "ann")
             own_redis.command("CONFIG", "SET", "min-replicas-to-write", 1)
             await leave(ending, "ann")
-            assert own(ending)._owed
+            assert own(ending)._ledger.owes
             own_redis.command("CONFIG", "SET", "min-replicas-to-write", 0)
         await are_present(one)
         assert await told(one, "ann") == [JOINED, LEFT]

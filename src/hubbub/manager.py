@@ -59,30 +59,42 @@ _LEFT_OUT: Sequence[str] = []  # told by its identity from a list that is given
 
 
 class ConnectionManager:
-    """The connections of this process, and the rooms and users they belong to.
+    """The WebSocket connections of this process, and the rooms and users they belong to.
 
-    Keep one per app, at module level; it binds to no event loop until the app's lifespan starts it.
+    Keep one manager per app, at module level. It belongs to no event loop until the app's lifespan starts it.
+
+        app = FastAPI()
+        manager = ConnectionManager(rooms={"chat:*": RoomOptions(history=100)})
+        manager.install(app)
+
+        @app.websocket("/chat/{room}")
+        async def chat(websocket: WebSocket, room: str) -> None:
+            async with manager.connect(websocket, room=f"chat:{room}") as connection:
+                async for text in connection.iter_text():
+                    await manager.broadcast(text, room=f"chat:{room}")
 
     Args:
-        broker: Where rooms live: ``"memory://"`` (this process only), ``"redis://host"`` (many), or a `Broker`.
-        rooms: Options of rooms by name or pattern (``"ticker:*"``); the first that fits. Others have the defaults.
-        everyone: Options of the room that everybody is in.
-        users: Options of the rooms that each user's connections are.
+        broker: Where rooms live: ``"memory://"`` (this process only), ``"redis://host"`` (all processes), or a
+            `Broker`.
+        rooms: Options of rooms by name or pattern (``"ticker:*"``). The first match applies; other rooms have the
+            defaults.
+        everyone: Options of the room that contains every connection.
+        users: Options of the rooms that contain the connections of one user each.
         limits: Bounds on what clients may use.
         allowed_origins: Origins of web pages that may connect besides the app's own host: ``"https://app.example"``,
-            ``"https://*.example.com"``, or ``"*"`` for all. When it is left out, `install` takes over the
-            ``allow_origins`` of the app's CORSMiddleware, if that has ``allow_credentials=True`` and names each origin.
+            ``"https://*.example.com"``, or ``"*"`` for all. If it is omitted, `install` uses the ``allow_origins`` of
+            the app's CORSMiddleware, provided that it has ``allow_credentials=True`` and lists each origin.
         app_ping: Answer ``{"type": "ping"}`` with ``{"type": "pong"}``, for browsers, which can't send real pings.
-        client_frames: Tell clients of messages that were dropped (a ``dropped`` frame) or not acceptable (an ``error``
-            frame). False is for clients with a format of their own: nothing is sent then that the app did not send.
-            Both stay counted, and are logged at DEBUG; `Limits.max_errors` still closes.
-        refuse_with: The answer to a client that a dependency or a handler refuses before accept. ``"close"``: the
-            socket is accepted, then closed with the code and reason, since a browser shows a page nothing of a refused
-            handshake. ``"http"``: the HTTP response, 403 or that of the HTTPException. It counts in
+        client_frames: Tell clients about messages that were dropped (a ``dropped`` frame) or not acceptable (an
+            ``error`` frame). With False, clients receive nothing but what the app sends, for clients with a format of
+            their own. Both are still counted, and logged at DEBUG, and `Limits.max_errors` still closes.
+        refuse_with: The answer to a client that a dependency or a handler refuses before accept. ``"close"`` accepts
+            the socket and closes it with the code and reason, because a browser shows a page nothing of a refused
+            handshake. ``"http"`` sends the HTTP response: 403, or that of the HTTPException. Both count in
             ``stats().refused["app"]``.
-        flush_interval_s: How long a message to a room may wait for others to share a write with. 0 is the end of the
-            current pass of the event loop.
-        thread_timeout_s: How long a `from_thread` call may take.
+        flush_interval_s: Seconds that a message to a room may wait to share a write with others. 0 means until the end
+            of the current pass of the event loop.
+        thread_timeout_s: Seconds that a `from_thread` call may take.
 
     Raises:
         InvalidArgument: An argument is not acceptable.
@@ -140,32 +152,40 @@ class ConnectionManager:
     # The app
 
     def install(self, app: Starlette, *, only: str | Iterable[str] | None = None) -> None:
-        """Joins an app: its lifespan, the origin check, the limits, the writer of each socket. Idempotent.
+        """Adds the manager to an app: lifespan, origin check, limits, and the writer of each socket. Idempotent.
 
         The manager starts before the app's own lifespan and stops after it, so lifespan tasks may publish. The origin
-        check and the limits hold for every WebSocket of the app, also for routes that never use a manager. ``only``
-        leaves the other routes alone:
+        check and the limits apply to every WebSocket of the app, including routes that never use a manager. ``only``
+        excludes the other routes:
 
             manager.install(app, only=["/ws/{room}", "/notifications/*"])
 
         Args:
-            app: FastAPI or Starlette, not started yet.
+            app: The FastAPI or Starlette app, before it starts.
             only: The paths of the WebSockets that the manager serves, one or several, as in ``@app.websocket(...)``:
                 ``{name}`` is one segment, ``*`` anything. Every other WebSocket reaches the app as if the manager were
                 not installed, and `connect` refuses it. By default the manager serves all.
 
         Raises:
-            InvalidArgument: ``app`` is no Starlette app, or ``only`` has no paths or others than an earlier call.
-            NotInstalled: The app has started; says what to do instead.
+            InvalidArgument: ``app`` is not a Starlette app, or ``only`` is empty or differs from that of an earlier
+                call.
+            NotInstalled: The app has already started. The message says what to do instead.
         """
         install(self, app, None if only is None else Paths(only))
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
-        """Runs the manager. For those who compose by hand: ``FastAPI(lifespan=manager.lifespan)``, with the middleware.
+        """Runs the manager, as an async context manager, for apps that `install` does not fit.
+
+            app = FastAPI(lifespan=manager.lifespan)
+            app.add_middleware(HubbubMiddleware, managers=[manager])
 
         Args:
-            app: Ignored; what Starlette passes to a lifespan.
+            app: Ignored; Starlette passes the app to a lifespan.
+
+        Raises:
+            WrongLoop: The manager already runs.
+            BrokerUnavailable: The broker denies access or can't serve, and a retry would not help.
         """
         await self._hubbub.start()
         started(self)
@@ -176,22 +196,22 @@ class ConnectionManager:
             await self._hubbub.stop()
 
     async def drain(self, over_s: float = 5.0) -> bool:
-        """Closes all connections a few at a time, so that the clients do not reconnect all at once.
+        """Closes all connections, a few at a time, so that the clients do not all reconnect at once.
 
-        For code that stops a server by hand; ``hubbub run`` does it on SIGTERM. At once `ready` is False, and new
-        sockets are closed with 1012. The open sockets are closed with 1012 too, evenly over ``over_s`` (faster if there
-        are few), and their handlers end. Users stay present for the rooms' grace.
+        For code that stops a server by itself; ``hubbub run`` calls it on SIGTERM. `ready` becomes False immediately,
+        and new sockets are closed with 1012. The open sockets are closed with 1012 as well, evenly over ``over_s``
+        (faster if there are few), and their handlers end. Users stay present for the grace period of their rooms.
 
         *Cancellation*: sockets that are not closed yet stay open, and new ones are still refused.
 
         Args:
-            over_s: Seconds to spread the closes over.
+            over_s: Seconds over which the closes are spread.
 
         Returns:
-            Whether all handlers have ended. The call waits as long as the limits let a close and a handler take.
+            Whether all handlers have ended. The call waits as long as the limits allow for a close and for a handler.
 
         Raises:
-            InvalidArgument: ``over_s`` is no time.
+            InvalidArgument: ``over_s`` is not a number of seconds.
             NotRunning: The manager is not running.
         """
         check_over_s(over_s)
@@ -212,33 +232,40 @@ class ConnectionManager:
         headers: Iterable[tuple[bytes, bytes]] | None = None,
         expires_at: datetime | float | None = None,
     ) -> Connecting:
-        """Accepts a socket, unless the handler did, and registers it.
+        """Accepts a socket, unless the handler already did, and registers it.
 
-        Awaitable, and an async context manager; both give a `Connection`. Leaving the block unregisters, closes and
-        announces, whatever happened inside: with 1000; with a WebSocketException's own code; with 1008 after an
-        HTTPException below 500, 1013 after BrokerUnavailable, and 1011 after anything else; with 1012 when the server
-        stops. WebSocketDisconnect is swallowed.
+        Awaitable, and an async context manager; both give a `Connection`:
+
+            async with manager.connect(websocket, user.id, room="lobby", info={"name": user.name}) as connection:
+                async for text in connection.iter_text():
+                    await manager.broadcast(text, room="lobby")
+
+        At the end of the block the connection is unregistered, closed and announced, whatever happened inside. The code
+        is 1000; that of a WebSocketException; 1008 after an HTTPException below 500; 1013 after BrokerUnavailable; 1011
+        after any other exception; and 1012 if the server stops. WebSocketDisconnect is swallowed.
 
         Args:
-            websocket: What the handler was given.
-            user_id: Whose it is; None for nobody: it is in rooms, but not in user counts, presence or announcements.
+            websocket: The handler's WebSocket.
+            user_id: The user that the connection belongs to. A connection without a user is in rooms, but not in user
+                counts, presence or announcements.
             room: A room to join.
             rooms: More rooms to join.
-            info: Data about the user for presence and announcements: a mapping, which is serialized to JSON at once.
-                Later changes to the object have no effect.
-            since: The position that the client comes back from, or a mapping of room to `Position` (`Resume`).
-            subprotocol: What to answer; by default what the auth dependency learnt.
-            headers: Of the accept response.
-            expires_at: When to close it (1008, "token expired"), within a second: aware or UTC datetime, or seconds
-                since the epoch. The token of an auth dependency ends it too, and of all these times the earliest.
+            info: Data about the user for presence and announcements: a mapping, which is serialized to JSON
+                immediately. Later changes to the object have no effect.
+            since: The position from which the client resumes, or a mapping of room to `Position` (`Resume`).
+            subprotocol: The subprotocol to accept; by default the one that the auth dependency read.
+            headers: Headers of the accept response.
+            expires_at: When to close the connection (1008, "token expired"), within a second: an aware datetime, a
+                naive one in UTC, or seconds since the epoch. The token of an auth dependency also has an end; the
+                earliest applies.
 
         Raises:
-            InvalidArgument: An argument is not acceptable; the socket is not accepted yet.
+            InvalidArgument: An argument is not acceptable. The socket is not accepted yet.
             InvalidName: A name is empty, too long or reserved. Uncaught, it closes the socket with 1008 and the reason.
             NotInstalled: The manager is not installed on this app.
             NotRunning: The app's lifespan has not started the manager.
             WrongLoop: The manager runs on another event loop.
-            WebSocketDisconnect: The client is gone, or a limit refused it (and the socket is closed).
+            WebSocketDisconnect: The client is gone, or a limit refused it and the socket is closed.
         """
         return Connecting(
             lambda: self._hubbub.connect(
@@ -259,18 +286,20 @@ class ConnectionManager:
     @overload
     def disconnect(self, first: UserId, websocket: WebSocket | Connection, *others: object, **more: object) -> Done: ...
     def disconnect(self, *arguments: object, **named: object) -> Done:
-        """Unregister a connection: it is in no room any more. Idempotent.
+        """Unregisters a connection: it leaves all rooms. Idempotent.
 
-        Takes effect at once; it may be awaited, as those of hand-written managers often are. Does not close the socket:
-        the middleware closes it when the handler ends. A socket that is gone, or was never connected, is no error.
+            manager.disconnect(websocket)
+
+        It takes effect immediately, and may be awaited, as in many hand-written managers. It does not close the socket;
+        the middleware closes it when the handler ends. A socket that is gone or was never connected is no error.
 
         Args:
-            arguments: The WebSocket or its `Connection`, in any place. Hand-written managers also take a user id or a
-                room, before or after it; these are ignored.
+            arguments: The WebSocket or its `Connection`, in any place. A user id or a room beside it, which
+                hand-written managers often take, is ignored.
             named: The same, by any name.
 
         Raises:
-            InvalidArgument: There is no WebSocket and no `Connection` among the arguments.
+            InvalidArgument: No argument is a WebSocket or a `Connection`.
         """
         given = (*arguments, *named.values())
         sockets = [each for each in given if isinstance(each, (WebSocket, Connection))]
@@ -289,36 +318,39 @@ class ConnectionManager:
         room: RoomName,
         since: Position | Mapping[str, Position] | None = None,
     ) -> Joined:
-        """Puts a connected socket into a room, as `Connection.join` does. Idempotent.
+        """Adds a connected socket to a room, like `Connection.join`. Idempotent.
 
-        *Delivery*: what is published after this. With ``since``, and where the room's history reaches back, first
-        exactly what was published after that position.
+            await manager.join(websocket, "lobby")
+
+        *Delivery*: every message that is published after the call. With ``since``, and if the history of the room
+        reaches back that far, the messages that were published after that position come first, without a gap or a
+        repeat.
 
         Args:
-            websocket: The WebSocket that `connect` was given, or its `Connection`.
-            room: The room's name.
+            websocket: The WebSocket that was given to `connect`, or its `Connection`.
+            room: The name of the room.
             since: The position that the client presents, or a mapping of room to `Position`.
 
         Returns:
-            The room's position, and whether everything since the presented one is delivered.
+            The position of the room, and whether everything after the presented one is delivered.
 
         Raises:
             InvalidArgument: The socket was not connected to this manager, or another argument is not acceptable.
-            WebSocketDisconnect: The client is gone, the room is full, or the connection is in too many rooms; in the
+            WebSocketDisconnect: The client is gone, the room is full, or the connection is in too many rooms. In the
                 last two cases the connection is closed (1008).
         """
         self._hubbub.lifecycle.check_loop()
         return await self._hubbub.join(session_of(self._hubbub.connected(websocket)), room, since)
 
     async def leave(self, websocket: WebSocket | Connection, room: RoomName) -> None:
-        """Takes a connected socket out of a room, as `Connection.leave` does. Idempotent.
+        """Removes a connected socket from a room, like `Connection.leave`. Idempotent.
 
-        Nothing more comes from the room, and the user's presence there ends without grace. A client that is gone has
-        left its rooms already.
+        No more messages arrive from the room, and the user's presence there ends without a grace period. A client that
+        is gone has already left its rooms.
 
         Args:
-            websocket: The WebSocket that `connect` was given, or its `Connection`.
-            room: The room's name.
+            websocket: The WebSocket that was given to `connect`, or its `Connection`.
+            room: The name of the room.
 
         Raises:
             InvalidArgument: The socket was not connected to this manager, or the name is not acceptable.
@@ -345,18 +377,22 @@ class ConnectionManager:
     ) -> Position | None:
         """Publishes a message to everyone, or to a room.
 
-        *Delivery*: at most once, to whoever is a member now. *Order*: per room that of the calls.
+            await manager.broadcast({"type": "score", "points": 3}, room="game:7", exclude=connection)
+
+        *Delivery*: at most once, to each current member. *Order*: per room, that of the calls.
 
         Args:
-            message: str, bytes, or what goes to JSON.
-            room: The room; an explicit None raises, since a missing room must not reach everybody.
-            exclude: Connections, WebSockets or connection ids that are not to get it. An id is a `Connection.id` of any
-                worker, also a former one of a client that came back; a user's id raises.
-            exclude_users: A user id, or several: none of their connections gets it, on any worker, now or by recovery.
-            key: What ``overflow="latest"`` replaces by.
+            message: str, bytes, or anything that can be written as JSON.
+            room: The room. An explicit None raises, because a missing room must not reach everyone.
+            exclude: Connections, WebSockets or connection ids that do not receive the message. An id is a
+                `Connection.id` of any worker, including a former one of a client that reconnected. A user's id raises;
+                use ``exclude_users``.
+            exclude_users: A user id, or several: none of their connections receives the message, on any worker, now or
+                by recovery.
+            key: With ``overflow="latest"``, a waiting message with the same key is replaced.
 
         Returns:
-            Its position, where the room has positions.
+            The position of the message, if the room has positions.
 
         Raises:
             InvalidArgument: The message can't be encoded, or another argument is not acceptable.
@@ -370,7 +406,23 @@ class ConnectionManager:
     async def broadcast_to_room(
         self, room: RoomName, message: Message, *, exclude: Exclude = None, exclude_users: ExcludeUsers = None
     ) -> Position | None:
-        """`broadcast` to a room, in the order that people know."""
+        """Publishes a message to a room: `broadcast` with the room first, as in many hand-written managers.
+
+        Args:
+            room: The room.
+            message: str, bytes, or anything that can be written as JSON.
+            exclude: Connections, WebSockets or connection ids that do not receive the message.
+            exclude_users: A user id, or several: none of their connections receives the message.
+
+        Returns:
+            The position of the message, if the room has positions.
+
+        Raises:
+            InvalidArgument: The message can't be encoded, or another argument is not acceptable.
+            NotInstalled: The manager is not installed.
+            NotRunning: The manager is not running.
+            BrokerUnavailable: The broker can't be reached in time; the message may have been published.
+        """
         return await self._hubbub.publish(*self._hubbub.addressed(message, room, exclude, exclude_users))
 
     def broadcast_nowait(
@@ -382,30 +434,32 @@ class ConnectionManager:
         exclude_users: ExcludeUsers = None,
         key: str | None = None,
     ) -> None:
-        """`broadcast`, for plain functions that run on the event loop.
+        """Publishes a message from a plain function that runs on the event loop: `broadcast` without ``await``.
+
+            loop.call_later(5, manager.broadcast_nowait, {"type": "reminder"})
 
         *Delivery*: at most once. On ``memory://`` the message is published when the call returns. Through Redis it is
-        under way; if Redis does not take it, a WARNING is logged (one in 10 s, with the number of messages) and
-        ``Stats.failed_publishes`` counts it. Shutdown waits for what is under way as long as for a closing socket.
+        in flight; if Redis does not accept it, a WARNING is logged (one in 10 s, with the number of messages) and
+        ``Stats.failed_publishes`` counts it. Shutdown waits for messages in flight as long as for a closing socket.
 
-        *Order*: per room that of the calls, those of `broadcast` included.
+        *Order*: per room, that of the calls, including those of `broadcast`.
 
         Nothing slows down a caller that publishes faster than clients read; `broadcast` does.
 
         Args:
-            message: str, bytes, or what goes to JSON.
-            room: The room; an explicit None raises, since a missing room must not reach everybody.
-            exclude: As for `broadcast`.
-            exclude_users: As for `broadcast`.
-            key: What ``overflow="latest"`` replaces by.
+            message: str, bytes, or anything that can be written as JSON.
+            room: The room. An explicit None raises, because a missing room must not reach everyone.
+            exclude: Connections, WebSockets or connection ids that do not receive the message.
+            exclude_users: A user id, or several: none of their connections receives the message.
+            key: With ``overflow="latest"``, a waiting message with the same key is replaced.
 
         Raises:
             InvalidArgument: The message can't be encoded, or another argument is not acceptable.
             NotInstalled: The manager is not installed.
             NotRunning: The manager is not running.
-            WrongThread: No event loop runs in this thread; `from_thread` is for threads.
-            BrokerUnavailable: 10,000 messages or 16 MiB wait for the broker already, or it refuses at once. The message
-                is not published.
+            WrongThread: No event loop runs in this thread; use `from_thread`.
+            BrokerUnavailable: 10,000 messages or 16 MiB already wait for the broker, or it refuses immediately. The
+                message is not published.
         """
         self._hubbub.publish_nowait(*self._hubbub.addressed(message, room, exclude, exclude_users, key))
 
@@ -413,26 +467,45 @@ class ConnectionManager:
     async def send_to_user(self, user_id: UserId, message: Message) -> bool:
         """Sends a message to every connection of a user, on every worker.
 
+            if not await manager.send_to_user(author.id, {"type": "like"}):
+                await send_email(author)
+
+        Without a connection the message is lost, unless the rooms of users keep history (``users=``).
+
+        Args:
+            user_id: The user.
+            message: str, bytes, or anything that can be written as JSON.
+
         Returns:
-            Whether the user has a live connection anywhere; a user in its grace has none. Where there is none the
-            message is lost, unless ``users`` keeps history. A worker that vanishes without a word counts until its
-            lease ends.
+            Whether the user has an open connection on any worker. A user in the grace period has none. The connections
+            of a worker that crashed count until its lease ends.
+
+        Raises:
+            InvalidArgument: The message can't be encoded, or the id is not acceptable.
+            NotInstalled: The manager is not installed.
+            NotRunning: The manager is not running.
+            BrokerUnavailable: The broker can't be reached in time; the message may have been published.
         """
         user = user_name(user_id)
         await self._hubbub.publish(user_room(user), Envelope(encode(message)))
         return await self._hubbub.is_connected(user)
 
     def send_to_user_nowait(self, user_id: UserId, message: Message) -> None:
-        """`send_to_user`, for plain functions that run on the event loop: does not say whether the user is connected.
+        """Sends a message to every connection of a user from a plain function that runs on the event loop.
 
-        Later failures are reported as by `broadcast_nowait`.
+        Unlike `send_to_user` it does not return whether the user is connected. Later failures are reported as by
+        `broadcast_nowait`.
+
+        Args:
+            user_id: The user.
+            message: str, bytes, or anything that can be written as JSON.
 
         Raises:
             InvalidArgument: The message can't be encoded, or the id is not acceptable.
             NotInstalled: The manager is not installed.
             NotRunning: The manager is not running.
-            WrongThread: No event loop runs in this thread; `from_thread` is for threads.
-            BrokerUnavailable: Too much waits for the broker already. The message is not published.
+            WrongThread: No event loop runs in this thread; use `from_thread`.
+            BrokerUnavailable: Too many messages already wait for the broker. The message is not published.
         """
         self._hubbub.publish_nowait(user_room(user_name(user_id)), Envelope(encode(message)))
 
@@ -479,13 +552,20 @@ class ConnectionManager:
     async def disconnect_user(
         self, user_id: UserId, code: int = CloseCode.KICKED.code, reason: str = CloseCode.KICKED.reason
     ) -> bool:
-        """Closes all connections of a user, on every worker. Their presence ends at once.
+        """Closes all connections of a user, on every worker. The user's presence ends immediately.
 
-        Connections that are just being made are closed too; those that are made after the call stay. A worker that is
-        cut off from the broker closes its own when it is back, before it delivers anything to them.
+            await manager.disconnect_user(user.id, reason="your account was suspended")
+
+        Connections that are being made are closed as well; those that are made after the call stay. A worker that is
+        cut off from the broker closes its own once it is back, before it delivers anything to them.
+
+        Args:
+            user_id: The user.
+            code: A close code of RFC 6455, or one from 3000 to 4999.
+            reason: A text for the client, at most 123 bytes.
 
         Returns:
-            Whether there was one anywhere: a live one, on a worker whose lease holds.
+            Whether the user had an open connection on any worker whose lease is valid.
 
         Raises:
             InvalidArgument: An argument is not acceptable.
@@ -518,56 +598,91 @@ class ConnectionManager:
 
     @property
     def active_connections(self) -> Active:
-        """The open connections of this process: a live view.
+        """The open connections of this process: a live view that reads like a list.
 
-        It reads like a list of `Connection` objects, each of which is ``==`` to its own WebSocket: ``len``, iteration,
-        ``in`` with a WebSocket, slices, ``copy()``. Lookups by user or room, as in a hand-written manager's dict, and
-        changes raise `NotSupported` with the line to write instead; see `connections`.
+        It contains `Connection` objects, each of which is ``==`` to its own WebSocket, and supports ``len``, iteration,
+        ``in`` with a WebSocket, slices and ``copy()``. Changes, and lookups by user or room as in a dict, raise
+        `NotSupported` with the line to write instead; see `connections`.
         """
         return self._hubbub.active
 
     def connections(
         self, *, room: RoomName | Everyone = EVERYONE, user: UserId | Everyone = EVERYONE
     ) -> list[Connection]:
-        """The open connections of this process that are in a room, a user's, or both.
+        """Returns the open connections of this process that are in a room, of a user, or both.
 
-        A list of its own, which no later connection changes. Safe in any thread. Other workers have connections too:
-        for messages there are `broadcast` and `send_to_user`, and for users `presence` and `is_online`.
+            for connection in manager.connections(room="lobby"):
+                await connection.leave("lobby")
+
+        The list does not change afterwards. Safe in any thread. Other workers have connections too: for messages use
+        `broadcast` and `send_to_user`, for users `presence` and `is_online`.
 
         Args:
             room: Only connections in this room.
             user: Only connections of this user.
 
         Raises:
-            InvalidArgument: A name is not acceptable. An explicit None raises too, since a missing name must not give
-                everybody's connections.
+            InvalidArgument: A name is not acceptable. An explicit None raises too, because a missing name must not
+                return the connections of everyone.
         """
         return self._hubbub.connections(room, user)
 
     @property
     def active_user_count(self) -> int:
-        """Distinct users with an open connection of this process."""
+        """The number of distinct users with an open connection of this process. For all workers use `count_users`."""
         return self._hubbub.registrar.registry.user_count
 
     @property
     def rooms(self) -> frozenset[str]:
-        """The rooms that have members on this process."""
+        """The names of the rooms that have members on this process."""
         return self._hubbub.rooms
 
     async def presence(self, room: RoomName | Everyone = EVERYONE) -> list[Member]:
-        """The users in a room, on all workers, connected or in grace."""
+        """Returns the users in a room, or everywhere, on all workers: those connected and those in their grace period.
+
+            names = [member.info["name"] for member in await manager.presence("lobby")]
+
+        Args:
+            room: The room; by default the room that contains every connection.
+
+        Raises:
+            InvalidArgument: The name of the room is not acceptable.
+            NotInstalled: The manager is not installed.
+            NotRunning: The manager is not running.
+            BrokerUnavailable: The broker can't be reached in time.
+        """
         name = channel_of(room)
         self._hubbub.lifecycle.check_loop()
         return await self._hubbub.broker.members(name)
 
     async def count_users(self, *, room: RoomName | Everyone = EVERYONE) -> int:
-        """Distinct users, in a room or anywhere, on all workers, connected or in grace."""
+        """Counts the distinct users in a room, or everywhere, on all workers: connected or in their grace period.
+
+        Args:
+            room: The room; by default the room that contains every connection.
+
+        Raises:
+            InvalidArgument: The name of the room is not acceptable.
+            NotInstalled: The manager is not installed.
+            NotRunning: The manager is not running.
+            BrokerUnavailable: The broker can't be reached in time.
+        """
         name = channel_of(room)
         self._hubbub.lifecycle.check_loop()
         return await self._hubbub.broker.count(name)
 
     async def is_online(self, user_id: UserId) -> bool:
-        """Whether a user is connected anywhere, or in grace."""
+        """Returns whether a user is connected on any worker, or in the grace period after a disconnect.
+
+        Args:
+            user_id: The user.
+
+        Raises:
+            InvalidArgument: The id is not acceptable.
+            NotInstalled: The manager is not installed.
+            NotRunning: The manager is not running.
+            BrokerUnavailable: The broker can't be reached in time.
+        """
         user = user_name(user_id)
         self._hubbub.lifecycle.check_loop()
         return await self._hubbub.broker.present(EVERYONE_NAME, user)
@@ -575,12 +690,20 @@ class ConnectionManager:
     async def history(
         self, room: RoomName | Everyone, since: Position | None = None, limit: int | None = None
     ) -> list[Recorded]:
-        """A room's recent messages, oldest first.
+        """Returns the recent messages of a room, oldest first.
+
+            latest = [recorded.message for recorded in await manager.history("chat:lobby", limit=20)]
 
         Args:
             room: The room.
-            since: Only what came after this position. Where the history doesn't reach back to it: what is kept.
-            limit: At most so many: the newest, or with ``since`` the oldest after it.
+            since: Only messages after this position. If the history does not reach back to it: all that is kept.
+            limit: At most this many messages: the newest, or with ``since`` the oldest after it.
+
+        Raises:
+            InvalidArgument: An argument is not acceptable.
+            NotInstalled: The manager is not installed.
+            NotRunning: The manager is not running.
+            BrokerUnavailable: The broker can't be reached in time.
         """
         name = channel_of(room)
         place = since_for(since, label(name))
@@ -591,21 +714,28 @@ class ConnectionManager:
         return [entry.recorded() for entry in page.entries]
 
     def stats(self) -> Stats:
-        """A snapshot of what this process holds and has counted since it started."""
+        """Returns a snapshot of what this process holds, and what it has counted since the manager started."""
         return self._hubbub.stats()
 
     @property
     def running(self) -> bool:
-        """Whether it is between start and stop."""
+        """Whether the manager has started and not stopped."""
         return self._hubbub.running
 
     @property
     def ready(self) -> bool:
-        """Whether it is started and not draining. The broker's state is not part of it."""
+        """Whether the manager has started and is not draining: the answer to a readiness check.
+
+        The state of the broker does not count. If it did, an outage of Redis would take all workers out of service at
+        once.
+        """
         return self._hubbub.running and not self._hubbub.draining
 
     async def broker_healthy(self) -> bool:
-        """Whether the broker answers. Not a reason to take a worker out of service: its clients are well."""
+        """Returns whether the broker answers.
+
+        A broker that does not answer is no reason to take a worker out of service, because its clients stay connected.
+        """
         return await self._hubbub.broker.healthy()
 
     if not TYPE_CHECKING:

@@ -28,13 +28,17 @@ class Manager(Protocol):
 
 
 class Connection:
-    """A client, for as long as its socket is open. `ConnectionManager.connect` makes it.
+    """A client, as long as its socket is open. `ConnectionManager.connect` makes it.
 
-    All ``send*`` methods give True once the message is written or queued, and False when the peer is gone or the
-    message was dropped. They never wait for a slow client (a burst pauses for moments: `hubbub.pace`) and never raise
-    for a closed socket.
+        async with manager.connect(websocket, user.id, room="lobby") as connection:
+            async for text in connection.iter_text():
+                await connection.send({"you": "said", "text": text})
 
-    The attributes are read-only. An app's own data goes to ``connection.websocket.state``.
+    The methods that send return True if the message was written or queued, and False if the client is gone or the
+    message was dropped. They never wait for a slow client, apart from pauses of milliseconds in a burst, and never
+    raise for a closed socket.
+
+    The attributes are read-only. Data of the app belongs to ``connection.websocket.state``.
     """
 
     __slots__ = ("__weakref__", "_manager", "_session", "_websocket")
@@ -57,17 +61,20 @@ class Connection:
 
     @property
     def id(self) -> str:
-        """A random name of this connection, for logs and ``exclude``: 22 characters."""
+        """A random id of this connection, for logs and for ``exclude``: 22 characters."""
         return self._session.id
 
     @property
     def user_id(self) -> str | None:
-        """The user that the connection belongs to, as a str; None where it belongs to nobody."""
+        """The id of the user that the connection belongs to, as a str; None if it belongs to no user."""
         return self._session.user_id
 
     @property
     def info(self) -> Info:
-        """The ``info`` given to `connect`, after a round trip through JSON: a datetime is a str, a tuple a list."""
+        """The ``info`` that was given to `ConnectionManager.connect`.
+
+        It is read back from JSON: a datetime is a str, and a tuple is a list.
+        """
         return self._session.info
 
     @property
@@ -77,27 +84,33 @@ class Connection:
 
     @property
     def rooms(self) -> frozenset[str]:
-        """The rooms it is in, by name."""
+        """The names of the rooms that the connection is in."""
         return RoomNames(name for name in self._session.memberships if name[0] != "$")
 
     @property
     def joined(self) -> dict[str, Joined]:
-        """What each join gave, by room."""
+        """The result of each join, by room: the position of the room, and whether the client missed nothing."""
         return {name: each.joined for name, each in self._session.memberships.items() if each.joined is not None}
 
     @property
     def address(self) -> str | None:
-        """The client's address, as the server has it."""
+        """The address of the client, as the server reports it; None if the server reports none."""
         return self._session.wire.address
 
     @property
     def network(self) -> str | None:
-        """The network of the address, which counts for ``max_connections_per_address``: a /64 for IPv6."""
+        """The network of the client's address: the address itself for IPv4, and its /64 for IPv6.
+
+        `Limits.max_connections_per_address` counts connections per network.
+        """
         return self._session.wire.network
 
     @property
     def is_open(self) -> bool:
-        """Whether it is registered: from accept until its socket is gone, closed, or given to `disconnect`."""
+        """Whether the connection is registered.
+
+        It is from accept until its socket is gone, closed, or given to `ConnectionManager.disconnect`.
+        """
         return self._session.is_open
 
     if not TYPE_CHECKING:
@@ -112,7 +125,14 @@ class Connection:
         is_open = read_only(is_open, "use `await connection.close()`")
 
     async def wait_gone(self) -> None:
-        """Waits until it is no longer registered: for handlers that push and do not receive."""
+        """Waits until the connection is no longer registered, for handlers that send and do not receive.
+
+            async with manager.connect(websocket, user.id) as connection:
+                await connection.send(await load_state(user))
+                await connection.wait_gone()
+
+        Returns immediately if the connection is already gone.
+        """
         session = self._session
         if session.is_open:
             if session.gone is None:
@@ -122,7 +142,7 @@ class Connection:
     # Receiving
 
     async def receive_text(self) -> str:
-        """Receives a text message. A binary one is answered with an error frame, and skipped.
+        """Receives a text message. A binary message is answered with an ``error`` frame and skipped.
 
         Raises:
             WebSocketDisconnect: The client is gone.
@@ -135,7 +155,7 @@ class Connection:
             self._session.wire.complain(Complaint("text_expected", "a binary frame where text is expected"))
 
     async def receive_bytes(self) -> bytes:
-        """Receives a binary message. A text one is answered with an error frame, and skipped.
+        """Receives a binary message. A text message is answered with an ``error`` frame and skipped.
 
         Raises:
             WebSocketDisconnect: The client is gone.
@@ -148,16 +168,20 @@ class Connection:
             self._session.wire.complain(Complaint("binary_expected", "a text frame where binary is expected"))
 
     async def receive_json(self, mode: str = "text") -> Any:
-        """Receives a message of JSON. What is not JSON is answered with an error frame, and skipped.
+        """Receives a JSON message, and returns its value.
 
-        The value can be sent on. Integers of any size are exact. Half of an emoji, which a page has cut apart, is
-        U+FFFD. JSON that is nested over 200 levels is answered and skipped too.
+        A message that is not JSON is answered with an ``error`` frame and skipped.
+
+        Integers of any size are exact. Half a surrogate pair, such as an emoji that a page has cut apart, becomes
+        U+FFFD, so the value can always be sent again. JSON that is nested deeper than 200 levels is answered and
+        skipped too.
 
         Args:
-            mode: ``"text"`` or ``"binary"``: which frames carry the JSON.
+            mode: ``"text"`` or ``"binary"``: the kind of frame that carries the JSON.
 
         Raises:
             WebSocketDisconnect: The client is gone.
+            InvalidArgument: The mode is not acceptable.
         """
         if mode not in {"text", "binary"}:
             raise InvalidArgument("mode", f"got {shown(mode)}", "'text' or 'binary'")
@@ -169,7 +193,7 @@ class Connection:
                 self._session.wire.complain(Complaint("invalid_json", str(error)))
 
     async def receive(self) -> str | bytes:
-        """Receives a message as it came.
+        """Receives a message as it came: a str for a text frame, bytes for a binary frame.
 
         Raises:
             WebSocketDisconnect: The client is gone.
@@ -192,7 +216,10 @@ class Connection:
         self.websocket.client_state = WebSocketState.DISCONNECTED
 
     async def iter_text(self) -> AsyncIterator[str]:
-        """Iterates over text messages until the client is gone."""
+        """Iterates over text messages until the client is gone.
+
+        A binary message is answered with an ``error`` frame and skipped.
+        """
         try:
             while True:
                 yield await self.receive_text()
@@ -200,7 +227,10 @@ class Connection:
             return
 
     async def iter_bytes(self) -> AsyncIterator[bytes]:
-        """Iterates over binary messages until the client is gone."""
+        """Iterates over binary messages until the client is gone.
+
+        A text message is answered with an ``error`` frame and skipped.
+        """
         try:
             while True:
                 yield await self.receive_bytes()
@@ -208,7 +238,16 @@ class Connection:
             return
 
     async def iter_json(self, mode: str = "text") -> AsyncIterator[Any]:
-        """Iterates over messages of JSON until the client is gone."""
+        """Iterates over the values of JSON messages until the client is gone.
+
+        A message that is not JSON is answered with an ``error`` frame and skipped.
+
+        Args:
+            mode: ``"text"`` or ``"binary"``: the kind of frame that carries the JSON.
+
+        Raises:
+            InvalidArgument: The mode is not acceptable.
+        """
         try:
             while True:
                 yield await self.receive_json(mode)
@@ -231,9 +270,16 @@ class Connection:
 
     @or_nowait("send_nowait")
     async def send(self, message: Message) -> bool:
-        """Sends a message: str as text, bytes as binary, anything else as JSON.
+        """Sends a message to this client: str as text, bytes as binary, anything else as JSON.
 
-        *Order*: on ``memory://`` after what was published before to the rooms it is in; through Redis there is none.
+        *Order*: on ``memory://``, after the messages that were published before to the rooms that it is in. Through
+        Redis, in no fixed order with published messages.
+
+        Args:
+            message: str, bytes, or anything that can be written as JSON.
+
+        Returns:
+            False if the client is gone or the message was dropped.
 
         Raises:
             InvalidArgument: The message can't be encoded.
@@ -241,36 +287,79 @@ class Connection:
         return await self._session.send(encode(message))
 
     def send_nowait(self, message: Message) -> bool:
-        """`send`, for code that does not await."""
+        """Sends a message to this client from a plain function that runs on the event loop: `send` without ``await``.
+
+        Args:
+            message: str, bytes, or anything that can be written as JSON.
+
+        Returns:
+            False if the client is gone or the message was dropped.
+
+        Raises:
+            InvalidArgument: The message can't be encoded.
+        """
         return self._session.write(encode(message))
 
     @or_nowait("send_nowait")
     async def send_text(self, data: str) -> bool:
-        """Sends a text message."""
+        """Sends a text message to this client.
+
+        Args:
+            data: The text.
+
+        Returns:
+            False if the client is gone or the message was dropped.
+
+        Raises:
+            InvalidArgument: ``data`` is not a str.
+        """
         if not isinstance(data, str):
             raise InvalidArgument("data", f"got {shown(data)}", "str")
         return await self._session.send(encode(data))
 
     @or_nowait("send_nowait")
     async def send_bytes(self, data: bytes) -> bool:
-        """Sends a binary message."""
+        """Sends a binary message to this client.
+
+        Args:
+            data: The bytes.
+
+        Returns:
+            False if the client is gone or the message was dropped.
+
+        Raises:
+            InvalidArgument: ``data`` is not bytes.
+        """
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise InvalidArgument("data", f"got {shown(data)}", "bytes")
         return await self._session.send(encode(data))
 
     @or_nowait("send_nowait")
     async def send_json(self, data: Any, mode: str = "text") -> bool:
-        """Sends a value as JSON; a str too, which `send` would send as it is."""
+        """Sends a value as JSON to this client. A str becomes a JSON string; `send` would send it as it is.
+
+        Args:
+            data: Anything that can be written as JSON.
+            mode: ``"text"`` or ``"binary"``: the kind of frame that carries the JSON.
+
+        Returns:
+            False if the client is gone or the message was dropped.
+
+        Raises:
+            InvalidArgument: The value can't be written as JSON, or the mode is not acceptable.
+        """
         if mode not in {"text", "binary"}:
             raise InvalidArgument("mode", f"got {shown(mode)}", "'text' or 'binary'")
         return await self._session.send(Payload(Kind.JSON if mode == "text" else Kind.BINARY, dumps(data)))
 
     async def close(self, code: int = 1000, reason: str | None = None) -> None:
-        """Closes with a Close frame, behind what is queued. Idempotent, and does nothing when the peer is gone.
+        """Closes the connection with a Close frame, after the messages that are queued.
+
+        Idempotent, and does nothing if the client is gone.
 
         Args:
             code: A close code of RFC 6455, or one from 3000 to 4999.
-            reason: At most 123 bytes.
+            reason: A text for the client, at most 123 bytes.
 
         Raises:
             InvalidArgument: A Close frame can't carry the code or the reason.
@@ -280,23 +369,37 @@ class Connection:
     # Rooms
 
     async def join(self, room: RoomName, since: Position | Mapping[str, Position] | None = None) -> Joined:
-        """Joins a room. Idempotent: a second join gives what the first gave.
+        """Adds the connection to a room. Idempotent: a second join returns what the first returned.
 
-        *Delivery*: what is published after this. With ``since``, and where the room's history reaches back, first
-        exactly what was published after that position.
+        *Delivery*: every message that is published after the call. With ``since``, and if the history of the room
+        reaches back that far, the messages that were published after that position come first, without a gap or a
+        repeat.
 
         Args:
-            room: The room's name.
+            room: The name of the room.
             since: The position that the client presents, or a mapping of room to `Position`.
+
+        Returns:
+            The position of the room, and whether everything after the presented one is delivered.
 
         Raises:
             InvalidArgument: The name or the position is not acceptable.
-            WebSocketDisconnect: The room is full, or there are too many; the connection is closed (1008).
+            WebSocketDisconnect: The client is gone, the room is full, or the connection is in too many rooms. In the
+                last two cases the connection is closed (1008).
         """
         return await self._manager.join(self._session, room, since)
 
     async def leave(self, room: RoomName) -> None:
-        """Leaves a room: nothing more comes from it, and its presence there ends without grace. Idempotent."""
+        """Removes the connection from a room. Idempotent.
+
+        No more messages arrive from the room, and the user's presence there ends without a grace period.
+
+        Args:
+            room: The name of the room.
+
+        Raises:
+            InvalidArgument: The name is not acceptable.
+        """
         await self._manager.leave(self._session, room)
 
 

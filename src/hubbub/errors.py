@@ -28,19 +28,20 @@ class InvalidArgument(HubbubError, ValueError):
 
 
 class NotSupported(HubbubError, TypeError, AttributeError):
-    """A hand-written manager allows this, and hubbub can't do it. The message says what to write instead."""
+    """A hand-written manager allows this, and hubbub does not. The message says what to write instead."""
 
 
 class InvalidName(InvalidArgument):
-    """A room's name, a user's id or a key is of the right type and not acceptable: empty, too long, reserved.
+    """The name of a room, the id of a user or a key has the right type, but is empty, too long or reserved.
 
-    Such values come from clients, in URLs and messages, so this is a client's fault and never a crash. Uncaught in a
-    WebSocket handler it closes the socket with 1008 and the reason; in an HTTP route it is answered with 422.
+    Such values come from clients, in URLs and messages, so a client causes this error, and it never crashes the app.
+    Uncaught in a WebSocket handler it closes the socket with 1008 and the reason; in an HTTP route it is answered with
+    422.
     """
 
 
 class NotInstalled(HubbubError, RuntimeError):
-    """The manager is not installed on the app that got the request."""
+    """The manager is not installed on the app, or a subclass does not call ``super().__init__()``."""
 
 
 class NotRunning(HubbubError, RuntimeError):
@@ -48,11 +49,11 @@ class NotRunning(HubbubError, RuntimeError):
 
 
 class WrongLoop(HubbubError, RuntimeError):
-    """The manager runs on another event loop than the caller's."""
+    """The manager runs on another event loop than the one of the caller."""
 
 
 class WrongThread(HubbubError, RuntimeError):
-    """``from_thread`` is called in a thread that runs an event loop, or a ``*_nowait`` call in one that runs none."""
+    """A ``from_thread`` call in a thread that runs an event loop, or a ``*_nowait`` call in a thread that runs none."""
 
 
 class ThreadTimeout(HubbubError, TimeoutError):
@@ -60,7 +61,7 @@ class ThreadTimeout(HubbubError, TimeoutError):
 
 
 class BrokerUnavailable(HubbubError, ConnectionError):
-    """The broker can't be reached in time. What was on its way to it may have been done."""
+    """The broker can't be reached in time. What was in flight may have taken effect."""
 
 
 def counted(number: int, things: str) -> str:

@@ -38,11 +38,19 @@ class Manager(Protocol):
 
 
 class HubbubMiddleware:
-    """ASGI middleware that managers need. `ConnectionManager.install` adds it; by hand it goes outermost.
+    """The ASGI middleware that managers need. `ConnectionManager.install` adds it.
+
+    To compose an app without `install`, add the middleware outermost, and run the lifespan of each manager:
+
+        app = FastAPI(lifespan=manager.lifespan)
+        app.add_middleware(HubbubMiddleware, managers=[manager])
 
     Args:
         app: The ASGI app.
-        managers: The managers that the app uses; several share one writer and one outbox per socket.
+        managers: The managers that the app uses. They share one writer and one outbox per socket.
+
+    Raises:
+        InvalidArgument: There is no manager.
     """
 
     def __init__(self, app: App, managers: Sequence[Manager]) -> None:

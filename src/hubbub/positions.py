@@ -24,11 +24,11 @@ def new_epoch() -> str:
 
 
 class Position(NamedTuple):
-    """A place in a room's stream: after the message ``offset`` of ``epoch``.
+    """A position in the stream of messages of a room: just after message ``offset`` of ``epoch``.
 
     Attributes:
-        epoch: Names the numbering; 8 characters.
-        offset: The number of the last message before this place; 0 is before the first.
+        epoch: The id of the numbering: 8 characters. It changes when the numbers start again.
+        offset: The number of the last message before this position; 0 is before the first.
     """
 
     epoch: str
@@ -36,12 +36,16 @@ class Position(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """What a join gave.
+    """The result of a join.
+
+        joined = await connection.join("chat:lobby", since=position)
+        if not joined.recovered:
+            await connection.send({"type": "reload"})
 
     Attributes:
-        position: The room's position when it was joined; None in a room that has none.
-        recovered: Whether everything since the position that was presented is delivered. False where none was
-            presented, the history does not reach back, or the epoch differs.
+        position: The position of the room at the join; None if the room has no positions.
+        recovered: Whether the client received everything after the position that it presented. False if it presented
+            none, the history does not reach back that far, or the epoch differs.
     """
 
     position: Position | None

@@ -28,10 +28,10 @@ class Member:
     """A user in a room.
 
     Attributes:
-        user_id: The user, as a str.
-        info: The ``info`` of the user's latest connection, after a round trip through JSON: the same on every broker.
-        connections: Live connections in this room, over all processes. 0 while the user is in grace.
-        since: When the user's first connection came (UTC).
+        user_id: The id of the user, as a str.
+        info: The ``info`` of the user's latest connection, as read back from JSON: the same on every broker.
+        connections: Open connections in this room, over all processes. 0 in the grace period after a disconnect.
+        since: When the user's first connection joined (UTC).
     """
 
     user_id: str

@@ -99,13 +99,18 @@ class _Publishing:
 
 
 class Publisher(_Publishing):
-    """Publishes without an event loop. Safe in threads, and after a fork.
+    """Publishes to the clients of an app from a process that serves no sockets and runs no event loop.
 
-    *Delivery*: as `ConnectionManager.broadcast`. *Order*: that of the calls, over all threads of the process.
+        with Publisher("redis://localhost") as publisher:
+            publisher.broadcast({"type": "report", "ready": True}, room="reports")
+
+    Safe in threads, and after a fork.
+
+    *Delivery*: as for `ConnectionManager.broadcast`. *Order*: that of the calls, over all threads of the process.
 
     Args:
-        url: That of the app's broker: ``redis://...``.
-        prefix: That of the app's broker.
+        url: The URL of the app's broker: ``redis://...``.
+        prefix: The prefix of the app's broker.
         timeout_s: Seconds that a call waits for Redis, and before that for the calls of other threads.
 
     Raises:
@@ -130,44 +135,81 @@ class Publisher(_Publishing):
     ) -> Position | None:
         """Publishes a message to everyone, or to a room.
 
+            publisher.broadcast({"type": "score", "points": 3}, room="game:7")
+
         Args:
-            message: str, bytes, or what goes to JSON.
-            room: The room; an explicit None raises.
-            exclude: Ids of connections that are not to get it.
-            exclude_users: A user, or several, none of whose connections are to get it.
-            key: What ``overflow="latest"`` replaces by.
+            message: str, bytes, or anything that can be written as JSON.
+            room: The room. An explicit None raises, because a missing room must not reach everyone.
+            exclude: Ids of connections that do not receive the message (`Connection.id`).
+            exclude_users: A user id, or several: none of their connections receives the message.
+            key: With ``overflow="latest"``, a waiting message with the same key is replaced.
 
         Returns:
-            Its position, where the room has positions.
+            The position of the message, if the room has positions.
 
         Raises:
-            InvalidArgument: An argument is not acceptable.
+            InvalidArgument: The message can't be encoded, or another argument is not acceptable.
             BrokerUnavailable: Redis can't be reached in time; the message may have been published.
         """
         return self._publish(channel_of(room), self._envelope(message, exclude, exclude_users, key))
 
     def send_to_user(self, user_id: UserId, message: Message) -> bool:
-        """Sends a message to every connection of a user. Whether there is one anywhere."""
+        """Sends a message to every connection of a user, on every worker.
+
+        Args:
+            user_id: The user.
+            message: str, bytes, or anything that can be written as JSON.
+
+        Returns:
+            Whether the user has an open connection on any worker.
+
+        Raises:
+            InvalidArgument: The message can't be encoded, or the id is not acceptable.
+            BrokerUnavailable: Redis can't be reached in time; the message may have been published.
+        """
         user = user_name(user_id)
         self._publish(user_room(user), self._envelope(message))
         return self._connected(user)
 
     def is_online(self, user_id: UserId) -> bool:
-        """Whether a user is connected anywhere, or in grace. While no worker runs: as they said last."""
+        """Returns whether a user is connected on any worker, or in the grace period after a disconnect.
+
+        While no worker runs, the answer is the last one that the workers left in Redis.
+
+        Args:
+            user_id: The user.
+
+        Raises:
+            InvalidArgument: The id is not acceptable.
+            BrokerUnavailable: Redis can't be reached in time.
+        """
         user = user_name(user_id)
         return bool(self._call("HEXISTS", self._keys.here(EVERYONE_NAME), user))
 
     def disconnect_user(
         self, user_id: UserId, code: int = CloseCode.KICKED.code, reason: str = CloseCode.KICKED.reason
     ) -> bool:
-        """Closes all connections of a user, on every worker. Whether there was one."""
+        """Closes all connections of a user, on every worker. The user's presence ends immediately.
+
+        Args:
+            user_id: The user.
+            code: A close code of RFC 6455, or one from 3000 to 4999.
+            reason: A text for the client, at most 123 bytes.
+
+        Returns:
+            Whether the user had an open connection on any worker.
+
+        Raises:
+            InvalidArgument: An argument is not acceptable.
+            BrokerUnavailable: Redis can't be reached in time; the connections may have been closed.
+        """
         user, kick = user_name(user_id), self._kick(code, reason)
         had = self._connected(user)
         self._call(*self._commands.instructing(self._keys, user_room(user), kick))
         return had
 
     def close(self) -> None:
-        """Closes the connection. The next call makes another."""
+        """Closes the connection to Redis. The next call opens another one."""
         self._link.close()
 
     def __enter__(self) -> Self:
@@ -200,14 +242,19 @@ class Publisher(_Publishing):
 
 
 class AsyncPublisher(_Publishing):
-    """Publishes from an event loop that serves no sockets. Belongs to the loop of its first call.
+    """Publishes to the clients of an app from an event loop that serves no sockets, such as that of a bot or a worker.
 
-    Use it as an async context manager, or `aclose` it.
+        async with AsyncPublisher("redis://localhost") as publisher:
+            await publisher.broadcast({"type": "report", "ready": True}, room="reports")
+
+    It belongs to the event loop of its first call. Use it as an async context manager, or call `aclose`.
+
+    *Delivery*: as for `ConnectionManager.broadcast`. *Order*: that of the calls.
 
     Args:
-        url: That of the app's broker: ``redis://...``.
-        prefix: That of the app's broker.
-        timeout_s: Seconds that a call waits for Redis; before the first, as long for a connection.
+        url: The URL of the app's broker: ``redis://...``.
+        prefix: The prefix of the app's broker.
+        timeout_s: Seconds that a call waits for Redis; before the first call, as long for a connection.
 
     Raises:
         InvalidArgument: The URL is not acceptable, or redis-py is not installed.
@@ -238,31 +285,87 @@ class AsyncPublisher(_Publishing):
         exclude_users: UserId | Iterable[UserId] | None = None,
         key: str | None = None,
     ) -> Position | None:
-        """As `Publisher.broadcast`."""
+        """Publishes a message to everyone, or to a room.
+
+            await publisher.broadcast({"type": "score", "points": 3}, room="game:7")
+
+        Args:
+            message: str, bytes, or anything that can be written as JSON.
+            room: The room. An explicit None raises, because a missing room must not reach everyone.
+            exclude: Ids of connections that do not receive the message (`Connection.id`).
+            exclude_users: A user id, or several: none of their connections receives the message.
+            key: With ``overflow="latest"``, a waiting message with the same key is replaced.
+
+        Returns:
+            The position of the message, if the room has positions.
+
+        Raises:
+            InvalidArgument: The message can't be encoded, or another argument is not acceptable.
+            BrokerUnavailable: Redis can't be reached in time; the message may have been published.
+            WrongLoop: The publisher belongs to another event loop.
+        """
         return await self._publish(channel_of(room), self._envelope(message, exclude, exclude_users, key))
 
     async def send_to_user(self, user_id: UserId, message: Message) -> bool:
-        """As `Publisher.send_to_user`."""
+        """Sends a message to every connection of a user, on every worker.
+
+        Args:
+            user_id: The user.
+            message: str, bytes, or anything that can be written as JSON.
+
+        Returns:
+            Whether the user has an open connection on any worker.
+
+        Raises:
+            InvalidArgument: The message can't be encoded, or the id is not acceptable.
+            BrokerUnavailable: Redis can't be reached in time; the message may have been published.
+            WrongLoop: The publisher belongs to another event loop.
+        """
         user = user_name(user_id)
         await self._publish(user_room(user), self._envelope(message))
         return await self._connected(user)
 
     async def is_online(self, user_id: UserId) -> bool:
-        """As `Publisher.is_online`."""
+        """Returns whether a user is connected on any worker, or in the grace period after a disconnect.
+
+        While no worker runs, the answer is the last one that the workers left in Redis.
+
+        Args:
+            user_id: The user.
+
+        Raises:
+            InvalidArgument: The id is not acceptable.
+            BrokerUnavailable: Redis can't be reached in time.
+            WrongLoop: The publisher belongs to another event loop.
+        """
         user = user_name(user_id)
         return bool(await self._call("HEXISTS", self._keys.here(EVERYONE_NAME), user))
 
     async def disconnect_user(
         self, user_id: UserId, code: int = CloseCode.KICKED.code, reason: str = CloseCode.KICKED.reason
     ) -> bool:
-        """As `Publisher.disconnect_user`."""
+        """Closes all connections of a user, on every worker. The user's presence ends immediately.
+
+        Args:
+            user_id: The user.
+            code: A close code of RFC 6455, or one from 3000 to 4999.
+            reason: A text for the client, at most 123 bytes.
+
+        Returns:
+            Whether the user had an open connection on any worker.
+
+        Raises:
+            InvalidArgument: An argument is not acceptable.
+            BrokerUnavailable: Redis can't be reached in time; the connections may have been closed.
+            WrongLoop: The publisher belongs to another event loop.
+        """
         user, kick = user_name(user_id), self._kick(code, reason)
         had = await self._connected(user)
         await self._call(*self._commands.instructing(self._keys, user_room(user), kick))
         return had
 
     async def aclose(self) -> None:
-        """Closes the connection, for good. Idempotent."""
+        """Closes the connection to Redis, for good. Idempotent."""
         self._closed = True
         if self._starting is not None:
             self._starting.cancel()

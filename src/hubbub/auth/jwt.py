@@ -94,10 +94,12 @@ class Wire(Protocol):
 
 
 class Claims(Mapping[str, Any]):
-    """What a verified token says: an immutable mapping.
+    """The claims of a verified token: an immutable mapping.
 
-    Tests make their own, ``Claims({"sub": "ann", "name": "Ann"})``; nothing is verified here. Its ``repr`` holds the
-    subject only.
+        claims["name"], claims.get("scope"), claims.sub
+
+    Tests make their own, ``Claims({"sub": "ann", "name": "Ann"})``; nothing is verified here. The ``repr`` contains
+    nothing but the subject.
     """
 
     __slots__ = ("_claims",)
@@ -119,16 +121,16 @@ class Claims(Mapping[str, Any]):
 
     @property
     def sub(self) -> str:
-        """Whom the token is about: the user's id.
+        """The subject of the token: the id of the user.
 
         Raises:
-            KeyError: There is no such claim (which ``JWTAuth`` requires by default).
+            KeyError: The token has no such claim. ``JWTAuth`` requires it by default.
         """
         return str(self._claims["sub"])
 
     @property
     def expires_at(self) -> datetime | None:
-        """When the token ends, in UTC; None if never. Without leeway."""
+        """When the token expires, in UTC, without leeway; None if it never does."""
         expiry = _expiry(self._claims)
         return None if expiry is None else datetime.fromtimestamp(expiry, UTC)
 
@@ -254,10 +256,18 @@ class JWTAuth(SecurityBase):
         raise await self._refused(connection, refusal)
 
     def verify(self, token: str) -> Claims:
-        """Checks a token that came some other way, such as in a first message.
+        """Checks a token that arrived in another way, such as in a first message.
 
-        It calls the key function, if there is one, in this thread; where that may wait for the network, run it in
-        another: ``await run_in_threadpool(current_user.verify, token)``.
+            claims = await run_in_threadpool(current_user.verify, message["token"])
+
+        It calls the key function, if there is one, in the current thread. If that function may wait for the network,
+        use another thread, as above.
+
+        Args:
+            token: The token, in the compact form of three parts.
+
+        Returns:
+            The verified claims.
 
         Raises:
             InvalidToken: The token is not acceptable.

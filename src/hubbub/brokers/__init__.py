@@ -10,10 +10,15 @@ __all__ = ["Broker", "MemoryBroker", "broker_from"]
 
 
 def broker_from(broker: str | Broker) -> Broker:
-    """Makes the broker that a URL names, or takes one as it is.
+    """Makes the broker that a URL names, or returns a broker as it is.
+
+        broker_from("redis://localhost?prefix=shop")
+
+    Args:
+        broker: ``"memory://"``, ``"redis://..."``, ``"rediss://..."``, ``"unix://..."``, or a `Broker`.
 
     Raises:
-        InvalidArgument: The scheme is unknown, the URL makes no sense, or what it needs is not installed.
+        InvalidArgument: The scheme is unknown, the URL is malformed, or a package that it needs is not installed.
     """
     if isinstance(broker, Broker):
         return broker

@@ -66,11 +66,14 @@ class PubSub(ABC):
 
     @abstractmethod
     async def subscribe(self, channel: str) -> Position | None:
-        """Begins to deliver a channel: everything that is published after this returns. Idempotent.
+        """Begins to deliver a channel: everything that is published after the call returns. Idempotent.
+
+        Args:
+            channel: The channel to deliver.
 
         Returns:
-            The channel's position, such that every later message is delivered (an earlier one may be too); None where
-            the room has no positions.
+            The channel's position, such that every later message is delivered (an earlier one may be too); None if the
+            room has no positions.
 
         Raises:
             BrokerUnavailable: The broker can't be reached.
@@ -78,7 +81,11 @@ class PubSub(ABC):
 
     @abstractmethod
     async def unsubscribe(self, channel: str) -> None:
-        """Ends the delivery of a channel. Idempotent."""
+        """Ends the delivery of a channel. Idempotent.
+
+        Args:
+            channel: The channel that is delivered.
+        """
 
     @abstractmethod
     async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
@@ -160,7 +167,10 @@ class Log(ABC):
 
     @abstractmethod
     async def position(self, channel: str) -> Position | None:
-        """Gives the current position of a channel; None where the room has none (yet).
+        """Returns the current position of a channel, or None if the room has none, or none yet.
+
+        Args:
+            channel: The channel to look up.
 
         Raises:
             BrokerUnavailable: The broker can't be reached.
@@ -183,24 +193,47 @@ class Presence(ABC):
     async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> None:
         """Adds a connection of a user to a room. Whatever the outcome, the caller calls `exit` in the end.
 
+        Args:
+            channel: The channel of the room.
+            user: The user's id.
+            connection_id: The connection's id.
+            info: The user's info, as JSON can express it.
+
         Raises:
             BrokerUnavailable: The broker could not be told.
         """
 
     @abstractmethod
     async def linger(self, channel: str, user: str, connection_id: str, grace_s: float) -> None:
-        """Marks a connection as lost. Its user stays present until `exit`, which the caller calls after the grace.
+        """Marks a connection as lost. Its user stays present until `exit`, which follows after the grace period.
 
-        If the caller closes the broker before that, the broker ends the presence after the grace.
+        If the caller closes the broker before that, the broker ends the presence after the grace period.
+
+        Args:
+            channel: The channel of the room.
+            user: The user's id.
+            connection_id: The id of a connection that has entered.
+            grace_s: The grace period in seconds.
         """
 
     @abstractmethod
     async def exit(self, channel: str, user: str, connection_id: str) -> None:
-        """Removes a connection from a room for good. Idempotent. If the broker is away, it is told when it is back."""
+        """Removes a connection from a room for good. Idempotent.
+
+        If the broker is unavailable, it is told when it is back.
+
+        Args:
+            channel: The channel of the room.
+            user: The user's id.
+            connection_id: The id of a connection for which `enter` was called.
+        """
 
     @abstractmethod
     async def members(self, channel: str) -> list[Member]:
-        """Lists the users in a room, over all workers. Each ``info`` is a new copy of what its JSON says.
+        """Lists the users in a room, over all workers. Each ``info`` is a new copy of the value of its JSON.
+
+        Args:
+            channel: The channel of the room.
 
         Raises:
             BrokerUnavailable: The broker can't be reached.
@@ -210,15 +243,22 @@ class Presence(ABC):
     async def count(self, channel: str) -> int:
         """Counts the distinct users in a room, over all workers.
 
+        Args:
+            channel: The channel of the room.
+
         Raises:
             BrokerUnavailable: The broker can't be reached.
         """
 
     @abstractmethod
     async def connected(self, channel: str, user: str) -> bool:
-        """Tells whether a user has a live connection in a room, on any worker that is not taken for dead.
+        """Returns whether a user has a live connection in a room, on any worker that is not considered dead.
 
-        A connection in its grace is not live.
+        A connection in its grace period is not live.
+
+        Args:
+            channel: The channel of the room.
+            user: The user's id.
 
         Raises:
             BrokerUnavailable: The broker can't be reached.
@@ -226,7 +266,11 @@ class Presence(ABC):
 
     @abstractmethod
     async def present(self, channel: str, user: str) -> bool:
-        """Tells whether a user is in a room, connected or in grace, on any worker.
+        """Returns whether a user is in a room, connected or in the grace period, on any worker.
+
+        Args:
+            channel: The channel of the room.
+            user: The user's id.
 
         Raises:
             BrokerUnavailable: The broker can't be reached.

@@ -151,10 +151,13 @@ class Handshake(Protocol):
 
 
 class Resume(Mapping[str, Position]):
-    """What a client that comes back presents: its position in each room, and the ids of its old connections.
+    """The state that a returning client presents: its position in each room, and the ids of its former connections.
 
-    A mapping of room name to `Position`, for ``connect(..., since=...)``. The old ids are for ``exclude``: a
-    message that a client was excluded from is not replayed to it.
+        async with manager.connect(websocket, room=room, since=Resume.from_query(websocket)) as connection:
+            ...
+
+    It is a mapping of room to `Position`. The former ids matter for ``exclude``: a message that excluded one of them is
+    not replayed to the client.
     """
 
     def __init__(self, positions: Mapping[str, Position], connection_ids: tuple[str, ...] = ()) -> None:
@@ -163,12 +166,15 @@ class Resume(Mapping[str, Position]):
 
     @classmethod
     def from_query(cls, websocket: Handshake) -> Resume | None:
-        """Reads the query parameter ``since`` that the browser client sends.
+        """Reads the query parameter ``since``, which the browser client sends.
 
         Its value is JSON: ``{"ids": ["<connection id>", ...], "rooms": {"<room>": ["<epoch>", <offset>]}}``.
 
+        Args:
+            websocket: The handler's WebSocket, or a request.
+
         Returns:
-            None where there is no such parameter, or it makes no sense (a client may send anything).
+            None if there is no such parameter, or if it is malformed, since a client may send anything.
         """
         text = websocket.query_params.get("since")
         if not text:

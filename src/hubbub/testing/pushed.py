@@ -27,14 +27,14 @@ from ..presence import Info, Member
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """One call of the app.
+    """One message that the app pushed.
 
     Attributes:
         room: The room; ``"$everyone"``, or ``"$user:<user id>"``.
-        message: What the clients would see: str, bytes, or what the JSON says (a dict for a dataclass or a model).
-        exclude: Ids of the connections that were left out.
-        key: What ``overflow="latest"`` replaces by.
-        exclude_users: Ids of the users that were left out.
+        message: What clients see: str, bytes, or the value of the JSON (a dict for a dataclass or a model).
+        exclude: Ids of the connections that were excluded.
+        key: The key by which ``overflow="latest"`` replaces an older message.
+        exclude_users: Ids of the users that were excluded.
     """
 
     room: str
@@ -45,7 +45,14 @@ class Push:
 
 
 class Pushed(Collection[Push]):
-    """What was pushed since `record` began, in order. May be asked from any thread."""
+    """The messages that the app pushed since `record` began, in order. Safe in any thread.
+
+        with record(manager) as pushed:
+            client.post("/posts/1/like")
+            assert pushed.to_user("ann") == [{"type": "like", "post": 1}]
+
+    It is a collection of `Push` objects: ``len``, iteration and ``in`` work.
+    """
 
     def __init__(self) -> None:
         self._pushes: list[Push] = []
@@ -53,37 +60,53 @@ class Pushed(Collection[Push]):
         self._changed = threading.Condition()
 
     def to_user(self, user_id: UserId) -> list[Any]:
-        """The messages of ``send_to_user``; 42 and ``"42"`` are one user."""
+        """Returns the messages of ``send_to_user`` for a user. The ids 42 and ``"42"`` are the same user.
+
+        Args:
+            user_id: The user.
+        """
         return self._to(user_room(user_name(user_id)))
 
     def to_room(self, room: RoomName) -> list[Any]:
-        """The messages that were broadcast to a room."""
+        """Returns the messages that were broadcast to a room.
+
+        Args:
+            room: The name of the room.
+        """
         return self._to(room_name(room))
 
     def to_everyone(self) -> list[Any]:
-        """The messages that were broadcast to everyone."""
+        """Returns the messages that were broadcast to everyone."""
         return self._to(EVERYONE_NAME)
 
     def disconnected(self, user_id: UserId) -> list[tuple[int, str]]:
-        """The code and reason of each ``disconnect_user``."""
+        """Returns the code and the reason of each ``disconnect_user`` for a user.
+
+        Args:
+            user_id: The user.
+        """
         channel = user_room(user_name(user_id))
         with self._changed:
             return [(kick.code, kick.reason) for to, kick in self._kicks if to == channel]
 
     def wait(self, count: int = 1, timeout_s: float = 5.0) -> None:
-        """Waits until so many messages were pushed: for what a handler or a task does while the test goes on.
+        """Waits until the app has pushed a number of messages, in a handler or a task that runs beside the test.
 
-        Blocks its thread, which is what tests with TestClient need; not for tests that run on the app's event loop.
+        It blocks its thread, as tests with TestClient do. Do not call it on the app's event loop.
+
+        Args:
+            count: The number of messages since `record` began.
+            timeout_s: Seconds to wait at most.
 
         Raises:
-            AssertionError: They were not, in time.
+            AssertionError: Fewer messages were pushed in that time.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: len(self._pushes) >= count, timeout_s):
                 raise AssertionError(f"{count} messages were not pushed in {timeout_s:g} s: {self!r}")
 
     def clear(self) -> None:
-        """Forgets what was pushed until now."""
+        """Forgets the messages that were pushed until now."""
         with self._changed:
             self._pushes.clear()
             self._kicks.clear()
@@ -101,8 +124,8 @@ class Pushed(Collection[Push]):
         pushes = "".join(f"\n  {push.room}: {push.message!r}" for push in self)
         return f"<Pushed, {counted(len(self), 'messages')}{':' if pushes else ''}{pushes}>"
 
-    def note(self, channel: str, noted: Envelope | Kick) -> None:
-        """Notes a message or an order: what the recording broker calls."""
+    def _note(self, channel: str, noted: Envelope | Kick) -> None:
+        """Notes a message or an instruction; the recording broker calls it."""
         with self._changed:
             if isinstance(noted, Kick):
                 self._kicks.append((channel, noted))
@@ -118,13 +141,18 @@ class Pushed(Collection[Push]):
 
 @contextmanager
 def record(manager: ConnectionManager, *, online: Iterable[UserId] = ()) -> Iterator[Pushed]:
-    """Records what a manager publishes while the block lasts.
+    """Records what a manager publishes, until the end of the block.
 
-    The manager has to run, as in the app: ``with TestClient(app) as client:``, around the block or inside it.
+        with TestClient(app) as client, record(manager) as pushed:
+            client.post("/posts/1/like")
+        assert pushed.to_user("ann") == [{"type": "like", "post": 1}]
+
+    The manager has to run, as it does in the app: use ``with TestClient(app) as client:`` around the block or inside
+    it. Connected clients still receive the messages.
 
     Args:
         manager: The app's manager.
-        online: Users for whom ``send_to_user``, ``disconnect_user`` and ``is_online`` are to say that they are there.
+        online: Users that ``send_to_user``, ``disconnect_user`` and ``is_online`` report as connected.
 
     Raises:
         InvalidArgument: An argument is not acceptable.
@@ -153,16 +181,16 @@ class _Recording(Broker):
         self._online = online
 
     async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
-        self._pushed.note(channel, envelope)
+        self._pushed._note(channel, envelope)
         return await self._broker.publish(channel, envelope, keep=keep)
 
     def publish_nowait(self, channel: str, envelope: Envelope) -> Awaitable[object] | None:
-        self._pushed.note(channel, envelope)
+        self._pushed._note(channel, envelope)
         return self._broker.publish_nowait(channel, envelope)
 
     async def instruct(self, channel: str, instruction: Instruction) -> None:
         if isinstance(instruction, Kick):
-            self._pushed.note(channel, instruction)
+            self._pushed._note(channel, instruction)
         await self._broker.instruct(channel, instruction)
 
     async def connected(self, channel: str, user: str) -> bool:

@@ -76,9 +76,9 @@ class Outgoing:
         self._frame = b""
         self._frames: dict[ClientProtocol, bytes] | None = None
         if isinstance(event, Envelope):
-            self.size = len(event.payload.data)
+            self.size: int = len(event.payload.data)
             self.key = event.key
-            self.exclude = event.exclude
+            self.exclude: frozenset[str] = event.exclude
         else:
             self.size = len(event.info) + len(event.user_id) if isinstance(event, Announcement) else 0
             self.key = None
@@ -153,7 +153,7 @@ class Roster:
     __slots__ = ("_ids", "_places", "members", "runs", "targets")
 
     def __init__(self, members: Iterable[RoomMember]) -> None:
-        self.members = list(members)
+        self.members: list[RoomMember] = list(members)
         self.runs: list[Run] = []
         protocols = dict.fromkeys([member.protocol for member in self.members])
         if len(protocols) > 1:
@@ -200,10 +200,10 @@ class Flight:
     __slots__ = ("_data", "_roster", "at", "batch", "runs", "targets")
 
     def __init__(self, batch: list[Outgoing], roster: Roster) -> None:
-        self.batch = batch
-        self.targets = roster.targets.copy()
-        self.runs = roster.runs
-        self.at = 0
+        self.batch: list[Outgoing] = batch
+        self.targets: list[Target] = roster.targets.copy()
+        self.runs: list[Run] = roster.runs
+        self.at: int = 0
         self._roster = roster
         self._data: dict[ClientProtocol, bytes] = {}
 
@@ -258,9 +258,9 @@ class Audience:
     )
 
     def __init__(self, name: str, options: RoomOptions) -> None:
-        self.name = name
-        self.label = label(name)
-        self.options = options
+        self.name: str = name
+        self.label: str = label(name)
+        self.options: RoomOptions = options
         self.members: dict[str, RoomMember] = {}
         self.aliases: dict[str, set[str]] = {}
         self.pending: list[Outgoing] = []

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Final
 
 from .brokers.base import Broker
 from .close import CloseCode
@@ -25,7 +26,7 @@ from .session import Session
 from .tasks import Tasks
 from .timers import Timers
 
-logger = logging.getLogger("hubbub")
+logger: Final = logging.getLogger("hubbub")
 
 _PAGE_MESSAGES = 128
 _FRESH_S = 0.5

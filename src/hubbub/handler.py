@@ -40,7 +40,7 @@ class Handler:
     __slots__ = ("_ignoring_at", "_task", "state")
 
     def __init__(self) -> None:
-        self.state = _RUNNING
+        self.state: HandlerState = _RUNNING
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
         self._ignoring_at = 0.0
 

@@ -49,7 +49,7 @@ class Handshake:
         self.scope: Mapping[str, Any] = {}
         self.subprotocol: str | None = None
         self.refuse_with: RefuseWith | None = None
-        self.counted = False
+        self.counted: bool = False
 
     def accepting(self, event: Event) -> Event:
         """The app's accept, with the subprotocol that an auth dependency wants, unless the app names one."""

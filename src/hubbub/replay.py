@@ -39,7 +39,7 @@ class Replay:
     __slots__ = ("_for_all", "_room", "page")
 
     def __init__(self, room: Room, page: Page) -> None:
-        self.page = page
+        self.page: Page = page
         self._room = room
         self._for_all: dict[ClientProtocol, list[Piece]] = {}
 

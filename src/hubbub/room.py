@@ -21,10 +21,10 @@ class CatchUp:
     __slots__ = ("at_head", "cursor", "doubted", "member")
 
     def __init__(self, member: RoomMember, cursor: Position) -> None:
-        self.member = member
-        self.cursor = cursor
-        self.at_head = False
-        self.doubted = False
+        self.member: RoomMember = member
+        self.cursor: Position = cursor
+        self.at_head: bool = False
+        self.doubted: bool = False
 
 
 class Room(Audience):
@@ -44,9 +44,9 @@ class Room(Audience):
         super().__init__(name, options)
         self.catching_up: dict[str, CatchUp] = {}
         self.head: Position | None = None
-        self.subscribed = False
-        self.joining = 0
-        self.lock = asyncio.Lock()
+        self.subscribed: bool = False
+        self.joining: int = 0
+        self.lock: asyncio.Lock = asyncio.Lock()
 
     @property
     def vacant(self) -> bool:

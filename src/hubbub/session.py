@@ -15,6 +15,7 @@ from .presence import Info
 from .protocols import ClientProtocol, Resume
 from .protocols.raw import MAX_RESUME_IDS
 from .wire import Wire
+from .writer import Writer
 
 _NOBODY: Final[frozenset[str]] = frozenset()
 
@@ -92,19 +93,19 @@ class Session:
         since: object = None,
         began_at: float = 0.0,
     ) -> None:
-        self.id = secrets.token_urlsafe(16)
-        self.user_id = user_id
-        self.info = info
-        self.began_at = began_at
-        self.wire = wire
-        self.writer = wire.writer
-        self.protocol = wire.protocol if wire.speaks_its_own else manager.protocol
-        self.continues = frozenset(since.connection_ids) if isinstance(since, Resume) else _NOBODY
+        self.id: str = secrets.token_urlsafe(16)
+        self.user_id: str | None = user_id
+        self.info: Info = info
+        self.began_at: float = began_at
+        self.wire: Wire = wire
+        self.writer: Writer = wire.writer
+        self.protocol: ClientProtocol = wire.protocol if wire.speaks_its_own else manager.protocol
+        self.continues: frozenset[str] = frozenset(since.connection_ids) if isinstance(since, Resume) else _NOBODY
         self.memberships: dict[str, Membership] = {}
         self.joining: dict[str, asyncio.Future[None]] | None = None
         self.departure: asyncio.Task[None] | None = None
         self.gone: asyncio.Event | None = None
-        self.is_open = True
+        self.is_open: bool = True
         self._manager = manager
 
     def __repr__(self) -> str:

@@ -44,7 +44,7 @@ from .logs import Logs
 from .presence import Presence
 from .server import CannotServe, evicts
 
-logger = logging.getLogger("hubbub")
+logger: Final = logging.getLogger("hubbub")
 
 WhenAway = Literal["raise", "local"]
 """What a publish does while Redis is away: see `RedisBroker`."""

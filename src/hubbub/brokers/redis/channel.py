@@ -72,8 +72,8 @@ class Sender:
     """
 
     def __init__(self) -> None:
-        self.id = secrets.token_bytes(SENDER_BYTES)
-        self.scripted = secrets.token_bytes(SENDER_BYTES)
+        self.id: bytes = secrets.token_bytes(SENDER_BYTES)
+        self.scripted: bytes = secrets.token_bytes(SENDER_BYTES)
         self._numbers = [0, 0]
 
     def stamp(self, *, scripted: bool) -> Stamp:
@@ -146,16 +146,16 @@ class Keys:
 
     def __init__(self, prefix: str, database: int = 0) -> None:
         self._prefix = prefix
-        self.room_prefix = f"{prefix}:{{"
+        self.room_prefix: str = f"{prefix}:{{"
         self._channels = f"{prefix}:{database}:"
-        self.channel_prefix = f"{self._channels}{{"
-        self.nodes = f"{prefix}:nodes"
-        self.dead = f"{prefix}:dead"
-        self.rooms = f"{prefix}:rooms"
-        self.instructions = f"{prefix}:instructions"
-        self.forgotten = f"{prefix}:instructions:forgotten"
-        self.silent = f"{prefix}:silent"
-        self.workers = f"{self._channels}workers"
+        self.channel_prefix: str = f"{self._channels}{{"
+        self.nodes: str = f"{prefix}:nodes"
+        self.dead: str = f"{prefix}:dead"
+        self.rooms: str = f"{prefix}:rooms"
+        self.instructions: str = f"{prefix}:instructions"
+        self.forgotten: str = f"{prefix}:instructions:forgotten"
+        self.silent: str = f"{prefix}:silent"
+        self.workers: str = f"{self._channels}workers"
 
     def channel(self, room: str) -> str:
         """The channel of a room."""

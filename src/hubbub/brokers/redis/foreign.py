@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from ...errors import shown
 
-logger = logging.getLogger("hubbub")
+logger: Final = logging.getLogger("hubbub")
 
 
 class Foreign:
@@ -17,7 +18,7 @@ class Foreign:
     """
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count: int = 0
         self._said: set[str] = set()
 
     def skip(self, what: str, where: object, why: object, *, times: int = 1) -> None:

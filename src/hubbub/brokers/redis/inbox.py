@@ -32,7 +32,7 @@ from .link import Link, Pool
 from .logs import Logs
 from .subscription import Subscription
 
-logger = logging.getLogger("hubbub")
+logger: Final = logging.getLogger("hubbub")
 
 _CHANNELS_AT_ONCE: Final = 500
 _MAX_SENDERS: Final = 4096

@@ -26,7 +26,7 @@ from .commands import INSTRUCTIONS_KEPT_S
 from .foreign import Foreign
 from .link import Link
 
-logger = logging.getLogger("hubbub")
+logger: Final = logging.getLogger("hubbub")
 
 _AT_ONCE: Final = 500
 _QUESTIONS: Final = 5

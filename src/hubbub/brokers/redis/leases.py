@@ -21,7 +21,7 @@ from .channel import Keys
 from .link import Link
 from .scripts import CLAIM, CLEAR
 
-logger = logging.getLogger("hubbub")
+logger: Final = logging.getLogger("hubbub")
 
 CHECKS: Final = 8
 """How often a lease is renewed, and those of others are looked at, in ``lease_s``."""
@@ -53,7 +53,7 @@ class Leases:
     """
 
     def __init__(self, link: Link, keys: Keys, lease_s: float, announcer: Announcer, tasks: Tasks) -> None:
-        self.settled_at = 0.0
+        self.settled_at: float = 0.0
         self._link = link
         self._keys = keys
         self._lease_ms = int(lease_s * 1000 * LEASE_SHARE)

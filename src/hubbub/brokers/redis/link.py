@@ -47,7 +47,7 @@ from .commands import IDLE_S, Argument, out_of_line, refused_url, said
 from .scripts import ALL, Script
 from .server import CannotServe, CannotServeYet, check, refused
 
-logger = logging.getLogger("hubbub")
+logger: Final = logging.getLogger("hubbub")
 
 MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
 """Bytes that may wait for Redis, sent or not. Past it, calls fail at once. A single call may be larger."""
@@ -142,9 +142,9 @@ class Link:
         settled: Callable[[], Awaitable[None]] | None = None,
         line_up: Callable[[int], Sequence[Argument]] | None = None,
     ) -> None:
-        self.up = False
-        self.held = False
-        self.reconnects = -1
+        self.up: bool = False
+        self.held: bool = False
+        self.reconnects: int = -1
         self._pool = pool
         self._timeout_s = timeout_s
         self._on_up = on_up

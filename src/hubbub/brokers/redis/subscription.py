@@ -85,11 +85,11 @@ class Subscription:
     def __init__(self) -> None:
         self.last: Position | None = None
         self.stamp: Stamp | None = None
-        self.catching_up = False
-        self.renumbering = False
-        self.overlap = 0
-        self.confirmed = False
-        self.doubted = False
+        self.catching_up: bool = False
+        self.renumbering: bool = False
+        self.overlap: int = 0
+        self.confirmed: bool = False
+        self.doubted: bool = False
         self._held: deque[tuple[Position, Arrival]] = deque()
         self._asked = 0  # how many of these came before the history was asked for
         self._seen: dict[bytes, int] = {}  # of each sender the number that was delivered last

@@ -13,8 +13,8 @@ from starlette.websockets import WebSocket
 
 from .connection import Connection
 from .errors import NotSupported, counted, shown
+from .lookup import Lookup
 from .names import is_name
-from .registrar import Registrar
 
 _BY_USER = "`manager.connections(user=user_id)` has a user's connections, `manager.connections(room=room)` a room's"
 _ITERATE = "iterate over `manager.active_connections`: a connection has its `user_id` and its `rooms`"
@@ -44,21 +44,21 @@ class Active(Collection[Connection]):
     write.
     """
 
-    def __init__(self, registrar: Registrar) -> None:
-        self._registrar = registrar
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
 
     def __len__(self) -> int:
-        return len(self._registrar.registry)
+        return len(self._lookup.registry)
 
     def __iter__(self) -> Iterator[Connection]:
-        return iter(self._registrar.registry)
+        return iter(self._lookup.registry)
 
     def __reversed__(self) -> Iterator[Connection]:
         return reversed(self.copy())
 
     def __contains__(self, item: object) -> bool:
         if isinstance(item, (WebSocket, Connection)):
-            return self._registrar.find(item) is not None
+            return self._lookup.find(item) is not None
         if is_name(item):
             raise NotSupported(
                 f"{shown(item)} in active_connections: it has connections, no ids; `await manager.is_online(user_id)` "
@@ -76,7 +76,7 @@ class Active(Collection[Connection]):
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Active):
-            return other._registrar is self._registrar
+            return other._lookup is self._lookup
         if isinstance(other, list):
             return self.copy() == other
         if isinstance(other, Set):
@@ -89,7 +89,7 @@ class Active(Collection[Connection]):
 
     def copy(self) -> list[Connection]:
         """A list of the connections as they are now."""
-        return list(self._registrar.registry)
+        return list(self._lookup.registry)
 
     def __repr__(self) -> str:
         return f"<{counted(len(self), 'active connections')}>"

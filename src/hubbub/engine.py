@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NoReturn
 
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from . import arguments
 from .active import Active
+from .admission import Admission
 from .brokers import Broker
 from .close import CloseCode
 from .codec import Message, encode
@@ -25,7 +25,8 @@ from .envelope import Envelope
 from .errors import BrokerUnavailable, InvalidArgument, counted, shown
 from .fanout import Fanout
 from .lifecycle import Lifecycle
-from .membership import Memberships, RoomIsFull, TooManyRooms
+from .lookup import NOBODY, Exclude, ExcludeUsers, Lookup
+from .membership import JoinRefused, Memberships
 from .names import (
     EVERYONE_NAME,
     Everyone,
@@ -44,10 +45,11 @@ from .positions import Joined, Position, since_for
 from .presence import Info
 from .protocols import ClientProtocol
 from .redaction import ServerLogFilter
-from .registrar import NOBODY, Exclude, ExcludeUsers, Registrar, wire_of
+from .registry import Registry
 from .server import missing_pings, sibling_workers
 from .session import Session
 from .stats import Counters, Stats
+from .sweeper import Sweeper
 from .tasks import Tasks
 from .timers import Timers
 from .transports import prepare
@@ -98,18 +100,21 @@ class Engine:
         self.fanout = Fanout(flush_interval_s)
         self.lifecycle = Lifecycle()
         self.timers = Timers()
-        self.registrar = Registrar(self, self.timers)
+        self.registry: Registry[Connection] = Registry()
+        self.lookup = Lookup(self.registry)
+        self.sweeper = Sweeper(limits, self.lifecycle, self.timers)
+        self.admission = Admission(self, self.registry, self.sweeper)
         self.memberships = Memberships(
             broker,
             self.fanout,
             self.tasks,
             self.timers,
             options_of,
-            self.registrar.send_away,
+            self.admission.send_away,
             limits.max_rooms_per_connection,
         )
         self.unawaited = Unawaited(self.tasks, self.counters)
-        self.active = Active(self.registrar)
+        self.active = Active(self.lookup)
         self._filter = ServerLogFilter()
 
     # Start and end
@@ -129,7 +134,7 @@ class Engine:
             self._end()
             raise
         self.lifecycle.start()
-        self.registrar.start()
+        self.sweeper.start()
         self._warn_of_server()
         logger.debug("the manager runs on %s://", self.broker.name)
 
@@ -155,14 +160,14 @@ class Engine:
         """What `ConnectionManager.drain` does."""
         self.lifecycle.check_loop()
         self.lifecycle.draining = True
-        wires = tuple(self.registrar.wires)
+        wires = tuple(self.sweeper.wires)
         if wires:
             logger.info("draining: closing %s over up to %g s", counted(len(wires), "connections"), over_s)
         await send_away(wires, over_s)
         patience_s = max(self.limits.close_timeout_s, self.limits.shutdown_timeout_s) + 2.0  # who is late, a sweep ends
         try:
             async with asyncio.timeout(patience_s):
-                while next(self.registrar.wires, None) is not None:  # noqa: ASYNC110 - no event: they end one by one
+                while next(self.sweeper.wires, None) is not None:  # noqa: ASYNC110 - no event: they end one by one
                     await asyncio.sleep(0.05)
         except TimeoutError:
             return False
@@ -171,7 +176,7 @@ class Engine:
     async def stop(self) -> None:
         """Closes all sockets, and ends."""
         self.lifecycle.draining = True
-        wires = tuple(self.registrar.wires)
+        wires = tuple(self.sweeper.wires)
         for wire in wires:
             # Where there are other workers, who comes back to one of them in time has not left.
             wire.close_soon(CloseCode.SERVICE_RESTART, grace=self.broker.distributed)
@@ -187,7 +192,7 @@ class Engine:
         self.fanout.stop()
         self.timers.stop()
         self.memberships.clear()
-        self.registrar.stop()
+        self.sweeper.stop()
         logging.getLogger("uvicorn.error").removeFilter(self._filter)
         self.lifecycle.stop()
 
@@ -228,36 +233,41 @@ class Engine:
         arguments.check_handshake(subprotocol, headers)
         if wire.closed is not None:
             raise WebSocketDisconnect(*wire.closed)
-        if len(wire.managers) > 1:  # else the middleware has asked this manager alone
-            await self._check_origin(wire, websocket)
         wire.end_by(expiry)
-        known = self.registrar.connection_of(wire)
-        new = known is None
-        if known is None:
-            with self.registrar.arriving(user) as arrival:
-                if websocket.application_state is WebSocketState.CONNECTING:
-                    await websocket.accept(subprotocol, headers)
-                await self.registrar.check_limits(wire, user, names)
-                known = self.registrar.register(arrival, wire, websocket, said_of_user, since)
-            own = [] if user is None else [user_room(user)]
-            names = [*own, EVERYONE_NAME, *names]  # its own first: it is present once it can be sent to
-        else:
+        known = self.lookup.connection_of(wire)
+        if known is not None:
             _check_same(known, user, said_of_user)
-        session = session_of(known)
-        try:
-            try:
-                await self._make_room(session, names)
-                await self.memberships.join_all(session, {name: places.get(label(name)) for name in names})
-            except (RoomIsFull, TooManyRooms) as refusal:
-                await self._refuse_join(session, refusal)
-        except BaseException as error:
-            if new:
-                self.forget(session, grace=False)
-                if isinstance(error, BrokerUnavailable):
-                    logger.warning("a connection can't join its rooms: %s", str(error))  # the error holds its frames
-                    await self.registrar.refuse(wire, CloseCode.BROKER_UNAVAILABLE)
+            await self._join_all(session_of(known), names, places)
+            return known
+        connection = await self.admission.admit(
+            wire,
+            websocket,
+            user,
+            info=said_of_user,
+            since=since,
+            rooms=len(names),
+            subprotocol=subprotocol,
+            headers=headers,
+        )
+        session = session_of(connection)
+        own = [] if user is None else [user_room(user)]
+        try:  # its own room first: it is present once it can be sent to
+            await self._join_all(session, [*own, EVERYONE_NAME, *names], places)
+        except BrokerUnavailable as error:
+            self.forget(session, grace=False)
+            logger.warning("a connection can't join its rooms: %s", str(error))  # the error holds its frames
+            await self.admission.refuse(wire, CloseCode.BROKER_UNAVAILABLE)
+        except BaseException:
+            self.forget(session, grace=False)
             raise
-        return known
+        return connection
+
+    async def _join_all(self, session: Session, names: Sequence[str], places: Mapping[str, Position]) -> None:
+        await self.admission.make_room(session, self.memberships.full(session, names))
+        try:
+            await self.memberships.join_all(session, {name: places.get(label(name)) for name in names})
+        except JoinRefused as refusal:
+            await self.admission.refuse(session.wire, refusal.cause)
 
     def _wire_of(self, websocket: WebSocket) -> Wire:
         wire = websocket.scope.get("hubbub")
@@ -265,81 +275,15 @@ class Engine:
             raise self.lifecycle.not_installed_here(websocket.url.path)
         return wire
 
-    async def _check_origin(self, wire: Wire, websocket: WebSocket) -> None:
-        """Refuses a page that another manager of the app lets in, and this one does not.
-
-        Raises:
-            WebSocketDisconnect: It was refused: with 403, or closed where the handler has accepted.
-        """
-        refusal = self.origins.refusal(websocket.scope["headers"])
-        if refusal is None:
-            return
-        cause = CloseCode.ORIGIN
-        logger.warning("refused a WebSocket on %s: %s", wire.where, refusal)
-        self.counters.refused["origin"] += 1
-        if websocket.client_state is WebSocketState.CONNECTING:
-            await websocket.receive()
-        if wire.accepted:
-            await wire.close(cause.code, cause.reason)
-        else:
-            await wire.deny(cause)
-        raise WebSocketDisconnect(cause.code, cause.reason)
-
-    def connected(self, websocket: object) -> Connection:
-        """The connection of a socket that the app names.
-
-        Raises:
-            InvalidArgument: It is no socket, or not connected here.
-            WebSocketDisconnect: It was, and is gone.
-        """
-        connection = self.registrar.find(websocket)
-        if connection is not None:
-            return connection
-        wire = wire_of(websocket)
-        if wire is not None and wire.closed is not None:
-            raise WebSocketDisconnect(*wire.closed)
-        known = isinstance(websocket, (WebSocket, Connection))
-        problem = "is not connected to this manager" if known else f"got {shown(websocket)}"
-        raise InvalidArgument(
-            "websocket", problem, "a WebSocket after `await manager.connect(websocket)`, or a Connection"
-        )
-
-    def addressee(self, websocket: WebSocket | Connection) -> Session | None:
-        """The session of a socket that the app sends to; None if it is gone.
-
-        Raises:
-            InvalidArgument: The socket is open, and no manager has connected it yet.
-        """
-        connection, wire = self.registrar.find(websocket), wire_of(websocket)
-        if connection is None and wire is not None and wire.closed is None:
-            known = wire.sessions or wire.former_ids  # another manager's, or a connection that was disconnected
-            if not known:
-                raise InvalidArgument(
-                    "websocket",
-                    "is not connected yet",
-                    "a WebSocket after `await manager.connect(websocket)`; before, `await websocket.send_text(...)`",
-                )
-        return None if connection is None else session_of(connection)
-
     async def join(self, session: Session, room: RoomName, since: object) -> Joined:
         """What `Connection.join` does."""
         name = room_name(room)
         place = since_for(since, label(name))
-        await self._make_room(session, [name])
+        await self.admission.make_room(session, self.memberships.full(session, [name]))
         try:
             return await self.memberships.join(session, name, place)
-        except (RoomIsFull, TooManyRooms) as refusal:
-            await self._refuse_join(session, refusal)
-
-    async def _make_room(self, session: Session, names: Iterable[str]) -> None:
-        """Has connections of the same user that vanished leave the rooms that would refuse this one."""
-        full = self.memberships.full(session, names)
-        if full:
-            await self.registrar.make_room(session, full)
-
-    async def _refuse_join(self, session: Session, refusal: RoomIsFull | TooManyRooms) -> NoReturn:
-        cause = CloseCode.ROOM_FULL if isinstance(refusal, RoomIsFull) else CloseCode.TOO_MANY_ROOMS
-        await self.registrar.refuse(session.wire, cause)
+        except JoinRefused as refusal:
+            await self.admission.refuse(session.wire, refusal.cause)
 
     async def leave(self, session: Session, room: RoomName) -> None:
         """What `Connection.leave` does."""
@@ -351,28 +295,16 @@ class Engine:
 
     def forget(self, session: Session, *, grace: bool) -> None:
         """Takes a connection out of everything. Idempotent."""
-        if self.registrar.unregister(session):
+        if session.mark_gone() and self.registry.remove(session.id):
             self.memberships.forget(session, grace=grace)
 
     def disconnect(self, websocket: object) -> None:
         """Takes a socket's connection out. What was sent before still goes out. Idempotent."""
-        connection = self.registrar.find(websocket)
+        connection = self.lookup.find(websocket)
         if connection is not None:
             session = session_of(connection)
             session.flush()
             self.forget(session, grace=True)
-
-    def watch(self, wire: Wire) -> None:
-        """Checks a socket of the app regularly, whether or not a manager connects it."""
-        self.registrar.watch(wire)
-
-    def unwatch(self, wire: Wire) -> None:
-        """Another manager has connected the socket, and checks it."""
-        self.registrar.unwatch(wire)
-
-    def release(self, wire: Wire) -> None:
-        """The handler of a socket ended."""
-        self.registrar.release(wire)
 
     # Publishing
 
@@ -386,7 +318,7 @@ class Engine:
     ) -> tuple[str, Envelope]:
         """A broadcast's channel, and what goes there."""
         name = channel_of(room)
-        excluded = NOBODY if exclude is None else self.registrar.ids(exclude)
+        excluded = NOBODY if exclude is None else self.lookup.excluded(exclude)
         if exclude_users is not None:
             excluded |= arguments.excluded_users(exclude_users)
         key = None if key is None else arguments.message_key(key)
@@ -434,12 +366,12 @@ class Engine:
         """What `ConnectionManager.connections` gives. Safe in any thread: each table is copied in one step."""
         name = None if isinstance(room, Everyone) else room_name(room)
         if not isinstance(user, Everyone):
-            own = self.registrar.registry.of_user(user_name(user, "user"))
+            own = self.registry.of_user(user_name(user, "user"))
             return [each for each in own if name is None or name in session_of(each).memberships]
         if name is None:
             return self.active.copy()
         found = self.memberships.rooms.get(name)
-        here = [] if found is None else [self.registrar.registry.get(each.id) for each in found.everybody()]
+        here = [] if found is None else [self.registry.get(each.id) for each in found.everybody()]
         return [each for each in here if each is not None]
 
     @property
@@ -450,12 +382,12 @@ class Engine:
     def stats(self) -> Stats:
         """What `ConnectionManager.stats` does."""
         counters = self.counters
-        wires = tuple(self.registrar.wires)  # a `def` route may ask, in a thread
+        wires = tuple(self.sweeper.wires)  # a `def` route may ask, in a thread
         fast = sum(wire.detour is None for wire in wires)
         broker = self.broker.state
         return Stats(
-            connections=len(self.registrar.registry),
-            users=self.registrar.registry.user_count,
+            connections=len(self.registry),
+            users=self.registry.user_count,
             rooms=len(self.rooms),
             queued_bytes=sum(wire.writer.queued_bytes for wire in wires),
             published=counters.published,

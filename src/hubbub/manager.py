@@ -22,6 +22,7 @@ from .engine import Engine
 from .envelope import Envelope, Kick, Recorded
 from .errors import InvalidArgument, NotInstalled, shown
 from .install import install
+from .lookup import Exclude, ExcludeUsers
 from .names import (
     EVERYONE,
     EVERYONE_NAME,
@@ -42,7 +43,6 @@ from .positions import Joined, Position, since_for
 from .presence import Info, Member
 from .protocols import RawProtocol
 from .read_only import read_only
-from .registrar import Exclude, ExcludeUsers
 from .stats import Stats
 from .threads import FromThread
 
@@ -340,7 +340,7 @@ class ConnectionManager:
                 last two cases the connection is closed (1008).
         """
         self._hubbub.lifecycle.check_loop()
-        return await self._hubbub.join(session_of(self._hubbub.connected(websocket)), room, since)
+        return await self._hubbub.join(session_of(self._hubbub.lookup.connected(websocket)), room, since)
 
     async def leave(self, websocket: WebSocket | Connection, room: RoomName) -> None:
         """Removes a connected socket from a room, like `Connection.leave`. Idempotent.
@@ -357,7 +357,7 @@ class ConnectionManager:
         """
         self._hubbub.lifecycle.check_loop()
         try:
-            connection = self._hubbub.connected(websocket)
+            connection = self._hubbub.lookup.connected(websocket)
         except WebSocketDisconnect:
             room_name(room)
         else:
@@ -543,7 +543,7 @@ class ConnectionManager:
             )
         payload = encode(message)
         self._hubbub.lifecycle.check_loop()
-        session = self._hubbub.addressee(websocket)
+        session = self._hubbub.lookup.addressee(websocket)
         return session is not None and await session.send(payload)
 
     send_personal_message = send_personal
@@ -577,7 +577,7 @@ class ConnectionManager:
         user = user_name(user_id)
         kick = Kick(arguments.close_code(code), arguments.close_reason(reason))
         self._hubbub.lifecycle.check_loop()
-        had = self._hubbub.registrar.knows(user) or await self._hubbub.is_connected(user)
+        had = self._hubbub.admission.knows(user) or await self._hubbub.is_connected(user)
         await self._hubbub.broker.instruct(user_room(user), kick)
         return had
 
@@ -630,7 +630,7 @@ class ConnectionManager:
     @property
     def active_user_count(self) -> int:
         """The number of distinct users with an open connection of this process. For all workers use `count_users`."""
-        return self._hubbub.registrar.registry.user_count
+        return self._hubbub.registry.user_count
 
     @property
     def rooms(self) -> frozenset[str]:

@@ -21,6 +21,7 @@ from starlette.websockets import WebSocketDisconnect
 from .audience import Outgoing
 from .brokers.base import Broker, Delivery, Receiver
 from .catch_up import Recovery, say_joined
+from .close import CloseCode
 from .envelope import Announcement, Instruction, Kick, Relabel, Reset
 from .errors import shown
 from .fanout import Fanout
@@ -41,12 +42,26 @@ _UNNUMBERED: Final = Joined(None, recovered=False)
 T = TypeVar("T")
 
 
-class RoomIsFull(Exception):
+class JoinRefused(Exception):
+    """A join would be one too many.
+
+    Attributes:
+        cause: What to close the connection with.
+    """
+
+    cause: CloseCode
+
+
+class RoomIsFull(JoinRefused):
     """A join would be one too many for the room."""
 
+    cause = CloseCode.ROOM_FULL
 
-class TooManyRooms(Exception):
+
+class TooManyRooms(JoinRefused):
     """A join would be one too many for the session."""
+
+    cause = CloseCode.TOO_MANY_ROOMS
 
 
 class Memberships(Receiver):

@@ -74,7 +74,7 @@ class HubbubMiddleware:
         if wire is None:
             await self.app(scope, receive, send)
             return
-        wire.manager.watch(wire)
+        wire.manager.sweeper.watch(wire)
         ended: BaseException | None = None
         try:
             inner = redact_query(scope)
@@ -138,7 +138,7 @@ class HubbubMiddleware:
                 await asyncio.sleep(0)
         finally:
             for manager in wire.managers:
-                manager.release(wire)
+                manager.sweeper.release(wire)
             wire.ended()
 
     def _say_detour(self, detour: Detour | None) -> None:

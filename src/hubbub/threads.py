@@ -22,10 +22,10 @@ from .connection import Connection
 from .envelope import Recorded
 from .errors import NotRunning, ThreadTimeout, WrongThread
 from .lifecycle import Lifecycle
+from .lookup import Exclude, ExcludeUsers
 from .names import EVERYONE, Everyone, RoomName, UserId
 from .positions import Position
 from .presence import Member
-from .registrar import Exclude, ExcludeUsers
 
 F = TypeVar("F", bound=Callable[..., object])
 

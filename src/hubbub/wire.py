@@ -69,6 +69,19 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
 """Where each state may lead."""
 
 
+class Sweeper(Protocol):
+    """What looks at a manager's sockets once a second."""
+
+    def watch(self, wire: Wire) -> None:
+        """Checks a socket from here on."""
+
+    def unwatch(self, wire: Wire) -> None:
+        """Stops checking a socket."""
+
+    def release(self, wire: Wire) -> None:
+        """The handler of a socket has ended."""
+
+
 class Manager(Protocol):
     """What a wire needs of a manager."""
 
@@ -82,14 +95,8 @@ class Manager(Protocol):
     def draining(self) -> bool:
         """Whether clients are sent away."""
 
-    def watch(self, wire: Wire) -> None:
-        """Checks the socket once a second from here on."""
-
-    def unwatch(self, wire: Wire) -> None:
-        """Checks the socket no more."""
-
-    def release(self, wire: Wire) -> None:
-        """The socket's handler has ended."""
+    @property
+    def sweeper(self) -> Sweeper: ...
 
 
 class Session(Protocol):
@@ -198,7 +205,7 @@ class Wire:
     def adopt(self, manager: Manager) -> None:
         """The first manager that connects says which limits hold."""
         if not self.sessions:
-            self.manager.unwatch(self)
+            self.manager.sweeper.unwatch(self)
             self.manager = manager
             self.limits = self.guard.limits = manager.limits
             if not self.speaks_its_own:

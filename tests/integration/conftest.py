@@ -41,7 +41,7 @@ def loop(request: pytest.FixtureRequest) -> str:
 def quick_sweeps() -> Iterator[None]:
     """Lets the managers look once in 50 ms, not once a second, for who is gone and who does not read."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hubbub.registrar._SWEEP_S", 0.05)
+        patch.setattr("hubbub.sweeper._SWEEP_S", 0.05)
         yield
 
 

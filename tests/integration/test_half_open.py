@@ -148,7 +148,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hubbub.registrar._SWEEP_S", 1_000_000)
+    monkeypatch.setattr("hubbub.sweeper._SWEEP_S", 1_000_000)
 
 
 ROOMS = {"small": RoomOptions(max_members=1)}

@@ -519,7 +519,7 @@ class TestAppPing:
 @pytest.fixture
 def no_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
     """The managers look at nobody by themselves, so that a test can say what time it is."""
-    monkeypatch.setattr("hubbub.registrar._SWEEP_S", 1_000_000)
+    monkeypatch.setattr("hubbub.sweeper._SWEEP_S", 1_000_000)
 
 
 @pytest.mark.usefixtures("no_sweeps")
@@ -530,7 +530,7 @@ class TestSilence:
 
         async def check() -> None:
             now = asyncio.get_running_loop().time()
-            for part in live.manager._hubbub.registrar._wires:
+            for part in live.manager._hubbub.sweeper._wires:
                 for wire in tuple(part):
                     wire.check(now + after_s)
 

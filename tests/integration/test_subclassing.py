@@ -29,7 +29,8 @@ HAND_WRITTEN = """
 def names_that_are_ours_to_use() -> list[str]:
     """Every name in the machine, and those that hand-written managers have: but for the manager's public names."""
     engine = ConnectionManager()._hubbub
-    machine = {name for part in (engine, engine.registrar, engine.memberships) for name in (*vars(part), *dir(part))}
+    parts = (engine, engine.admission, engine.lookup, engine.sweeper, engine.lifecycle, engine.memberships)
+    machine = {name for part in parts for name in dir(part)}
     names = machine | set(HAND_WRITTEN.split())
     return sorted(name for name in names if not name.startswith("__") and not hasattr(ConnectionManager, name))
 

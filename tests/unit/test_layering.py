@@ -22,7 +22,7 @@ LAYERS = [
     "transports brokers",
     "pace audience fanout room replay lifecycle",
     "read_ahead handler handshake reader writer wire session connection",
-    "catch_up membership connecting probing registrar active unawaited draining",
+    "catch_up membership connecting probing sweeper lookup admission active unawaited draining",
     "engine",
     "middleware threads",
     "install",

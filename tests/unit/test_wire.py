@@ -17,107 +17,13 @@ from hubbub.close import CloseCode, Closed
 from hubbub.guard import Complaint
 from hubbub.handler import HandlerState
 from hubbub.handshake import Gone
-from hubbub.options import Limits, RefuseWith
-from hubbub.protocols import ClientProtocol, RawProtocol
-from hubbub.stats import Counters
-from hubbub.tasks import Tasks
-from hubbub.transports import Event
-from hubbub.wire import TRANSITIONS, State, Wire
+from hubbub.options import RefuseWith
+from hubbub.wire import TRANSITIONS, State
+from tests.unit.sockets import ACCEPT, Manager, Session, Site
 
-ACCEPT = {"type": "websocket.accept"}
 HELLO = {"type": "websocket.receive", "text": "hello"}
 MOMENT_S = 0.01
 LATER_S = 1_000_000.0
-
-
-class Manager:
-    """As much of a manager as a wire needs."""
-
-    def __init__(self, **limits: Any) -> None:
-        self.limits = Limits(**limits)
-        self.counters = Counters()
-        self.tasks = Tasks()
-        self.protocol: ClientProtocol = RawProtocol(app_ping=False, client_frames=True)
-        self.refuse_with: RefuseWith = "close"
-        self.draining = False
-        self.watched: list[Wire] = []
-
-    def watch(self, wire: Wire) -> None:
-        self.watched.append(wire)
-
-    def unwatch(self, wire: Wire) -> None:
-        self.watched.remove(wire)
-
-    def release(self, wire: Wire) -> None:
-        self.watched.remove(wire)
-
-
-class Session:
-    """As much of a connection as a wire needs."""
-
-    id = "connection"
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-
-    def flush(self) -> None:
-        self.calls.append("flush")
-
-    def end(self, *, grace: bool) -> None:
-        self.calls.append("gone" if grace else "gone without grace")
-
-
-class Server:
-    """A socket of a server.
-
-    Attributes:
-        sent: What was sent to it.
-        inbox: What it gives to those who receive.
-        taking: Cleared, a send does not return.
-        gone: Whether its client is, so that a send raises.
-    """
-
-    def __init__(self) -> None:
-        self.sent: list[dict[str, Any]] = []
-        self.inbox: asyncio.Queue[Event] = asyncio.Queue()
-        self.taking = asyncio.Event()
-        self.taking.set()
-        self.gone = False
-
-    async def send(self, event: Event) -> None:
-        if self.gone:
-            raise ConnectionResetError("the client is gone")
-        await self.taking.wait()
-        self.sent.append(dict(event))
-
-    @property
-    def types(self) -> list[str]:
-        return [event["type"].removeprefix("websocket.") for event in self.sent]
-
-
-class Site:
-    """A wire on a fake server, with a connection, in the task of its handler."""
-
-    def __init__(self, offered: list[str], limits: dict[str, Any]) -> None:
-        self.manager = Manager(**limits)
-        self.server = Server()
-        receive, send = self.server.inbox.get, self.server.send
-        self.wire = Wire([self.manager], receive, send, address="::1", where="'/ws'", offered=offered)
-        self.session = Session()
-        self.wire.sessions.append(self.session)
-
-    def spare_the_task(self) -> None:
-        """Keeps aborts from the task, which is the test's: through ASGI there is nothing else that they could end."""
-        self.wire.handler.end()
-
-    async def accept(self) -> None:
-        await self.wire.send(dict(ACCEPT))
-
-    async def close(self, code: int = 1000, reason: str = "") -> None:
-        await self.wire.send({"type": "websocket.close", "code": code, "reason": reason})
-
-    def check(self, in_s: float = 0.0) -> None:
-        self.wire.check(asyncio.get_running_loop().time() + in_s)
 
 
 def on_site(test: Callable[[Site], Awaitable[None]], *offered: str, **limits: Any) -> None:
@@ -517,9 +423,9 @@ def test_the_first_manager_that_connects_says_which_limits_hold() -> None:
     async def test(site: Site) -> None:
         wire, second, third = site.wire, Manager(max_message_bytes=7), Manager(max_message_bytes=8)
         wire.sessions.clear()
-        site.manager.watch(wire)
+        site.manager.sweeper.watch(wire)
         wire.adopt(second)
-        assert site.manager.watched == []
+        assert site.manager.sweeper.watched == []
         assert (wire.limits, wire.guard.limits) == (second.limits, second.limits)
         wire.sessions.append(Session())
         wire.adopt(third)

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect, WebSocketException
 
-import hubbub.registrar
+import hubbub.sweeper
 from hubbub import Connection, ConnectionManager, Limits
 from hubbub.stats import Stats
 
@@ -22,7 +22,7 @@ logging.getLogger("hubbub").propagate = False
 
 app = FastAPI()
 # No test is to wait long for a server that takes no close, nor for a client that vanished.
-hubbub.registrar._SWEEP_S = 0.1
+hubbub.sweeper._SWEEP_S = 0.1
 manager = ConnectionManager(limits=Limits(close_timeout_s=1.0))
 manager.install(app)
 seen: dict[str, list[Any]] = {}

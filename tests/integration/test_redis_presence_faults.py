@@ -223,6 +223,43 @@ async def test_a_user_who_leaves_as_all_is_said_again_is_not_said_to_have_come_b
             assert await told(one, "bob") == [JOINED, LEFT, JOINED]
 
 
+async def test_users_are_announced_again_though_their_worker_found_them_missing_before_it_heard_why(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The worker renews its lease, is cut off before it checks its rooms, and is taken for dead."""
+    rooms = [*(f"plain {number}" for number in range(3)), TOLD]  # the one that hears of it is checked last
+    with Proxy(own_redis) as proxy:
+        async with (
+            started(own_redis.url(lease_s=LEASE_S)) as one,
+            started(own_redis.url(through=proxy, lease_s=LEASE_S, timeout_s=30)) as other,
+        ):
+            for room in rooms:
+                await other.broker.enter(room, "bob", "bob1", None)
+            await enter(other, "ann")
+            checks, cut_off = own(other)._look_after_some, asyncio.Event()
+
+            async def is_cut_off_and_checks() -> None:
+                if not cut_off.is_set():
+                    proxy.cut_off()
+                    cut_off.set()
+                await checks()
+
+            monkeypatch.setattr(own(other), "_look_after_some", is_cut_off_and_checks)
+            await cut_off.wait()
+            await one.until(lambda: len(one.received) == 4)
+            assert await told(one, "ann") == await told(one, "bob") == [JOINED, LEFT]
+            leaving = asyncio.ensure_future(leave(other, "ann"))  # the answer says that Redis does not know the worker
+            await asyncio.sleep(0)
+            proxy.closed = False
+            await leaving
+            await are_present(one, bob=1)
+            await enter(one, "cyd")  # announced after all that was announced before
+            assert await told(one, "cyd") == [JOINED]
+            assert await told(one, "bob") == [JOINED, LEFT, JOINED]
+            assert await told(one, "ann") == [JOINED, LEFT]
+            assert "evicted" not in caplog.text
+
+
 async def test_whoever_was_let_in_is_taken_out_whatever_was_refused_before(own_redis: RedisServer) -> None:
     """The worker's first word of a room is refused; then it is well for a moment, and dies."""
     with Proxy(own_redis) as proxy:

@@ -1,11 +1,14 @@
 -- Which of a worker's connections are not in the rooms that the worker has them in.
--- KEYS: the worker's rooms, and for each connection here. ARGV: for each connection room, user, connection.
--- Gives the places, from 1, of those that are missing, or whose room is missing among the worker's.
+-- KEYS: nodes, the worker's rooms, and for each connection here. ARGV: the worker; for each connection room, user,
+-- connection.
+-- Gives the places, from 1, of those that are missing, or whose room is missing among the worker's. Gives none where the
+-- worker is not known: it finds that out with its next renewal, and then reports everything again.
 local missing = {}
-for place = 1, #KEYS - 1 do
-  local room, user, connection = ARGV[3 * place - 2], ARGV[3 * place - 1], ARGV[3 * place]
-  local entry = entry_of(KEYS[place + 1], user)
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return missing end
+for place = 1, #KEYS - 2 do
+  local room, user, connection = ARGV[3 * place - 1], ARGV[3 * place], ARGV[3 * place + 1]
+  local entry = entry_of(KEYS[place + 2], user)
   local known = entry and (entry.c[connection] or entry.g[connection])
-  if not known or redis.call('SISMEMBER', KEYS[1], room) == 0 then missing[#missing + 1] = place end
+  if not known or redis.call('SISMEMBER', KEYS[2], room) == 0 then missing[#missing + 1] = place end
 end
 return missing

@@ -328,22 +328,32 @@ class Presence:
         worker, witnesses = self.worker, self._ledger.witnesses(LOOKED_AFTER)
         if not witnesses:
             return
-        keys = self._keys.node_rooms(worker), *(self._keys.here(witness.room) for witness in witnesses)
-        found = await self._link.run(MISSING, keys, *(text for witness in witnesses for text in witness))
+        rooms = (self._keys.here(witness.room) for witness in witnesses)
+        keys = self._keys.nodes, self._keys.node_rooms(worker), *rooms
+        found = await self._link.run(MISSING, keys, worker, *(text for witness in witnesses for text in witness))
         missing = [witnesses[place - 1] for place in found]
-        rooms = [witness.room for witness in missing if self._ledger.has(witness)]
-        if rooms and self.worker == worker:
+        lost = [witness.room for witness in missing if self._ledger.has(witness)]
+        if lost and self.worker == worker:
             logger.warning(
                 "Redis has lost who of this worker is present in %s, and is told again. Were keys evicted?",
-                counted(len(rooms), "rooms"),
+                counted(len(lost), "rooms"),
             )
-            self._restoring = self._tasks.spawn(self._restore(rooms), "restore")
+            self._restoring = self._tasks.spawn(self._restore(lost, worker), "restore")
 
-    async def _restore(self, rooms: list[str]) -> None:
-        """Reports some rooms again. Where that fails, the next look finds it."""
+    async def _restore(self, rooms: list[str], worker: str) -> None:
+        """Reports some rooms again. Where that fails, the next look finds it.
+
+        Ends when the worker takes another name: the recovery then reports everything, perhaps aloud. A user whom this
+        had reported silently before would not be announced.
+        """
+
+        async def again(place: Place) -> None:
+            if self.worker == worker:
+                await self._again(place, "silently")
+
         try:
             for room in rooms:
-                await _in_batches(lambda place: self._again(place, "silently"), self._ledger.places(room))
+                await _in_batches(again, self._ledger.places(room))
         except BrokerUnavailable as error:
             logger.debug("what Redis lost can't be said again yet: %s", str(error))
         finally:

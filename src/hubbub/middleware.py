@@ -15,19 +15,29 @@ from starlette.websockets import WebSocketDisconnect
 
 from .close import CloseCode
 from .connecting import close_for, invalid_name_in, is_disconnect
-from .engine import Engine
 from .errors import InvalidArgument, InvalidName, shown
 from .handshake import answer
+from .lifecycle import Lifecycle
+from .origin import OriginPolicy
 from .paths import path_within
 from .reader import Receive
 from .redaction import redact_query
 from .transports import Detour, ServerSend
+from .wire import Manager as SocketsManager
 from .wire import Wire
 
 logger = logging.getLogger("hubbub")
 
 Scope: TypeAlias = Any
 App: TypeAlias = Callable[[Scope, Receive, ServerSend], Awaitable[None]]
+
+
+class Engine(SocketsManager, Protocol):
+    """What the middleware needs of a manager's engine."""
+
+    origins: OriginPolicy
+    origins_given: bool
+    lifecycle: Lifecycle
 
 
 class Manager(Protocol):

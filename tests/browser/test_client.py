@@ -773,6 +773,20 @@ def test_a_page_whose_timers_stood_still_asks_before_it_gives_up(timed: Client) 
     assert timed.run("client.state") == "open"
 
 
+def test_a_socket_that_is_closing_is_sent_no_ping(client: Client) -> None:
+    """A browser logs an error for that, and counts it among what is buffered."""
+    client.run(
+        """() => {
+            const [WebSocket, setInterval] = [window.WebSocket, window.setInterval];
+            window.WebSocket = class extends WebSocket { constructor(...args) { window.socket = super(...args); } };
+            window.setInterval = (tick, ms) => setInterval(window.tick = tick, ms);
+        }"""
+    )
+    client.open(pingIntervalMs=60_000)
+    state, buffered = client.run("() => { socket.close(); tick(); return [socket.readyState, socket.bufferedAmount]; }")
+    assert (state, buffered) == (2, 0)  # CLOSING
+
+
 @pytest.mark.parametrize(("interval_ms", "patience_ms"), [(0, 20_000), (1_000, 2_000), (60_000, 20_000)])
 def test_a_handshake_that_nobody_answers_is_given_up(timed: Client, interval_ms: int, patience_ms: int) -> None:
     with mute_server() as (url, listener):

@@ -181,7 +181,7 @@ export class HubbubClient {
       this.#retry(null, "no sign of life");
     } else {
       link.asked = true;
-      link.socket.send('{"type":"ping"}');
+      this.send('{"type":"ping"}'); // unless it is closing
     }
   }
 

@@ -1,8 +1,8 @@
 -- Which of a worker's connections are not in the rooms that the worker has them in.
 -- KEYS: nodes, the worker's rooms, and for each connection here. ARGV: the worker; for each connection room, user,
 -- connection.
--- Gives the places, from 1, of those that are missing, or whose room is missing among the worker's. Gives none where the
--- worker is not known: it finds that out with its next renewal, and then reports everything again.
+-- Gives the places, from 1, of those that are missing, or whose room is missing among the worker's. Gives none where
+-- the worker is not known: it finds that out with its next renewal, and then reports everything again.
 local missing = {}
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return missing end
 for place = 1, #KEYS - 2 do

@@ -85,8 +85,8 @@ class Ledger:
 
     def __init__(self, new_name: Callable[[], str]) -> None:
         self._new_name = new_name
-        self.worker = new_name()
-        self.confirmed = 0
+        self.worker: str = new_name()
+        self.confirmed: int = 0
         self.unsaid: Manner | None = None
         self.former: set[str] = set()
         self._number = 0

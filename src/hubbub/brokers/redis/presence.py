@@ -39,7 +39,7 @@ from .ledger import Entry, LeaseAnswer, Ledger, Manner, Place
 from .link import Link
 from .scripts import ENTER, EXIT, LEASE, LINGER, MISSING, Script
 
-logger = logging.getLogger("hubbub")
+logger: Final = logging.getLogger("hubbub")
 
 _ROLL_CALL_S: Final = 0.2
 """How long other workers, once connected, have to report what Redis lost. Nobody is announced before."""

@@ -28,7 +28,7 @@ from .sweeper import Sweeper
 from .wire import Manager as SocketsManager
 from .wire import Wire
 
-logger = logging.getLogger("hubbub")
+logger: Final = logging.getLogger("hubbub")
 
 _MAKES_ROOM: Final = {
     CloseCode.TOO_MANY_CONNECTIONS,
@@ -55,8 +55,8 @@ class Arrival:
     __slots__ = ("began_at", "kick", "user")
 
     def __init__(self, user: str | None) -> None:
-        self.user = user
-        self.began_at = asyncio.get_running_loop().time()
+        self.user: str | None = user
+        self.began_at: float = asyncio.get_running_loop().time()
         self.kick: Kick | None = None
 
 

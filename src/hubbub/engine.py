@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -56,7 +57,7 @@ from .transports import prepare
 from .unawaited import Unawaited
 from .wire import Wire
 
-logger = logging.getLogger("hubbub")
+logger: Final = logging.getLogger("hubbub")
 
 
 class Engine:
@@ -95,16 +96,16 @@ class Engine:
         self.protocol = protocol
         self.refuse_with: RefuseWith = refuse_with
         self.thread_timeout_s = thread_timeout_s
-        self.counters = Counters()
-        self.tasks = Tasks()
-        self.fanout = Fanout(flush_interval_s)
-        self.lifecycle = Lifecycle()
-        self.timers = Timers()
+        self.counters: Counters = Counters()
+        self.tasks: Tasks = Tasks()
+        self.fanout: Fanout = Fanout(flush_interval_s)
+        self.lifecycle: Lifecycle = Lifecycle()
+        self.timers: Timers = Timers()
         self.registry: Registry[Connection] = Registry()
-        self.lookup = Lookup(self.registry)
-        self.sweeper = Sweeper(limits, self.lifecycle, self.timers)
-        self.admission = Admission(self, self.registry, self.sweeper)
-        self.memberships = Memberships(
+        self.lookup: Lookup = Lookup(self.registry)
+        self.sweeper: Sweeper = Sweeper(limits, self.lifecycle, self.timers)
+        self.admission: Admission = Admission(self, self.registry, self.sweeper)
+        self.memberships: Memberships = Memberships(
             broker,
             self.fanout,
             self.tasks,
@@ -113,8 +114,8 @@ class Engine:
             self.admission.send_away,
             limits.max_rooms_per_connection,
         )
-        self.unawaited = Unawaited(self.tasks, self.counters)
-        self.active = Active(self.lookup)
+        self.unawaited: Unawaited = Unawaited(self.tasks, self.counters)
+        self.active: Active = Active(self.lookup)
         self._filter = ServerLogFilter()
 
     # Start and end

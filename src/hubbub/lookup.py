@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, TypeAlias
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -15,10 +15,10 @@ from .registry import Registry
 from .session import Session
 from .wire import Wire
 
-Exclude = Connection | WebSocket | str | Iterable[Connection | WebSocket | str] | None
+Exclude: TypeAlias = Connection | WebSocket | str | Iterable[Connection | WebSocket | str] | None
 """Whom a broadcast leaves out: connections, WebSockets or connection ids, one or several."""
 
-ExcludeUsers = UserId | Iterable[UserId] | None
+ExcludeUsers: TypeAlias = UserId | Iterable[UserId] | None
 """The users whom a broadcast leaves out: ids, one or several."""
 
 NOBODY: Final[frozenset[str]] = frozenset()

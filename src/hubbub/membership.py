@@ -33,7 +33,7 @@ from .session import Membership, Session
 from .tasks import Tasks, together
 from .timers import Timers
 
-logger = logging.getLogger("hubbub")
+logger: Final = logging.getLogger("hubbub")
 
 _PATIENCE_S = 2.0
 _UNNUMBERED: Final = Joined(None, recovered=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from starlette.websockets import WebSocketDisconnect
 
@@ -26,7 +26,7 @@ from .transports import Detour, ServerSend
 from .wire import Manager as SocketsManager
 from .wire import Wire
 
-logger = logging.getLogger("hubbub")
+logger: Final = logging.getLogger("hubbub")
 
 Scope: TypeAlias = Any
 App: TypeAlias = Callable[[Scope, Receive, ServerSend], Awaitable[None]]

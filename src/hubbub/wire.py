@@ -39,10 +39,10 @@ from .protocols import ClientProtocol
 from .reader import Reader, Receive
 from .stats import Counters
 from .tasks import Tasks
-from .transports import Event, Question, ServerSend, transport_for
+from .transports import Detour, Event, Question, ServerSend, Transport, transport_for
 from .writer import Writer
 
-logger = logging.getLogger("hubbub")
+logger: Final = logging.getLogger("hubbub")
 
 
 class State(Enum):
@@ -166,30 +166,32 @@ class Wire:
         where: str,
         offered: Sequence[str],
     ) -> None:
-        self.manager = managers[0]
-        self.managers = managers
-        self.limits = self.manager.limits
-        self.guard = Guard(self.limits)
-        self.address = address
-        self.network = None if address is None else network_of(address)
-        self.where = where
-        self.handshake = Handshake(offered)
-        self.handler = Handler()
+        self.manager: Manager = managers[0]
+        self.managers: Sequence[Manager] = managers
+        self.limits: Limits = self.manager.limits
+        self.guard: Guard = Guard(self.limits)
+        self.address: str | None = address
+        self.network: str | None = None if address is None else network_of(address)
+        self.where: str = where
+        self.handshake: Handshake = Handshake(offered)
+        self.handler: Handler = Handler()
         self.sessions: list[Session] = []
         self.former_ids: tuple[str, ...] = ()
-        self.protocol = self.manager.protocol
-        self.speaks_its_own = False
-        self.state = State.HANDSHAKE
+        self.protocol: ClientProtocol = self.manager.protocol
+        self.speaks_its_own: bool = False
+        self.state: State = State.HANDSHAKE
         self.closed: Closed | None = None
-        self.ended_at = inf
+        self.ended_at: float = inf
         self.expires_at: float | None = None
-        self.answered_at = -inf
+        self.answered_at: float = -inf
+        self.transport: Transport
+        self.detour: Detour | None
         self.transport, self.detour = transport_for(send, self._end_handler)
         self.transport.watch(self._admits_frame)
         self.transport.bound_inbound(self.limits.max_message_bytes)
-        self.writer = Writer(self, self.transport)
-        self.reader = Reader(self, receive)
-        self.receive = self.reader.receive
+        self.writer: Writer = Writer(self, self.transport)
+        self.reader: Reader = Reader(self, receive)
+        self.receive: Receive = self.reader.receive
         self._closing: asyncio.Task[None] | None = None
 
     @property

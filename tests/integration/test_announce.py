@@ -340,8 +340,10 @@ class Speechless(MemoryBroker):
     refuses = False
     hangs = False
 
-    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> None:
-        await super().enter(channel, user, connection_id, info)
+    async def enter(
+        self, channel: str, user: str | None, connection_id: str, info: Info, room_info: Info = None
+    ) -> None:
+        await super().enter(channel, user, connection_id, info, room_info)
         if self.hangs:
             await asyncio.Event().wait()
         if self.refuses:

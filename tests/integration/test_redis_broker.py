@@ -191,12 +191,14 @@ async def test_who_is_in_grace_when_a_worker_closes_is_taken_out_by_another(redi
         for user in ("ann", "bob"):
             await closing.enter(TOLD, user, f"{user}1", None)
             await closing.linger(TOLD, user, f"{user}1", 1.0)  # within which bob comes back, on a busy machine too
+        await closing.enter(TOLD, None, "x1", None)
         await closing.close()
         await other.subscribe(TOLD)
         await other.enter(TOLD, "bob", "bob2", None)
         await eventually(lambda: redis.mentions(node, prefix) == [])
         assert await worker.announcements(TOLD) == [("left", "ann", 1)]
         assert [(member.user_id, member.connections) for member in await other.members(TOLD)] == [("bob", 1)]
+        assert [each.connection_id for each in await other.connections(TOLD)] == ["bob2"]
     finally:
         await closing.close()
         await other.close()

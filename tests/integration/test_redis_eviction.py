@@ -116,6 +116,30 @@ async def test_presence_that_was_evicted_is_told_again_though_somebody_came_sinc
         await broker.close()
 
 
+@pytest.mark.parametrize("command", [("DEL", KEYS.anonymous("a")), ("FLUSHALL",)], ids=["evicted", "all lost"])
+async def test_anonymous_connections_that_were_lost_are_told_again(
+    own_redis: RedisServer, command: tuple[str, ...]
+) -> None:
+    """With all that they say, and those of users beside them."""
+    broker = RedisBroker(own_redis.url(lease_s=LEASE_S))
+    await Worker(broker, 5.0).start(RoomTable())
+    try:
+        await broker.enter("a", None, "x1", {"n": 1}, {"role": "guest"})
+        await broker.enter("a", None, "x2", None)
+        await broker.enter("a", "ann", "a1", {"n": 1}, {"role": "owner"})
+        await broker.enter("a", "ann", "a2", {"n": 2})
+        before = set(map(repr, await broker.connections("a")))
+        assert len(before) == 4
+        own_redis.command(*command)
+
+        async def is_right() -> bool:
+            return set(map(repr, await broker.connections("a"))) == before
+
+        await eventually(is_right)
+    finally:
+        await broker.close()
+
+
 async def test_a_user_who_came_back_elsewhere_is_not_missing(
     own_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:

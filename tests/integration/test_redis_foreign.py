@@ -128,6 +128,9 @@ async def test_a_bad_presence_entry_is_left_out_and_written_anew_when_its_user_c
                 own_redis.command("HSET", KEYS.here(TOLD), user, entry)
             assert await worker.present(TOLD) == {"ann": 1}
             assert skipped(worker) == 2
+            assert [each.user_id for each in await worker.run(worker.manager._hubbub.broker.connections(TOLD))] == [
+                "ann"
+            ]
             async with Listener("bob", TOLD).on(worker):
                 await ann.hears("user_joined", "bob")
                 assert await worker.present(TOLD) == {"ann": 1, "bob": 1}

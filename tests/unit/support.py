@@ -15,7 +15,7 @@ from hubbub.brokers.base import BrokerState, Delivery, Receiver
 from hubbub.envelope import Envelope, Instruction, Page
 from hubbub.options import RoomTable
 from hubbub.positions import Position
-from hubbub.presence import Info, Member
+from hubbub.presence import Info, Member, PresentConnection
 
 Ts = TypeVarTuple("Ts")
 
@@ -215,19 +215,24 @@ class Node(Broker):
     async def position(self, channel: str) -> Position | None:
         return await self._broker.position(channel)
 
-    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> None:
+    async def enter(
+        self, channel: str, user: str | None, connection_id: str, info: Info, room_info: Info = None
+    ) -> None:
         await asyncio.sleep(0)
-        await self._broker.enter(channel, user, connection_id, info)
+        await self._broker.enter(channel, user, connection_id, info, room_info)
 
     async def linger(self, channel: str, user: str, connection_id: str, grace_s: float) -> None:
         await self._broker.linger(channel, user, connection_id, grace_s)
 
-    async def exit(self, channel: str, user: str, connection_id: str) -> None:
+    async def exit(self, channel: str, user: str | None, connection_id: str) -> None:
         await asyncio.sleep(0)
         await self._broker.exit(channel, user, connection_id)
 
     async def members(self, channel: str) -> list[Member]:
         return await self._broker.members(channel)
+
+    async def connections(self, channel: str) -> list[PresentConnection]:
+        return await self._broker.connections(channel)
 
     async def count(self, channel: str) -> int:
         return await self._broker.count(channel)

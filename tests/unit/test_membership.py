@@ -54,9 +54,11 @@ class Far(Node):
         await self._ask("subscribe", channel)
         return await super().subscribe(channel)
 
-    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> None:
+    async def enter(
+        self, channel: str, user: str | None, connection_id: str, info: Info, room_info: Info = None
+    ) -> None:
         await self._ask("enter", channel)
-        await super().enter(channel, user, connection_id, info)
+        await super().enter(channel, user, connection_id, info, room_info)
 
     async def history(self, channel: str, *more: Any) -> Any:
         await self._ask("history", channel)

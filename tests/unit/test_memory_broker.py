@@ -139,8 +139,10 @@ class ForgetsInstructions(MemoryBroker):
 
 
 class CountsConnections(MemoryBroker):
-    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> None:
-        await super().enter(channel, f"{user} {connection_id}", connection_id, info)
+    async def enter(
+        self, channel: str, user: str | None, connection_id: str, info: Info, room_info: Info = None
+    ) -> None:
+        await super().enter(channel, f"{user} {connection_id}", connection_id, info, room_info)
 
 
 class HasNoGrace(MemoryBroker):

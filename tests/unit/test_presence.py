@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from hubbub.codec import dumps
-from hubbub.presence import Change, Member, PresenceTable
+from hubbub.presence import Change, Member, PresenceTable, PresentConnection
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -77,9 +77,52 @@ def test_an_unknown_connection_changes_nothing() -> None:
     assert table.members("lobby") == [Member("ann", None, 1, NOW)]
 
 
+def test_a_connection_goes_on_saying_what_it_said_when_another_says_something_else() -> None:
+    table = PresenceTable()
+    table.enter("lobby", "ann", "a1", {"n": 1}, NOW)
+    table.enter("lobby", "ann", "a2", {"n": 1}, NOW, {"role": "owner"})
+    table.linger("lobby", "ann", "a1")
+    table.enter("lobby", "bob", "b1", None, NOW)
+    assert [(each.info, each.room_info, each.live) for each in table.connections("lobby")] == [
+        ({"n": 1}, {"role": "owner"}, True),
+        ({"n": 1}, None, False),
+        (None, None, True),
+    ]
+    table.enter("lobby", "ann", "a3", {"n": 2}, NOW)
+    table.enter("lobby", "ann", "a2", {"n": 3}, NOW)  # it comes a second time
+    assert [(each.connection_id, each.info, each.room_info) for each in table.connections("lobby")] == [
+        ("a2", {"n": 3}, None),
+        ("a3", {"n": 2}, None),
+        ("b1", None, None),
+    ]
+    assert {each.presence_id for each in table.connections("lobby") if each.user_id == "ann"} == {"a1"}
+
+
+def test_nothing_is_kept_of_what_connections_said_that_are_gone() -> None:
+    table = PresenceTable()
+    table.enter("lobby", "ann", "a1", None, NOW)
+    for number in range(100):
+        table.enter("lobby", "ann", "a2", {"n": number}, NOW, {"n": number})
+        table.exit("lobby", "ann", "a2")
+    table.exit("lobby", "ann", "a1")
+    table.enter("lobby", "ann", "a1", None, NOW)
+    assert table._rooms["lobby"]["ann"].apart is None
+
+
+def test_an_anonymous_connection_is_listed_and_is_no_user() -> None:
+    table = PresenceTable()
+    assert table.enter("lobby", None, "x1", {"n": 1}, NOW, {"n": 2}) == Change(False, 0, b'{"n":1}', "x1")
+    assert table.connections("lobby") == [PresentConnection("x1", None, {"n": 1}, {"n": 2}, True, "x1")]
+    assert (table.count("lobby"), table.members("lobby"), len(table)) == (0, [], 1)
+    assert table.exit("lobby", None, "x1") == Change(False, 0, b'{"n":1}', "x1")
+    assert table.exit("lobby", None, "x1") == Change(False, 0, b"null", "x1")
+    assert len(table) == 0
+
+
 def test_clear_forgets_all() -> None:
     table = PresenceTable()
     table.enter("lobby", "ann", "a1", None, NOW)
+    table.enter("hall", None, "x1", None, NOW)
     table.clear()
     assert len(table) == 0
     assert table.count("lobby") == 0

@@ -103,6 +103,14 @@ def test_a_user_that_comes_again_ends_its_own_graces_in_that_room(ledger: Ledger
     assert ledger.has(HALL)
 
 
+def test_anonymous_connections_do_not_end_each_other(ledger: Ledger) -> None:
+    one, other = Place("lobby", None, "x1"), Place("lobby", None, "x2")
+    enter(ledger, one)
+    ledger.linger(one, 0.0)  # it is about to leave
+    enter(ledger, other)
+    assert ledger.places() == [one, other]
+
+
 def test_a_connection_that_could_not_enter_is_not_reported(ledger: Ledger) -> None:
     enter(ledger, ANN)
     ledger.linger(ANN, 10.0)
@@ -223,6 +231,14 @@ def test_the_connection_that_is_reported_longest_is_the_witness_unless_it_linger
     assert ledger.witnesses(10) == []
 
 
+def test_anonymous_connections_have_a_witness_of_their_own(ledger: Ledger) -> None:
+    anonymous = [Place("lobby", None, each) for each in ("x1", "x2")]
+    enter(ledger, *anonymous, ANN, TAB)
+    assert ledger.witnesses(1) == [ANN, anonymous[0]]
+    ledger.forget(anonymous[0])
+    assert ledger.witnesses(1) == [ANN, anonymous[1]]
+
+
 def test_every_room_has_its_turn(ledger: Ledger) -> None:
     rooms = [ANN._replace(room=f"room {number}") for number in range(5)]
     enter(ledger, *rooms)
@@ -304,9 +320,14 @@ class LedgerMachine(RuleBasedStateMachine):
         self.calls: dict[Place, Call] = {}
         self.late: list[tuple[Statement, str, Place]] = []
 
-    @rule(room=st.sampled_from("xy"), user=st.sampled_from("ab"), tab=st.integers(0, 2), at_once=st.booleans())
+    @rule(
+        room=st.sampled_from("xy"),
+        user=st.sampled_from(["ann", "anonymous"]),
+        tab=st.integers(0, 2),
+        at_once=st.booleans(),
+    )
     def begin(self, room: str, user: str, tab: int, at_once: bool) -> None:
-        place = Place(room, user, f"{user}{tab}")
+        place = Place(room, None if user == "anonymous" else user, f"{user}{tab}")
         if place in self.calls:
             return
         if self.ledger.has(place):

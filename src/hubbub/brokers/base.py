@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeAlias
 from ..envelope import Announcement, Envelope, Instruction, Page, Relabel, Reset
 from ..options import RoomTable
 from ..positions import Position
-from ..presence import Info, Member
+from ..presence import Info, Member, PresentConnection
 
 Delivery: TypeAlias = Envelope | Announcement | Instruction | Relabel | Reset
 
@@ -178,10 +178,11 @@ class Log(ABC):
 
 
 class Presence(ABC):
-    """Knows which users are in which rooms, by the connections that the workers report.
+    """Knows which users and connections are in which rooms, by the connections that the workers report.
 
     A user is present from the first `enter` to the `exit` of the last connection. If the room's options say
-    ``announce``, both are delivered to its subscribers, as an `Announcement`.
+    ``announce``, both are delivered to its subscribers, as an `Announcement`. Anonymous connections, whose user is
+    None, are only listed by `connections`: they never count as users, have no grace, and are never announced.
 
     *Delivery*: each begin and end of a presence is announced at most once to each subscribed worker.
     *Order*: announcements arrive in the order in which presences began and ended, and carry the count of that moment.
@@ -190,14 +191,17 @@ class Presence(ABC):
     """
 
     @abstractmethod
-    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> None:
-        """Adds a connection of a user to a room. Whatever the outcome, the caller calls `exit` in the end.
+    async def enter(
+        self, channel: str, user: str | None, connection_id: str, info: Info, room_info: Info = None
+    ) -> None:
+        """Adds a connection to a room. Whatever the outcome, the caller calls `exit` in the end.
 
         Args:
             channel: The channel of the room.
-            user: The user's id.
-            connection_id: The connection's id.
-            info: The user's info, as JSON can express it.
+            user: The user of the connection; None for an anonymous one.
+            connection_id: The id of the connection.
+            info: What the app says of the user, as JSON can express it.
+            room_info: What the app says of this connection in this room, likewise.
 
         Raises:
             BrokerUnavailable: The broker could not be told.
@@ -217,20 +221,33 @@ class Presence(ABC):
         """
 
     @abstractmethod
-    async def exit(self, channel: str, user: str, connection_id: str) -> None:
+    async def exit(self, channel: str, user: str | None, connection_id: str) -> None:
         """Removes a connection from a room for good. Idempotent.
 
         If the broker is unavailable, it is told when it is back.
 
         Args:
             channel: The channel of the room.
-            user: The user's id.
+            user: The user of the connection; None for an anonymous one.
             connection_id: The id of a connection for which `enter` was called.
         """
 
     @abstractmethod
     async def members(self, channel: str) -> list[Member]:
         """Lists the users in a room, over all workers. Each ``info`` is a new copy of the value of its JSON.
+
+        Args:
+            channel: The channel of the room.
+
+        Raises:
+            BrokerUnavailable: The broker can't be reached.
+        """
+
+    @abstractmethod
+    async def connections(self, channel: str) -> list[PresentConnection]:
+        """Lists the connections in a room, over all workers: those of users, in grace too, and anonymous ones.
+
+        Each ``info`` and ``room_info`` is a new copy of the value of its JSON.
 
         Args:
             channel: The channel of the room.

@@ -14,7 +14,7 @@ from ..envelope import Announcement, Envelope, Instruction, Page
 from ..history import RoomLog
 from ..options import RoomTable
 from ..positions import Position
-from ..presence import Change, Info, Member, PresenceTable
+from ..presence import Change, Info, Member, PresenceTable, PresentConnection
 from .base import MAX_SILENT, Broker, BrokerState, Receiver
 
 _IDLE_TTL_S = 300.0
@@ -94,17 +94,19 @@ class MemoryBroker(Broker):
         log = self._logs.get(channel)
         return None if log is None else log.head
 
-    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> None:
-        change = self._presence.enter(channel, user, connection_id, info, datetime.now(UTC))
-        if change.turned:
+    async def enter(
+        self, channel: str, user: str | None, connection_id: str, info: Info, room_info: Info = None
+    ) -> None:
+        change = self._presence.enter(channel, user, connection_id, info, datetime.now(UTC), room_info)
+        if change.turned and user is not None:
             self._announce("joined", channel, user, change)
 
     async def linger(self, channel: str, user: str, connection_id: str, grace_s: float) -> None:
         self._presence.linger(channel, user, connection_id)
 
-    async def exit(self, channel: str, user: str, connection_id: str) -> None:
+    async def exit(self, channel: str, user: str | None, connection_id: str) -> None:
         change = self._presence.exit(channel, user, connection_id)
-        if change.turned:
+        if change.turned and user is not None:
             self._announce("left", channel, user, change)
 
     def _announce(self, kind: Literal["joined", "left"], channel: str, user: str, change: Change) -> None:
@@ -115,6 +117,9 @@ class MemoryBroker(Broker):
 
     async def members(self, channel: str) -> list[Member]:
         return self._presence.members(channel)
+
+    async def connections(self, channel: str) -> list[PresentConnection]:
+        return self._presence.connections(channel)
 
     async def count(self, channel: str) -> int:
         return self._presence.count(channel)

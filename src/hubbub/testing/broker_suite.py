@@ -29,6 +29,7 @@ from ..codec import decode, encode, loads
 from ..envelope import Announcement, Envelope, Instruction, Kick, Page, Refresh, Subscribe, Unsubscribe
 from ..options import History, RoomOptions, RoomTable
 from ..positions import Position
+from ..presence import PresentConnection
 
 KEPT = "kept"
 """A channel with history: the newest five messages."""
@@ -834,6 +835,68 @@ class BrokerSuite:
             assert await second.broker.count(TOLD) == 0
             assert await second.announcements(TOLD) == [("joined", "ann", 1), ("left", "ann", 0)]
 
+    # Connections
+
+    async def test_connections_are_listed_each_with_what_it_says(self) -> None:
+        """Of itself and in the room, whatever its user's other connections say, and until it leaves."""
+        async with self.workers() as (first, second):
+            one, two = first.broker, second.broker
+            await one.enter(PLAIN, "ann", "a1", {"n": 1})
+            await two.enter(PLAIN, "ann", "a2", {"n": 2}, {"role": "owner"})
+            await one.enter(PLAIN, "ann", "a3", {"n": 2})
+            await two.enter(PLAIN, None, "x1", {"n": 3}, {"role": "guest"})
+            await one.enter(PLAIN, None, "x2", None)
+            await one.enter(KEPT, "bob", "b1", None)
+            expected = [
+                PresentConnection("a1", "ann", {"n": 1}, None, True, "a1"),
+                PresentConnection("a2", "ann", {"n": 2}, {"role": "owner"}, True, "a1"),
+                PresentConnection("a3", "ann", {"n": 2}, None, True, "a1"),
+                PresentConnection("x1", None, {"n": 3}, {"role": "guest"}, True, "x1"),
+                PresentConnection("x2", None, None, None, True, "x2"),
+            ]
+            for broker in (one, two):
+                assert await _connections(broker, PLAIN) == expected
+                assert [each.connection_id for each in await broker.connections(KEPT)] == ["b1"]
+                assert await broker.connections(BRIEF) == []
+            await one.exit(PLAIN, "ann", "a1")
+            await one.exit(PLAIN, None, "x2")
+            await one.exit(PLAIN, None, "x2")
+            assert await _connections(two, PLAIN) == expected[1:4]
+            assert [member.info for member in await two.members(PLAIN)] == [{"n": 2}]
+            await two.exit(PLAIN, "ann", "a2")
+            await one.exit(PLAIN, "ann", "a3")
+            await two.exit(PLAIN, None, "x1")
+            assert await one.connections(PLAIN) == []
+
+    async def test_a_lost_connection_is_listed_until_its_grace_is_over_or_taken_over(self) -> None:
+        """Not as a live one; and its user keeps the id under which it is known."""
+        async with self.workers() as (first, second):
+            await first.broker.enter(PLAIN, "ann", "a1", {"n": 1}, {"role": "owner"})
+            await first.broker.linger(PLAIN, "ann", "a1", 60.0)
+            lost = PresentConnection("a1", "ann", {"n": 1}, {"role": "owner"}, False, "a1")
+            assert await second.broker.connections(PLAIN) == [lost]
+            await second.broker.enter(PLAIN, "ann", "a2", {"n": 2})
+            assert await first.broker.connections(PLAIN) == [PresentConnection("a2", "ann", {"n": 2}, None, True, "a1")]
+
+    async def test_an_anonymous_connection_is_no_user_and_is_not_announced(self) -> None:
+        """Whatever its id is."""
+        async with self.workers() as (first, second):
+            await second.broker.subscribe(TOLD)
+            await first.broker.enter(TOLD, None, "ann", {"n": 1})
+            for worker in (first, second):
+                assert await worker.broker.count(TOLD) == 0
+                assert await worker.broker.members(TOLD) == []
+                assert not await worker.broker.present(TOLD, "ann")
+                assert not await worker.broker.connected(TOLD, "ann")
+            await second.broker.enter(TOLD, "ann", "a1", None)
+            await first.broker.enter(TOLD, None, "x1", None)
+            await first.broker.exit(TOLD, None, "ann")
+            assert await first.broker.count(TOLD) == 1
+            assert await first.broker.present(TOLD, "ann")
+            await second.broker.exit(TOLD, "ann", "a1")
+            assert [each.connection_id for each in await second.broker.connections(TOLD)] == ["x1"]
+            assert await second.announcements(TOLD) == [("joined", "ann", 1), ("left", "ann", 0)]
+
     # The rest
 
     async def test_a_user_is_connected_while_it_has_a_live_connection(self) -> None:
@@ -893,6 +956,11 @@ class BrokerSuite:
                 await first.publish(PLAIN, round_)
                 assert await first.messages(PLAIN) == [round_]
                 assert await first.broker.healthy()
+
+
+async def _connections(broker: Broker, channel: str) -> list[PresentConnection]:
+    """The connections in a room. They have no order."""
+    return sorted(await broker.connections(channel), key=lambda each: each.connection_id)
 
 
 def _has_come(worker: Worker, offset: int) -> bool:

@@ -22,7 +22,7 @@ from ..manager import ConnectionManager
 from ..names import EVERYONE_NAME, RoomName, UserId, room_name, user_name, user_of, user_room
 from ..options import RoomTable
 from ..positions import Position
-from ..presence import Info, Member
+from ..presence import Info, Member, PresentConnection
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,17 +221,22 @@ class _Recording(Broker):
     async def position(self, channel: str) -> Position | None:
         return await self._broker.position(channel)
 
-    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> None:
-        await self._broker.enter(channel, user, connection_id, info)
+    async def enter(
+        self, channel: str, user: str | None, connection_id: str, info: Info, room_info: Info = None
+    ) -> None:
+        await self._broker.enter(channel, user, connection_id, info, room_info)
 
     async def linger(self, channel: str, user: str, connection_id: str, grace_s: float) -> None:
         await self._broker.linger(channel, user, connection_id, grace_s)
 
-    async def exit(self, channel: str, user: str, connection_id: str) -> None:
+    async def exit(self, channel: str, user: str | None, connection_id: str) -> None:
         await self._broker.exit(channel, user, connection_id)
 
     async def members(self, channel: str) -> list[Member]:
         return await self._broker.members(channel)
+
+    async def connections(self, channel: str) -> list[PresentConnection]:
+        return await self._broker.connections(channel)
 
     async def count(self, channel: str) -> int:
         return await self._broker.count(channel)

@@ -20,7 +20,7 @@ from ...envelope import Envelope, Instruction, Page
 from ...errors import BrokerUnavailable, InvalidArgument, shown
 from ...options import RoomOptions, RoomTable
 from ...positions import Position
-from ...presence import Info, Member
+from ...presence import Info, Member, PresentConnection
 from ...tasks import Tasks
 from ..base import Broker, BrokerState, Receiver
 from .channel import Keys, Sender
@@ -310,17 +310,22 @@ class RedisBroker(Broker):
 
     # Presence
 
-    async def enter(self, channel: str, user: str, connection_id: str, info: Info) -> None:
-        await self._presence.enter(channel, user, connection_id, info)
+    async def enter(
+        self, channel: str, user: str | None, connection_id: str, info: Info, room_info: Info = None
+    ) -> None:
+        await self._presence.enter(channel, user, connection_id, info, room_info)
 
     async def linger(self, channel: str, user: str, connection_id: str, grace_s: float) -> None:
         await self._presence.linger(channel, user, connection_id, grace_s)
 
-    async def exit(self, channel: str, user: str, connection_id: str) -> None:
+    async def exit(self, channel: str, user: str | None, connection_id: str) -> None:
         await self._presence.exit(channel, user, connection_id)
 
     async def members(self, channel: str) -> list[Member]:
         return await self._presence.members(channel)
+
+    async def connections(self, channel: str) -> list[PresentConnection]:
+        return await self._presence.connections(channel)
 
     async def count(self, channel: str) -> int:
         return await self._presence.count(channel)

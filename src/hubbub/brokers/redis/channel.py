@@ -186,6 +186,10 @@ class Keys:
         """A hash of who is present: user to an entry of JSON, see ``enter.lua``."""
         return f"{self.room_prefix}{room}}}:here"
 
+    def anonymous(self, room: str) -> str:
+        """A hash of the anonymous connections: connection id to an entry of JSON, as if each were a user."""
+        return f"{self.room_prefix}{room}}}:anonymous"
+
     def node(self, node: str) -> str:
         """The lease of a worker."""
         return f"{self._prefix}:node:{node}"

@@ -119,13 +119,26 @@ local function entry_of(here, user)
       if type(connection) ~= 'string' or type(worker) ~= 'string' then return nil end
     end
   end
+  if entry.x ~= nil and type(entry.x) ~= 'table' then return nil end
+  for connection, said in pairs(entry.x or {}) do
+    if type(connection) ~= 'string' or type(said) ~= 'table' or type(said.i) ~= 'string' then return nil end
+  end
   return entry
+end
+
+-- Forgets what connections said that are gone.
+local function tidy(entry)
+  for connection in pairs(entry.x or {}) do
+    if not (entry.c[connection] or entry.g[connection]) then entry.x[connection] = nil end
+  end
+  if entry.x and not next(entry.x) then entry.x = nil end
 end
 
 -- Takes a connection out of an entry, and tells the room when it was the user's last.
 local function take_out(here, user, entry, connection, channel, message)
   entry.c[connection] = nil
   entry.g[connection] = nil
+  tidy(entry)
   if next(entry.c) or next(entry.g) then
     redis.call('HSET', here, user, cjson.encode(entry))
   else

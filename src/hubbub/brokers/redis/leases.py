@@ -101,20 +101,26 @@ class Leases:
         if rooms and aloud:
             logger.warning("a worker is gone: taking its users out of %s", counted(len(rooms), "rooms"))
         for room in rooms:
-            cursor: bytes | str = "0"
-            while True:
-                cursor, found = await self._link.call("HSCAN", self._keys.here(room), cursor, "COUNT", _SCAN)
-                await asyncio.gather(
-                    *(
-                        self._clear_one(node, room, user.decode(), connection_id, aloud=aloud)
-                        for user, text in pairs(found)
-                        for connection_id in _connections_on(node, text)
-                    )
+            await asyncio.gather(
+                self._clear_hash(node, self._keys.here(room), room if aloud else None, aloud=aloud),
+                self._clear_hash(node, self._keys.anonymous(room), None, aloud=aloud),
+            )
+
+    async def _clear_hash(self, node: str, key: str, announced_in: str | None, *, aloud: bool) -> None:
+        cursor: bytes | str = "0"
+        while True:
+            cursor, found = await self._link.call("HSCAN", key, cursor, "COUNT", _SCAN)
+            await asyncio.gather(
+                *(
+                    self._clear_one(node, key, user.decode(), connection_id, announced_in)
+                    for user, text in pairs(found)
+                    for connection_id in _connections_on(node, text)
                 )
-                if aloud:
-                    await self._link.call("PEXPIRE", self._keys.cleaner(node), self._lease_ms)
-                if cursor in (b"0", "0", 0):
-                    break
+            )
+            if aloud:
+                await self._link.call("PEXPIRE", self._keys.cleaner(node), self._lease_ms)
+            if cursor in (b"0", "0", 0):
+                break
 
     async def forget(self, node: str) -> None:
         """Ends a name that nothing is kept under."""
@@ -137,9 +143,9 @@ class Leases:
         except BrokerUnavailable as error:
             logger.debug("a worker that is gone is not taken out yet: %s", str(error))
 
-    async def _clear_one(self, node: str, room: str, user: str, connection_id: str, *, aloud: bool) -> None:
-        prepared = self._announcer.prepare("left", room, user) if aloud else SILENCE
-        await self._link.run(CLEAR, (self._keys.here(room),), node, user, connection_id, *prepared)
+    async def _clear_one(self, node: str, key: str, user: str, connection_id: str, announced_in: str | None) -> None:
+        prepared = SILENCE if announced_in is None else self._announcer.prepare("left", announced_in, user)
+        await self._link.run(CLEAR, (key,), node, user, connection_id, *prepared)
 
 
 def pairs(answer: Any) -> Iterable[tuple[bytes, bytes]]:

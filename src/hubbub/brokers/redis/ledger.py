@@ -17,7 +17,8 @@ what Redis may still keep under the former name is cleared afterwards, in silenc
 
 An exit that could not be said is *owed*, and is said when Redis is back. An eviction can take away a room's entries
 alone. They go together, and the connection that was reported first is there the longest, so it is the *witness* for its
-room: if it is missing, the room is reported again.
+room: if it is missing, the room is reported again. The anonymous connections are kept apart, with a witness of their
+own.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ Manner: TypeAlias = Literal["aloud", "silently"]
 
 
 class Place(NamedTuple):
-    """A connection of a user, in a room."""
+    """A connection in a room. The user of an anonymous one is None."""
 
     room: str
-    user: str
+    user: str | None
     connection_id: str
 
 
@@ -48,11 +49,13 @@ class Entry(NamedTuple):
     Attributes:
         info: What the app says of the user, as JSON.
         since: When the connection came into the room, as ISO 8601.
+        room_info: What the app says of the connection in this room, as JSON; empty for nothing.
         lingers_until: When its grace ends, if it was lost; in the seconds of the caller's clock.
     """
 
     info: bytes
     since: str
+    room_info: bytes = b""
     lingers_until: float | None = None
 
 
@@ -91,9 +94,9 @@ class Ledger:
         self.former: set[str] = set()
         self._number = 0
         self._outstanding = 0
-        self._entries: dict[str, dict[str, dict[str, Entry]]] = {}  # by room, user and connection
+        self._entries: dict[str, dict[str | None, dict[str, Entry]]] = {}  # by room, user and connection
         self._entering: Counter[str] = Counter()
-        self._owed: dict[str, dict[tuple[str, str], Entry | None]] = {}  # by room
+        self._owed: dict[str, dict[tuple[str | None, str], Entry | None]] = {}  # by room
         self._to_look_after: list[str] = []  # rooms, until each had its turn
 
     # Statements
@@ -129,15 +132,17 @@ class Ledger:
     def end_entering(self, place: Place, entry: Entry | None) -> None:
         """A connection was reported, or with None was not.
 
-        A user that comes again is no longer in grace, and Redis has forgotten its lingering connections.
+        A user that comes again is no longer in grace, and Redis has forgotten its lingering connections. Anonymous
+        connections have nothing to do with each other.
         """
         self._entering[place.room] -= 1
         if not self._entering[place.room]:
             del self._entering[place.room]
-        if entry is not None:
+        if entry is not None and place.user is not None:
             for connection_id, each in tuple(self._of(place).items()):
                 if each.lingers_until is not None:
                     self.forget(place._replace(connection_id=connection_id))
+        if entry is not None:
             self._remember(place, entry)
 
     def linger(self, place: Place, until: float) -> None:
@@ -267,7 +272,7 @@ class Ledger:
     # Looking after what Redis keeps
 
     def witnesses(self, most: int) -> list[Place]:
-        """Chooses the next rooms to look after, and gives the witness of each.
+        """Chooses the next rooms to look after, and gives the witnesses of each.
 
         A connection in its grace is no witness: it ends, rightly, when its user comes back to another worker.
 
@@ -278,12 +283,14 @@ class Ledger:
             self._to_look_after = list(self._entries)
         rooms = [room for room in self._to_look_after[-most:] if room in self._entries]
         del self._to_look_after[-most:]
-        return [witness for room in rooms if (witness := self._witness(room)) is not None]
+        chosen = [(room, anonymous) for room in rooms for anonymous in (False, True)]
+        return [witness for each in chosen if (witness := self._witness(*each)) is not None]
 
-    def _witness(self, room: str) -> Place | None:
+    def _witness(self, room: str, anonymous: bool) -> Place | None:
         live = (
             Place(room, user, connection_id)
             for user, entries in self._entries[room].items()
+            if (user is None) == anonymous
             for connection_id, entry in entries.items()
             if entry.lingers_until is None
         )

@@ -20,15 +20,16 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import orjson
 
 from ...codec import dumps, loads
 from ...errors import BrokerUnavailable, counted
 from ...options import RoomTable
-from ...presence import Info, Member
+from ...presence import Info, Member, PresentConnection
 from ...tasks import Tasks
 from .announcing import SILENCE, Announcer
 from .channel import Keys, Sender, pack_roll_call
@@ -52,6 +53,8 @@ LOOKED_AFTER: Final = 500
 """Rooms that are looked after with each renewal: all, where there are no more."""
 
 _How: TypeAlias = Literal["comes", "here", "lingers"]
+T = TypeVar("T")
+
 _Announces: TypeAlias = Literal["joined", "left"] | None
 
 
@@ -101,8 +104,10 @@ class Presence:
 
     # This worker's connections
 
-    async def enter(self, room: str, user: str, connection_id: str, info: Info) -> None:
-        place, entry = Place(room, user, connection_id), Entry(dumps(info), datetime.now(UTC).isoformat())
+    async def enter(self, room: str, user: str | None, connection_id: str, info: Info, room_info: Info = None) -> None:
+        place = Place(room, user, connection_id)
+        about = b"" if room_info is None else dumps(room_info)
+        entry = Entry(dumps(info), datetime.now(UTC).isoformat(), about)
         await self._recovered()
         self._ledger.begin_entering(place)
         entered: Entry | None = None
@@ -127,7 +132,7 @@ class Presence:
         except BrokerUnavailable as error:
             logger.debug("a lost connection counts until its grace is over: %s", str(error))
 
-    async def exit(self, room: str, user: str, connection_id: str) -> None:
+    async def exit(self, room: str, user: str | None, connection_id: str) -> None:
         place = Place(room, user, connection_id)
         self._ledger.linger(place, _now())  # at once: what is reported again from here on is about to leave
         await self._recovered()
@@ -149,7 +154,7 @@ class Presence:
 
     async def _enter(self, place: Place, entry: Entry, how: _How, *, aloud: bool) -> bool:
         announces: _Announces = "joined" if aloud else None
-        return await self._say(ENTER, place, entry.info, entry.since, how, announces=announces)
+        return await self._say(ENTER, place, entry.info, entry.since, entry.room_info, how, announces=announces)
 
     async def _exit(self, place: Place) -> bool:
         last = "1" if self._ledger.is_last(place.room) else ""
@@ -170,12 +175,16 @@ class Presence:
         """
         room, user, _ = place
         while True:
-            prepared = SILENCE if announces is None else self._announcer.prepare(announces, room, user)
+            prepared = SILENCE
+            if announces is not None and user is not None:
+                prepared = self._announcer.prepare(announces, room, user)
             statement = self._ledger.state()
-            keys = self._keys.here(room), self._keys.nodes, self._keys.node_rooms(statement.worker)
+            keys = self._hash(place), self._keys.nodes, self._keys.node_rooms(statement.worker)
             answer: int | None = None
             try:
-                answer = await self._link.run(script, keys, *statement, *place, *arguments, *prepared, patient=patient)
+                answer = await self._link.run(
+                    script, keys, *statement, *_named(place), *arguments, *prepared, patient=patient
+                )
             finally:
                 verdict = self._ledger.answered(statement, answer)
             if verdict != "repeat":
@@ -184,14 +193,25 @@ class Presence:
     # The fleet's
 
     async def members(self, room: str) -> list[Member]:
-        entries = pairs(await self._link.call("HGETALL", self._keys.here(room)))
-        members: list[Member] = []
-        for user, text in entries:
-            try:
-                members.append(_member(user.decode(), orjson.loads(text)))
-            except (ValueError, TypeError, KeyError) as error:
-                self._foreign.skip("a presence entry", self._keys.here(room), error)
+        members = await self._read(self._keys.here(room), _member)
         return sorted(members, key=lambda member: member.since)
+
+    async def connections(self, room: str) -> list[PresentConnection]:
+        keys = self._keys
+        of_users, anonymous = await asyncio.gather(
+            self._read(keys.here(room), _connections), self._read(keys.anonymous(room), _anonymous_connections)
+        )
+        return [each for found in (*of_users, *anonymous) for each in found]
+
+    async def _read(self, key: str, read: Callable[[str, dict[str, Any]], T]) -> list[T]:
+        """Reads the entries of a hash."""
+        found: list[T] = []
+        for name, text in pairs(await self._link.call("HGETALL", key)):
+            try:
+                found.append(read(name.decode(), orjson.loads(text)))
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                self._foreign.skip("a presence entry", key, error)
+        return found
 
     async def count(self, room: str) -> int:
         count: int = await self._link.call("HLEN", self._keys.here(room))
@@ -328,11 +348,11 @@ class Presence:
         worker, witnesses = self.worker, self._ledger.witnesses(LOOKED_AFTER)
         if not witnesses:
             return
-        rooms = (self._keys.here(witness.room) for witness in witnesses)
-        keys = self._keys.nodes, self._keys.node_rooms(worker), *rooms
-        found = await self._link.run(MISSING, keys, worker, *(text for witness in witnesses for text in witness))
+        keys = self._keys.nodes, self._keys.node_rooms(worker), *map(self._hash, witnesses)
+        texts = (text for witness in witnesses for text in _named(witness))
+        found = await self._link.run(MISSING, keys, worker, *texts)
         missing = [witnesses[place - 1] for place in found]
-        lost = [witness.room for witness in missing if self._ledger.has(witness)]
+        lost = list(dict.fromkeys(witness.room for witness in missing if self._ledger.has(witness)))
         if lost and self.worker == worker:
             logger.warning(
                 "Redis has lost who of this worker is present in %s, and is told again. Were keys evicted?",
@@ -377,6 +397,9 @@ class Presence:
             if not done:
                 self._ledger.owe(place, entry)
 
+    def _hash(self, place: Place) -> str:
+        return self._keys.anonymous(place.room) if place.user is None else self._keys.here(place.room)
+
     @staticmethod
     def _ignore(answer: asyncio.Future[Any]) -> None:
         """Marks a failure as seen: what it was for is done again."""
@@ -393,6 +416,26 @@ def _now() -> float:
 async def _in_batches(do: Callable[[Place], Awaitable[None]], places: list[Place]) -> None:
     for first in range(0, len(places), _AT_ONCE):
         await asyncio.gather(*map(do, places[first : first + _AT_ONCE]))
+
+
+def _named(place: Place) -> tuple[str, str, str]:
+    """The place as Redis has it, where an anonymous connection is a user of its own, in a hash of its own."""
+    room, user, connection_id = place
+    return room, connection_id if user is None else user, connection_id
+
+
+def _connections(user: str, entry: dict[str, Any]) -> list[PresentConnection]:
+    plain, apart = {"i": entry["i"]}, entry.get("x", {})
+    found = []
+    for connection_id in (*entry["c"], *entry["g"]):
+        said = apart.get(connection_id, plain)
+        infos = loads(said["i"]), loads(said.get("r", "null"))
+        found.append(PresentConnection(connection_id, user, *infos, connection_id in entry["c"], entry["n"]))
+    return found
+
+
+def _anonymous_connections(name: str, entry: dict[str, Any]) -> list[PresentConnection]:
+    return [replace(each, user_id=None) for each in _connections(name, entry) if each.live]
 
 
 def _member(user: str, entry: dict[str, Any]) -> Member:

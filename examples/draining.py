@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Response, WebSocket
 
 from hubbub import ConnectionManager
-from hubbub.draining import drain_first
+from hubbub.server import drain_first
 
 
 @asynccontextmanager

@@ -1,10 +1,11 @@
 """hubbub: the real-time layer for FastAPI."""
 
 from .__about__ import __version__
+from .asgi.middleware import HubbubMiddleware
 from .brokers import Broker
 from .close import CloseCode
 from .codec import Message
-from .connection import Connection
+from .connections.connection import Connection
 from .envelope import Recorded
 from .errors import (
     BrokerUnavailable,
@@ -19,14 +20,13 @@ from .errors import (
     WrongThread,
 )
 from .manager import ConnectionManager
-from .middleware import HubbubMiddleware
+from .metrics.counters import Stats
 from .names import EVERYONE, RoomName, UserId
 from .options import History, Limits, Overflow, RoomOptions
 from .positions import Joined, Position
 from .presence import Member
 from .protocols import Resume
 from .publisher import AsyncPublisher, Publisher
-from .stats import Stats
 
 __all__ = [
     "EVERYONE",

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from .__about__ import __version__
 from .brokers import broker_from
 from .errors import InvalidArgument
-from .serve import Config, serve
+from .server.serve import Config, serve
 
 _LEVELS = ("critical", "error", "warning", "info", "debug")
 

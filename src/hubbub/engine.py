@@ -15,19 +15,24 @@ from typing import Final
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from . import arguments
-from .active import Active
-from .admission import Admission
+from .asgi.redaction import ServerLogFilter
 from .brokers import Broker
+from .brokers.unawaited import Unawaited
 from .close import CloseCode
 from .codec import Message, encode
-from .connection import Connection, session_of
-from .draining import send_away
+from .connections.active import Active
+from .connections.admission import Admission
+from .connections.connection import Connection, session_of
+from .connections.lookup import NOBODY, Exclude, ExcludeUsers, Lookup
+from .connections.registry import Registry
+from .connections.session import Session
+from .connections.socket import Wire
+from .connections.sweeper import Sweeper
+from .connections.transports import prepare
 from .envelope import Envelope
 from .errors import BrokerUnavailable, InvalidArgument, counted, shown
-from .fanout import Fanout
 from .lifecycle import Lifecycle
-from .lookup import NOBODY, Exclude, ExcludeUsers, Lookup
-from .membership import JoinRefused, Memberships
+from .metrics.counters import Counters, Stats
 from .names import (
     EVERYONE_NAME,
     Everyone,
@@ -45,17 +50,12 @@ from .origin import OriginPolicy
 from .positions import Joined, Position, since_for
 from .presence import Info
 from .protocols import ClientProtocol
-from .redaction import ServerLogFilter
-from .registry import Registry
-from .server import missing_pings, sibling_workers
-from .session import Session
-from .stats import Counters, Stats
-from .sweeper import Sweeper
+from .rooms.fanout import Fanout
+from .rooms.memberships import JoinRefused, Memberships
+from .server.draining import send_away
+from .server.workers import missing_pings, sibling_workers
 from .tasks import Tasks
 from .timers import Timers
-from .transports import prepare
-from .unawaited import Unawaited
-from .wire import Wire
 
 logger: Final = logging.getLogger("hubbub")
 

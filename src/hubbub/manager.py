@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Final, NoReturn, overload
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from . import arguments
-from .active import Active
+from .asgi.install import install
 from .brokers import Broker, broker_from
 from .close import CloseCode
 from .codec import Message, encode
-from .connecting import Connecting, Done
-from .connection import Connection, session_of
-from .draining import check_over_s, started, stopped
+from .connections.active import Active
+from .connections.connecting import Connecting, Done
+from .connections.connection import Connection, session_of
+from .connections.lookup import Exclude, ExcludeUsers
 from .engine import Engine
 from .envelope import Envelope, Kick, Recorded
 from .errors import InvalidArgument, NotInstalled, shown
-from .install import install
-from .lookup import Exclude, ExcludeUsers
+from .from_thread import FromThread
+from .metrics.counters import Stats
 from .names import (
     EVERYONE,
     EVERYONE_NAME,
@@ -43,8 +44,7 @@ from .positions import Joined, Position, since_for
 from .presence import Info, Member
 from .protocols import RawProtocol
 from .read_only import read_only
-from .stats import Stats
-from .threads import FromThread
+from .server.draining import check_over_s, started, stopped
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from hubbub import Connection
-from hubbub.session import Session
+from hubbub.connections.session import Session
 from tests.integration.redis_server import name as name  # fixtures
 from tests.integration.redis_server import prefix as prefix
 from tests.integration.redis_server import redis_that_forgets as redis_that_forgets
@@ -41,7 +41,7 @@ def loop(request: pytest.FixtureRequest) -> str:
 def quick_sweeps() -> Iterator[None]:
     """Lets the managers look once in 50 ms, not once a second, for who is gone and who does not read."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hubbub.sweeper._SWEEP_S", 0.05)
+        patch.setattr("hubbub.connections.sweeper._SWEEP_S", 0.05)
         yield
 
 
@@ -58,7 +58,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("hubbub.wire.monotonic", clock)
+    monkeypatch.setattr("hubbub.connections.socket.monotonic", clock)
     return clock
 
 
@@ -75,7 +75,7 @@ class WallClock:
 @pytest.fixture
 def wall_clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
     clock = WallClock()
-    monkeypatch.setattr("hubbub.wire.time", clock.time)
+    monkeypatch.setattr("hubbub.connections.socket.time", clock.time)
     monkeypatch.setattr("hubbub.auth.jwt.time", clock)
     return clock
 

@@ -14,9 +14,9 @@ import pytest
 from fastapi import WebSocket, WebSocketDisconnect
 
 from hubbub import Connection, ConnectionManager, Limits, RoomOptions
-from hubbub.room import Room
+from hubbub.connections.socket import Wire
+from hubbub.rooms.room import Room
 from hubbub.timers import Timer
-from hubbub.wire import Wire
 from tests.integration.support import Live, eventually, masked, opened, reset, running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quick_sweeps")]

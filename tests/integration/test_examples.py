@@ -280,7 +280,9 @@ class TestSlowClients:
     async def test_who_does_not_read_gets_the_latest_of_each_symbol(
         self, server: LiveServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("hubbub.pace.PATIENCE_S", 0.1)  # that the flood has with who reads slowly: all is used up
+        monkeypatch.setattr(
+            "hubbub.connections.backpressure.PATIENCE_S", 0.1
+        )  # that the flood has with who reads slowly: all is used up
         async with client(server, "/ws/ticker", max_queue=1) as one:
             await receive(one)
             padding = "x" * 16 * 1024

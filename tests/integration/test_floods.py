@@ -12,8 +12,8 @@ import pytest
 from fastapi import WebSocket
 
 from hubbub import ConnectionManager, Limits
-from hubbub.transports import inbound
-from hubbub.wire import Wire
+from hubbub.connections.socket import Wire
+from hubbub.connections.transports import inbound
 from tests.integration.support import Live, eventually, masked, may_be_reset, opened, reset, running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quick_sweeps")]

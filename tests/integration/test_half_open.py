@@ -17,9 +17,9 @@ from fastapi import WebSocket
 from websockets.asyncio.client import ClientConnection
 
 from hubbub import ConnectionManager, Limits, RoomOptions
-from hubbub.connection import session_of
-from hubbub.transports.question import Question, _waiting_bytes, can_be_asked
-from hubbub.wire import Wire
+from hubbub.connections.connection import session_of
+from hubbub.connections.socket import Wire
+from hubbub.connections.transports.question import Question, _waiting_bytes, can_be_asked
 from tests.integration.support import (
     DEADLINE_S,
     Handler,
@@ -137,18 +137,18 @@ async def turned_away(live: Live, path: str) -> tuple[int | None, str | None]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests in which nobody answers."""
-    monkeypatch.setattr("hubbub.probing.PATIENCE_S", QUICK_S)
+    monkeypatch.setattr("hubbub.connections.probing.PATIENCE_S", QUICK_S)
 
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests in which nobody is to be waited for: one that waits does not end."""
-    monkeypatch.setattr("hubbub.probing.PATIENCE_S", AGES_S)
+    monkeypatch.setattr("hubbub.connections.probing.PATIENCE_S", AGES_S)
 
 
 @pytest.fixture
 def no_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hubbub.sweeper._SWEEP_S", 1_000_000)
+    monkeypatch.setattr("hubbub.connections.sweeper._SWEEP_S", 1_000_000)
 
 
 ROOMS = {"small": RoomOptions(max_members=1)}
@@ -273,7 +273,7 @@ async def answering_by_hand(live: Live, path: str, answered: threading.Event | N
 async def test_client_that_keeps_connecting_causes_no_more_than_one_ping_in_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hubbub.probing.FRESH_S", AGES_S)
+    monkeypatch.setattr("hubbub.connections.probing.FRESH_S", AGES_S)
     manager = ConnectionManager(limits=Limits(max_connections_per_user=1))
     with running(manager) as live:
         path = live.at(welcoming(manager)) + "?user=ann"
@@ -284,7 +284,7 @@ async def test_client_that_keeps_connecting_causes_no_more_than_one_ping_in_a_wh
             assert pings == [1]
             await turned_away(live, path)
             assert pings == [1]
-            monkeypatch.setattr("hubbub.probing.FRESH_S", 0.0)
+            monkeypatch.setattr("hubbub.connections.probing.FRESH_S", 0.0)
             await turned_away(live, path)
             assert pings == [2]
 
@@ -364,7 +364,7 @@ async def test_server_that_gives_no_way_to_ask_refuses_at_once() -> None:
 
 @pytest.mark.usefixtures("patient")
 async def test_keepalive_of_the_server_goes_on_after_a_question(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hubbub.probing.FRESH_S", 0.0)
+    monkeypatch.setattr("hubbub.connections.probing.FRESH_S", 0.0)
     manager = ConnectionManager(limits=Limits(max_connections_per_user=1))
     with running(manager, loop=loop, ws_ping_interval=0.02, ws_ping_timeout=5) as live:
         path = live.at(welcoming(manager)) + "?user=ann"

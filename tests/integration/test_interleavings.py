@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from hubbub import Connection, ConnectionManager, History, Limits, Position, RoomOptions
-from hubbub.connection import session_of
+from hubbub.connections.connection import session_of
 from tests.integration.support import client, closed, eventually, receive, receive_until, serving
 
 pytestmark = pytest.mark.anyio

@@ -16,8 +16,8 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 
 from hubbub import Connection, ConnectionManager, InvalidArgument, Limits, RoomOptions
-from hubbub.connection import session_of
-from hubbub.wire import Wire
+from hubbub.connections.connection import session_of
+from hubbub.connections.socket import Wire
 from tests.integration.support import (
     DEADLINE_S,
     Handler,

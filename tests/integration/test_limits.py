@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from hubbub import ConnectionManager, Limits, RoomOptions
-from hubbub.connection import session_of
+from hubbub.connections.connection import session_of
 from tests.integration.conftest import Clock
 from tests.integration.support import DEADLINE_S, Handler, Live, client, closed, eventually, receive, running
 
@@ -519,7 +519,7 @@ class TestAppPing:
 @pytest.fixture
 def no_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
     """The managers look at nobody by themselves, so that a test can say what time it is."""
-    monkeypatch.setattr("hubbub.sweeper._SWEEP_S", 1_000_000)
+    monkeypatch.setattr("hubbub.connections.sweeper._SWEEP_S", 1_000_000)
 
 
 @pytest.mark.usefixtures("no_sweeps")

@@ -209,7 +209,7 @@ async def test_a_fault_of_the_broker_is_logged_with_its_traceback(caplog: pytest
 
 @pytest.mark.parametrize(("bound", "most"), [("MAX_WAITING", 3), ("MAX_WAITING_BYTES", 3 * 10)])
 async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch, bound: str, most: int) -> None:
-    monkeypatch.setattr(f"hubbub.unawaited.{bound}", most)
+    monkeypatch.setattr(f"hubbub.brokers.unawaited.{bound}", most)
     broker = Held()
     with running(ConnectionManager(broker)) as live:
         manager = live.manager

@@ -13,7 +13,7 @@ from fastapi import FastAPI, WebSocket
 from websockets.asyncio.client import ClientConnection
 
 from hubbub import ConnectionManager, History, Limits, Position, Resume, RoomOptions
-from hubbub.connection import session_of
+from hubbub.connections.connection import session_of
 from tests.integration.support import (
     LiveServer,
     client,

@@ -426,7 +426,7 @@ async def test_a_worker_starts_without_redis_and_finds_it_later(own_redis: Redis
 async def test_a_worker_ends_in_bounded_time_without_redis(
     own_redis: RedisServer, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hubbub.connecting._PATIENCE_S", 0.5)
+    monkeypatch.setattr("hubbub.connections.connecting._PATIENCE_S", 0.5)
     url = own_redis.url(timeout_s=1)
     with fleet(url, limits=Limits(close_timeout_s=1)) as (worker,):
         async with listening(("ann", worker), ("bob", worker), rooms=(KEPT, TOLD)) as listeners:

@@ -16,7 +16,7 @@ from hubbub.codec import encode
 from hubbub.envelope import Envelope
 from tests.integration.redis_server import RedisServer, fresh_prefix
 from tests.integration.support import DEADLINE_S
-from tests.unit.redis_model import RedisModel
+from tests.unit.brokers.redis.redis_model import RedisModel
 
 ROOMS, SENDERS = ("a", "b"), (b"senderno", b"another1")
 SIZES = {"a": 3, "b": 0}

@@ -68,8 +68,8 @@ app = Starlette(routes=[Route("/ready", ready), WebSocketRoute("/ws/{user}", ann
 manager.install(app)
 """
 
-PATIENT = APP.replace("import os\n", "import os\n\nimport hubbub.draining\n", 1)
-PATIENT += "\nhubbub.draining._MOST_APART_S = 600.0\n"
+PATIENT = APP.replace("import os\n", "import os\n\nimport hubbub.server.draining\n", 1)
+PATIENT += "\nhubbub.server.draining._MOST_APART_S = 600.0\n"
 """An app whose sockets are sent away so far apart that the drain lasts until a second signal."""
 
 
@@ -316,8 +316,8 @@ async def test_a_terminal_that_is_closed_ends_it_as_well(tmp_path: Path) -> None
 
 
 async def test_a_thread_that_hangs_does_not_keep_it(tmp_path: Path) -> None:
-    hangs = APP.replace("import os\n", "import os\nimport threading\n\nimport hubbub.serve\n", 1)
-    hangs += "\nhubbub.serve._LAST_S = 0.5\nthreading.Thread(target=threading.Event().wait).start()\n"
+    hangs = APP.replace("import os\n", "import os\nimport threading\n\nimport hubbub.server.serve\n", 1)
+    hangs += "\nhubbub.server.serve._LAST_S = 0.5\nthreading.Thread(target=threading.Event().wait).start()\n"
     program, *arguments = RUN
     async with serving(tmp_path, program, *arguments, app=hangs) as server:
         server.process.terminate()

@@ -23,7 +23,7 @@ from websockets.asyncio.client import ClientConnection
 
 import hubbub
 from hubbub import ConnectionManager, Limits, NotInstalled, RoomOptions
-from hubbub.connection import session_of
+from hubbub.connections.connection import session_of
 from tests.integration.support import LiveServer, client, closed, eventually, opened, receive, running, times_slower
 
 pytestmark = pytest.mark.anyio
@@ -38,7 +38,7 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocketDisconnect
 
 from hubbub import ConnectionManager, Limits
-from hubbub.connection import session_of
+from hubbub.connections.connection import session_of
 
 VERSION = 1
 
@@ -274,8 +274,8 @@ class Pause:
 def pause(monkeypatch: pytest.MonkeyPatch) -> Pause:
     pause = Pause()
     paused = SimpleNamespace(sleep=pause.sleep, get_running_loop=asyncio.get_running_loop)
-    monkeypatch.setattr("hubbub.draining.asyncio", paused)
-    monkeypatch.setattr("hubbub.draining._MOST_APART_S", 60.0)  # there is one after each close
+    monkeypatch.setattr("hubbub.server.draining.asyncio", paused)
+    monkeypatch.setattr("hubbub.server.draining._MOST_APART_S", 60.0)  # there is one after each close
     return pause
 
 

@@ -17,7 +17,7 @@ from fastapi import FastAPI, WebSocket
 from websockets.asyncio.client import ClientConnection
 
 from hubbub import Connection, ConnectionManager, Limits, RoomOptions
-from hubbub.connection import session_of
+from hubbub.connections.connection import session_of
 from tests.integration.support import (
     LiveServer,
     client,

@@ -12,9 +12,9 @@ import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame, Opcode
 
-from hubbub.transports import UvicornTransport, choosing, trial
-from hubbub.transports.choosing import Detour, prepare, protocol_of
-from hubbub.transports.trial import flaw_in, make_protocol
+from hubbub.connections.transports import UvicornTransport, choosing, trial
+from hubbub.connections.transports.choosing import Detour, prepare, protocol_of
+from hubbub.connections.transports.trial import flaw_in, make_protocol
 
 pytestmark = pytest.mark.anyio
 

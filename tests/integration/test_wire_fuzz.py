@@ -28,8 +28,9 @@ from urllib.parse import quote
 import pytest
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
-from hubbub import Connection, ConnectionManager, Limits, Message, Resume, RoomOptions, fanout
-from hubbub.connection import session_of
+from hubbub import Connection, ConnectionManager, Limits, Message, Resume, RoomOptions
+from hubbub.connections.connection import session_of
+from hubbub.rooms import fanout
 from tests.integration.support import assert_nothing_left, eventually
 from tests.integration.wire_client import (
     CHUNK,

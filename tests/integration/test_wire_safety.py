@@ -19,7 +19,7 @@ import pytest
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from hubbub import Connection, ConnectionManager, Limits
-from hubbub.connection import session_of
+from hubbub.connections.connection import session_of
 from hubbub.protocols.frames import Opcode, frame
 from tests.integration.support import assert_nothing_left, eventually
 from tests.integration.wire_client import TRANSPORTS, Certificate, Site, Violation, WireClient, site, stamp, stamped
@@ -285,7 +285,9 @@ async def test_a_write_to_a_client_that_is_lost_does_not_reach_who_has_its_numbe
     congested: bool, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Uvicorn says that a lost connection is writable, and its buffer reads empty; the number is the next client's."""
-    monkeypatch.setattr("hubbub.wire.Wire.check", lambda wire, now: None)  # nobody is to find out before the write
+    monkeypatch.setattr(
+        "hubbub.connections.socket.Wire.check", lambda wire, now: None
+    )  # nobody is to find out before the write
     manager, plain = place.manager, socket.socket()
     fillers: list[int] = []
     try:

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from hubbub.transports import uvicorn as uvicorn_transport
+from hubbub.connections.transports import uvicorn as uvicorn_transport
 from tests.integration.support import DEADLINE_S, LiveServer, may_be_reset, reset, serving, through_asgi
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from hubbub.connections.socket import Wire
+from hubbub.connections.transports import Event
+from hubbub.metrics.counters import Counters
 from hubbub.options import Limits, RefuseWith
 from hubbub.protocols import ClientProtocol, RawProtocol
-from hubbub.stats import Counters
 from hubbub.tasks import Tasks
-from hubbub.transports import Event
-from hubbub.wire import Wire
 
 ACCEPT = {"type": "websocket.accept"}
 

@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket
 
 from hubbub import ConnectionManager, InvalidArgument, Limits, Position, Resume
 from hubbub.arguments import close_reason, detached_info, excluded_users, message_key, places, room_names, timestamp
-from hubbub.wire import Wire
+from hubbub.connections.socket import Wire
 from tests.unit.support import may_refuse
 
 PLACE = Position("abcdefgh", 3)

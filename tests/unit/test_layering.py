@@ -12,24 +12,22 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "src" / "hubbub"
 
-# Bottom to top. A part is a module of the package or a subpackage as a whole; it may import from its own layer and
-# from those below, without going round in a circle. `__init__` is the public names: `from hubbub import ...`.
+# Bottom to top. A part is a module of the package, or a folder as a whole; it may import from its own layer and from
+# those below, without going round in a circle. `__init__` is the public names: `from hubbub import ...`.
 LAYERS = [
     "__about__ errors close names options subprotocols",
-    "addresses arguments codec envelope guard history nowait origin outbox paths positions presence "
-    "read_only redaction registry server stats tasks timers",
-    "protocols",
-    "transports brokers",
-    "pace audience fanout room replay lifecycle",
-    "read_ahead handler handshake reader writer wire session connection",
-    "catch_up membership connecting probing sweeper lookup admission active unawaited draining",
+    "addresses arguments codec envelope lifecycle nowait origin paths positions presence read_only tasks timers "
+    "metrics",
+    "protocols brokers",
+    "connections",
+    "asgi rooms",
+    "server",
     "engine",
-    "middleware threads",
-    "install",
+    "from_thread",
     "manager",
     "auth publisher client",
     "__init__",
-    "testing demo serve cli",
+    "testing demo cli",
     "__main__",
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts.split()}
@@ -37,13 +35,24 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts.spl
 # Stricter than the layers: all that these parts may import of ours.
 NO_MORE_THAN = {"auth": {"auth", "errors", "close", "names", "subprotocols"}}
 
-# From outside, and where alone it may be imported. The parts of the second layer are pure, but for two.
-_SOCKETS = {part for part in LEVEL if LEVEL["wire"] <= LEVEL[part] <= LEVEL["manager"]}
-_PURE = {part for part in LEVEL if LEVEL[part] < LEVEL["brokers"]} - {"tasks", "timers", "server"}
+# From outside, and where alone it may be imported: a part, or a module.
+_PURE = {part for part in LEVEL if LEVEL[part] < LEVEL["protocols"]} - {"lifecycle", "tasks", "timers"} | {"protocols"}
 ONLY_IN = {
     "redis": {"brokers.redis.link", "brokers.redis.sync"},
-    "uvicorn": {"transports.trial", "serve", "cli"},
-    "starlette": _SOCKETS | {"lifecycle", "auth", "client", "demo", "testing"},
+    "uvicorn": {"connections.transports.trial", "server.serve", "cli"},
+    "starlette": {
+        "connections",
+        "asgi",
+        "rooms",
+        "engine",
+        "from_thread",
+        "lifecycle",
+        "manager",
+        "auth",
+        "client",
+        "demo",
+        "testing",
+    },
     "fastapi": {"manager", "auth", "demo", "testing"},
     "asyncio": LEVEL.keys() - _PURE,
 }

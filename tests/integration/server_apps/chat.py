@@ -9,9 +9,9 @@ from typing import Any
 
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect, WebSocketException
 
-import hubbub.sweeper
+import hubbub.connections.sweeper
 from hubbub import Connection, ConnectionManager, Limits
-from hubbub.stats import Stats
+from hubbub.metrics.counters import Stats
 
 # A handler of its own: what servers do to the root logger differs.
 _printed = logging.StreamHandler()
@@ -22,7 +22,7 @@ logging.getLogger("hubbub").propagate = False
 
 app = FastAPI()
 # No test is to wait long for a server that takes no close, nor for a client that vanished.
-hubbub.sweeper._SWEEP_S = 0.1
+hubbub.connections.sweeper._SWEEP_S = 0.1
 manager = ConnectionManager(limits=Limits(close_timeout_s=1.0))
 manager.install(app)
 seen: dict[str, list[Any]] = {}

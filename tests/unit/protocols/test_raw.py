@@ -19,7 +19,7 @@ from hubbub.positions import Joined
 from hubbub.protocols import RawProtocol
 from hubbub.protocols.frames import Opcode, frame, split
 from hubbub.protocols.raw import MAX_RESUME_IDS, MAX_RESUME_ROOMS, position_only, positioned
-from hubbub.room import Room
+from hubbub.rooms.room import Room
 
 EPOCH = "abc-EF_8"
 PLACE = Position(EPOCH, 12)

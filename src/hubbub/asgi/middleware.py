@@ -1,0 +1,178 @@
+"""The ASGI middleware: what stands between the server and the app for every WebSocket.
+
+It owns the ``send`` and ``receive`` that the app gets (`hubbub.connections.socket`), checks the origin before anything
+else, keeps tokens out of the server's log, and sees to it that a socket ends with a Close frame however its handler
+ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol, TypeAlias
+
+from starlette.websockets import WebSocketDisconnect
+
+from ..close import CloseCode
+from ..connections.connecting import close_for, invalid_name_in, is_disconnect
+from ..connections.handshake import answer
+from ..connections.reader import Receive
+from ..connections.socket import Manager as SocketsManager
+from ..connections.socket import Wire
+from ..connections.transports import Detour, ServerSend
+from ..errors import InvalidArgument, InvalidName, shown
+from ..lifecycle import Lifecycle
+from ..origin import OriginPolicy
+from ..paths import path_within
+from .redaction import redact_query
+
+logger: Final = logging.getLogger("hubbub")
+
+Scope: TypeAlias = Any
+App: TypeAlias = Callable[[Scope, Receive, ServerSend], Awaitable[None]]
+
+
+class Engine(SocketsManager, Protocol):
+    """What the middleware needs of a manager's engine."""
+
+    origins: OriginPolicy
+    origins_given: bool
+    lifecycle: Lifecycle
+
+
+class Manager(Protocol):
+    """What the middleware needs of a `ConnectionManager`."""
+
+    @property
+    def _hubbub(self) -> Engine: ...
+
+
+class HubbubMiddleware:
+    """The ASGI middleware that managers need. `ConnectionManager.install` adds it.
+
+    To compose an app without `install`, add the middleware outermost, and run the lifespan of each manager:
+
+        app = FastAPI(lifespan=manager.lifespan)
+        app.add_middleware(HubbubMiddleware, managers=[manager])
+
+    Args:
+        app: The ASGI app.
+        managers: The managers that the app uses. They share one writer and one outbox per socket.
+
+    Raises:
+        InvalidArgument: There is no manager.
+    """
+
+    def __init__(self, app: App, managers: Sequence[Manager]) -> None:
+        if not managers:
+            raise InvalidArgument("managers", "is empty", "the ConnectionManagers that the app uses")
+        self.app = app
+        self.managers = managers
+        self._detours: set[Detour] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: ServerSend) -> None:
+        """Serves a request; only WebSockets are touched."""
+        engines = self._engines(scope) if scope["type"] == "websocket" else ()
+        if not engines:
+            await self.app(scope, receive, send)
+            return
+        refusal = _refusal(engines, scope)
+        if refusal is not None:
+            await _refuse(engines, scope, receive, send, refusal)
+            return
+        wire = self._wire(engines, scope, receive, send)
+        if wire is None:
+            await self.app(scope, receive, send)
+            return
+        wire.manager.sweeper.watch(wire)
+        ended: BaseException | None = None
+        try:
+            inner = redact_query(scope)
+            inner["hubbub"] = wire
+            wire.handshake.scope = inner
+            await self.app(inner, wire.receive, wire.send)
+        except (WebSocketDisconnect, RuntimeError, InvalidName, BaseExceptionGroup) as error:
+            ended = error
+            if not is_disconnect(error, told=wire.handler.informed):
+                closed = answer(invalid_name_in(error))
+                if closed is None:
+                    raise
+                await wire.turn_away(CloseCode.INVALID_NAME, closed)
+        except asyncio.CancelledError as error:
+            ended = error
+            if not wire.handler.cancelled:
+                raise
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+        except BaseException as error:
+            ended = error
+            raise
+        finally:
+            await self._end(wire, ended)
+
+    def _engines(self, scope: Scope) -> Sequence[Engine]:
+        """The managers that serve the path of a socket."""
+        path = path_within(scope["path"], scope.get("root_path", ""))
+        engines = [manager._hubbub for manager in self.managers]
+        return [engine for engine in engines if engine.lifecycle.only is None or path in engine.lifecycle.only]
+
+    def _wire(self, engines: Sequence[Engine], scope: Scope, receive: Receive, send: ServerSend) -> Wire | None:
+        """The wire of a socket; None where a middleware further out has made it."""
+        outer = scope.get("hubbub")
+        if isinstance(outer, Wire):  # a mounted app with managers of its own, below one with others
+            outer.managers = [*outer.managers, *(engine for engine in engines if engine not in outer.managers)]
+            return None
+        client = scope.get("client")
+        wire = Wire(
+            engines,
+            receive,
+            send,
+            address=client[0] if client else None,
+            where=shown(scope["path"]),
+            offered=scope.get("subprotocols") or (),
+        )
+        self._say_detour(wire.detour)
+        return wire
+
+    async def _end(self, wire: Wire, ended: BaseException | None) -> None:
+        wire.handler.end()
+        for session in tuple(wire.sessions):
+            session.flush()
+            session.end(grace=True)
+        try:
+            if wire.accepted:
+                await wire.close(*close_for(ended, stopping=wire.transport.restarting is not False))
+            else:
+                # Uvicorn notes one pass of the loop late that a denial was sent, and would log an error.
+                await asyncio.sleep(0)
+        finally:
+            for manager in wire.managers:
+                manager.sweeper.release(wire)
+            wire.ended()
+
+    def _say_detour(self, detour: Detour | None) -> None:
+        if detour is not None and detour not in self._detours:
+            self._detours.add(detour)
+            level = logging.WARNING if detour.fault else logging.INFO
+            logger.log(level, "not writing straight to the socket, but through %s", detour.text)
+
+
+def _refusal(engines: Sequence[Engine], scope: Scope) -> str | None:
+    """The reason to refuse the origin, if every manager does: the handler chooses a manager only at `connect`."""
+    refusals = [engine.origins.refusal(scope["headers"]) for engine in engines]
+    return None if None in refusals else next(iter(refusals), None)
+
+
+async def _refuse(engines: Sequence[Engine], scope: Scope, receive: Receive, send: ServerSend, refusal: str) -> None:
+    logger.warning("refused a WebSocket on %s: %s", shown(scope["path"]), refusal)
+    for engine in engines:
+        engine.counters.refused["origin"] += 1
+    await receive()
+    redact_query(scope)
+    outer = scope.get("hubbub")
+    if isinstance(outer, Wire):
+        await outer.deny(CloseCode.ORIGIN)
+    else:
+        await send({"type": "websocket.close", "code": CloseCode.ORIGIN.code, "reason": CloseCode.ORIGIN.reason})

@@ -1,0 +1,165 @@
+"""The embedded broker: one process, no server.
+
+A publish delivers before it returns, so that on one worker what a handler publishes comes before what it sends later.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Literal
+
+from ...envelope import Announcement, Envelope, Instruction, Page
+from ...options import RoomTable
+from ...positions import Position
+from ...presence import Change, Info, Member, PresenceTable, PresentConnection
+from ..base import MAX_SILENT, Broker, BrokerState, Receiver
+from .log import RoomLog
+
+_IDLE_TTL_S = 300.0
+_SWEEP_EVERY = 256
+
+
+class MemoryBroker(Broker):
+    """Keeps everything in this process; it is gone when the process is.
+
+    Args:
+        clock: Gives the time in seconds, never going back; for tests.
+    """
+
+    name = "memory"
+    distributed = False
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._receiver: Receiver | None = None
+        self._rooms: RoomTable | None = None
+        self._subscribed: dict[str, RoomLog | None] = {}  # with the logs, so that a publish need not match patterns
+        self._logs: dict[str, RoomLog] = {}
+        self._silent: dict[str, None] = {}  # rooms with a log, no message and no member, the longest empty one first
+        self._presence = PresenceTable()
+        self._until_sweep = _SWEEP_EVERY
+
+    async def start(self, receiver: Receiver, rooms: RoomTable) -> None:
+        self._receiver, self._rooms = receiver, rooms
+
+    async def close(self) -> None:
+        self._receiver = None
+        self._subscribed.clear()
+        self._logs.clear()
+        self._silent.clear()
+        self._presence.clear()
+
+    async def subscribe(self, channel: str) -> Position | None:
+        log = self._subscribed[channel] = self._log(channel)
+        return None if log is None else log.head
+
+    async def unsubscribe(self, channel: str) -> None:
+        log = self._subscribed.pop(channel, None)
+        if log is None:
+            return
+        log.used_at = self._clock()
+        if not log.offset:
+            self._silent[channel] = None
+            if len(self._silent) > MAX_SILENT:
+                longest = next(iter(self._silent))
+                del self._silent[longest], self._logs[longest]
+
+    async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
+        return self._publish(channel, envelope, keep=keep)
+
+    def publish_nowait(self, channel: str, envelope: Envelope) -> None:
+        self._publish(channel, envelope, keep=True)
+
+    def _publish(self, channel: str, envelope: Envelope, *, keep: bool) -> Position | None:
+        subscribed = channel in self._subscribed
+        if keep:
+            log = self._subscribed[channel] if subscribed else self._log(channel)
+            if log is not None:
+                envelope = log.append(envelope, self._clock(), datetime.now(UTC))
+        if subscribed and self._receiver is not None:
+            self._receiver.deliver(channel, envelope)
+        return envelope.position
+
+    async def instruct(self, channel: str, instruction: Instruction) -> None:
+        if self._receiver is not None:
+            self._receiver.deliver(channel, instruction)
+
+    async def history(self, channel: str, after: Position | None = None, limit: int | None = None) -> Page:
+        log = self._logs.get(channel)
+        return Page([], None, whole=False) if log is None else log.read(after, limit, self._clock())
+
+    async def position(self, channel: str) -> Position | None:
+        log = self._logs.get(channel)
+        return None if log is None else log.head
+
+    async def enter(
+        self, channel: str, user: str | None, connection_id: str, info: Info, room_info: Info = None
+    ) -> None:
+        change = self._presence.enter(channel, user, connection_id, info, datetime.now(UTC), room_info)
+        if change.turned and user is not None:
+            self._announce("joined", channel, user, change)
+
+    async def linger(self, channel: str, user: str, connection_id: str, grace_s: float) -> None:
+        self._presence.linger(channel, user, connection_id)
+
+    async def exit(self, channel: str, user: str | None, connection_id: str) -> None:
+        change = self._presence.exit(channel, user, connection_id)
+        if change.turned and user is not None:
+            self._announce("left", channel, user, change)
+
+    def _announce(self, kind: Literal["joined", "left"], channel: str, user: str, change: Change) -> None:
+        assert self._rooms is not None, "the broker is used before start()"
+        if self._receiver is not None and channel in self._subscribed and self._rooms(channel).announce:
+            now = datetime.now(UTC)
+            self._receiver.deliver(channel, Announcement(kind, user, change.first, change.info, change.users, now))
+
+    async def members(self, channel: str) -> list[Member]:
+        return self._presence.members(channel)
+
+    async def connections(self, channel: str) -> list[PresentConnection]:
+        return self._presence.connections(channel)
+
+    async def count(self, channel: str) -> int:
+        return self._presence.count(channel)
+
+    async def connected(self, channel: str, user: str) -> bool:
+        return self._presence.connected(channel, user)
+
+    async def present(self, channel: str, user: str) -> bool:
+        return self._presence.has(channel, user)
+
+    @property
+    def state(self) -> BrokerState:
+        return BrokerState(self._receiver is not None, 0, 0)
+
+    async def healthy(self) -> bool:
+        return self._receiver is not None
+
+    def _log(self, channel: str) -> RoomLog | None:
+        """The log of a room that is subscribed or published to. It begins here, so that who joins has a position."""
+        log = self._logs.get(channel)
+        now = self._clock()
+        if log is None:
+            assert self._rooms is not None, "the broker is used before start()"
+            options = self._rooms(channel)
+            if not options.numbered:
+                return None
+            self._sweep(now)
+            log = self._logs[channel] = RoomLog(options.kept, now)
+        log.used_at = now
+        self._silent.pop(channel, None)
+        return log
+
+    def _sweep(self, now: float) -> None:
+        """Forgets the logs that outlived their room, a few hundred new ones apart."""
+        self._until_sweep -= 1
+        if self._until_sweep > 0:
+            return
+        self._until_sweep = max(_SWEEP_EVERY, len(self._logs) // 2)
+        for channel, log in list(self._logs.items()):
+            ttl_s = log.kept.ttl_s if log.kept else _IDLE_TTL_S
+            if channel not in self._subscribed and log.expired(now, ttl_s):
+                del self._logs[channel]
+                self._silent.pop(channel, None)

@@ -1,0 +1,216 @@
+"""How a socket becomes a connection, and which are refused.
+
+`Admission.admit` is the one way in: the origin, the app's accept, the limits, and the registration. A socket over a
+limit is accepted first and then closed, so that a browser can read the reason. Until a socket is registered it is an
+*arrival*, so that an instruction to disconnect its user reaches it too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable
+from typing import Final, NoReturn, Protocol
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from ..close import CloseCode, Closed
+from ..envelope import Kick
+from ..origin import OriginPolicy
+from ..presence import Info
+from .connection import Connection, session_of
+from .connection import Manager as ConnectionsManager
+from .probing import Prober
+from .registry import Registry
+from .session import Manager as SessionsManager
+from .session import Session
+from .socket import Manager as SocketsManager
+from .socket import Wire
+from .sweeper import Sweeper
+
+logger: Final = logging.getLogger("hubbub")
+
+_MAKES_ROOM: Final = {
+    CloseCode.TOO_MANY_CONNECTIONS,
+    CloseCode.TOO_MANY_USER_CONNECTIONS,
+    CloseCode.TOO_MANY_ADDRESS_CONNECTIONS,
+}
+
+
+class Manager(SocketsManager, SessionsManager, ConnectionsManager, Protocol):
+    """What the admission needs of its manager."""
+
+    origins: OriginPolicy
+
+
+class Arrival:
+    """A user whose socket is being accepted, and is not a connection yet.
+
+    Attributes:
+        user: Whose it is.
+        began_at: When it came to the manager, on the loop's clock.
+        kick: The instruction to close it, where one came meanwhile.
+    """
+
+    __slots__ = ("began_at", "kick", "user")
+
+    def __init__(self, user: str | None) -> None:
+        self.user: str | None = user
+        self.began_at: float = asyncio.get_running_loop().time()
+        self.kick: Kick | None = None
+
+
+class Admission:
+    """Lets sockets in, and sends users away.
+
+    Args:
+        manager: Whose limits hold, and whose connections they become.
+        registry: Where connections are registered.
+        sweeper: Looks after the sockets.
+    """
+
+    def __init__(self, manager: Manager, registry: Registry[Connection], sweeper: Sweeper) -> None:
+        self._manager = manager
+        self._registry = registry
+        self._sweeper = sweeper
+        self._arrivals: set[Arrival] = set()
+        self._prober = Prober()
+
+    async def admit(
+        self,
+        wire: Wire,
+        websocket: WebSocket,
+        user: str | None,
+        *,
+        info: Info,
+        since: object,
+        rooms: int,
+        subprotocol: str | None,
+        headers: Iterable[tuple[bytes, bytes]] | None,
+    ) -> Connection:
+        """Accepts a socket, unless the handler did, and registers its connection.
+
+        Args:
+            wire: The socket.
+            websocket: Starlette's object for it.
+            user: Whose it is.
+            info: Data about the user.
+            since: What the client presents of its former connection.
+            rooms: The number of rooms that it is about to join.
+            subprotocol: What to answer.
+            headers: Of the accept response.
+
+        Raises:
+            WebSocketDisconnect: It was refused, and is closed; or the client is gone.
+        """
+        if len(wire.managers) > 1:  # else the middleware has asked this manager alone
+            await self._check_origin(wire, websocket)
+        arrival = Arrival(user)
+        self._arrivals.add(arrival)
+        try:
+            if websocket.application_state is WebSocketState.CONNECTING:
+                await websocket.accept(subprotocol, headers)
+            await self._check_limits(wire, user, rooms)
+            return self._register(arrival, wire, websocket, info, since)
+        finally:
+            self._arrivals.discard(arrival)
+
+    async def _check_origin(self, wire: Wire, websocket: WebSocket) -> None:
+        """Refuses a page that another manager of the app lets in, and this one does not: with 403, or a close."""
+        refusal = self._manager.origins.refusal(websocket.scope["headers"])
+        if refusal is None:
+            return
+        cause = CloseCode.ORIGIN
+        logger.warning("refused a WebSocket on %s: %s", wire.where, refusal)
+        self._manager.counters.refused["origin"] += 1
+        if websocket.client_state is WebSocketState.CONNECTING:
+            await websocket.receive()
+        if wire.accepted:
+            await wire.close(cause.code, cause.reason)
+        else:
+            await wire.deny(cause)
+        raise WebSocketDisconnect(cause.code, cause.reason)
+
+    async def _check_limits(self, wire: Wire, user: str | None, rooms: int) -> None:
+        """Refuses a connection that would be one too many, unless one of the same user has vanished and makes room."""
+        cause = self._refusal(wire, user, rooms)
+        if user is not None and cause in _MAKES_ROOM:
+            await self._prober.make_room(user, [session_of(each).wire for each in self._registry.of_user(user)])
+            cause = self._refusal(wire, user, rooms)
+        if cause is not None:
+            await self.refuse(wire, cause)
+
+    def _refusal(self, wire: Wire, user: str | None, rooms: int) -> CloseCode | None:
+        limits, registry, network = self._manager.limits, self._registry, wire.network
+        if self._manager.draining:
+            return CloseCode.SERVICE_RESTART
+        if _over(limits.max_connections, len(registry)):
+            return CloseCode.TOO_MANY_CONNECTIONS
+        if user is not None and _over(limits.max_connections_per_user, registry.count_of_user(user)):
+            return CloseCode.TOO_MANY_USER_CONNECTIONS
+        if network is not None and _over(limits.max_connections_per_address, registry.count_of_network(network)):
+            return CloseCode.TOO_MANY_ADDRESS_CONNECTIONS
+        if _over(limits.max_rooms_per_connection, rooms - 1):
+            return CloseCode.TOO_MANY_ROOMS
+        if wire.expired:
+            return CloseCode.TOKEN_EXPIRED
+        return None
+
+    def _register(self, arrival: Arrival, wire: Wire, websocket: WebSocket, info: Info, since: object) -> Connection:
+        if arrival.kick is not None:
+            wire.close_soon(Closed(arrival.kick.code, arrival.kick.reason), grace=False)
+        if wire.transport.closing:
+            wire.lost()
+        if wire.closed is not None:
+            raise WebSocketDisconnect(*wire.closed)
+        wire.adopt(self._manager)
+        session = Session(self._manager, wire, arrival.user, info, since, arrival.began_at)
+        connection = Connection(self._manager, session, websocket)
+        wire.sessions.append(session)
+        self._registry.add(connection)
+        self._sweeper.watch(wire)
+        return connection
+
+    async def refuse(self, wire: Wire, cause: CloseCode) -> NoReturn:
+        """Closes a socket that a limit refuses, counted and with a word.
+
+        Raises:
+            WebSocketDisconnect: Always, for the handler to end.
+        """
+        self._manager.counters.refused[cause.name.lower()] += 1
+        logger.info("refused a connection on %s: %s", wire.where, cause.reason)
+        await wire.close(cause.code, cause.reason)
+        raise WebSocketDisconnect(cause.code, cause.reason)
+
+    async def make_room(self, session: Session, rooms: Collection[str]) -> None:
+        """Has connections of the same user that vanished leave rooms that are full."""
+        user = session.user_id
+        if user is not None and rooms:
+            others = [session_of(each) for each in self._registry.of_user(user)]
+            others = [each for each in others if each.wire is not session.wire]
+            await self._prober.make_room(
+                user, [each.wire for each in others if not each.memberships.keys().isdisjoint(rooms)]
+            )
+
+    def knows(self, user: str) -> bool:
+        """Whether a user has a connection here, or is about to."""
+        return self._registry.count_of_user(user) > 0 or any(each.user == user for each in self._arrivals)
+
+    def send_away(self, user: str | None, kick: Kick) -> None:
+        """Closes what a user, or with None everybody, had here when an instruction was given.
+
+        By the registry, and not by rooms: a connection that is still joining is in none.
+        """
+        given_at = asyncio.get_running_loop().time() - kick.age_s
+        for arrival in self._arrivals:
+            if user in (None, arrival.user) and arrival.began_at <= given_at:
+                arrival.kick = kick
+        for connection in tuple(self._registry) if user is None else self._registry.of_user(user):
+            session = session_of(connection)
+            if session.began_at <= given_at:
+                # Everybody is only asked to come again.
+                session.wire.close_soon(Closed(kick.code, kick.reason), grace=user is None)
+
+
+def _over(limit: int | None, count: int) -> bool:
+    return limit is not None and count >= limit

@@ -1,0 +1,408 @@
+"""One socket's life: from accept to gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from ..arguments import close_code, close_reason
+from ..codec import Kind, Message, Payload, dumps, encode, loads_from_client
+from ..errors import InvalidArgument, shown
+from ..names import RoomName, RoomNames
+from ..nowait import or_nowait
+from ..positions import Joined, Position
+from ..presence import Info
+from ..read_only import read_only
+from .inbound_limits import Complaint
+from .session import Session
+
+
+class Manager(Protocol):
+    """What a connection needs of its manager."""
+
+    async def join(self, session: Session, room: RoomName, since: object) -> Joined: ...
+    async def leave(self, session: Session, room: RoomName) -> None: ...
+
+
+class Connection:
+    """A client, as long as its socket is open. `ConnectionManager.connect` makes it.
+
+        async with manager.connect(websocket, user.id, room="lobby") as connection:
+            async for text in connection.iter_text():
+                await connection.send({"you": "said", "text": text})
+
+    The methods that send return True if the message was written or queued, and False if the client is gone or the
+    message was dropped. They never wait for a slow client, apart from pauses of milliseconds in a burst, and never
+    raise for a closed socket.
+
+    The attributes are read-only. Data of the app belongs to ``connection.websocket.state``.
+    """
+
+    __slots__ = ("__weakref__", "_manager", "_session", "_websocket")
+
+    def __init__(self, manager: Manager, session: Session, websocket: WebSocket) -> None:
+        self._manager = manager
+        self._session = session
+        self._websocket = websocket
+
+    def __eq__(self, other: object) -> bool:
+        """A connection is also equal to its own WebSocket, which is what hand-written loops compare it with."""
+        return other is self or (isinstance(other, WebSocket) and other is self._websocket)
+
+    def __hash__(self) -> int:
+        return hash(self._websocket)
+
+    def __repr__(self) -> str:
+        state = "open" if self.is_open else "closed"
+        return f"<Connection {self.id} user_id={self.user_id!r} {state}>"
+
+    @property
+    def id(self) -> str:
+        """A random id of this connection, for logs and for ``exclude``: 22 characters."""
+        return self._session.id
+
+    @property
+    def user_id(self) -> str | None:
+        """The id of the user that the connection belongs to, as a str; None if it belongs to no user."""
+        return self._session.user_id
+
+    @property
+    def info(self) -> Info:
+        """The ``info`` that was given to `ConnectionManager.connect`.
+
+        It is read back from JSON: a datetime is a str, and a tuple is a list.
+        """
+        return self._session.info
+
+    @property
+    def websocket(self) -> WebSocket:
+        """Starlette's object for the same socket."""
+        return self._websocket
+
+    @property
+    def rooms(self) -> frozenset[str]:
+        """The names of the rooms that the connection is in."""
+        return RoomNames(name for name in self._session.memberships if name[0] != "$")
+
+    @property
+    def joined(self) -> dict[str, Joined]:
+        """The result of each join, by room: the position of the room, and whether the client missed nothing."""
+        return {name: each.joined for name, each in self._session.memberships.items() if each.joined is not None}
+
+    @property
+    def address(self) -> str | None:
+        """The address of the client, as the server reports it; None if the server reports none."""
+        return self._session.wire.address
+
+    @property
+    def network(self) -> str | None:
+        """The network of the client's address: the address itself for IPv4, and its /64 for IPv6.
+
+        `Limits.max_connections_per_address` counts connections per network.
+        """
+        return self._session.wire.network
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection is registered.
+
+        It is from accept until its socket is gone, closed, or given to `ConnectionManager.disconnect`.
+        """
+        return self._session.is_open
+
+    if not TYPE_CHECKING:
+        id = read_only(id, "hubbub gives it")
+        user_id = read_only(user_id, "`connect` sets it; close the connection, and connect as the other user")
+        info = read_only(info, "`connect` sets it")
+        websocket = read_only(websocket, "`connect` sets it")
+        rooms = read_only(rooms, "use `await connection.join(room)` and `leave(room)`")
+        joined = read_only(joined, "use `await connection.join(room)` and `leave(room)`")
+        address = read_only(address, "the server sets it")
+        network = read_only(network, "it follows from the address")
+        is_open = read_only(is_open, "use `await connection.close()`")
+
+    async def wait_gone(self) -> None:
+        """Waits until the connection is no longer registered, for handlers that send and do not receive.
+
+            async with manager.connect(websocket, user.id) as connection:
+                await connection.send(await load_state(user))
+                await connection.wait_gone()
+
+        Returns immediately if the connection is already gone.
+        """
+        session = self._session
+        if session.is_open:
+            if session.gone is None:
+                session.gone = asyncio.Event()
+            await session.gone.wait()
+
+    # Receiving
+
+    async def receive_text(self) -> str:
+        """Receives a text message. A binary message is answered with an ``error`` frame and skipped.
+
+        Raises:
+            WebSocketDisconnect: The client is gone.
+        """
+        while True:
+            event = await self._receive()
+            text: str | None = event.get("text")
+            if text is not None:
+                return text
+            self._session.wire.complain(Complaint("text_expected", "a binary frame where text is expected"))
+
+    async def receive_bytes(self) -> bytes:
+        """Receives a binary message. A text message is answered with an ``error`` frame and skipped.
+
+        Raises:
+            WebSocketDisconnect: The client is gone.
+        """
+        while True:
+            event = await self._receive()
+            data: bytes | None = event.get("bytes")
+            if data is not None:
+                return data
+            self._session.wire.complain(Complaint("binary_expected", "a text frame where binary is expected"))
+
+    async def receive_json(self, mode: str = "text") -> Any:
+        """Receives a JSON message, and returns its value.
+
+        A message that is not JSON is answered with an ``error`` frame and skipped.
+
+        Integers of any size are exact. Half a surrogate pair, such as an emoji that a page has cut apart, becomes
+        U+FFFD, so the value can always be sent again. JSON that is nested deeper than 200 levels is answered and
+        skipped too.
+
+        Args:
+            mode: ``"text"`` or ``"binary"``: the kind of frame that carries the JSON.
+
+        Raises:
+            WebSocketDisconnect: The client is gone.
+            InvalidArgument: The mode is not acceptable.
+        """
+        if mode not in {"text", "binary"}:
+            raise InvalidArgument("mode", f"got {shown(mode)}", "'text' or 'binary'")
+        while True:
+            data = await (self.receive_text() if mode == "text" else self.receive_bytes())
+            try:
+                return loads_from_client(data)
+            except ValueError as error:
+                self._session.wire.complain(Complaint("invalid_json", str(error)))
+
+    async def receive(self) -> str | bytes:
+        """Receives a message as it came: a str for a text frame, bytes for a binary frame.
+
+        Raises:
+            WebSocketDisconnect: The client is gone.
+        """
+        event = await self._receive()
+        text: str | None = event.get("text")
+        if text is not None:
+            return text
+        data: bytes = event.get("bytes") or b""
+        return data
+
+    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        receive = self._session.wire.receive
+        while not self._session.wire.handler.informed:
+            event = await receive()
+            if event["type"] == "websocket.disconnect":
+                break
+            text = event.get("text")
+            yield text if text is not None else event.get("bytes") or b""
+        self.websocket.client_state = WebSocketState.DISCONNECTED
+
+    async def iter_text(self) -> AsyncIterator[str]:
+        """Iterates over text messages until the client is gone.
+
+        A binary message is answered with an ``error`` frame and skipped.
+        """
+        try:
+            while True:
+                yield await self.receive_text()
+        except WebSocketDisconnect:
+            return
+
+    async def iter_bytes(self) -> AsyncIterator[bytes]:
+        """Iterates over binary messages until the client is gone.
+
+        A text message is answered with an ``error`` frame and skipped.
+        """
+        try:
+            while True:
+                yield await self.receive_bytes()
+        except WebSocketDisconnect:
+            return
+
+    async def iter_json(self, mode: str = "text") -> AsyncIterator[Any]:
+        """Iterates over the values of JSON messages until the client is gone.
+
+        A message that is not JSON is answered with an ``error`` frame and skipped.
+
+        Args:
+            mode: ``"text"`` or ``"binary"``: the kind of frame that carries the JSON.
+
+        Raises:
+            InvalidArgument: The mode is not acceptable.
+        """
+        try:
+            while True:
+                yield await self.receive_json(mode)
+        except WebSocketDisconnect:
+            return
+
+    async def _receive(self) -> Mapping[str, Any]:
+        if self._session.wire.handler.informed:
+            self._disconnected()
+        event = await self._session.wire.receive()
+        if event["type"] == "websocket.disconnect":
+            self.websocket.client_state = WebSocketState.DISCONNECTED
+            self._disconnected()
+        return event
+
+    def _disconnected(self) -> NoReturn:
+        raise WebSocketDisconnect(*(self._session.wire.closed or (1006, "")))
+
+    # Sending
+
+    @or_nowait("send_nowait")
+    async def send(self, message: Message) -> bool:
+        """Sends a message to this client: str as text, bytes as binary, anything else as JSON.
+
+        *Order*: on ``memory://``, after the messages that were published before to the rooms that it is in. Through
+        Redis, in no fixed order with published messages.
+
+        Args:
+            message: str, bytes, or anything that can be written as JSON.
+
+        Returns:
+            False if the client is gone or the message was dropped.
+
+        Raises:
+            InvalidArgument: The message can't be encoded.
+        """
+        return await self._session.send(encode(message))
+
+    def send_nowait(self, message: Message) -> bool:
+        """Sends a message to this client from a plain function that runs on the event loop: `send` without ``await``.
+
+        Args:
+            message: str, bytes, or anything that can be written as JSON.
+
+        Returns:
+            False if the client is gone or the message was dropped.
+
+        Raises:
+            InvalidArgument: The message can't be encoded.
+        """
+        return self._session.write(encode(message))
+
+    @or_nowait("send_nowait")
+    async def send_text(self, data: str) -> bool:
+        """Sends a text message to this client.
+
+        Args:
+            data: The text.
+
+        Returns:
+            False if the client is gone or the message was dropped.
+
+        Raises:
+            InvalidArgument: ``data`` is not a str.
+        """
+        if not isinstance(data, str):
+            raise InvalidArgument("data", f"got {shown(data)}", "str")
+        return await self._session.send(encode(data))
+
+    @or_nowait("send_nowait")
+    async def send_bytes(self, data: bytes) -> bool:
+        """Sends a binary message to this client.
+
+        Args:
+            data: The bytes.
+
+        Returns:
+            False if the client is gone or the message was dropped.
+
+        Raises:
+            InvalidArgument: ``data`` is not bytes.
+        """
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise InvalidArgument("data", f"got {shown(data)}", "bytes")
+        return await self._session.send(encode(data))
+
+    @or_nowait("send_nowait")
+    async def send_json(self, data: Any, mode: str = "text") -> bool:
+        """Sends a value as JSON to this client. A str becomes a JSON string; `send` would send it as it is.
+
+        Args:
+            data: Anything that can be written as JSON.
+            mode: ``"text"`` or ``"binary"``: the kind of frame that carries the JSON.
+
+        Returns:
+            False if the client is gone or the message was dropped.
+
+        Raises:
+            InvalidArgument: The value can't be written as JSON, or the mode is not acceptable.
+        """
+        if mode not in {"text", "binary"}:
+            raise InvalidArgument("mode", f"got {shown(mode)}", "'text' or 'binary'")
+        return await self._session.send(Payload(Kind.JSON if mode == "text" else Kind.BINARY, dumps(data)))
+
+    async def close(self, code: int = 1000, reason: str | None = None) -> None:
+        """Closes the connection with a Close frame, after the messages that are queued.
+
+        Idempotent, and does nothing if the client is gone.
+
+        Args:
+            code: A close code of RFC 6455, or one from 3000 to 4999.
+            reason: A text for the client, at most 123 bytes.
+
+        Raises:
+            InvalidArgument: A Close frame can't carry the code or the reason.
+        """
+        await self._session.wire.close(close_code(code), close_reason(reason))
+
+    # Rooms
+
+    async def join(self, room: RoomName, since: Position | Mapping[str, Position] | None = None) -> Joined:
+        """Adds the connection to a room. Idempotent: a second join returns what the first returned.
+
+        *Delivery*: every message that is published after the call. With ``since``, and if the history of the room
+        reaches back that far, the messages that were published after that position come first, without a gap or a
+        repeat.
+
+        Args:
+            room: The name of the room.
+            since: The position that the client presents, or a mapping of room to `Position`.
+
+        Returns:
+            The position of the room, and whether everything after the presented one is delivered.
+
+        Raises:
+            InvalidArgument: The name or the position is not acceptable.
+            WebSocketDisconnect: The client is gone, the room is full, or the connection is in too many rooms. In the
+                last two cases the connection is closed (1008).
+        """
+        return await self._manager.join(self._session, room, since)
+
+    async def leave(self, room: RoomName) -> None:
+        """Removes the connection from a room. Idempotent.
+
+        No more messages arrive from the room, and the user's presence there ends without a grace period.
+
+        Args:
+            room: The name of the room.
+
+        Raises:
+            InvalidArgument: The name is not acceptable.
+        """
+        await self._manager.leave(self._session, room)
+
+
+def session_of(connection: Connection) -> Session:
+    """The machine's side of a connection."""
+    return connection._session

@@ -1,0 +1,77 @@
+"""The bounds on what one client sends: size and rate. Pure: the caller gives the time."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final, NamedTuple
+
+from ..close import CloseCode
+from ..options import Limits
+
+BURST_S: Final = 5.0
+"""How many seconds' worth of messages a client can save up; at most twice that passes in one burst."""
+
+
+class Complaint(NamedTuple):
+    """What is wrong with a message.
+
+    Attributes:
+        code: For programs.
+        problem: For people.
+        then: What to close with after too many.
+    """
+
+    code: str
+    problem: str
+    then: CloseCode = CloseCode.INVALID_DATA
+
+
+class Guard:
+    """Judges the messages of one client.
+
+    Args:
+        limits: The bounds.
+    """
+
+    __slots__ = ("_allowance", "_refilled_at", "errors", "limits")
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits: Limits = limits
+        self.errors: int = 0
+        self._allowance = 0.0
+        self._refilled_at = -inf  # begins full
+
+    def judge(self, text: str | None, data: bytes | None, now: float) -> Complaint | None:
+        """Gives what is wrong with a message; None if nothing is."""
+        limit = self.limits.max_message_bytes
+        size = len(text) if text is not None else len(data or b"")
+        if limit is not None and size * 4 > limit:  # a character has at most 4 bytes
+            size = size if text is None else len(text.encode())
+            if size > limit:
+                problem = f"a message of {size} bytes; the limit is {limit}"
+                return Complaint("message_too_big", problem, CloseCode.MESSAGE_TOO_BIG)
+        return self.judge_frame(now)
+
+    def judge_frame(self, now: float) -> Complaint | None:
+        """Counts a message, or a frame that is none by itself (a ping, a fragment), and judges the rate."""
+        rate = self.limits.max_messages_per_s
+        if rate is None or self._allowance >= 1.0:
+            self._allowance -= 1.0
+        elif not self._earned(rate, now):
+            return Complaint("rate_limited", f"over {rate:g} messages a second", CloseCode.RATE_LIMITED)
+        return None
+
+    def too_many(self) -> bool:
+        """Counts a bad message, and says whether it is one too many."""
+        self.errors += 1
+        return self.limits.max_errors is not None and self.errors >= self.limits.max_errors
+
+    def _earned(self, rate: float, now: float) -> bool:
+        """Fills up the token bucket, now that it ran dry, and takes one."""
+        earned = (now - self._refilled_at) * rate
+        self._refilled_at = now
+        self._allowance = min(self._allowance + earned, max(1.0, rate * BURST_S))
+        if self._allowance < 1.0:
+            return False
+        self._allowance -= 1.0
+        return True

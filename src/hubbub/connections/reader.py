@@ -1,0 +1,167 @@
+"""What comes from one socket: for the handler, or read ahead where the handler does not receive.
+
+It also knows for how long nothing has come, and for how long a message has been incomplete. Whether a message is
+acceptable is for the socket to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeAlias
+
+from ..close import Closed
+from ..tasks import Tasks
+from .handler import Handler
+from .read_ahead import ReadAhead
+from .transports import AsgiTransport, Event, Transport
+
+Receive: TypeAlias = Callable[[], Awaitable[Event]]
+
+
+class Socket(Protocol):
+    """What a reader needs of the socket that it reads from."""
+
+    @property
+    def closed(self) -> Closed | None: ...
+
+    @property
+    def transport(self) -> Transport: ...
+
+    @property
+    def handler(self) -> Handler: ...
+
+    def admit(self, event: Event) -> bool:
+        """Says whether a message goes on to the handler."""
+
+    def disconnected(self, code: int, reason: str) -> None:
+        """The server says that the socket is closed, and how."""
+
+
+class Reader:
+    """Reads from one socket.
+
+    Args:
+        socket: The socket.
+        receive: The server's.
+    """
+
+    __slots__ = (
+        "_ahead",
+        "_assembling_at",
+        "_heard",
+        "_heard_at",
+        "_receive",
+        "_received",
+        "_receiving",
+        "_server_receive",
+        "_socket",
+        "_waiting",
+    )
+
+    def __init__(self, socket: Socket, receive: Receive) -> None:
+        self._socket = socket
+        self._server_receive = receive
+        straight = not isinstance(socket.transport, AsgiTransport)
+        self._receive = socket.transport.receiving(receive) if straight else self._interruptible
+        self._waiting: asyncio.Task[Any] | None = None
+        self._ahead: ReadAhead | None = None
+        self._receiving = False
+        self._received = True
+        self._heard = True
+        self._heard_at = 0.0
+        self._assembling_at: float | None = None
+
+    async def receive(self) -> Event:
+        """The ASGI ``receive`` that the app gets: messages within the limits, and the disconnect."""
+        if self._ahead is not None:
+            event = await self._ahead.get()
+        else:
+            self._receiving = True
+            receive = self._receive
+            try:
+                while True:
+                    event = await receive()
+                    if event["type"] == "websocket.receive":
+                        self._assembling_at = None
+                        self._heard = True
+                        if self._socket.admit(event):
+                            return event
+                    elif self._passes(event):
+                        break
+            finally:
+                self._receiving = False
+                self._received = True
+        if event["type"] == "websocket.disconnect":
+            self._socket.handler.inform()
+        return event
+
+    async def _next(self) -> Event:
+        """The next event, for what reads ahead."""
+        while True:
+            event = await self._receive()
+            if self._passes(event):
+                return event
+
+    def _passes(self, event: Event) -> bool:
+        """Whether an event goes on to the handler."""
+        kind = event["type"]
+        if kind == "websocket.receive":
+            self._assembling_at = None
+            self._heard = True
+            return self._socket.admit(event)
+        if kind == "websocket.disconnect":
+            self._socket.disconnected(event.get("code", 1005), event.get("reason") or "")
+        return True
+
+    async def _interruptible(self) -> Event:
+        """The server's receive, which a close ends: a server may send none while one is waited for (granian)."""
+        self._waiting = task = asyncio.current_task()
+        try:
+            return await self._server_receive()
+        except asyncio.CancelledError:
+            if task is None or self._waiting is not None or task.uncancel():
+                raise
+            code, reason = self._socket.closed or (1006, "")
+            return {"type": "websocket.disconnect", "code": code, "reason": reason}
+        finally:
+            self._waiting = None
+
+    async def interrupt(self) -> None:
+        """Ends the receive that is waited for, if there is one: with the disconnect."""
+        task, self._waiting = self._waiting, None
+        if task is not None:
+            task.cancel()
+            await asyncio.sleep(0)
+
+    # Once a second
+
+    def neglected(self) -> bool:
+        """Whether the handler has not received since the last call, and nothing reads ahead for it."""
+        neglected = not (self._received or self._receiving)
+        self._received = False
+        return neglected and self._ahead is None
+
+    def read_ahead(self, tasks: Tasks) -> None:
+        """Reads from here on for a handler that does not receive."""
+        self._ahead = ReadAhead(self._next, tasks)
+
+    def silent_for(self, now: float) -> float:
+        """Seconds without a message, while messages are read; from the first call on."""
+        if self._heard or (self._ahead is not None and self._ahead.full):
+            self._heard = False
+            self._heard_at = now
+        return now - self._heard_at
+
+    def assembling_for(self, now: float) -> float:
+        """Seconds since a message began that has not ended."""
+        if not self._socket.transport.assembling:
+            self._assembling_at = None
+        elif self._assembling_at is None:
+            self._assembling_at = now
+        return 0.0 if self._assembling_at is None else now - self._assembling_at
+
+    def stop(self) -> None:
+        """Ends what reads for a handler that does not receive."""
+        if self._ahead is not None:
+            self._ahead.stop()

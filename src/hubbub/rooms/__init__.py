@@ -1,0 +1,1 @@
+"""Many clients: members of rooms, what they receive, and what they missed."""

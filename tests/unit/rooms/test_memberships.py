@@ -1,0 +1,266 @@
+"""Joining many rooms at once: over a broker that answers later, and may fail for some."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+
+from hubbub import BrokerUnavailable, History, RoomOptions
+from hubbub.connections.session import Manager, Session
+from hubbub.connections.socket import Wire
+from hubbub.envelope import Instruction, Refresh, Subscribe, Unsubscribe
+from hubbub.options import RoomTable
+from hubbub.positions import Position
+from hubbub.presence import Info
+from hubbub.rooms.fanout import Fanout
+from hubbub.rooms.memberships import Memberships, RoomIsFull, TooManyRooms
+from hubbub.tasks import Tasks
+from hubbub.timers import Timers
+from tests.unit.rooms.test_room import RAW, FakeWire, FakeWriter
+from tests.unit.support import FakeClock, Hub, Node
+
+ROOMS = [f"room {number}" for number in range(10)]
+OPTIONS = RoomTable({"small": RoomOptions(max_members=1), "*": RoomOptions(history=History(10), positions=True)})
+
+
+class Far(Node):
+    """A broker that says what it was asked, and fails or holds what a test names.
+
+    Attributes:
+        asked: The question and the room, in their order.
+        failing: The questions that fail.
+        going: Whether answers come.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__(hub)
+        self.asked: list[tuple[str, str]] = []
+        self.failing: set[tuple[str, str]] = set()
+        self.going = asyncio.Event()
+        self.going.set()
+
+    async def _ask(self, what: str, room: str) -> None:
+        self.asked.append((what, room))
+        await self.going.wait()
+        if (what, room) in self.failing:
+            raise BrokerUnavailable(f"no {what} of {room}")
+
+    async def subscribe(self, channel: str) -> Position | None:
+        await self._ask("subscribe", channel)
+        return await super().subscribe(channel)
+
+    async def enter(
+        self, channel: str, user: str | None, connection_id: str, info: Info, room_info: Info = None
+    ) -> None:
+        await self._ask("enter", channel)
+        await super().enter(channel, user, connection_id, info, room_info)
+
+    async def history(self, channel: str, *more: Any) -> Any:
+        await self._ask("history", channel)
+        return await super().history(channel, *more)
+
+
+class World:
+    """The memberships of a worker, and what its connections are sent."""
+
+    def __init__(self, max_rooms: int | None) -> None:
+        hub = Hub(FakeClock())
+        self.broker = Far(hub)
+        hub.nodes = [self.broker]
+        self.tasks, self.timers, self.fanout = Tasks(), Timers(), Fanout()
+        self.memberships = Memberships(
+            self.broker, self.fanout, self.tasks, self.timers, OPTIONS, lambda user, kick: None, max_rooms
+        )
+        self.sent: list[dict[str, Any]] = []
+
+    def connection(self, user: str | None = "ann") -> Session:
+        writer = FakeWriter(self.sent.append)
+        return Session(cast(Manager, self), cast(Wire, FakeWire(writer, RAW)), user, None)
+
+    async def join_all(self, connection: Session, *rooms: str) -> None:
+        await self.memberships.join_all(connection, dict.fromkeys(rooms))
+
+    async def asked(self, what: str, room: str) -> None:
+        """Waits until the broker was asked."""
+        async with asyncio.timeout(5.0):
+            while (what, room) not in self.broker.asked:  # noqa: ASYNC110 - it takes some passes
+                await asyncio.sleep(0)
+
+    async def is_empty_of(self, connection: Session) -> None:
+        """Nothing of a connection is left, here or at the broker."""
+        assert not connection.memberships
+        assert connection.joining is None
+        await self.tasks.close(1.0)
+        assert not self.memberships.rooms
+        assert not self.broker.subscribed
+        for room in ROOMS:
+            assert await self.broker.members(room) == []
+
+
+@asynccontextmanager
+async def world_of(max_rooms: int | None = None) -> AsyncIterator[World]:
+    world = World(max_rooms)
+    loop = asyncio.get_running_loop()
+    world.fanout.start(loop)
+    world.timers.start(loop)
+    await world.broker.start(world.memberships, OPTIONS)
+    try:
+        yield world
+    finally:
+        world.broker.going.set()
+        await world.tasks.close(1.0)
+        world.fanout.stop()
+        world.timers.stop()
+        await world.broker.close()
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+pytestmark = pytest.mark.anyio
+
+
+async def turns(count: int = 5) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_the_broker_is_asked_for_all_before_it_has_answered_for_one() -> None:
+    async with world_of() as world:
+        ann = world.connection()
+        world.broker.going.clear()
+        joining = asyncio.create_task(world.join_all(ann, *ROOMS))
+        await turns()
+        assert world.broker.asked == [("subscribe", room) for room in ROOMS]
+        assert not ann.memberships
+        world.broker.going.set()
+        await joining
+        assert list(ann.memberships) == ROOMS
+        assert [each["room"] for each in world.sent] == ROOMS
+        assert world.broker.asked[len(ROOMS) :] == [("enter", room) for room in ROOMS]
+        assert [len(await world.broker.members(room)) for room in ROOMS] == [1] * len(ROOMS)
+
+
+async def test_rooms_that_it_is_in_are_not_asked_for_again() -> None:
+    async with world_of() as world:
+        ann = world.connection()
+        await world.join_all(ann, *ROOMS[:5])
+        world.broker.asked.clear()
+        world.sent.clear()
+        await world.join_all(ann, *ROOMS)
+        assert world.broker.asked == [(what, room) for what in ("subscribe", "enter") for room in ROOMS[5:]]
+        assert [each["room"] for each in world.sent] == ROOMS[5:]
+
+
+@pytest.mark.parametrize("what", ["subscribe", "enter"])
+async def test_where_the_broker_fails_for_one_none_is_joined(what: str) -> None:
+    async with world_of() as world:
+        ann = world.connection()
+        world.broker.failing = {(what, ROOMS[3]), (what, ROOMS[7])}
+        with pytest.raises(BrokerUnavailable, match=f"no {what} of {ROOMS[3]}"):
+            await world.join_all(ann, *ROOMS)
+        await world.is_empty_of(ann)
+
+
+async def test_where_the_broker_fails_those_that_it_was_in_stay() -> None:
+    async with world_of() as world:
+        ann = world.connection()
+        await world.join_all(ann, *ROOMS[:2])
+        world.broker.failing = {("enter", ROOMS[5])}
+        with pytest.raises(BrokerUnavailable):
+            await world.join_all(ann, *ROOMS)
+        assert list(ann.memberships) == ROOMS[:2]
+
+
+async def test_where_one_is_full_none_is_joined_and_nobody_was_told() -> None:
+    async with world_of() as world:
+        ann, bob = world.connection(), world.connection("bob")
+        await world.join_all(bob, "small")
+        world.broker.asked.clear()
+        with pytest.raises(RoomIsFull):
+            await world.join_all(ann, *ROOMS, "small")
+        assert ("enter", ROOMS[0]) not in world.broker.asked
+        await world.join_all(bob, *ROOMS)
+        await world.memberships.leave(bob, "small")
+        for room in ROOMS:
+            await world.memberships.leave(bob, room)
+        await world.is_empty_of(ann)
+
+
+@pytest.mark.parametrize("after", [("subscribe", ROOMS[-1]), ("enter", ROOMS[-1])])
+async def test_one_that_is_cancelled_leaves_nothing(after: tuple[str, str]) -> None:
+    async with world_of() as world:
+        ann = world.connection()
+        joining = asyncio.create_task(world.join_all(ann, *ROOMS))
+        if after[0] == "enter":
+            await world.asked("enter", ROOMS[0])
+        world.broker.going.clear()
+        await world.asked(*after)
+        joining.cancel()
+        await asyncio.wait([joining])
+        assert joining.cancelled()
+        world.broker.going.set()
+        await world.is_empty_of(ann)
+
+
+async def test_a_position_to_come_back_from_is_read_for_all_at_once() -> None:
+    async with world_of() as world:
+        ann = world.connection()
+        places = {room: Position("abcdefgh", 3) for room in ROOMS}
+        joining = asyncio.create_task(world.memberships.join_all(ann, places))
+        await world.asked("history", ROOMS[0])
+        world.broker.going.clear()
+        await turns(20)
+        assert [room for what, room in world.broker.asked if what == "history"] == ROOMS
+        world.broker.going.set()
+        await joining
+        assert [room for what, room in world.broker.asked if what == "history"] == ROOMS, "and only once"
+        assert [(each["room"], each["recovered"]) for each in world.sent] == [(room, False) for room in ROOMS]
+
+
+async def test_rooms_that_are_being_joined_count() -> None:
+    async with world_of(max_rooms=3) as world:
+        ann = world.connection()
+        joins = [asyncio.create_task(world.memberships.join(ann, room, None)) for room in (*ROOMS[:4], *ROOMS[:2])]
+        outcomes = await asyncio.gather(*joins, return_exceptions=True)
+        assert [type(each) is TooManyRooms for each in outcomes] == [False, False, False, True, False, False]
+        assert list(ann.memberships) == ROOMS[:3]
+
+
+async def test_a_join_that_waited_for_one_that_failed_is_counted_anew() -> None:
+    async with world_of(max_rooms=1) as world:
+        ann = world.connection()
+        world.broker.going.clear()
+        fails = asyncio.create_task(world.memberships.join(ann, ROOMS[0], None))
+        await turns()
+        waits = asyncio.create_task(world.memberships.join(ann, ROOMS[0], None))
+        await turns()
+        fails.cancel()
+        await asyncio.wait([fails])
+        world.broker.going.set()
+        joins = waits, world.memberships.join(ann, ROOMS[1], None)
+        outcomes = await asyncio.gather(*joins, return_exceptions=True)
+        assert sorted(type(each) is TooManyRooms for each in outcomes) == [False, True]
+        assert len(ann.memberships) == 1
+
+
+@pytest.mark.parametrize("instruction", [Subscribe("lobby"), Unsubscribe("room 1"), Refresh(None)], ids=repr)
+async def test_an_instruction_that_is_not_acted_on_yet_is_logged_and_changes_nothing(
+    instruction: Instruction, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "hubbub")
+    async with world_of() as world:
+        connection = world.connection()
+        await world.join_all(connection, "room 1")
+        world.memberships.deliver("$user:ann", instruction)
+        assert connection.memberships.keys() == {"room 1"}
+        assert [(each.levelname, type(instruction).__name__ in each.message) for each in caplog.records] == [
+            ("DEBUG", True)
+        ]

@@ -1,0 +1,614 @@
+"""A room: what its members are to get, and when one that is replayed its past joins the living."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from math import inf
+from typing import Any, cast
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from starlette.websockets import WebSocketDisconnect
+
+from hubbub import History, Position, Resume, RoomOptions
+from hubbub.brokers import Broker, MemoryBroker
+from hubbub.codec import encode
+from hubbub.connections.outbox import Lane
+from hubbub.connections.session import Manager, Session
+from hubbub.connections.socket import Wire
+from hubbub.envelope import Announcement, Envelope, Page
+from hubbub.errors import BrokerUnavailable
+from hubbub.options import RoomTable
+from hubbub.protocols import ClientProtocol, RawProtocol
+from hubbub.protocols.frames import Opcode, frame, split
+from hubbub.protocols.raw import position_only, positioned
+from hubbub.rooms import catch_up as catch_up_module
+from hubbub.rooms.audience import Outgoing
+from hubbub.rooms.fanout import Fanout
+from hubbub.rooms.memberships import Memberships
+from hubbub.rooms.room import CatchUp, Room
+from hubbub.tasks import Tasks
+from hubbub.testing.broker_suite import Worker
+from hubbub.timers import Timers
+from tests.unit.support import FakeClock, Hub
+from tests.wrapping import ARRAYS, unwrapped
+
+EPOCH = "abcdefgh"
+HELLO = encode("hello")
+RAW = RawProtocol(app_ping=False, client_frames=True)
+
+
+class Member:
+    """A connection, as far as a room sees it."""
+
+    def __init__(self, name: str, *continues: str, user: str | None = None) -> None:
+        self.id = name
+        self.user_id = user
+        self.continues = frozenset(continues)
+        self.protocol: ClientProtocol = RAW
+        self.writer: Any = None
+
+
+def at(offset: int) -> Position:
+    return Position(EPOCH, offset)
+
+
+# What a member is to get
+
+
+def test_a_room_without_positions_sends_messages_as_they_are() -> None:
+    outgoing = Outgoing(Room("lobby", RoomOptions(history=5)), Envelope(HELLO, position=at(3)))
+    assert outgoing.frame(RAW) == frame(Opcode.TEXT, b"hello")
+    assert outgoing.frame_for(Member("a")) == outgoing.frame(RAW)
+
+
+def test_a_room_with_positions_sends_them_along() -> None:
+    outgoing = Outgoing(Room("lobby", RoomOptions(positions=True)), Envelope(HELLO, key="k", position=at(3)))
+    assert outgoing.frame(RAW) == positioned(HELLO, "lobby", at(3))
+    assert outgoing.key == "k"
+
+
+def test_what_is_not_numbered_is_sent_as_it_is() -> None:
+    outgoing = Outgoing(Room("lobby", RoomOptions(positions=True)), Envelope(HELLO))
+    assert outgoing.frame(RAW) == frame(Opcode.TEXT, b"hello")
+
+
+def test_a_users_room_does_not_tell_its_name() -> None:
+    room = Room("$user:ann@example.com", RoomOptions(positions=True))
+    (message,) = split(Outgoing(room, Envelope(HELLO, position=at(3))).frame(RAW))
+    assert json.loads(message[1])["room"] == room.label == "$user"
+
+
+def test_who_is_excluded_gets_the_position_where_there_are_positions_and_else_nothing() -> None:
+    envelope = Envelope(HELLO, frozenset({"a"}), position=at(3))
+    for positions, instead in ((True, position_only("lobby", at(3))), (False, b"")):
+        room = Room("lobby", RoomOptions(positions=positions, history=5))
+        outgoing = Outgoing(room, envelope)
+        assert outgoing.frame_for(Member("a")) == instead
+        assert outgoing.frame_for(Member("b")) == outgoing.frame(RAW)
+        assert outgoing.frame_for(Member("c", "a")) == instead, "a connection is excluded as those it continues"
+        for_users = Outgoing(room, envelope._replace(exclude=frozenset({"$user:ann"})))
+        assert for_users.frame_for(Member("a", user="ann")) == instead
+        assert for_users.frame_for(Member("a", user="bob")) == for_users.frame_for(Member("ann")) == outgoing.frame(RAW)
+
+
+def test_an_announcement_is_made_into_a_frame_of_each_protocol() -> None:
+    news = Announcement("joined", "ann", "a1", b'{"name":"Ann"}', 2, datetime(2026, 1, 2, tzinfo=UTC))
+    outgoing = Outgoing(Room("lobby", RoomOptions(announce=True)), news)
+    ((_, raw),) = split(outgoing.frame(RAW))
+    assert json.loads(raw) == {
+        "type": "user_joined",
+        "room": "lobby",
+        "user_id": "ann",
+        "info": {"name": "Ann"},
+        "count": 2,
+        "timestamp": "2026-01-02T00:00:00Z",
+    }
+    ((_, array),) = split(outgoing.frame(ARRAYS))
+    assert json.loads(array) == [raw.decode()]
+    assert (outgoing.exclude, outgoing.key) == (frozenset(), None)
+
+
+# Who is in it
+
+
+def test_a_room_forgets_whom_a_member_continues_when_it_leaves() -> None:
+    room, ann, bob = Room("lobby", RoomOptions()), Member("ann", "before"), Member("bob", "before")
+    room.add(ann)
+    room.add(bob)
+    assert room.aliases == {"before": {"ann", "bob"}}
+    room.remove(ann)
+    assert room.aliases == {"before": {"bob"}}
+    room.remove(bob)
+    assert room.aliases == {}
+
+
+def test_a_room_is_vacant_when_nobody_is_there_or_about_to_be() -> None:
+    async def main() -> None:
+        room = Room("lobby", RoomOptions())
+        assert room.vacant
+        room.joining += 1
+        assert not room.vacant
+        room.joining -= 1
+        room.catching_up["a"] = CatchUp(Member("a"), at(0))
+        assert not room.vacant
+        assert room.size == 1
+        room.go_live(room.catching_up["a"])
+        assert (list(room.members), room.catching_up, room.size) == (["a"], {}, 1)
+        room.remove(Member("a"))
+        room.remove(Member("a"))
+        assert room.vacant
+
+    asyncio.run(main())
+
+
+def test_who_was_taken_out_does_not_go_live_any_more() -> None:
+    room = Room("lobby", RoomOptions(history=5))
+    catch_up = room.catching_up["a"] = CatchUp(Member("a"), at(0))
+    room.remove(catch_up.member)
+    room.go_live(catch_up)
+    assert room.vacant
+
+
+def test_who_has_read_further_than_the_room_has_heard_waits_for_what_is_new() -> None:
+    """A broker's history may be ahead of what it has delivered: what is still to come was replayed already."""
+    room = Room("lobby", RoomOptions(history=5))
+    room.head = at(3)
+    catch_up = room.catching_up["a"] = CatchUp(Member("a"), at(5))
+    room.caught_up(catch_up)
+    for offset in (4, 5):
+        room.advance(at(offset))
+        assert not room.members, f"{offset} would be sent twice"
+    room.advance(at(6))
+    assert list(room.members) == ["a"]
+
+
+def test_who_has_read_what_the_room_has_heard_goes_live_at_once() -> None:
+    room = Room("lobby", RoomOptions(history=5))
+    room.head = at(5)
+    catch_up = room.catching_up["a"] = CatchUp(Member("a"), at(5))
+    room.caught_up(catch_up)
+    assert list(room.members) == ["a"]
+
+
+def test_who_has_more_to_read_does_not_go_live() -> None:
+    room = Room("lobby", RoomOptions(history=5))
+    room.catching_up["a"] = CatchUp(Member("a"), at(2))
+    room.advance(at(4))
+    assert not room.members
+
+
+# Recovery, against a model of the browser client
+
+
+class FakeWriter:
+    """Reads what is written as the browser client does. Never loses anything; may ask for patience."""
+
+    def __init__(self, take: Callable[[dict[str, Any]], None]) -> None:
+        self._take = take
+        self._going = asyncio.Event()
+        self._going.set()
+
+    @property
+    def congested(self) -> bool:
+        return not self._going.is_set()
+
+    def be_slow(self, slow: bool) -> None:
+        if slow:
+            self._going.clear()
+        else:
+            self._going.set()
+
+    def stalled_for(self, now: float) -> float:
+        return inf if self.congested else 0.0
+
+    async def uncongested(self) -> None:
+        await self._going.wait()
+
+    @property
+    def transport(self) -> FakeTarget:
+        return FakeTarget(self)
+
+    def write(self, data: bytes, lane: Lane | None = None, key: str | None = None) -> bool:
+        for _, payload in split(data):
+            self._take(json.loads(payload))
+        return True
+
+
+class FakeTarget:
+    """The transport of a writer: takes nothing while it is congested."""
+
+    def __init__(self, writer: FakeWriter) -> None:
+        self._writer = writer
+
+    def write(self, data: bytes) -> bool:
+        return not self._writer.congested and self._writer.write(data)
+
+
+class FakeWire:
+    """What is below a connection, as far as memberships see it."""
+
+    closed = (1006, "")
+    where = "/ws"
+    address = None
+    speaks_its_own = True
+
+    def __init__(self, writer: FakeWriter, protocol: ClientProtocol) -> None:
+        self.writer = writer
+        self.protocol = protocol
+        self.sessions: list[Session] = []
+
+
+class Client:
+    """Keeps its position as the browser client does, and checks each message against it."""
+
+    def __init__(self, name: str, protocol: ClientProtocol) -> None:
+        self.name = name
+        self.protocol = protocol
+        self.position: Position | None = None
+        self.ids: list[str] = []
+        self.seen: list[tuple[int, Any]] = []
+        self.complaints: list[str] = []
+        self.connection: Session | None = None
+        self.writer = FakeWriter(self.take)
+        self.joining: asyncio.Task[None] | None = None
+
+    def take(self, message: Any) -> None:
+        try:
+            self._take(json.loads(unwrapped(json.dumps(message))) if self.protocol is ARRAYS else message)
+        except AssertionError as error:  # it may be the event loop that called
+            self.complaints.append(str(error))
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if message.get("type") == "news":
+            return
+        place = Position(message["epoch"], message["offset"])
+        if message.get("type") == "sync":
+            if not message["recovered"]:
+                assert self.position is None or place.offset >= self.position.offset
+                self.position = place
+            assert self.position is not None
+            assert self.position.epoch == place.epoch
+            return
+        assert self.position is not None, "a message before the sync"
+        expected = self.position.offset + 1
+        assert place.offset == expected, f"{self.name} got {place.offset} where {expected} was next: a gap or a repeat"
+        self.position = place
+        self.seen.append((place.offset, message.get("data")))
+
+
+class World:
+    """Clients that come and go over the memberships of one worker, while others publish."""
+
+    def __init__(self, broker: Broker, publishing: Broker) -> None:
+        self.broker, self.publishing = broker, publishing
+        self.tasks, self.timers, self.fanout = Tasks(), Timers(), Fanout()
+        self.options = RoomOptions(history=History(6), positions=True)
+        self.memberships = Memberships(
+            broker, self.fanout, self.tasks, self.timers, self.options_of, lambda user, kick: None
+        )
+        self.clients = [Client(name, ARRAYS if name == "b" else RAW) for name in "abc"]
+        self.published: dict[int, tuple[int, frozenset[str]]] = {}
+        self.publishes: list[asyncio.Task[None]] = []
+        self.numbers = 0
+
+    def options_of(self, _: str) -> RoomOptions:
+        return self.options
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        rooms = RoomTable({"*": self.options})
+        self.fanout.start(loop)
+        self.timers.start(loop)
+        await self.broker.start(self.memberships, rooms)
+        if self.publishing is not self.broker:
+            await Worker(self.publishing, 1.0).start(rooms)
+
+    async def publish(self, excluded: Client | None) -> None:
+        self.numbers += 1
+        number = self.numbers
+        exclude = frozenset(() if excluded is None or not excluded.ids else excluded.ids[-1:])
+        position = await self.publishing.publish("lobby", Envelope(encode({"n": number}), exclude))
+        assert position is not None
+        assert position.offset not in self.published
+        self.published[position.offset] = number, exclude
+
+    async def say_news(self) -> None:
+        await self.publishing.publish("lobby", Envelope(encode({"type": "news"})), keep=False)
+
+    def come(self, client: Client) -> None:
+        """Joins in a task, which the steps that follow may go before."""
+        client.joining = asyncio.get_running_loop().create_task(self.come_at_once(client))
+
+    async def come_at_once(self, client: Client) -> None:
+        if client.connection is not None:
+            return
+        client.writer = FakeWriter(client.take)
+        wire = cast(Wire, FakeWire(client.writer, client.protocol))
+        since = Resume({}, tuple(client.ids))
+        connection = client.connection = Session(cast(Manager, self), wire, None, None, since)
+        client.ids.append(connection.id)
+        try:
+            await self.memberships.join(connection, "lobby", client.position)
+        except WebSocketDisconnect:
+            assert not connection.is_open
+
+    def go(self, client: Client) -> None:
+        connection = client.connection
+        if connection is not None:
+            connection.mark_gone()
+            self.memberships.forget(connection, grace=False)
+            client.connection = None
+
+    async def settle(self) -> None:
+        """Lets everybody read, and everything that is under way come to its end."""
+        async with asyncio.timeout(5.0):
+            for client in self.clients:
+                client.writer.be_slow(False)
+                if client.joining is not None:
+                    await client.joining
+            for publish in self.publishes:
+                await publish
+            for _ in range(200):
+                await asyncio.sleep(0)
+
+    async def end(self) -> None:
+        for client in self.clients:
+            self.go(client)
+        await self.tasks.close(1.0)
+        self.fanout.stop()
+        self.timers.stop()
+        await self.broker.close()
+        if self.publishing is not self.broker:
+            await self.publishing.close()
+
+
+Step = tuple[Any, ...]
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("publish"), st.integers(1, 4), st.none() | st.integers(0, 2)),
+        st.tuples(st.just("publish"), st.integers(5, 9), st.none()),
+        st.tuples(st.just("news")),
+        st.tuples(st.just("come"), st.integers(0, 2)),
+        st.tuples(st.just("come at once"), st.integers(0, 2)),
+        st.tuples(st.just("go"), st.integers(0, 2)),
+        st.tuples(st.just("slow"), st.integers(0, 2), st.booleans()),
+        st.tuples(st.just("turn"), st.integers(1, 8)),
+    ),
+    min_size=5,
+    max_size=40,
+)
+
+
+async def play(world: World, steps: list[Step]) -> None:
+    await world.start()
+    try:
+        for client in world.clients:
+            await world.come_at_once(client)
+        world.go(world.clients[2])
+        for step in steps:
+            if step[0] == "publish":
+                excluded = None if step[2] is None else world.clients[step[2]]
+                for _ in range(step[1]):
+                    if world.publishing is world.broker:
+                        await world.publish(excluded)
+                    else:
+                        task = asyncio.get_running_loop().create_task(world.publish(excluded))
+                        world.publishes.append(task)
+            elif step[0] == "news":
+                await world.say_news()
+            elif step[0] == "come":
+                world.come(world.clients[step[1]])
+            elif step[0] == "come at once":
+                await world.come_at_once(world.clients[step[1]])
+            elif step[0] == "go":
+                world.go(world.clients[step[1]])
+            elif step[0] == "slow":
+                world.clients[step[1]].writer.be_slow(step[2])
+            else:
+                for _ in range(step[1]):
+                    await asyncio.sleep(0)
+        await world.settle()
+        head = await world.broker.position("lobby")
+        for client in world.clients:
+            assert client.complaints == []
+            if client.connection is not None:
+                assert client.position == head, f"{client.name} does not hear of what is published"
+                assert list(client.connection.memberships) == ["lobby"]
+            for offset, data in client.seen:
+                number, exclude = world.published[offset]
+                own = exclude.intersection(client.ids)
+                assert data == (None if own else {"n": number}), "what it is excluded from, it does not get"
+        here = [client for client in world.clients if client.connection is not None]
+        room = world.memberships.rooms.get("lobby")
+        if here:
+            assert room is not None
+            assert room.members.keys() == {client.ids[-1] for client in here}
+            assert not room.catching_up
+        else:
+            assert room is None
+    finally:
+        await world.end()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_pages() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catch_up_module, "_PAGE_MESSAGES", 2)
+        yield
+
+
+@settings(max_examples=80, deadline=None)
+@given(STEPS)
+def test_who_comes_back_gets_each_message_once_on_one_worker(steps: list[Step]) -> None:
+    async def main() -> None:
+        broker = MemoryBroker(FakeClock())
+        await play(World(broker, broker), steps)
+
+    asyncio.run(main())
+
+
+@settings(max_examples=60, deadline=None)
+@given(STEPS)
+@example([("publish", 9, None), ("come", 0), ("go", 0), ("news",), ("slow", 0, True), ("turn", 1)])
+def test_who_comes_back_gets_each_message_once_while_another_worker_publishes(steps: list[Step]) -> None:
+    async def main() -> None:
+        here, there = Hub(FakeClock()).nodes_of(2)
+        await play(World(here, there), steps)
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
+@settings(max_examples=500, deadline=None)
+@given(STEPS)
+def test_who_comes_back_gets_each_message_once_however_often(steps: list[Step]) -> None:
+    async def main() -> None:
+        here, there = Hub(FakeClock()).nodes_of(2)
+        await play(World(here, there), steps)
+        broker = MemoryBroker(FakeClock())
+        await play(World(broker, broker), steps)
+
+    asyncio.run(main())
+
+
+def test_who_comes_back_while_a_message_is_pending_for_the_others_gets_it_once() -> None:
+    """It was published in the same pass of the event loop: it is in the history, and not written to anybody yet."""
+
+    async def main() -> None:
+        broker = MemoryBroker(FakeClock())
+        world = World(broker, broker)
+        await world.start()
+        try:
+            stays, returns = world.clients[:2]
+            for client in (stays, returns):
+                world.come(client)
+            await world.settle()
+            world.go(returns)
+            await world.settle()
+            await world.publish(None)
+            await world.come_at_once(returns)
+            await world.settle()
+            assert stays.complaints == returns.complaints == []
+            assert [offset for offset, _ in stays.seen] == [1]
+            assert [offset for offset, _ in returns.seen] == [1]
+        finally:
+            await world.end()
+
+    asyncio.run(main())
+
+
+def test_who_is_found_gone_while_it_catches_up_does_not_keep_news_from_the_others() -> None:
+    async def main() -> None:
+        broker = MemoryBroker(FakeClock())
+        world = World(broker, broker)
+        await world.start()
+        try:
+            for client in world.clients:
+                await world.come_at_once(client)
+            gone, other, stays = world.clients
+            told: list[str] = []
+
+            def lost(message: dict[str, Any]) -> None:
+                told.append("gone")
+                world.go(gone)
+
+            room = world.memberships.rooms["lobby"]
+            for client in (gone, other):
+                assert client.connection is not None
+                room.remove(client.connection)
+                room.catching_up[client.connection.id] = CatchUp(client.connection, at(0))
+            gone.writer._take = lost
+            other.writer._take = lambda message: told.append("other")
+            stays.writer._take = lambda message: told.append("stays")
+            await world.say_news()
+            await asyncio.sleep(0)
+            assert told == ["gone", "other", "stays"]
+        finally:
+            await world.end()
+
+    asyncio.run(main())
+
+
+def test_a_join_whose_history_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        broker = MemoryBroker(FakeClock())
+        world = World(broker, broker)
+        await world.start()
+        try:
+            client = world.clients[0]
+            await world.come_at_once(client)
+            world.go(client)
+
+            async def fail(*_: object) -> Page:
+                raise BrokerUnavailable("away")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(broker, "history", fail)
+                with pytest.raises(BrokerUnavailable):
+                    await world.come_at_once(client)
+            assert client.connection is not None
+            assert not client.connection.memberships
+            assert world.memberships.rooms["lobby"].size == 0
+            client.position = None
+            await world.memberships.join(client.connection, "lobby", None)
+            assert world.memberships.rooms["lobby"].size == 1
+        finally:
+            await world.end()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("passes", range(8))
+def test_who_is_the_first_to_come_while_others_publish_misses_nothing_after_its_position(passes: int) -> None:
+    """What is delivered before the answer to the subscription is newer than the position in the answer."""
+
+    async def main() -> None:
+        here, there = Hub(FakeClock()).nodes_of(2)
+        world = World(here, there)
+        await world.start()
+        try:
+            client = world.clients[0]
+            world.come(client)
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            await world.publish(None)
+            await world.settle()
+            assert client.complaints == []
+            assert client.position == await here.position("lobby")
+        finally:
+            await world.end()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("passes", range(12))
+def test_who_comes_back_while_another_worker_publishes_gets_it_once(passes: int) -> None:
+    """A message that is delivered before the answer of the history, and is not in it, is missing still."""
+
+    async def main() -> None:
+        here, there = Hub(FakeClock()).nodes_of(2)
+        world = World(here, there)
+        await world.start()
+        try:
+            stays, returns = world.clients[:2]
+            for client in (stays, returns):
+                await world.come_at_once(client)
+            world.go(returns)
+            await world.publish(None)
+            await world.settle()
+            world.come(returns)
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            await world.publish(None)
+            await world.settle()
+            assert stays.complaints == returns.complaints == []
+            assert [offset for offset, _ in stays.seen] == [offset for offset, _ in returns.seen] == [1, 2]
+        finally:
+            await world.end()
+
+    asyncio.run(main())

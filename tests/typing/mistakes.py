@@ -1,4 +1,4 @@
-"""Mistakes that type checkers catch. Never run: mypy and basedpyright read it, and report a comment that is not needed.
+"""Mistakes that type checkers catch. The mistakes never run: mypy and basedpyright read them.
 
 An ``ignore`` comment stands where a checker reports the mistake. If the types of hubbub let one through, its comment is
 unused, which is an error. What is right has no comment.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Any, TypedDict
+from typing import Any, TypedDict, assert_type
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -92,6 +92,21 @@ async def right(manager: ConnectionManager, connection: Connection, websocket: W
     assert online or position
     async with manager.connect(websocket, user_id=UUID(int=1), rooms=["a", 2]) as joined:
         await joined.join("lobby", since=position)
+
+
+async def decorators_hide_no_types(manager: ConnectionManager, connection: Connection, websocket: WebSocket) -> None:
+    assert_type(await manager.broadcast("hello"), Position | None)
+    assert_type(await manager.send_personal("hello", websocket), bool)
+    assert_type(await connection.send_text("hello"), bool)
+    assert_type(await manager.connect(websocket), Connection)
+    assert_type(manager.from_thread.broadcast("hello"), Position | None)
+    assert_type(manager.from_thread.count_users(), int)
+    await manager.broadcast("hello", rom="lobby")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await manager.broadcast("hello", "lobby")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await connection.send_text()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    manager.from_thread.broadcast("hello", rom="lobby")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    manager.from_thread.broadcast("hello", "lobby")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    manager.from_thread.connect(websocket)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 # What can't be sent

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 import json
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict, UserDict, namedtuple
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -15,9 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, field_serializer
+from starlette.websockets import WebSocket
 
 from hubbub import HubbubError, InvalidArgument
 from hubbub.codec import MAX_DEPTH, Kind, Payload, decode, dumps, encode, loads, loads_from_client
+from tests.typing.mistakes import Typed, messages
 from tests.unit.support import may_refuse
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -410,3 +413,17 @@ def test_what_is_nested_out_of_all_bounds_is_refused(text: str) -> None:
 
 def test_brackets_that_do_not_nest_are_no_depth() -> None:
     assert loads_from_client("[" + "[]," * 5000 + '"' + "[" * 5000 + '"]')[-1] == "[" * 5000
+
+
+# `Message` says what can be sent, to type checkers
+
+
+def test_what_type_checkers_accept_can_be_sent() -> None:
+    for message in messages(Typed(text="hello"), {"from": "json"}):
+        assert encode(message).data
+
+
+@pytest.mark.parametrize("mapping", [WebSocket({"type": "websocket"}, None, None), MappingProxyType({}), UserDict()])  # type: ignore[arg-type]
+def test_mappings_that_type_checkers_refuse_can_not_be_sent(mapping: object) -> None:
+    with pytest.raises(InvalidArgument, match=r"^message: can't be encoded as JSON"):
+        encode(mapping)

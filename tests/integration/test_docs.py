@@ -10,12 +10,11 @@ import re
 import runpy
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,7 +26,8 @@ from fastapi import FastAPI
 from examples import delivery, rooms
 from hubbub import CloseCode, ConnectionManager, Limits, RoomOptions, Stats
 from hubbub.options import OVERFLOWS
-from tests.integration.support import DEADLINE_S, client, receive, serving
+from tests.integration.endpoints import free_port
+from tests.integration.support import client, receive, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -258,9 +258,7 @@ class Pasted:
 
     def __init__(self, folder: Path) -> None:
         readme = CHECKOUT / "README.md"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         (folder / "app.py").write_text(blocks(readme, "python")[0] + "\n")
         _, self.serve, self.token, self.listen, self.push, *_ = blocks(readme, "sh")
         self.folder = folder
@@ -268,57 +266,55 @@ class Pasted:
         python_path = os.pathsep.join(filter(None, [str(CHECKOUT / "src"), os.environ.get("PYTHONPATH")]))
         self.environment = {**os.environ, "PATH": path, "PYTHONPATH": python_path, "NO_PROXY": "127.0.0.1"}
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command,
+    @contextmanager
+    def shell(self, *pasted: str | None) -> Iterator[subprocess.Popen[str]]:
+        """Runs what was pasted; after the block nothing of it runs."""
+        script = "\n".join(block for block in pasted if block).replace("127.0.0.1:8000", f"127.0.0.1:{self.port}")
+        with subprocess.Popen(
+            ("sh", "-c", script),
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # the shell, and what it runs
 
-    def shell(self, *pasted: str | None) -> subprocess.Popen[str]:
-        script = "\n".join(block for block in pasted if block)
-        return self.start("sh", "-c", script.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}"))
+    def output(self, *pasted: str | None) -> str:
+        with self.shell(*pasted) as process:
+            return process.communicate()[0]
 
 
 @pytest.fixture
 def quick_start(tmp_path: Path) -> Iterator[Pasted]:
     pasted = Pasted(tmp_path)
-    server = pasted.shell(f"{pasted.serve} --port {pasted.port}")
-    try:
-        deadline = time.monotonic() + DEADLINE_S
+    with pasted.shell(f"{pasted.serve} --port {pasted.port}") as server:
         assert server.stdout is not None
         while "Uvicorn running" not in (line := server.stdout.readline()):
             assert line, "the server ended"
-            assert time.monotonic() < deadline
         yield pasted
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)  # the shell, and what it runs
-        server.communicate(timeout=DEADLINE_S)
+        os.killpg(server.pid, signal.SIGTERM)
+        server.communicate()
 
 
 def test_quick_start_runs_as_printed(quick_start: Pasted) -> None:
-    listening = quick_start.shell(quick_start.token, quick_start.listen)
-    try:
+    with quick_start.shell(quick_start.token, quick_start.listen) as listening:
         assert listening.stdout is not None
         assert json.loads(listening.stdout.readline()) == {"type": "message", "user_id": "1", "body": "Hello"}
         answer = push(quick_start)
         assert answer == {"online": True}
         assert json.loads(listening.stdout.readline()) == {"type": "notification", "by": "1"}
-    finally:
-        os.killpg(listening.pid, signal.SIGTERM)  # the shell, and what it runs
-        listening.communicate(timeout=DEADLINE_S)
 
 
 def push(quick_start: Pasted) -> Any:
     if shutil.which("curl"):
-        pushing = quick_start.shell(quick_start.token, quick_start.push.replace("curl", "curl --silent"))
-        output, _ = pushing.communicate(timeout=DEADLINE_S)
-        return json.loads(output)
+        return json.loads(quick_start.output(quick_start.token, quick_start.push.replace("curl", "curl --silent")))
     # No curl here: the request that it would make.
-    token = quick_start.shell(quick_start.token, 'printf %s "$TOKEN"').communicate(timeout=DEADLINE_S)[0]
+    token = quick_start.output(quick_start.token, 'printf %s "$TOKEN"')
     url = f"http://127.0.0.1:{quick_start.port}/users/1/notify"
     return httpx.post(url, headers={"Authorization": f"Bearer {token}"}, trust_env=False).json()

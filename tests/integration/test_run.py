@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -452,8 +451,7 @@ async def behind_nginx(nginx: str, server: Server, folder: Path, *, machines: in
     replaced = [("listen 80;", "listen 127.0.0.1:{nginx};"), ("server 127.0.0.1:8000", "server 127.0.0.1:{app}")]
     if machines == 2:
         replaced.append(("# server 10.0.0.2:8000", "server 127.0.0.2:{app}"))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
+    port = free_port()
     for printed, ours in replaced:
         assert printed in site
         site = site.replace(printed, ours.format(nginx=port, app=server.port))

@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hubbub import BrokerUnavailable
 from hubbub.brokers.redis import RedisBroker
 from hubbub.brokers.redis.channel import Keys
+from hubbub.brokers.redis.ledger import Manner, Place
 from hubbub.brokers.redis.presence import LOOKED_AFTER
 from hubbub.names import EVERYONE_NAME
 from hubbub.options import RoomTable
@@ -171,6 +174,33 @@ async def test_all_rooms_are_looked_after_a_part_at_a_time(own_redis: RedisServe
         calls = own_redis.command_counts()["evalsha"]
         await eventually(lambda: own_redis.command_counts()["evalsha"] > calls + 4)
         assert own_redis.command_counts()["evalsha"] < calls + len(rooms), "they are not told again and again"
+    finally:
+        await broker.close()
+
+
+async def test_a_room_that_was_restored_in_part_is_found_again(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where Redis was full for a moment."""
+    broker = RedisBroker(own_redis.url(lease_s=LEASE_S))
+    await Worker(broker, 5.0).start(RoomTable())
+    presence: Any = broker._presence
+    restores, refused = presence._again, False
+
+    async def is_refused_once(place: Place, manner: Manner) -> None:
+        nonlocal refused
+        if place.user == "bob" and not refused:
+            refused = True
+            raise BrokerUnavailable("Redis is full")
+        await restores(place, manner)
+
+    monkeypatch.setattr(presence, "_again", is_refused_once)
+    try:
+        for user in ("ann", "bob", "cyd"):
+            await broker.enter("a", user, f"{user}0", None)
+        own_redis.command("DEL", KEYS.here("a"))
+        await eventually(lambda: own_redis.command("HLEN", KEYS.here("a")) == 3)
+        assert refused
     finally:
         await broker.close()
 

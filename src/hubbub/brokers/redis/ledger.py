@@ -24,7 +24,7 @@ own.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 UNKNOWN: Final = 0
@@ -283,13 +283,17 @@ class Ledger:
             self._to_look_after = list(self._entries)
         rooms = [room for room in self._to_look_after[-most:] if room in self._entries]
         del self._to_look_after[-most:]
+        return self.witnesses_of(rooms)
+
+    def witnesses_of(self, rooms: Iterable[str]) -> list[Place]:
+        """Gives the connections by which rooms are looked after: they are missing at Redis if any of the room are."""
         chosen = [(room, anonymous) for room in rooms for anonymous in (False, True)]
         return [witness for each in chosen if (witness := self._witness(*each)) is not None]
 
     def _witness(self, room: str, anonymous: bool) -> Place | None:
         live = (
             Place(room, user, connection_id)
-            for user, entries in self._entries[room].items()
+            for user, entries in self._entries.get(room, {}).items()
             if (user is None) == anonymous
             for connection_id, entry in entries.items()
             if entry.lingers_until is None

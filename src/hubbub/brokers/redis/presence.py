@@ -361,7 +361,7 @@ class Presence:
             self._restoring = self._tasks.spawn(self._restore(lost, worker), "restore")
 
     async def _restore(self, rooms: list[str], worker: str) -> None:
-        """Reports some rooms again. Where that fails, the next look finds it.
+        """Reports some rooms again, their witnesses last. So where that fails, the next look finds it.
 
         Ends when the worker takes another name: the recovery then reports everything, perhaps aloud. A user whom this
         had reported silently before would not be announced.
@@ -371,9 +371,12 @@ class Presence:
             if self.worker == worker:
                 await self._again(place, "silently")
 
+        witnesses = self._ledger.witnesses_of(rooms)
+        last = set(witnesses)
+        others = [place for room in rooms for place in self._ledger.places(room) if place not in last]
         try:
-            for room in rooms:
-                await _in_batches(again, self._ledger.places(room))
+            await _in_batches(again, others)
+            await _in_batches(again, witnesses)
         except BrokerUnavailable as error:
             logger.debug("what Redis lost can't be said again yet: %s", str(error))
         finally:

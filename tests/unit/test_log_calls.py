@@ -17,6 +17,7 @@ SAFE_CALLS = {"shown", "counted", "_where", "_detail", "said"}
 SAFE_TEXTS = {
     "self.where": "made with shown",
     "wire.where": "made with shown",
+    "socket.where": "made with shown",
     "str(error)": "a HubbubError, whose text is made with shown",
     "refusal": "OriginPolicy's line",
     "problem": "OriginPolicy's, Guard's",

@@ -21,13 +21,10 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from enum import Enum
 from math import inf
 from time import monotonic, time
 from typing import Final, Protocol
-
-from starlette.exceptions import HTTPException
 
 from ..addresses import network_of
 from ..close import CloseCode, Closed, reason_text, sendable
@@ -174,7 +171,7 @@ class Wire:
         self.address: str | None = address
         self.network: str | None = None if address is None else network_of(address)
         self.where: str = where
-        self.handshake: Handshake = Handshake(offered)
+        self.handshake: Handshake = Handshake(self, offered)
         self.handler: Handler = Handler()
         self.sessions: list[Session] = []
         self.former_ids: tuple[str, ...] = ()
@@ -288,26 +285,14 @@ class Wire:
         kind = event["type"]
         if kind == "websocket.send":
             await self._send_in_order(event)
+        elif not self.accepted or kind == "websocket.accept":
+            await self.handshake.send(event)
         elif kind == "websocket.close":
-            closed = Closed(event.get("code", 1000), reason_text(event.get("reason")))
-            if self.accepted:
-                await self.close(*closed)
-            else:
-                await self._refuse(closed, event)
-        elif kind == "websocket.accept":
-            await self._accept(self.handshake.accepting(event))
-        elif self.accepted:
-            # An HTTPException after accept: Starlette answers it with an HTTP response, which is too late here.
-            if kind == "websocket.http.response.start":
-                cause = CloseCode.UNAUTHORIZED if event["status"] < 500 else CloseCode.INTERNAL_ERROR
-                await self.close(*(answer(sys.exc_info()[1]) or _code(cause)))
+            await self.close(event.get("code", 1000), reason_text(event.get("reason")))
         elif kind == "websocket.http.response.start":
-            error = sys.exc_info()[1]  # the one that Starlette is answering; any other response is the app's own choice
-            await self._refuse(answer(error) if isinstance(error, HTTPException) else None, event)
-        else:
-            if kind == "websocket.http.response.body" and not event.get("more_body"):
-                self._refused(Closed(1006, ""))
-            await self._deny(event)
+            # An HTTPException after accept: Starlette answers it with an HTTP response, which is too late here.
+            cause = CloseCode.UNAUTHORIZED if event["status"] < 500 else CloseCode.INTERNAL_ERROR
+            await self.close(*(answer(sys.exc_info()[1]) or _code(cause)))
 
     async def turn_away(self, cause: CloseCode, closed: Closed) -> None:
         """Closes for what the client asked for, or refuses its handshake: counted, and with a line in the log."""
@@ -318,60 +303,29 @@ class Wire:
         if self.accepted:
             await self.close(*closed)
         else:
-            await self._refuse(closed, {"type": "websocket.close", "code": closed.code, "reason": closed.reason})
+            await self.handshake.refuse(closed)
 
-    async def _accept(self, event: Event) -> None:
-        if self.closed is None:
-            try:
-                await self.transport.send(event)
-            except OSError:
-                self.lost()
-        if self.closed is not None:
-            raise Gone(*self.closed)
+    async def deny(self, cause: CloseCode) -> None:
+        """Refuses the handshake: the server answers it with 403."""
+        await self.handshake.deny(_code(cause))
+
+    @property
+    def refuse_with(self) -> RefuseWith:
+        """How the manager answers a handshake that the app refuses."""
+        return self.manager.refuse_with
+
+    def opens(self) -> None:
+        """The server has accepted it."""
         if self.state is State.HANDSHAKE:
             self._enter(State.OPEN)
         if self.manager.draining:
             self.close_soon(CloseCode.SERVICE_RESTART)
 
-    async def _refuse(self, closed: Closed | None, event: Event) -> None:
-        """Refuses the handshake for the app: accepts and closes, so that a page can read why, or passes its answer on.
-
-        Starlette calls this while it handles what the app raised.
-
-        Args:
-            closed: What to tell the client; None where the app sends an HTTP response of its own making.
-            event: The app's answer: a close, or the start of an HTTP response.
-        """
-        routed = self.handshake.is_routed(event)
-        if routed and not self.handshake.counted:
-            why = f"HTTP {event['status']}" if closed is None else f"{closed.code} {shown(closed.reason)}"
-            logger.info("the app refused a WebSocket on %s: %s", self.where, why)
-            self.count_refused("app")
-        if not routed or closed is None or (self.handshake.refuse_with or self.manager.refuse_with) == "http":
-            if closed is not None and event["type"] == "websocket.close":
-                self._refused(closed)
-            await self._deny(event)
-            return
-        with suppress(Gone):
-            await self._accept(self.handshake.accepting_to_refuse())
-            await self.close(*closed)
-
-    async def deny(self, cause: CloseCode) -> None:
-        """Refuses the handshake: the server answers it with 403."""
-        self._refused(_code(cause))
-        await self._deny({"type": "websocket.close", "code": cause.code, "reason": cause.reason})
-
-    def _refused(self, closed: Closed) -> None:
+    def refuses(self, closed: Closed) -> None:
+        """The handshake is answered with a refusal."""
         if self.closed is None:
             self._enter(State.REFUSED)
             self.closed = closed
-
-    async def _deny(self, event: Event) -> None:
-        """Passes on what refuses a handshake. Whom it is for may be gone, which is no error."""
-        try:
-            await self.transport.send(event)
-        except OSError:
-            self.lost()
 
     async def _send_in_order(self, event: Event) -> None:
         self.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import Any
 
@@ -11,9 +12,19 @@ from starlette.exceptions import HTTPException, WebSocketException
 from hubbub.close import Closed
 from hubbub.connections.handshake import Handshake, answer
 from hubbub.errors import InvalidName
+from tests.unit.sockets import ACCEPT, Site
 
-ACCEPT = {"type": "websocket.accept"}
+CLOSE: dict[str, Any] = {"type": "websocket.close"}
 TOKEN = "x" * 200
+
+
+async def _in_handshake(event: dict[str, Any], offered: list[str], wanted: str | None) -> dict[str, Any]:
+    """What the server is sent first for an app's answer."""
+    site = Site(offered, {})
+    site.wire.grant(subprotocol=wanted, expires_at=None)
+    await site.wire.send(event)
+    await site.manager.tasks.close(5.0)
+    return site.server.sent[0]
 
 
 @pytest.mark.parametrize(
@@ -29,10 +40,8 @@ TOKEN = "x" * 200
 def test_an_accept_answers_what_the_app_names_or_else_what_an_auth_dependency_wants(
     offered: list[str], wanted: str | None, named: str | None, answered: str | None
 ) -> None:
-    handshake = Handshake(offered)
-    handshake.subprotocol = wanted
     event = {**ACCEPT, "subprotocol": named}
-    assert handshake.accepting(event) == {**ACCEPT, "subprotocol": answered}
+    assert asyncio.run(_in_handshake(event, offered, wanted)) == {**ACCEPT, "subprotocol": answered}
     assert event["subprotocol"] == named
 
 
@@ -50,16 +59,12 @@ def test_an_accept_answers_what_the_app_names_or_else_what_an_auth_dependency_wa
 def test_a_refusal_by_close_answers_a_subprotocol_so_that_browsers_keep_the_socket(
     offered: list[str], wanted: str | None, answered: str | None
 ) -> None:
-    handshake = Handshake(offered)
-    handshake.subprotocol = wanted
-    assert handshake.accepting_to_refuse()["subprotocol"] == answered
+    accept = asyncio.run(_in_handshake({**CLOSE, "code": 4000}, offered, wanted))
+    assert accept == {**ACCEPT, "subprotocol": answered, "headers": []}
 
 
 def endpoint() -> None:
     """A route's function."""
-
-
-CLOSE: dict[str, Any] = {"type": "websocket.close"}
 
 
 @pytest.mark.parametrize(
@@ -78,9 +83,17 @@ CLOSE: dict[str, Any] = {"type": "websocket.close"}
 def test_a_router_without_a_route_closes_without_a_word(
     scope: dict[str, Any], event: dict[str, Any], routed: bool
 ) -> None:
-    handshake = Handshake([])
-    handshake.scope = scope
-    assert handshake.is_routed(event) is routed
+    async def main() -> Site:
+        site = Site([], {})
+        site.wire.handshake.scope = scope
+        await site.wire.send(dict(event))
+        await site.manager.tasks.close(5.0)
+        return site
+
+    site = asyncio.run(main())
+    assert site.manager.counters.refused == ({"app": 1} if routed else {})
+    if not routed:
+        assert site.server.sent == [event]
 
 
 @pytest.mark.parametrize(

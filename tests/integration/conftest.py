@@ -11,7 +11,8 @@ import pytest
 
 from hubbub import Connection
 from hubbub.connections.session import Session
-from tests.integration.redis_server import name as name  # fixtures
+from tests.integration.redis_server import canaries as canaries  # fixtures
+from tests.integration.redis_server import name as name
 from tests.integration.redis_server import prefix as prefix
 from tests.integration.redis_server import redis_that_forgets as redis_that_forgets
 from tests.integration.redis_server import redis_that_remembers as redis_that_remembers

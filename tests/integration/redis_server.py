@@ -25,6 +25,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from hubbub.brokers.redis.channel import Keys
+from hubbub.brokers.redis.inbox import Inbox
 from tests.integration.endpoints import free_port, make_certificate
 from tests.integration.fleet import Worker, WorkerProcess, fleet, worker_process
 from tests.integration.support import DEADLINE_S, eventually
@@ -273,6 +274,20 @@ def served(redis: RedisServer, prefix: str) -> Iterator[list[Worker]]:
 async def workers_that_are_left_empty(served: list[Worker]) -> AsyncIterator[list[Worker]]:
     yield served
     await eventually(lambda: all(worker.empty for worker in served))
+
+
+@pytest.fixture
+def canaries(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """While this is set, as at first, workers find and replace a deaf subscription. A test clears it to keep one."""
+    sends, going = Inbox.send_canary, threading.Event()
+    going.set()
+
+    async def send_canary(inbox: Inbox) -> None:
+        if going.is_set():
+            await sends(inbox)
+
+    monkeypatch.setattr(Inbox, "send_canary", send_canary)
+    return going
 
 
 @pytest.fixture

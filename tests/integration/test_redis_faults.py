@@ -653,7 +653,7 @@ async def test_what_came_before_redis_lost_its_data_does_not_come_again(own_redi
 
 
 async def test_a_subscription_that_does_not_take_what_it_gets_is_cut_by_redis_and_filled(
-    own_redis: RedisServer,
+    own_redis: RedisServer, canaries: threading.Event
 ) -> None:
     """As where a worker's loop is blocked while much is published."""
     own_redis.command("CONFIG", "SET", "client-output-buffer-limit", "pubsub 64kb 32kb 1")
@@ -662,14 +662,16 @@ async def test_a_subscription_that_does_not_take_what_it_gets_is_cut_by_redis_an
             bodies: list[str] = []
 
             async def overflows() -> bool:
-                bodies.append(f"{len(bodies)} {'x' * 10_000}")
-                for room in (KEPT, PLAIN):
-                    await s.workers[0].publish(room, bodies[-1])
+                more = [f"{number} {'x' * 10_000}" for number in range(len(bodies), len(bodies) + 20)]
+                bodies.extend(more)
+                await asyncio.gather(*(s.workers[0].publish(room, body) for body in more for room in (KEPT, PLAIN)))
                 return own_redis.connections("pubsub") < 2
 
+            canaries.clear()  # it is for Redis to find out
             proxy.hold("messages")
             await eventually(overflows)
             proxy.release()
+            canaries.set()
             await s.until_well()
             assert s.reconnects[1] >= 1
             assert s.resets == [[], []]
@@ -677,14 +679,16 @@ async def test_a_subscription_that_does_not_take_what_it_gets_is_cut_by_redis_an
                 assert [body for body in listener.data[KEPT] if "x" in body] == bodies
 
 
-async def test_a_deaf_subscription_is_found_by_the_canary(own_redis: RedisServer) -> None:
+async def test_a_deaf_subscription_is_found_by_the_canary(own_redis: RedisServer, canaries: threading.Event) -> None:
     """It is silent, and looks well."""
     with Proxy(own_redis) as proxy:
         async with scene(own_redis.url(timeout_s=1), own_redis.url(timeout_s=1, through=proxy)) as s:
+            canaries.clear()
             proxy.lose("messages")
             bodies = [f"m {number}" for number in range(10)]
             for body in bodies:
                 await s.workers[0].publish(KEPT, body)
+            canaries.set()
             for listener in s.listeners:
                 await listener.has(KEPT, bodies[-1])
             assert s.reconnects == [0, 1]
@@ -696,16 +700,18 @@ async def test_a_deaf_subscription_is_found_by_the_canary(own_redis: RedisServer
 
 @pytest.mark.parametrize("room", ["short:a", "numbered:a"])
 async def test_what_can_not_be_filled_from_a_rooms_history_is_told_as_a_reset(
-    own_redis: RedisServer, room: str
+    own_redis: RedisServer, canaries: threading.Event, room: str
 ) -> None:
     """To those who missed it, and to no others."""
     with Proxy(own_redis) as proxy:
         urls = own_redis.url(timeout_s=1), own_redis.url(timeout_s=1, through=proxy)
         async with scene(*urls, room) as s:
             await s.publish_and_wait(room, "before")
+            canaries.clear()
             proxy.lose("messages")
             for number in range(10):
                 await s.workers[0].publish(room, f"missed {number}")
+            canaries.set()
             await s.bob.until(lambda: bool(s.bob.resets))
             await s.until_well()
             await s.publish_and_wait(room, "after")
@@ -719,13 +725,15 @@ LARGE = [f"{number} {'x' * 40_000}" for number in range(300)]
 """Far more than an outbox takes."""
 
 
-async def test_what_is_filled_in_at_once_closes_nobody(own_redis: RedisServer) -> None:
+async def test_what_is_filled_in_at_once_closes_nobody(own_redis: RedisServer, canaries: threading.Event) -> None:
     """Who reads all the time is not slow."""
     with Proxy(own_redis) as proxy:
         async with scene(own_redis.url(timeout_s=1), own_redis.url(timeout_s=1, through=proxy)) as s:
+            canaries.clear()
             proxy.lose("messages")
             for body in LARGE:
                 await s.workers[0].publish(KEPT, body)
+            canaries.set()
             await s.until_well()
             for listener in s.listeners:
                 assert [body for body in listener.data[KEPT] if "x" in body] == LARGE

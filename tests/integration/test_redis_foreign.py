@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 
 import orjson
@@ -65,7 +66,7 @@ async def test_a_foreign_entry_in_a_log_does_not_silence_the_room(own_redis: Red
 
 
 async def test_an_unreadable_message_in_a_log_is_a_reset_for_who_missed_it(
-    own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+    own_redis: RedisServer, canaries: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As a newer release may have written it."""
     with Proxy(own_redis) as proxy:
@@ -74,6 +75,7 @@ async def test_an_unreadable_message_in_a_log_is_a_reset_for_who_missed_it(
             async with listening((None, one), rooms=(KEPT,)) as (member,):
                 await other.publish(KEPT, "before")
                 await member.has(KEPT, "before")
+                canaries.clear()
                 proxy.lose("messages")
                 for number in range(3):
                     await other.publish(KEPT, number)
@@ -82,6 +84,7 @@ async def test_an_unreadable_message_in_a_log_is_a_reset_for_who_missed_it(
                 for place in (2, 3, 4):
                     message = b"N" + fields[b"m"][1:] if place == 3 else fields[b"m"]
                     own_redis.command("XADD", KEYS.log(KEPT), f"{place}-0", "m", message, "t", fields[b"t"])
+                canaries.set()
                 await member.until(lambda: bool(member.resets))
                 await other.publish(KEPT, "after")
                 await member.has(KEPT, "after")

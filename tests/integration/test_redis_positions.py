@@ -6,6 +6,7 @@ What has to meet is held by a proxy or by the server, and never by timing.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,7 +150,7 @@ async def come_and_wait(listener: Listener, worker: Worker, reached: Callable[[]
 
 
 async def test_who_recovered_ahead_of_a_deaf_subscription_hears_of_data_that_is_lost_then(
-    own_redis: RedisServer,
+    own_redis: RedisServer, canaries: threading.Event
 ) -> None:
     with Proxy(own_redis) as proxy:
         urls = own_redis.url(through=proxy, timeout_s=1), own_redis.url(timeout_s=1)
@@ -159,6 +160,7 @@ async def test_who_recovered_ahead_of_a_deaf_subscription_hears_of_data_that_is_
                 async with back.on(one):
                     await other.publish(KEPT, 0)
                     await back.has(KEPT, 0)
+                canaries.clear()
                 proxy.lose("messages")
                 for number in range(1, 8):
                     await other.publish(KEPT, number)
@@ -166,6 +168,7 @@ async def test_who_recovered_ahead_of_a_deaf_subscription_hears_of_data_that_is_
                     await back.has(KEPT, 7)
                     own_redis.command("FLUSHALL")
                     await other.publish(KEPT, "after")  # under an offset that it has passed
+                    canaries.set()
                     await until_connected(one, again=1)
                     await back.reaches(KEPT, await other.position(KEPT))
                     await other.publish(KEPT, "live")

@@ -9,6 +9,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,7 @@ from examples import (
     slow_clients,
 )
 from hubbub import Position
+from hubbub.brokers import MemoryBroker
 from tests.integration.conftest import Clock
 from tests.integration.support import (
     LiveServer,
@@ -153,7 +155,17 @@ class TestRooms:
     def server(self) -> Iterator[LiveServer]:
         yield from serve(rooms.app)
 
-    async def test_users_come_and_go_once_however_many_tabs_they_have(self, server: LiveServer) -> None:
+    async def test_users_come_and_go_once_however_many_tabs_they_have(
+        self, server: LiveServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        exits, asked_in_grace = MemoryBroker.exit, threading.Event()
+
+        async def exits_when_asked(*leaving: Any) -> None:
+            while not asked_in_grace.is_set():  # noqa: ASYNC110 - set by another thread
+                await asyncio.sleep(0.01)
+            await exits(*leaving)
+
+        monkeypatch.setattr(MemoryBroker, "exit", exits_when_asked)
         async with client(server, "/ws/ann") as ann:
             joined = await receive(ann)
             assert joined.pop("timestamp")
@@ -174,6 +186,7 @@ class TestRooms:
             # In grace: still present, but with nobody to send to.
             assert await ask(server, "/users/bob") == {"online": True}
             assert await ask(server, "/users/bob/notices", "POST", json={"text": "Hm"}) == {"delivered": False}
+            asked_in_grace.set()
             left = await receive(ann)
             assert (left["type"], left["user_id"], left["count"]) == ("user_left", "bob", 1)
             assert await ask(server, "/users/bob") == {"online": False}

@@ -26,7 +26,7 @@ from .connections.connection import Connection, session_of
 from .connections.lookup import NOBODY, Exclude, ExcludeUsers, Lookup
 from .connections.registry import Registry
 from .connections.session import Session
-from .connections.socket import Wire
+from .connections.socket import Socket
 from .connections.sweeper import Sweeper
 from .connections.transports import prepare
 from .envelope import Envelope
@@ -161,14 +161,14 @@ class Engine:
         """What `ConnectionManager.drain` does."""
         self.lifecycle.check_loop()
         self.lifecycle.draining = True
-        wires = tuple(self.sweeper.wires)
-        if wires:
-            logger.info("draining: closing %s over up to %g s", counted(len(wires), "connections"), over_s)
-        await send_away(wires, over_s)
+        sockets = tuple(self.sweeper.sockets)
+        if sockets:
+            logger.info("draining: closing %s over up to %g s", counted(len(sockets), "connections"), over_s)
+        await send_away(sockets, over_s)
         patience_s = max(self.limits.close_timeout_s, self.limits.shutdown_timeout_s) + 2.0  # who is late, a sweep ends
         try:
             async with asyncio.timeout(patience_s):
-                while next(self.sweeper.wires, None) is not None:  # noqa: ASYNC110 - no event: they end one by one
+                while next(self.sweeper.sockets, None) is not None:  # noqa: ASYNC110 - no event: they end one by one
                     await asyncio.sleep(0.05)
         except TimeoutError:
             return False
@@ -177,14 +177,14 @@ class Engine:
     async def stop(self) -> None:
         """Closes all sockets, and ends."""
         self.lifecycle.draining = True
-        wires = tuple(self.sweeper.wires)
-        for wire in wires:
+        sockets = tuple(self.sweeper.sockets)
+        for socket in sockets:
             # Where there are other workers, who comes back to one of them in time has not left.
-            wire.close_soon(CloseCode.SERVICE_RESTART, grace=self.broker.distributed)
-            wire.reader.stop()
+            socket.close_soon(CloseCode.SERVICE_RESTART, grace=self.broker.distributed)
+            socket.reader.stop()
         await asyncio.sleep(0)  # what was published last, and nobody awaits, begins
         # Presence that can't be told now is taken out by another worker, once this one's lease is over.
-        await self.tasks.close(self.limits.close_timeout_s + 1.0 if wires or self.broker.state.up else 0.0)
+        await self.tasks.close(self.limits.close_timeout_s + 1.0 if sockets or self.broker.state.up else 0.0)
         self.timers.stop()
         await self.broker.close()
         self._end()
@@ -225,23 +225,23 @@ class Engine:
         """What `ConnectionManager.connect` does."""
         _check_real(websocket, user_id)
         self.lifecycle.check_loop(websocket)
-        wire = self._wire_of(websocket)
+        socket = self._socket_of(websocket)
         user = None if user_id is None else user_name(user_id)
         names = arguments.room_names(room, rooms)
         places = arguments.places(since, names)
         said_of_user = arguments.detached_info(info)
         expiry = arguments.timestamp(expires_at)
         arguments.check_handshake(subprotocol, headers)
-        if wire.closed is not None:
-            raise WebSocketDisconnect(*wire.closed)
-        wire.end_by(expiry)
-        known = self.lookup.connection_of(wire)
+        if socket.closed is not None:
+            raise WebSocketDisconnect(*socket.closed)
+        socket.end_by(expiry)
+        known = self.lookup.connection_of(socket)
         if known is not None:
             _check_same(known, user, said_of_user)
             await self._join_all(session_of(known), names, places)
             return known
         connection = await self.admission.admit(
-            wire,
+            socket,
             websocket,
             user,
             info=said_of_user,
@@ -257,7 +257,7 @@ class Engine:
         except BrokerUnavailable as error:
             self.forget(session, grace=False)
             logger.warning("a connection can't join its rooms: %s", str(error))  # the error holds its frames
-            await self.admission.refuse(wire, CloseCode.BROKER_UNAVAILABLE)
+            await self.admission.refuse(socket, CloseCode.BROKER_UNAVAILABLE)
         except BaseException:
             self.forget(session, grace=False)
             raise
@@ -268,13 +268,13 @@ class Engine:
         try:
             await self.memberships.join_all(session, {name: places.get(label(name)) for name in names})
         except JoinRefused as refusal:
-            await self.admission.refuse(session.wire, refusal.cause)
+            await self.admission.refuse(session.socket, refusal.cause)
 
-    def _wire_of(self, websocket: WebSocket) -> Wire:
-        wire = websocket.scope.get("hubbub")
-        if not isinstance(wire, Wire) or self not in wire.managers:
+    def _socket_of(self, websocket: WebSocket) -> Socket:
+        socket = websocket.scope.get("hubbub")
+        if not isinstance(socket, Socket) or self not in socket.managers:
             raise self.lifecycle.not_installed_here(websocket.url.path)
-        return wire
+        return socket
 
     async def join(self, session: Session, room: RoomName, since: object) -> Joined:
         """What `Connection.join` does."""
@@ -284,7 +284,7 @@ class Engine:
         try:
             return await self.memberships.join(session, name, place)
         except JoinRefused as refusal:
-            await self.admission.refuse(session.wire, refusal.cause)
+            await self.admission.refuse(session.socket, refusal.cause)
 
     async def leave(self, session: Session, room: RoomName) -> None:
         """What `Connection.leave` does."""
@@ -383,14 +383,14 @@ class Engine:
     def stats(self) -> Stats:
         """What `ConnectionManager.stats` does."""
         counters = self.counters
-        wires = tuple(self.sweeper.wires)  # a `def` route may ask, in a thread
-        fast = sum(wire.detour is None for wire in wires)
+        sockets = tuple(self.sweeper.sockets)  # a `def` route may ask, in a thread
+        fast = sum(socket.detour is None for socket in sockets)
         broker = self.broker.state
         return Stats(
             connections=len(self.registry),
             users=self.registry.user_count,
             rooms=len(self.rooms),
-            queued_bytes=sum(wire.writer.queued_bytes for wire in wires),
+            queued_bytes=sum(socket.writer.queued_bytes for socket in sockets),
             published=counters.published,
             failed_publishes=counters.failed_publishes,
             received=counters.received,
@@ -400,7 +400,7 @@ class Engine:
             vanished=counters.vanished,
             errors=counters.frozen_errors(),
             refused=counters.frozen_refused(),
-            fast_path=fast / len(wires) if wires else 0.0,
+            fast_path=fast / len(sockets) if sockets else 0.0,
             broker_up=broker.up,
             broker_reconnects=broker.reconnects,
             local_only=broker.local_only,

@@ -14,7 +14,7 @@ import pytest
 from fastapi import WebSocket, WebSocketDisconnect
 
 from hubbub import Connection, ConnectionManager, Limits, RoomOptions
-from hubbub.connections.socket import Wire
+from hubbub.connections.socket import Socket
 from hubbub.rooms.room import Room
 from hubbub.timers import Timer
 from tests.integration.support import Live, eventually, masked, opened, reset, running
@@ -232,7 +232,7 @@ async def a_round(live: Live, path: str, number: int) -> None:
 
 def what_is_left() -> Counter[str]:
     gc.collect()
-    kinds = (Connection, Wire, Room, Timer, asyncio.Task)
+    kinds = (Connection, Socket, Room, Timer, asyncio.Task)
     found: Counter[str] = Counter()
     for each in gc.get_objects():
         if isinstance(each, kinds) and (not isinstance(each, asyncio.Task) or each.get_name().startswith("hubbub:")):

@@ -12,7 +12,7 @@ import pytest
 from fastapi import WebSocket
 
 from hubbub import ConnectionManager, Limits
-from hubbub.connections.socket import Wire
+from hubbub.connections.socket import Socket
 from hubbub.connections.transports import inbound
 from tests.integration.support import Live, eventually, masked, may_be_reset, opened, reset, running
 
@@ -88,7 +88,7 @@ class Place:
     """A server whose handler receives, and what it sees.
 
     Attributes:
-        wires: The sockets, in the order they came.
+        sockets: The sockets, in the order they came.
         got: The messages.
         accept: Set, handlers accept.
         receive: Set, they receive.
@@ -97,13 +97,13 @@ class Place:
 
     def __init__(self, live: Live) -> None:
         self.live = live
-        self.wires: list[Wire] = []
+        self.sockets: list[Socket] = []
         self.got: list[Any] = []
         self.accept, self.receive, self.kick = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.path = live.at(self.handle)
 
     async def handle(self, websocket: WebSocket) -> None:
-        self.wires.append(websocket.scope["hubbub"])
+        self.sockets.append(websocket.scope["hubbub"])
         await websocket.accept()
         async with self.live.manager.connect(websocket) as connection:
             async for message in connection:
@@ -177,13 +177,15 @@ class TestUnfinishedMessages:
             swept, got = asyncio.Event(), []
 
             async def busy(websocket: WebSocket) -> None:
-                wire = websocket.scope["hubbub"]
+                socket = websocket.scope["hubbub"]
                 async with here.live.manager.connect(websocket) as connection:
                     # As much as is read ahead for it has come, so that the server does not read any more.
-                    await eventually(lambda: wire.reader._ahead is not None and wire.transport._protocol.read_paused)
+                    await eventually(
+                        lambda: socket.reader._ahead is not None and socket.transport._protocol.read_paused
+                    )
                     now = asyncio.get_running_loop().time()
                     for passed_s in range(10):
-                        wire.check(now + passed_s)
+                        socket.check(now + passed_s)
                     swept.set()
                     got.extend([await connection.receive() for _ in range(201)])
 
@@ -216,7 +218,7 @@ class TestMessagesThatComeAtOnce:
             held = Held(live)
             yield held
             await live.nothing_left()
-            held.wire = None
+            held.socket = None
 
     async def test_that_are_small_are_parsed_in_turns(self, held: Held) -> None:
         count = 20_000
@@ -288,12 +290,12 @@ class Held:
         self.live = live
         self.got: list[Any] = []
         self.receive, self.close = asyncio.Event(), asyncio.Event()
-        self.wire: Wire | None = None
+        self.socket: Socket | None = None
         self.path = live.at(self.handle)
 
     async def handle(self, websocket: WebSocket) -> None:
         async with self.live.manager.connect(websocket) as connection:
-            self.wire = websocket.scope["hubbub"]
+            self.socket = websocket.scope["hubbub"]
             await eventually(lambda: self.receive.is_set() or self.close.is_set())
             if self.close.is_set():
                 await connection.close(4000, "as you like")
@@ -305,7 +307,7 @@ class Held:
         """Waits until the server reads no more, and who reads ahead takes no more."""
 
         def full() -> bool:
-            ahead = None if self.wire is None else self.wire.reader._ahead
+            ahead = None if self.socket is None else self.socket.reader._ahead
             return ahead is not None and ahead.full and self._protocol.read_paused
 
         await eventually(full)
@@ -318,8 +320,8 @@ class Held:
 
     @property
     def _protocol(self) -> Any:
-        assert self.wire is not None
-        transport: Any = self.wire.transport
+        assert self.socket is not None
+        transport: Any = self.socket.transport
         return transport._protocol
 
 
@@ -386,8 +388,8 @@ class TestControlFrames:
             place(loop, max_messages_per_s=None) as here,
             rude(here.live, here.path, receive_buffer=4 * KIB) as client,
         ):
-            await eventually(lambda: bool(here.wires))
-            transport: Any = here.wires[0].transport
+            await eventually(lambda: bool(here.sockets))
+            transport: Any = here.sockets[0].transport
             client.reader._transport.pause_reading()  # type: ignore[attr-defined]
             number = 0
             while transport._writable.is_set():  # until pongs fill the socket, and the transport's buffer
@@ -412,8 +414,8 @@ class TestControlFrames:
             place(loop, max_messages_per_s=None, stall_timeout_s=0.3) as here,
             rude(here.live, here.path, receive_buffer=4 * KIB) as client,
         ):
-            await eventually(lambda: bool(here.wires))
-            transport: Any = here.wires[0].transport
+            await eventually(lambda: bool(here.sockets))
+            transport: Any = here.sockets[0].transport
             client.reader._transport.pause_reading()  # type: ignore[attr-defined]
             while transport._writable.is_set():
                 for _ in range(100):
@@ -442,5 +444,5 @@ class TestAfterOurClose:
             assert await client.close() == (4000, "as you like")
             for _ in range(1000):
                 client.say(FIN | TEXT, b"x")
-            await eventually(lambda: here.wires[0].transport.deaf)
+            await eventually(lambda: here.sockets[0].transport.deaf)
             await client.end()

@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection
 
 from hubbub import ConnectionManager, Limits, RoomOptions
 from hubbub.connections.connection import session_of
-from hubbub.connections.socket import Wire
+from hubbub.connections.socket import Socket
 from hubbub.connections.transports.question import Question, _waiting_bytes, can_be_asked
 from tests.integration.support import (
     DEADLINE_S,
@@ -304,7 +304,7 @@ async def test_peer_that_the_server_does_not_read_from_is_not_taken_for_gone() -
             ann = await let_in(stack, live, path)
             await ann.send("something that the handler does not take")
             (connection,) = manager.active_connections
-            transport: Any = session_of(connection).wire.transport
+            transport: Any = session_of(connection).socket.transport
             await eventually(lambda: not transport._transport.is_reading())
             assert (await turned_away(live, path))[0] == 1008
             assert manager.stats().connections == 1
@@ -314,15 +314,15 @@ async def test_peer_that_the_server_does_not_read_from_is_not_taken_for_gone() -
 @pytest.mark.usefixtures("quick")
 async def test_answers_that_came_while_the_server_stood_still_count(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     answered = threading.Event()
-    ask = Wire.ask
+    ask = Socket.ask
 
-    def ask_and_stand_still(wire: Wire, heard: Callable[[], None]) -> Question | None:
-        question = ask(wire, heard)
+    def ask_and_stand_still(asked: Socket, heard: Callable[[], None]) -> Question | None:
+        question = ask(asked, heard)
         asyncio.get_running_loop().call_soon(answered.wait, DEADLINE_S)
         asyncio.get_running_loop().call_soon(time.sleep, 2 * QUICK_S)  # the patience is over by then
         return question
 
-    monkeypatch.setattr(Wire, "ask", ask_and_stand_still)
+    monkeypatch.setattr(Socket, "ask", ask_and_stand_still)
     manager = ConnectionManager(limits=Limits(max_connections_per_user=1))
     with running(manager, loop=loop) as live:
         path = live.at(welcoming(manager)) + "?user=ann"

@@ -116,7 +116,7 @@ async def test_a_close_that_nobody_waits_for_to_the_end_sends_its_frame(how: str
         async with client(server, "/ws", max_queue=None) as one:
             one.transport.pause_reading()
             await one.send("go")
-            await eventually(lambda: manager.stats().connections == 0 and bool(list(manager._hubbub.sweeper.wires)))
+            await eventually(lambda: manager.stats().connections == 0 and bool(list(manager._hubbub.sweeper.sockets)))
             one.transport.resume_reading()
             assert await closed(one) == (4001, "bye")
 

@@ -17,7 +17,7 @@ from websockets.exceptions import InvalidStatus
 
 from hubbub import Connection, ConnectionManager, InvalidArgument, Limits, RoomOptions
 from hubbub.connections.connection import session_of
-from hubbub.connections.socket import Wire
+from hubbub.connections.socket import Socket
 from tests.integration.support import (
     DEADLINE_S,
     Handler,
@@ -271,7 +271,7 @@ class TestTheClientEnds:
         async def then(connection: Connection) -> None:
             async for _ in connection.iter_text():
                 pass
-            closed = session_of(connection).wire.closed
+            closed = session_of(connection).socket.closed
             told.append(closed.code if closed else 0)
 
         async with connected(live, written(live, style, then)) as websocket:
@@ -879,7 +879,7 @@ class TestAfterTheEnd:
         async def then(connection: Connection) -> None:
             async for _ in connection.iter_json():
                 pass
-            closed = session_of(connection).wire.closed
+            closed = session_of(connection).socket.closed
             assert closed is not None
             told.append(closed.code)
 
@@ -1042,6 +1042,6 @@ class TestTheCloseTakesLong:
             await live.nothing_left()
             await eventually(lambda: not live.server.server.server_state.connections)
             writer.close()
-            wires = [each for each in gc.get_objects() if type(each) is Wire]
-            assert wires == []
+            sockets = [each for each in gc.get_objects() if type(each) is Socket]
+            assert sockets == []
         assert not tracebacks(caplog)

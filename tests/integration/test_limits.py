@@ -530,9 +530,9 @@ class TestSilence:
 
         async def check() -> None:
             now = asyncio.get_running_loop().time()
-            for part in live.manager._hubbub.sweeper._wires:
-                for wire in tuple(part):
-                    wire.check(now + after_s)
+            for part in live.manager._hubbub.sweeper._sockets:
+                for socket in tuple(part):
+                    socket.check(now + after_s)
 
         await live.server.acall(check())
 
@@ -620,7 +620,7 @@ class TestSilence:
                 (connection,) = manager.active_connections
 
                 def full() -> bool:
-                    ahead = session_of(connection).wire.reader._ahead
+                    ahead = session_of(connection).socket.reader._ahead
                     return ahead is not None and ahead.full
 
                 await eventually(full)
@@ -630,7 +630,7 @@ class TestSilence:
                 assert manager.stats().connections == 1
 
                 async def abort() -> None:  # neither side would read a goodbye
-                    session_of(connection).wire.transport.abort()
+                    session_of(connection).socket.transport.abort()
 
                 await live.server.acall(abort())
                 await self.look(live, 0)

@@ -317,7 +317,7 @@ class TestInProcess:
             async with manager.connect(websocket, "ann", room="lobby") as connection:
                 async for _ in connection:
                     pass
-                ended.append(session_of(connection).wire.closed)
+                ended.append(session_of(connection).socket.closed)
 
         with running(manager) as live:
             async with client(live.server, live.at(handler)) as websocket:

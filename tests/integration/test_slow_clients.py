@@ -143,7 +143,7 @@ async def test_the_servers_buffer_is_bounded_with_the_outbox(loop: str) -> None:
     with serving(app, loop=loop) as server:
         async with client(server, "/ws/room"):
             await eventually(lambda: bool(manager.rooms))
-            transport: Any = session_of(next(iter(manager.active_connections))).wire.transport
+            transport: Any = session_of(next(iter(manager.active_connections))).socket.transport
             assert transport._transport.get_write_buffer_limits() == (4 * KIB, 16 * KIB)
 
 
@@ -312,7 +312,9 @@ async def test_a_send_of_the_handler_keeps_starlettes_backpressure_and_its_place
         async with deaf(server, "/ws") as slow:
             await slow.send("go")
             await eventually(
-                lambda: any(session_of(each).wire.transport.buffered > 64 * KIB for each in manager.active_connections)
+                lambda: any(
+                    session_of(each).socket.transport.buffered > 64 * KIB for each in manager.active_connections
+                )
             )
             assert sent < 2997, "the handler was not held back"
             slow.transport.resume_reading()

@@ -21,7 +21,7 @@ HAND_WRITTEN = """
     users sockets clients lock queue loop redis pubsub heartbeat send send_message send_json send_text receive publish
     subscribe unsubscribe leave join_room leave_room add remove get room_connections user_connections options_of
     installed check_running app_ping session engine _engine _connections _users _lock _loop _broker _tasks _rooms
-    _registrar _registry _memberships _timers _draining _filter _start _stop _end _join _leave _wire _publish _pace
+    _registrar _registry _memberships _timers _draining _filter _start _stop _end _join _leave _socket _publish _pace
     _check_loop _has_members register unregister find ids refuse check_limits deliver settled flush gone
 """
 

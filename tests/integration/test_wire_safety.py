@@ -218,7 +218,7 @@ async def test_frames_that_the_socket_took_in_part_are_followed_by_what_belongs_
 
 async def test_a_socket_that_does_not_read_is_given_no_more_than_its_bound_and_a_message(place: Place) -> None:
     async with place.client("stops", buffers=32 * KIB):
-        transport, data = session_of(place.connections["stops"]).wire.transport, frame(Opcode.BINARY, bytes(4 * KIB))
+        transport, data = session_of(place.connections["stops"]).socket.transport, frame(Opcode.BINARY, bytes(4 * KIB))
 
         async def fill() -> int:
             transport.bound(8 * KIB)
@@ -271,7 +271,7 @@ async def test_nothing_follows_a_close_frame(backlog: bool, place: Place) -> Non
                 assert [stamped(each) for each in seen] == [["before"]] * sent
                 assert client.closed == (4000, "disconnected by the server" if name == "user" else "")
                 with pytest.raises(ConnectionResetError):  # nobody asks for it: the transport looks for itself too
-                    await place.run(partial(session_of(connection).wire.transport.write_soon, AFTER))
+                    await place.run(partial(session_of(connection).socket.transport.write_soon, AFTER))
                 await place.run(lambda: manager.broadcast(stamp("last"), room="room"))
                 client.answer()
                 assert await client.rest() == []
@@ -286,7 +286,7 @@ async def test_a_write_to_a_client_that_is_lost_does_not_reach_who_has_its_numbe
 ) -> None:
     """Uvicorn says that a lost connection is writable, and its buffer reads empty; the number is the next client's."""
     monkeypatch.setattr(
-        "hubbub.connections.socket.Wire.check", lambda wire, now: None
+        "hubbub.connections.socket.Socket.check", lambda _socket, now: None
     )  # nobody is to find out before the write
     manager, plain = place.manager, socket.socket()
     fillers: list[int] = []
@@ -319,7 +319,7 @@ async def test_a_write_to_a_client_that_is_lost_does_not_reach_who_has_its_numbe
                         connection.send_nowait(stamp("lost", size=size))
                         await asyncio.sleep(0)
                     with pytest.raises(OSError, match=r"is gone|send failed"):
-                        await session_of(connection).wire.transport.send(
+                        await session_of(connection).socket.transport.send(
                             {"type": "websocket.send", "text": stamp("lost")}
                         )
                     await place.connections["found"].send(stamp("found"))

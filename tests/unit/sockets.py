@@ -1,11 +1,11 @@
-"""One side of a socket each: a fake server below a real `Wire`, and as much of a manager above it as the wire needs."""
+"""A fake server below a real `Socket`, and a fake manager above it."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-from hubbub.connections.socket import Wire
+from hubbub.connections.socket import Socket
 from hubbub.connections.transports import Event
 from hubbub.metrics.counters import Counters
 from hubbub.options import Limits, RefuseWith
@@ -19,20 +19,20 @@ class Sweeper:
     """Notes the sockets that are to be checked."""
 
     def __init__(self) -> None:
-        self.watched: list[Wire] = []
+        self.watched: list[Socket] = []
 
-    def watch(self, wire: Wire) -> None:
-        self.watched.append(wire)
+    def watch(self, socket: Socket) -> None:
+        self.watched.append(socket)
 
-    def unwatch(self, wire: Wire) -> None:
-        self.watched.remove(wire)
+    def unwatch(self, socket: Socket) -> None:
+        self.watched.remove(socket)
 
-    def release(self, wire: Wire) -> None:
-        self.watched.remove(wire)
+    def release(self, socket: Socket) -> None:
+        self.watched.remove(socket)
 
 
 class Manager:
-    """As much of a manager as a wire needs."""
+    """As much of a manager as a socket needs."""
 
     def __init__(self, **limits: Any) -> None:
         self.limits = Limits(**limits)
@@ -45,7 +45,7 @@ class Manager:
 
 
 class Session:
-    """As much of a connection as a wire needs."""
+    """As much of a connection as a socket needs."""
 
     id = "connection"
 
@@ -91,25 +91,25 @@ class Server:
 
 
 class Site:
-    """A wire on a fake server, with a connection, in the task of its handler."""
+    """A socket on a fake server, with a connection, in the task of its handler."""
 
     def __init__(self, offered: list[str], limits: dict[str, Any]) -> None:
         self.manager = Manager(**limits)
         self.server = Server()
         receive, send = self.server.inbox.get, self.server.send
-        self.wire = Wire([self.manager], receive, send, address="::1", where="'/ws'", offered=offered)
+        self.socket = Socket([self.manager], receive, send, address="::1", where="'/ws'", offered=offered)
         self.session = Session()
-        self.wire.sessions.append(self.session)
+        self.socket.sessions.append(self.session)
 
     def spare_the_task(self) -> None:
         """Keeps aborts from the task, which is the test's: through ASGI there is nothing else that they could end."""
-        self.wire.handler.end()
+        self.socket.handler.end()
 
     async def accept(self) -> None:
-        await self.wire.send(dict(ACCEPT))
+        await self.socket.send(dict(ACCEPT))
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        await self.wire.send({"type": "websocket.close", "code": code, "reason": reason})
+        await self.socket.send({"type": "websocket.close", "code": code, "reason": reason})
 
     def check(self, in_s: float = 0.0) -> None:
-        self.wire.check(asyncio.get_running_loop().time() + in_s)
+        self.socket.check(asyncio.get_running_loop().time() + in_s)

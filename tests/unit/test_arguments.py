@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket
 
 from hubbub import ConnectionManager, InvalidArgument, Limits, Position, Resume
 from hubbub.arguments import close_reason, detached_info, excluded_users, message_key, places, room_names, timestamp
-from hubbub.connections.socket import Wire
+from hubbub.connections.socket import Socket
 from tests.unit.support import may_refuse
 
 PLACE = Position("abcdefgh", 3)
@@ -228,9 +228,9 @@ async def handshake(manager: ConnectionManager) -> AsyncIterator[tuple[WebSocket
         sent.append(event["type"])
 
     async with manager.lifespan():
-        wire = Wire([manager._hubbub], receive, send, address="::1", where="/ws", offered=[])
-        scope = {"type": "websocket", "hubbub": wire, "path": "/ws", "headers": [], "query_string": b""}
-        yield WebSocket(scope, wire.receive, wire.send), sent
+        socket = Socket([manager._hubbub], receive, send, address="::1", where="/ws", offered=[])
+        scope = {"type": "websocket", "hubbub": socket, "path": "/ws", "headers": [], "query_string": b""}
+        yield WebSocket(scope, socket.receive, socket.send), sent
 
 
 def connect(manager: ConnectionManager, *user_id: Any, **arguments: Any) -> list[str]:

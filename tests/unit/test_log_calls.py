@@ -16,7 +16,6 @@ SAFE_CALLS = {"shown", "counted", "_where", "_detail", "said"}
 # Texts of our own: what they hold of others went through `shown` when they were made.
 SAFE_TEXTS = {
     "self.where": "made with shown",
-    "wire.where": "made with shown",
     "socket.where": "made with shown",
     "str(error)": "a HubbubError, whose text is made with shown",
     "refusal": "OriginPolicy's line",

@@ -19,7 +19,7 @@ from ..connections.connecting import close_for, invalid_name_in, is_disconnect
 from ..connections.handshake import answer
 from ..connections.reader import Receive
 from ..connections.socket import Manager as SocketsManager
-from ..connections.socket import Wire
+from ..connections.socket import Socket
 from ..connections.transports import Detour, ServerSend
 from ..errors import InvalidArgument, InvalidName, shown
 from ..lifecycle import Lifecycle
@@ -81,27 +81,27 @@ class HubbubMiddleware:
         if refusal is not None:
             await _refuse(engines, scope, receive, send, refusal)
             return
-        wire = self._wire(engines, scope, receive, send)
-        if wire is None:
+        socket = self._socket(engines, scope, receive, send)
+        if socket is None:
             await self.app(scope, receive, send)
             return
-        wire.manager.sweeper.watch(wire)
+        socket.manager.sweeper.watch(socket)
         ended: BaseException | None = None
         try:
             inner = redact_query(scope)
-            inner["hubbub"] = wire
-            wire.handshake.scope = inner
-            await self.app(inner, wire.receive, wire.send)
+            inner["hubbub"] = socket
+            socket.handshake.scope = inner
+            await self.app(inner, socket.receive, socket.send)
         except (WebSocketDisconnect, RuntimeError, InvalidName, BaseExceptionGroup) as error:
             ended = error
-            if not is_disconnect(error, told=wire.handler.informed):
+            if not is_disconnect(error, told=socket.handler.informed):
                 closed = answer(invalid_name_in(error))
                 if closed is None:
                     raise
-                await wire.turn_away(CloseCode.INVALID_NAME, closed)
+                await socket.turn_away(CloseCode.INVALID_NAME, closed)
         except asyncio.CancelledError as error:
             ended = error
-            if not wire.handler.cancelled:
+            if not socket.handler.cancelled:
                 raise
             task = asyncio.current_task()
             if task is not None:
@@ -110,7 +110,7 @@ class HubbubMiddleware:
             ended = error
             raise
         finally:
-            await self._end(wire, ended)
+            await self._end(socket, ended)
 
     def _engines(self, scope: Scope) -> Sequence[Engine]:
         """The managers that serve the path of a socket."""
@@ -118,14 +118,14 @@ class HubbubMiddleware:
         engines = [manager._hubbub for manager in self.managers]
         return [engine for engine in engines if engine.lifecycle.only is None or path in engine.lifecycle.only]
 
-    def _wire(self, engines: Sequence[Engine], scope: Scope, receive: Receive, send: ServerSend) -> Wire | None:
-        """The wire of a socket; None where a middleware further out has made it."""
+    def _socket(self, engines: Sequence[Engine], scope: Scope, receive: Receive, send: ServerSend) -> Socket | None:
+        """Makes the socket of a connection; None if an outer middleware has made it already."""
         outer = scope.get("hubbub")
-        if isinstance(outer, Wire):  # a mounted app with managers of its own, below one with others
+        if isinstance(outer, Socket):  # a mounted app with managers of its own, below one with others
             outer.managers = [*outer.managers, *(engine for engine in engines if engine not in outer.managers)]
             return None
         client = scope.get("client")
-        wire = Wire(
+        socket = Socket(
             engines,
             receive,
             send,
@@ -133,24 +133,24 @@ class HubbubMiddleware:
             where=shown(scope["path"]),
             offered=scope.get("subprotocols") or (),
         )
-        self._say_detour(wire.detour)
-        return wire
+        self._say_detour(socket.detour)
+        return socket
 
-    async def _end(self, wire: Wire, ended: BaseException | None) -> None:
-        wire.handler.end()
-        for session in tuple(wire.sessions):
+    async def _end(self, socket: Socket, ended: BaseException | None) -> None:
+        socket.handler.end()
+        for session in tuple(socket.sessions):
             session.flush()
             session.end(grace=True)
         try:
-            if wire.accepted:
-                await wire.close(*close_for(ended, stopping=wire.transport.restarting is not False))
+            if socket.accepted:
+                await socket.close(*close_for(ended, stopping=socket.transport.restarting is not False))
             else:
                 # Uvicorn notes one pass of the loop late that a denial was sent, and would log an error.
                 await asyncio.sleep(0)
         finally:
-            for manager in wire.managers:
-                manager.sweeper.release(wire)
-            wire.ended()
+            for manager in socket.managers:
+                manager.sweeper.release(socket)
+            socket.ended()
 
     def _say_detour(self, detour: Detour | None) -> None:
         if detour is not None and detour not in self._detours:
@@ -172,7 +172,7 @@ async def _refuse(engines: Sequence[Engine], scope: Scope, receive: Receive, sen
     await receive()
     redact_query(scope)
     outer = scope.get("hubbub")
-    if isinstance(outer, Wire):
+    if isinstance(outer, Socket):
         await outer.deny(CloseCode.ORIGIN)
     else:
         await send({"type": "websocket.close", "code": CloseCode.ORIGIN.code, "reason": CloseCode.ORIGIN.reason})

@@ -80,7 +80,7 @@ class KeyUnavailable(HubbubError):
     reason = "authentication is unavailable"
 
 
-class Wire(Protocol):
+class Socket(Protocol):
     """The one that hubbub's middleware puts into ``scope["hubbub"]`` of a WebSocket."""
 
     def grant(self, *, subprotocol: str | None, expires_at: float | None) -> None:
@@ -246,9 +246,9 @@ class JWTAuth(SecurityBase):
             logger.warning("refused %s: no key to check its token with%s", _where(scope), _detail(error))
             refusal = _Refusal(503, {}, error.code, error.reason)
         else:
-            if (wire := _wire(scope)) is not None:
+            if (socket := _socket(scope)) is not None:
                 expiry = _expiry(claims)
-                wire.grant(
+                socket.grant(
                     subprotocol=offered_subprotocol(scope),
                     expires_at=None if expiry is None else expiry + self._expiry_leeway_s,
                 )
@@ -329,10 +329,10 @@ class JWTAuth(SecurityBase):
         response = HTTPException(refusal.status, refusal.reason, refusal.headers)
         if scope["type"] == "http":
             return response
-        if (wire := _wire(scope)) is not None:
-            wire.count_refused("token")
+        if (socket := _socket(scope)) is not None:
+            socket.count_refused("token")
             if self._refuse == "http":
-                wire.refuse_over_http()
+                socket.refuse_over_http()
         if isinstance(connection, WebSocket) and connection.application_state is WebSocketState.CONNECTING:
             if self._refuse == "close":
                 offered = offered_subprotocol(scope) or answer_to(scope.get("subprotocols", ()))
@@ -369,8 +369,8 @@ def _expiry(claims: Mapping[str, Any]) -> float | None:
     return None if exp is None else float(min(int(exp), _LAST_SECOND))
 
 
-def _wire(scope: Mapping[str, Any]) -> Wire | None:
-    return cast("Wire | None", scope.get("hubbub")) if scope["type"] == "websocket" else None
+def _socket(scope: Mapping[str, Any]) -> Socket | None:
+    return cast("Socket | None", scope.get("hubbub")) if scope["type"] == "websocket" else None
 
 
 def _where(scope: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from .registry import Registry
 from .session import Manager as SessionsManager
 from .session import Session
 from .socket import Manager as SocketsManager
-from .socket import Wire
+from .socket import Socket
 from .sweeper import Sweeper
 
 logger: Final = logging.getLogger("hubbub")
@@ -78,7 +78,7 @@ class Admission:
 
     async def admit(
         self,
-        wire: Wire,
+        socket: Socket,
         websocket: WebSocket,
         user: str | None,
         *,
@@ -91,7 +91,7 @@ class Admission:
         """Accepts a socket, unless the handler did, and registers its connection.
 
         Args:
-            wire: The socket.
+            socket: The socket.
             websocket: Starlette's object for it.
             user: Whose it is.
             info: Data about the user.
@@ -103,45 +103,45 @@ class Admission:
         Raises:
             WebSocketDisconnect: It was refused, and is closed; or the client is gone.
         """
-        if len(wire.managers) > 1:  # else the middleware has asked this manager alone
-            await self._check_origin(wire, websocket)
+        if len(socket.managers) > 1:  # else the middleware has asked this manager alone
+            await self._check_origin(socket, websocket)
         arrival = Arrival(user)
         self._arrivals.add(arrival)
         try:
             if websocket.application_state is WebSocketState.CONNECTING:
                 await websocket.accept(subprotocol, headers)
-            await self._check_limits(wire, user, rooms)
-            return self._register(arrival, wire, websocket, info, since)
+            await self._check_limits(socket, user, rooms)
+            return self._register(arrival, socket, websocket, info, since)
         finally:
             self._arrivals.discard(arrival)
 
-    async def _check_origin(self, wire: Wire, websocket: WebSocket) -> None:
+    async def _check_origin(self, socket: Socket, websocket: WebSocket) -> None:
         """Refuses a page that another manager of the app lets in, and this one does not: with 403, or a close."""
         refusal = self._manager.origins.refusal(websocket.scope["headers"])
         if refusal is None:
             return
         cause = CloseCode.ORIGIN
-        logger.warning("refused a WebSocket on %s: %s", wire.where, refusal)
+        logger.warning("refused a WebSocket on %s: %s", socket.where, refusal)
         self._manager.counters.refused["origin"] += 1
         if websocket.client_state is WebSocketState.CONNECTING:
             await websocket.receive()
-        if wire.accepted:
-            await wire.close(cause.code, cause.reason)
+        if socket.accepted:
+            await socket.close(cause.code, cause.reason)
         else:
-            await wire.deny(cause)
+            await socket.deny(cause)
         raise WebSocketDisconnect(cause.code, cause.reason)
 
-    async def _check_limits(self, wire: Wire, user: str | None, rooms: int) -> None:
+    async def _check_limits(self, socket: Socket, user: str | None, rooms: int) -> None:
         """Refuses a connection that would be one too many, unless one of the same user has vanished and makes room."""
-        cause = self._refusal(wire, user, rooms)
+        cause = self._refusal(socket, user, rooms)
         if user is not None and cause in _MAKES_ROOM:
-            await self._prober.make_room(user, [session_of(each).wire for each in self._registry.of_user(user)])
-            cause = self._refusal(wire, user, rooms)
+            await self._prober.make_room(user, [session_of(each).socket for each in self._registry.of_user(user)])
+            cause = self._refusal(socket, user, rooms)
         if cause is not None:
-            await self.refuse(wire, cause)
+            await self.refuse(socket, cause)
 
-    def _refusal(self, wire: Wire, user: str | None, rooms: int) -> CloseCode | None:
-        limits, registry, network = self._manager.limits, self._registry, wire.network
+    def _refusal(self, socket: Socket, user: str | None, rooms: int) -> CloseCode | None:
+        limits, registry, network = self._manager.limits, self._registry, socket.network
         if self._manager.draining:
             return CloseCode.SERVICE_RESTART
         if _over(limits.max_connections, len(registry)):
@@ -152,34 +152,36 @@ class Admission:
             return CloseCode.TOO_MANY_ADDRESS_CONNECTIONS
         if _over(limits.max_rooms_per_connection, rooms - 1):
             return CloseCode.TOO_MANY_ROOMS
-        if wire.expired:
+        if socket.expired:
             return CloseCode.TOKEN_EXPIRED
         return None
 
-    def _register(self, arrival: Arrival, wire: Wire, websocket: WebSocket, info: Info, since: object) -> Connection:
+    def _register(
+        self, arrival: Arrival, socket: Socket, websocket: WebSocket, info: Info, since: object
+    ) -> Connection:
         if arrival.kick is not None:
-            wire.close_soon(Closed(arrival.kick.code, arrival.kick.reason), grace=False)
-        if wire.transport.closing:
-            wire.lost()
-        if wire.closed is not None:
-            raise WebSocketDisconnect(*wire.closed)
-        wire.adopt(self._manager)
-        session = Session(self._manager, wire, arrival.user, info, since, arrival.began_at)
+            socket.close_soon(Closed(arrival.kick.code, arrival.kick.reason), grace=False)
+        if socket.transport.closing:
+            socket.lost()
+        if socket.closed is not None:
+            raise WebSocketDisconnect(*socket.closed)
+        socket.adopt(self._manager)
+        session = Session(self._manager, socket, arrival.user, info, since, arrival.began_at)
         connection = Connection(self._manager, session, websocket)
-        wire.sessions.append(session)
+        socket.sessions.append(session)
         self._registry.add(connection)
-        self._sweeper.watch(wire)
+        self._sweeper.watch(socket)
         return connection
 
-    async def refuse(self, wire: Wire, cause: CloseCode) -> NoReturn:
+    async def refuse(self, socket: Socket, cause: CloseCode) -> NoReturn:
         """Closes a socket that a limit refuses, counted and with a word.
 
         Raises:
             WebSocketDisconnect: Always, for the handler to end.
         """
         self._manager.counters.refused[cause.name.lower()] += 1
-        logger.info("refused a connection on %s: %s", wire.where, cause.reason)
-        await wire.close(cause.code, cause.reason)
+        logger.info("refused a connection on %s: %s", socket.where, cause.reason)
+        await socket.close(cause.code, cause.reason)
         raise WebSocketDisconnect(cause.code, cause.reason)
 
     async def make_room(self, session: Session, rooms: Collection[str]) -> None:
@@ -187,9 +189,9 @@ class Admission:
         user = session.user_id
         if user is not None and rooms:
             others = [session_of(each) for each in self._registry.of_user(user)]
-            others = [each for each in others if each.wire is not session.wire]
+            others = [each for each in others if each.socket is not session.socket]
             await self._prober.make_room(
-                user, [each.wire for each in others if not each.memberships.keys().isdisjoint(rooms)]
+                user, [each.socket for each in others if not each.memberships.keys().isdisjoint(rooms)]
             )
 
     def knows(self, user: str) -> bool:
@@ -209,7 +211,7 @@ class Admission:
             session = session_of(connection)
             if session.began_at <= given_at:
                 # Everybody is only asked to come again.
-                session.wire.close_soon(Closed(kick.code, kick.reason), grace=user is None)
+                session.socket.close_soon(Closed(kick.code, kick.reason), grace=user is None)
 
 
 def _over(limit: int | None, count: int) -> bool:

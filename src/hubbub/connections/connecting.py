@@ -52,8 +52,8 @@ class Connecting:
     ) -> bool:
         assert self._connection is not None
         session = session_of(self._connection)
-        wire = session.wire
-        await wire.close(*close_for(error, stopping=wire.transport.restarting is not False))
+        socket = session.socket
+        await socket.close(*close_for(error, stopping=socket.transport.restarting is not False))
         if session.departure is not None:
             # Presence is what it says once the block is left, unless the broker is away.
             await asyncio.wait([session.departure], timeout=_PATIENCE_S)

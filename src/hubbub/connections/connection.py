@@ -95,7 +95,7 @@ class Connection:
     @property
     def address(self) -> str | None:
         """The address of the client, as the server reports it; None if the server reports none."""
-        return self._session.wire.address
+        return self._session.socket.address
 
     @property
     def network(self) -> str | None:
@@ -103,7 +103,7 @@ class Connection:
 
         `Limits.max_connections_per_address` counts connections per network.
         """
-        return self._session.wire.network
+        return self._session.socket.network
 
     @property
     def is_open(self) -> bool:
@@ -152,7 +152,7 @@ class Connection:
             text: str | None = event.get("text")
             if text is not None:
                 return text
-            self._session.wire.complain(Complaint("text_expected", "a binary frame where text is expected"))
+            self._session.socket.complain(Complaint("text_expected", "a binary frame where text is expected"))
 
     async def receive_bytes(self) -> bytes:
         """Receives a binary message. A text message is answered with an ``error`` frame and skipped.
@@ -165,7 +165,7 @@ class Connection:
             data: bytes | None = event.get("bytes")
             if data is not None:
                 return data
-            self._session.wire.complain(Complaint("binary_expected", "a text frame where binary is expected"))
+            self._session.socket.complain(Complaint("binary_expected", "a text frame where binary is expected"))
 
     async def receive_json(self, mode: str = "text") -> Any:
         """Receives a JSON message, and returns its value.
@@ -190,7 +190,7 @@ class Connection:
             try:
                 return loads_from_client(data)
             except ValueError as error:
-                self._session.wire.complain(Complaint("invalid_json", str(error)))
+                self._session.socket.complain(Complaint("invalid_json", str(error)))
 
     async def receive(self) -> str | bytes:
         """Receives a message as it came: a str for a text frame, bytes for a binary frame.
@@ -206,8 +206,8 @@ class Connection:
         return data
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
-        receive = self._session.wire.receive
-        while not self._session.wire.handler.informed:
+        receive = self._session.socket.receive
+        while not self._session.socket.handler.informed:
             event = await receive()
             if event["type"] == "websocket.disconnect":
                 break
@@ -255,16 +255,16 @@ class Connection:
             return
 
     async def _receive(self) -> Mapping[str, Any]:
-        if self._session.wire.handler.informed:
+        if self._session.socket.handler.informed:
             self._disconnected()
-        event = await self._session.wire.receive()
+        event = await self._session.socket.receive()
         if event["type"] == "websocket.disconnect":
             self.websocket.client_state = WebSocketState.DISCONNECTED
             self._disconnected()
         return event
 
     def _disconnected(self) -> NoReturn:
-        raise WebSocketDisconnect(*(self._session.wire.closed or (1006, "")))
+        raise WebSocketDisconnect(*(self._session.socket.closed or (1006, "")))
 
     # Sending
 
@@ -364,7 +364,7 @@ class Connection:
         Raises:
             InvalidArgument: A Close frame can't carry the code or the reason.
         """
-        await self._session.wire.close(close_code(code), close_reason(reason))
+        await self._session.socket.close(close_code(code), close_reason(reason))
 
     # Rooms
 

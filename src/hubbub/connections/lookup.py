@@ -13,7 +13,7 @@ from ..names import UserId
 from .connection import Connection, session_of
 from .registry import Registry
 from .session import Session
-from .socket import Wire
+from .socket import Socket
 
 Exclude: TypeAlias = Connection | WebSocket | str | Iterable[Connection | WebSocket | str] | None
 """Whom a broadcast leaves out: connections, WebSockets or connection ids, one or several."""
@@ -38,12 +38,12 @@ class Lookup:
         """The connection of a WebSocket, or one as it is, if it is registered here."""
         if isinstance(websocket, Connection):
             return websocket if websocket in self.registry else None
-        wire = wire_of(websocket)
-        return None if wire is None else self.connection_of(wire)
+        socket = socket_of(websocket)
+        return None if socket is None else self.connection_of(socket)
 
-    def connection_of(self, wire: Wire) -> Connection | None:
+    def connection_of(self, socket: Socket) -> Connection | None:
         """The connection that a socket has here."""
-        for each in wire.sessions:
+        for each in socket.sessions:
             connection = self.registry.get(each.id)
             if connection is not None:
                 return connection
@@ -59,9 +59,9 @@ class Lookup:
         connection = self.find(websocket)
         if connection is not None:
             return connection
-        wire = wire_of(websocket)
-        if wire is not None and wire.closed is not None:
-            raise WebSocketDisconnect(*wire.closed)
+        socket = socket_of(websocket)
+        if socket is not None and socket.closed is not None:
+            raise WebSocketDisconnect(*socket.closed)
         known = isinstance(websocket, (WebSocket, Connection))
         problem = "is not connected to this manager" if known else f"got {shown(websocket)}"
         raise InvalidArgument(
@@ -74,9 +74,9 @@ class Lookup:
         Raises:
             InvalidArgument: The socket is open, and no manager has connected it yet.
         """
-        connection, wire = self.find(websocket), wire_of(websocket)
-        if connection is None and wire is not None and wire.closed is None:
-            known = wire.sessions or wire.former_ids  # another manager's, or a connection that was disconnected
+        connection, socket = self.find(websocket), socket_of(websocket)
+        if connection is None and socket is not None and socket.closed is None:
+            known = socket.sessions or socket.former_ids  # another manager's, or a connection that was disconnected
             if not known:
                 raise InvalidArgument(
                     "websocket",
@@ -116,18 +116,18 @@ class Lookup:
         return connection_id(item)
 
 
-def wire_of(websocket: object) -> Wire | None:
+def socket_of(websocket: object) -> Socket | None:
     """The socket below a WebSocket or a connection; None where there is none (a stand-in of a test has no scope)."""
     if isinstance(websocket, Connection):
-        return session_of(websocket).wire
+        return session_of(websocket).socket
     scope = getattr(websocket, "scope", None) if isinstance(websocket, WebSocket) else None
-    wire = scope.get("hubbub") if isinstance(scope, dict) else None
-    return wire if isinstance(wire, Wire) else None
+    socket = scope.get("hubbub") if isinstance(scope, dict) else None
+    return socket if isinstance(socket, Socket) else None
 
 
 def _ids_of(websocket: WebSocket) -> Iterable[str]:
     """The ids that a socket has, or had: its client may come back, and present them."""
-    wire = wire_of(websocket)
-    if wire is None:
+    socket = socket_of(websocket)
+    if socket is None:
         return ()
-    return (*(each.id for each in wire.sessions), *wire.former_ids)
+    return (*(each.id for each in socket.sessions), *socket.former_ids)

@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
-from .socket import Wire
+from .socket import Socket
 from .transports import Question
 
 PATIENCE_S: Final = 1.5
@@ -31,33 +31,33 @@ class Prober:
     def __init__(self) -> None:
         self._under_way: dict[str, asyncio.Future[None]] = {}
 
-    async def make_room(self, user: str, wires: Iterable[Wire]) -> None:
+    async def make_room(self, user: str, sockets: Iterable[Socket]) -> None:
         """Aborts the connections of a user that are there no more.
 
         Args:
             user: Whose they are.
-            wires: The connections.
+            sockets: The connections.
         """
         while (other := self._under_way.get(user)) is not None:
             await asyncio.wait((other,))
         done = self._under_way[user] = asyncio.get_running_loop().create_future()
         try:
-            await self._probe(wires)
+            await self._probe(sockets)
         finally:
             del self._under_way[user]
             done.set_result(None)
 
-    async def _probe(self, wires: Iterable[Wire]) -> None:
+    async def _probe(self, sockets: Iterable[Socket]) -> None:
         loop = asyncio.get_running_loop()
         heard = asyncio.Event()
-        asked: list[tuple[Wire, Question]] = []
+        asked: list[tuple[Socket, Question]] = []
         try:
-            for wire in wires:
-                if loop.time() - wire.answered_at < FRESH_S:
+            for socket in sockets:
+                if loop.time() - socket.answered_at < FRESH_S:
                     continue
-                question = wire.ask(heard.set)
+                question = socket.ask(heard.set)
                 if question is not None:
-                    asked.append((wire, question))
+                    asked.append((socket, question))
             try:
                 async with asyncio.timeout(PATIENCE_S):
                     while not all(question.answered for _, question in asked):
@@ -69,8 +69,8 @@ class Prober:
             for _, question in asked:
                 question.end()
             raise
-        for wire, question in asked:
+        for socket, question in asked:
             if question.end():
-                wire.answered_at = loop.time()
+                socket.answered_at = loop.time()
             else:
-                wire.vanished()
+                socket.vanished()

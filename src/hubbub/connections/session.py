@@ -14,7 +14,7 @@ from ..positions import Joined
 from ..presence import Info
 from ..protocols import ClientProtocol, Resume
 from ..protocols.raw import MAX_RESUME_IDS
-from .socket import Wire
+from .socket import Socket
 from .writer import Writer
 
 _NOBODY: Final[frozenset[str]] = frozenset()
@@ -55,7 +55,7 @@ class Session:
         user_id: The user that it belongs to.
         info: What the app says of the user.
         began_at: When the client came to the manager, on the loop's clock.
-        wire: The socket.
+        socket: The socket.
         writer: The only way out.
         protocol: What its client speaks.
         continues: The ids of the connections that its client had before.
@@ -79,15 +79,15 @@ class Session:
         "joining",
         "memberships",
         "protocol",
+        "socket",
         "user_id",
-        "wire",
         "writer",
     )
 
     def __init__(
         self,
         manager: Manager,
-        wire: Wire,
+        socket: Socket,
         user_id: str | None,
         info: Info,
         since: object = None,
@@ -97,9 +97,9 @@ class Session:
         self.user_id: str | None = user_id
         self.info: Info = info
         self.began_at: float = began_at
-        self.wire: Wire = wire
-        self.writer: Writer = wire.writer
-        self.protocol: ClientProtocol = wire.protocol if wire.speaks_its_own else manager.protocol
+        self.socket: Socket = socket
+        self.writer: Writer = socket.writer
+        self.protocol: ClientProtocol = socket.protocol if socket.speaks_its_own else manager.protocol
         self.continues: frozenset[str] = frozenset(since.connection_ids) if isinstance(since, Resume) else _NOBODY
         self.memberships: dict[str, Membership] = {}
         self.joining: dict[str, asyncio.Future[None]] | None = None
@@ -113,7 +113,7 @@ class Session:
 
     def write(self, payload: Payload) -> bool:
         """Sends a message behind what was published before, without waiting. False where it does not go out."""
-        self.wire.flush()  # of all managers that share the socket
+        self.socket.flush()  # of all managers that share the socket
         return self.is_open and self.writer.write(self.protocol.message(payload))
 
     async def send(self, payload: Payload) -> bool:
@@ -136,9 +136,9 @@ class Session:
         if not self.is_open:
             return False
         self.is_open = False
-        if self in self.wire.sessions:
-            self.wire.sessions.remove(self)
-            self.wire.former_ids = (*self.wire.former_ids, self.id)[-MAX_RESUME_IDS:]
+        if self in self.socket.sessions:
+            self.socket.sessions.remove(self)
+            self.socket.former_ids = (*self.socket.former_ids, self.id)[-MAX_RESUME_IDS:]
         if self.gone is not None:
             self.gone.set()
         return True

@@ -70,18 +70,18 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
 class Sweeper(Protocol):
     """What looks at a manager's sockets once a second."""
 
-    def watch(self, wire: Wire) -> None:
+    def watch(self, socket: Socket) -> None:
         """Checks a socket from here on."""
 
-    def unwatch(self, wire: Wire) -> None:
+    def unwatch(self, socket: Socket) -> None:
         """Stops checking a socket."""
 
-    def release(self, wire: Wire) -> None:
+    def release(self, socket: Socket) -> None:
         """The handler of a socket has ended."""
 
 
 class Manager(Protocol):
-    """What a wire needs of a manager."""
+    """What a socket needs of a manager."""
 
     limits: Limits
     counters: Counters
@@ -98,7 +98,7 @@ class Manager(Protocol):
 
 
 class Session(Protocol):
-    """What a wire needs of a manager's session on it."""
+    """What a socket needs of a manager's session on it."""
 
     @property
     def id(self) -> str: ...
@@ -110,7 +110,7 @@ class Session(Protocol):
         """Takes it out of everything."""
 
 
-class Wire:
+class Socket:
     """One WebSocket, from the handshake to the end of its handler.
 
     Args:
@@ -525,7 +525,7 @@ class Wire:
     def ended(self) -> None:
         """The handler has ended, and with it the socket."""
         self.handler.end()
-        self.handshake.scope = {}  # which holds this wire
+        self.handshake.scope = {}  # which holds this socket
         self.reader.stop()
         self.writer.abandon()
 

@@ -14,7 +14,7 @@ from typing import Final
 from ..lifecycle import Lifecycle
 from ..options import Limits
 from ..timers import Timers
-from .socket import Wire
+from .socket import Socket
 from .transports import Transport
 
 _SWEEP_S = 1.0
@@ -34,36 +34,36 @@ class Sweeper:
         self._limits = limits
         self._lifecycle = lifecycle
         self._timers = timers
-        self._wires: tuple[dict[Wire, None], ...] = tuple({} for _ in range(_PARTS))
+        self._sockets: tuple[dict[Socket, None], ...] = tuple({} for _ in range(_PARTS))
         self._turn = 0
         self._lingering: dict[Transport, float] = {}
 
     @property
-    def wires(self) -> Iterator[Wire]:
+    def sockets(self) -> Iterator[Socket]:
         """The sockets from accept to the end of their handler: this manager's, and those that none has connected."""
-        watched = chain.from_iterable(tuple(part) for part in self._wires)
-        return (wire for wire in watched if wire.accepted)
+        watched = chain.from_iterable(tuple(part) for part in self._sockets)
+        return (socket for socket in watched if socket.accepted)
 
-    def _part_of(self, wire: Wire) -> dict[Wire, None]:
-        return self._wires[hash(wire) % _PARTS]
+    def _part_of(self, socket: Socket) -> dict[Socket, None]:
+        return self._sockets[hash(socket) % _PARTS]
 
-    def watch(self, wire: Wire) -> None:
+    def watch(self, socket: Socket) -> None:
         """Checks a socket regularly from here on. Idempotent."""
-        self._part_of(wire)[wire] = None
+        self._part_of(socket)[socket] = None
 
-    def unwatch(self, wire: Wire) -> None:
+    def unwatch(self, socket: Socket) -> None:
         """Stops checking a socket. Idempotent."""
-        self._part_of(wire).pop(wire, None)
+        self._part_of(socket).pop(socket, None)
 
-    def release(self, wire: Wire) -> None:
+    def release(self, socket: Socket) -> None:
         """The handler of a socket ended. Sees to it that a client that does not read can't hold the socket open."""
-        self.unwatch(wire)
-        if not wire.transport.lingers:
+        self.unwatch(socket)
+        if not socket.transport.lingers:
             return
         if self._lifecycle.running:
-            self._lingering[wire.transport] = asyncio.get_running_loop().time() + self._limits.close_timeout_s
+            self._lingering[socket.transport] = asyncio.get_running_loop().time() + self._limits.close_timeout_s
         else:
-            wire.transport.abort()
+            socket.transport.abort()
 
     def start(self) -> None:
         """Begins to look."""
@@ -71,11 +71,11 @@ class Sweeper:
 
     def stop(self) -> None:
         """Ends every socket that is still there. The timers are stopped by their owner."""
-        for transport in (*self._lingering, *(wire.transport for wire in self.wires)):
+        for transport in (*self._lingering, *(socket.transport for socket in self.sockets)):
             if transport.buffered:
                 transport.abort()
         self._lingering.clear()
-        for part in self._wires:
+        for part in self._sockets:
             part.clear()
 
     def _sweep(self) -> None:
@@ -83,8 +83,8 @@ class Sweeper:
         self._timers.call_later(_SWEEP_S / _PARTS, self._sweep)
         now = asyncio.get_running_loop().time()
         self._turn = (self._turn + 1) % _PARTS
-        for wire in tuple(self._wires[self._turn]):
-            wire.check(now)
+        for socket in tuple(self._sockets[self._turn]):
+            socket.check(now)
         for transport, deadline in tuple(self._lingering.items()):
             if not transport.lingers:
                 del self._lingering[transport]

@@ -91,7 +91,7 @@ class Recovery:
             await self._catch_up(session, room, catch_up)
         except Exception:
             if room.is_catching_up(catch_up):  # it would hear nothing, and never know
-                session.wire.close_soon(CloseCode.INTERNAL_ERROR)
+                session.socket.close_soon(CloseCode.INTERNAL_ERROR)
             raise
 
     async def _catch_up(self, session: Session, room: Room, catch_up: CatchUp) -> None:

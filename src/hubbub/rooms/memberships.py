@@ -302,7 +302,7 @@ class Memberships(Receiver):
         if room.full:
             raise RoomIsFull(room.name)
         if not session.is_open:
-            raise WebSocketDisconnect(*(session.wire.closed or (1006, "")))
+            raise WebSocketDisconnect(*(session.socket.closed or (1006, "")))
         membership = session.memberships[room.name] = Membership()
         return membership
 
@@ -334,7 +334,7 @@ class Memberships(Receiver):
             self._take_out(session, room.name)
             raise
         if not session.is_open:
-            raise WebSocketDisconnect(*(session.wire.closed or (1006, "")))
+            raise WebSocketDisconnect(*(session.socket.closed or (1006, "")))
         membership.joined = self._recovery.begin(session, room, catch_up, replay)
         return membership.joined
 

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Final, Protocol, TypeAlias
 
 from ..close import CloseCode
-from ..connections.socket import Wire
+from ..connections.socket import Socket
 from ..errors import InvalidArgument, shown
 
 logger: Final = logging.getLogger("hubbub")
@@ -61,19 +61,19 @@ def check_over_s(over_s: object) -> None:
         raise InvalidArgument("over_s", f"got {shown(over_s)}", "seconds, 0 or more")
 
 
-async def send_away(wires: Sequence[Wire], over_s: float) -> None:
+async def send_away(sockets: Sequence[Socket], over_s: float) -> None:
     """Closes sockets with 1012, evenly over a time; sooner where they are few.
 
     Their users stay present for the rooms' grace: they are told to come back, and nobody needs to hear that they went.
     """
     loop = asyncio.get_running_loop()
     due = loop.time()
-    for wire in wires:
+    for socket in sockets:
         early_s = due - loop.time()
         if early_s > 0:
             await asyncio.sleep(max(early_s, _LEAST_APART_S))
-        wire.close_soon(CloseCode.SERVICE_RESTART)
-        due += min(over_s / len(wires), _MOST_APART_S)
+        socket.close_soon(CloseCode.SERVICE_RESTART)
+        due += min(over_s / len(sockets), _MOST_APART_S)
 
 
 class Drain:

@@ -1,4 +1,4 @@
-"""The JWTAuth dependency behind a real uvicorn: what clients see, what the log says, what the wire is told."""
+"""The JWTAuth dependency behind a real uvicorn: what clients see, what the log says, what the socket is told."""
 
 # No `from __future__ import annotations`: FastAPI reads those of routes that are made in a function.
 
@@ -35,7 +35,7 @@ EXPIRED = token(exp=1)
 FORGED = jwt.encode({"sub": "root", "exp": EXP}, "not the secret, but as long as it is", "HS256")
 
 
-class RecordedWire:
+class RecordedSocket:
     """Stands where the middleware puts its own, and keeps what it is told."""
 
     def __init__(self) -> None:
@@ -53,16 +53,16 @@ class RecordedWire:
 
 
 class Middleware:
-    """Puts a wire into the scope, and takes what the server can do out of it."""
+    """Puts a socket into the scope, and takes what the server can do out of it."""
 
-    def __init__(self, app: ASGIApp, wire: RecordedWire | None, extensions: bool) -> None:
+    def __init__(self, app: ASGIApp, recorded: RecordedSocket | None, extensions: bool) -> None:
         self.app = app
-        self.wire = wire
+        self.socket = recorded
         self.extensions = extensions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.wire is not None:
-            scope["hubbub"] = self.wire
+        if self.socket is not None:
+            scope["hubbub"] = self.socket
         if not self.extensions:
             scope.pop("extensions", None)
         await self.app(scope, receive, send)
@@ -81,12 +81,12 @@ class Server(uvicorn.Server):
 class Site:
     """An app behind uvicorn that says who is asking."""
 
-    def __init__(self, port: int, auth: JWTAuth, app: FastAPI, wire: RecordedWire) -> None:
+    def __init__(self, port: int, auth: JWTAuth, app: FastAPI, recorded: RecordedSocket) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.port = port
         self.auth = auth
         self.app = app
-        self.wire = wire
+        self.socket = recorded
         self.handled = 0
 
     def get(self, headers: Mapping[str, str] | None = None, *, query: str = "") -> httpx.Response:
@@ -144,7 +144,7 @@ def serve(caplog: pytest.LogCaptureFixture) -> Iterator[Serve]:
 
         def start(*, extensions: bool = True, **options: Any) -> Site:
             auth = JWTAuth(**{"key": SECRET, "algorithms": ["HS256"], **options})
-            app, wire = FastAPI(), RecordedWire()
+            app, recorded = FastAPI(), RecordedSocket()
             User = Annotated[Claims, Depends(auth)]
 
             @app.get("/me")
@@ -166,8 +166,8 @@ def serve(caplog: pytest.LogCaptureFixture) -> Iterator[Serve]:
             async def late(websocket: WebSocket) -> None:
                 site.handled += 1
 
-            port = stack.enter_context(running(Middleware(app, wire, extensions)))
-            site = Site(port, auth, app, wire)
+            port = stack.enter_context(running(Middleware(app, recorded, extensions)))
+            site = Site(port, auth, app, recorded)
             return site
 
         with caplog.at_level(logging.INFO):
@@ -208,29 +208,29 @@ def test_an_http_request_with_a_token_is_let_in(serve: Serve, headers: dict[str,
         pytest.param([], {"query": f"?token={token()}"}, {"query": "token"}, None, id="query"),
     ],
 )
-def test_a_websocket_with_a_token_is_let_in_and_the_wire_is_told(
+def test_a_websocket_with_a_token_is_let_in_and_the_socket_is_told(
     serve: Serve, subprotocols: list[str], how: dict[str, Any], options: dict[str, Any], answered: str | None
 ) -> None:
     site = serve(**options)
     with site.open(*subprotocols, **how) as websocket:
         assert json.loads(websocket.recv(timeout=30)) == {"sub": "ann", "name": "Ann"}
         assert websocket.subprotocol == answered
-    assert site.wire.granted == [(answered, EXP)]
-    assert site.wire.refused == []
+    assert site.socket.granted == [(answered, EXP)]
+    assert site.socket.refused == []
 
 
 def test_the_connection_may_outlive_its_token_by_the_leeway(serve: Serve) -> None:
     site = serve(leeway_s=30)
     with site.open("bearer", token()) as websocket:
         websocket.recv(timeout=30)
-    assert site.wire.granted == [("bearer", EXP + 30)]
+    assert site.socket.granted == [("bearer", EXP + 30)]
 
 
 def test_a_token_without_expiry_grants_without_end(serve: Serve) -> None:
     site = serve(required=["sub"])
     with site.open("bearer", jwt.encode({"sub": "ann", "name": "Ann"}, SECRET, "HS256")) as websocket:
         websocket.recv(timeout=30)
-    assert site.wire.granted == [("bearer", None)]
+    assert site.socket.granted == [("bearer", None)]
 
 
 def test_a_bad_token_is_not_made_good_by_a_second_one(serve: Serve) -> None:
@@ -312,7 +312,7 @@ def test_a_refused_websocket_is_closed_with_a_reason(
     site = serve(cookie="session")
     assert site.refused(*subprotocols, **how) == (answered, 1008, reason)
     assert refusals(caplog) == [f"refused a WebSocket on '/ws': {reason}"]
-    assert (site.wire.refused, site.wire.granted, site.handled) == (["token"], [], 0)
+    assert (site.socket.refused, site.socket.granted, site.handled) == (["token"], [], 0)
 
 
 def test_a_socket_that_was_accepted_before_is_closed_with_the_reason(serve: Serve) -> None:
@@ -331,7 +331,7 @@ def test_a_handshake_may_be_refused_with_401(serve: Serve, subprotocols: list[st
     assert response.status_code == 401
     assert response.headers["WWW-Authenticate"].startswith("Bearer")
     assert json.loads(response.body or b"")["detail"].startswith("unauthorized: ")
-    assert (site.wire.refused, site.handled) == (["token"], 0)
+    assert (site.socket.refused, site.handled) == (["token"], 0)
 
 
 def test_a_handshake_is_refused_with_403_where_the_server_has_nothing_else(serve: Serve) -> None:

@@ -17,7 +17,7 @@ from hubbub.connections.admission import Admission
 from hubbub.connections.connection import Connection, session_of
 from hubbub.connections.registry import Registry
 from hubbub.connections.session import Session
-from hubbub.connections.socket import State, Wire
+from hubbub.connections.socket import Socket, State
 from hubbub.connections.sweeper import Sweeper
 from hubbub.envelope import Kick
 from hubbub.lifecycle import Lifecycle
@@ -64,14 +64,14 @@ class Client:
         self.server = sockets.Server()
         self.server.inbox.put_nowait({"type": "websocket.connect"})
         receive, send = self.server.inbox.get, self.server.send
-        self.wire = Wire([manager, *others], receive, send, address=address, where="'/ws'", offered=[])
-        manager.sweeper.watch(self.wire)
+        self.socket = Socket([manager, *others], receive, send, address=address, where="'/ws'", offered=[])
+        manager.sweeper.watch(self.socket)
         scope = {"type": "websocket", "path": "/ws", "headers": HEADERS, "query_string": b""}
-        self.websocket = WebSocket(scope, self.wire.receive, self.wire.send)
+        self.websocket = WebSocket(scope, self.socket.receive, self.socket.send)
 
     async def admit(self, user: str | None = None, *, rooms: int = 0) -> Connection:
         return await self.manager.admission.admit(
-            self.wire,
+            self.socket,
             self.websocket,
             user,
             info={"name": "Ann"},
@@ -86,8 +86,8 @@ class Client:
         with pytest.raises(WebSocketDisconnect) as caught:
             await self.admit(user, rooms=rooms)
         closed = Closed(caught.value.code, caught.value.reason)
-        assert self.wire.closed == closed
-        assert self.wire.sessions == []
+        assert self.socket.closed == closed
+        assert self.socket.sessions == []
         return closed
 
 
@@ -106,8 +106,8 @@ def test_a_socket_is_accepted_and_registered_and_looked_after() -> None:
         assert client.server.types == ["accept"]
         assert (connection.user_id, connection.info, connection.is_open) == ("ann", {"name": "Ann"}, True)
         assert list(manager.registry) == [connection]
-        assert client.wire.sessions == [session_of(connection)]
-        assert list(manager.looking.wires) == [client.wire]
+        assert client.socket.sessions == [session_of(connection)]
+        assert list(manager.looking.sockets) == [client.socket]
         assert manager.sweeper.watched == []  # by the manager that connected it, and no other
         assert not manager.counters.refused
 
@@ -164,7 +164,7 @@ def test_a_manager_that_drains_and_a_token_that_ran_out_refuse() -> None:
     async def test() -> None:
         manager = Manager()
         expired = Client(manager)
-        expired.wire.end_by(1.0)
+        expired.socket.end_by(1.0)
         assert await expired.refused() == (1008, "token expired")
         accepted = Client(manager)
         await accepted.websocket.accept()
@@ -181,7 +181,7 @@ def test_an_origin_that_only_another_manager_of_the_app_lets_in_is_refused_with_
         client = Client(manager, sockets.Manager())
         assert await client.refused() == (1008, "origin not allowed")
         assert client.server.types == ["close"]
-        assert client.wire.state is State.REFUSED
+        assert client.socket.state is State.REFUSED
         assert manager.counters.refused == {"origin": 1}
 
     run(test)
@@ -242,7 +242,7 @@ def test_an_instruction_closes_what_its_user_had_and_nothing_of_others_or_of_lat
         assert ann.is_open
         manager.admission.send_away("ann", OUT)
         assert (ann.is_open, bob.is_open) == (False, True)
-        assert session_of(ann).wire.closed == Closed(4005, "out")
+        assert session_of(ann).socket.closed == Closed(4005, "out")
         assert not manager.admission.knows("ann")
         assert manager.admission.knows("bob")
         manager.admission.send_away(None, OUT)

@@ -21,8 +21,8 @@ TOKEN = "x" * 200
 async def _in_handshake(event: dict[str, Any], offered: list[str], wanted: str | None) -> dict[str, Any]:
     """What the server is sent first for an app's answer."""
     site = Site(offered, {})
-    site.wire.grant(subprotocol=wanted, expires_at=None)
-    await site.wire.send(event)
+    site.socket.grant(subprotocol=wanted, expires_at=None)
+    await site.socket.send(event)
     await site.manager.tasks.close(5.0)
     return site.server.sent[0]
 
@@ -85,8 +85,8 @@ def test_a_router_without_a_route_closes_without_a_word(
 ) -> None:
     async def main() -> Site:
         site = Site([], {})
-        site.wire.handshake.scope = scope
-        await site.wire.send(dict(event))
+        site.socket.handshake.scope = scope
+        await site.socket.send(dict(event))
         await site.manager.tasks.close(5.0)
         return site
 

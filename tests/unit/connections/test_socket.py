@@ -41,15 +41,15 @@ def on_site(test: Callable[[Site], Awaitable[None]], *offered: str, **limits: An
 @pytest.mark.parametrize(("before", "after"), list(product(State, State)))
 def test_a_socket_takes_the_transitions_of_the_table_and_no_others(before: State, after: State) -> None:
     async def test(site: Site) -> None:
-        wire = site.wire
-        wire.state = before
+        socket = site.socket
+        socket.state = before
         if after in TRANSITIONS[before]:
-            wire._enter(after)
-            assert wire.state is after
+            socket._enter(after)
+            assert socket.state is after
         else:
             with pytest.raises(AssertionError, match="can't go from"):
-                wire._enter(after)
-            assert wire.state is before
+                socket._enter(after)
+            assert socket.state is before
 
     on_site(test)
 
@@ -67,27 +67,27 @@ def test_a_socket_takes_the_transitions_of_the_table_and_no_others(before: State
 )
 def test_a_socket_counts_as_accepted_from_accept_on(state: State, accepted: bool) -> None:
     async def test(site: Site) -> None:
-        site.wire.state = state
-        assert site.wire.accepted is accepted
+        site.socket.state = state
+        assert site.socket.accepted is accepted
 
     on_site(test)
 
 
 def test_a_socket_opens_with_accept_and_closes_with_one_close_frame() -> None:
     async def test(site: Site) -> None:
-        wire = site.wire
-        assert (wire.state, wire.closed) == (State.HANDSHAKE, None)
+        socket = site.socket
+        assert (socket.state, socket.closed) == (State.HANDSHAKE, None)
         await site.accept()
-        assert (wire.state, wire.closed) == (State.OPEN, None)
-        await wire.close(4000, "enough")
-        await wire.close(4001, "again")
-        wire.close_soon(CloseCode.KICKED)
-        wire.lost()
-        assert (wire.state, wire.closed) == (State.CLOSING, Closed(4000, "enough"))
+        assert (socket.state, socket.closed) == (State.OPEN, None)
+        await socket.close(4000, "enough")
+        await socket.close(4001, "again")
+        socket.close_soon(CloseCode.KICKED)
+        socket.lost()
+        assert (socket.state, socket.closed) == (State.CLOSING, Closed(4000, "enough"))
         assert site.server.types == ["accept", "close"]
         assert site.server.sent[1]["code"] == 4000
         assert site.session.calls.count("gone") == 1
-        assert wire.handler.state is HandlerState.CLOSED
+        assert socket.handler.state is HandlerState.CLOSED
 
     on_site(test)
 
@@ -96,14 +96,14 @@ def test_a_close_is_on_its_way_when_who_waits_for_it_is_cancelled() -> None:
     async def test(site: Site) -> None:
         await site.accept()
         site.server.taking.clear()
-        waiting = asyncio.create_task(site.wire.close(4000, ""))
+        waiting = asyncio.create_task(site.socket.close(4000, ""))
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.wait([waiting])
         site.server.taking.set()
-        await site.wire.close(4001, "")
+        await site.socket.close(4001, "")
         assert site.server.types == ["accept", "close"]
-        assert site.wire.handler.state is HandlerState.CLOSED  # by the second close, which was the handler's
+        assert site.socket.handler.state is HandlerState.CLOSED  # by the second close, which was the handler's
 
     on_site(test)
 
@@ -113,11 +113,11 @@ def test_a_client_that_does_not_take_the_close_is_aborted_and_counted_once() -> 
         await site.accept()
         site.spare_the_task()
         site.server.taking.clear()
-        await site.wire.close(4000, "")
-        assert (site.wire.state, site.wire.closed) == (State.ABORTED, Closed(4000, ""))
+        await site.socket.close(4000, "")
+        assert (site.socket.state, site.socket.closed) == (State.ABORTED, Closed(4000, ""))
         site.check(LATER_S)
-        site.wire.vanished()
-        assert site.wire.state is State.ABORTED
+        site.socket.vanished()
+        assert site.socket.state is State.ABORTED
         assert (site.manager.counters.stalled, site.manager.counters.vanished) == (1, 0)
 
     on_site(test, close_timeout_s=MOMENT_S, handler_timeout_s=None)
@@ -126,12 +126,12 @@ def test_a_client_that_does_not_take_the_close_is_aborted_and_counted_once() -> 
 def test_the_servers_word_says_how_a_socket_that_was_lost_ended() -> None:
     async def test(site: Site) -> None:
         await site.accept()
-        site.wire.lost()
-        assert (site.wire.state, site.wire.closed) == (State.LOST, Closed(1006, ""))
+        site.socket.lost()
+        assert (site.socket.state, site.socket.closed) == (State.LOST, Closed(1006, ""))
         site.server.inbox.put_nowait({"type": "websocket.disconnect", "code": 4002, "reason": "by the client"})
-        await site.wire.receive()
-        assert (site.wire.state, site.wire.closed) == (State.LOST, Closed(4002, "by the client"))
-        assert site.wire.handler.informed
+        await site.socket.receive()
+        assert (site.socket.state, site.socket.closed) == (State.LOST, Closed(4002, "by the client"))
+        assert site.socket.handler.informed
 
     on_site(test)
 
@@ -139,10 +139,10 @@ def test_the_servers_word_says_how_a_socket_that_was_lost_ended() -> None:
 def test_our_own_close_stands_whatever_the_server_says_afterwards() -> None:
     async def test(site: Site) -> None:
         await site.accept()
-        await site.wire.close(4000, "ours")
+        await site.socket.close(4000, "ours")
         site.server.inbox.put_nowait({"type": "websocket.disconnect", "code": 1005})
-        await site.wire.receive()
-        assert (site.wire.state, site.wire.closed) == (State.CLOSING, Closed(4000, "ours"))
+        await site.socket.receive()
+        assert (site.socket.state, site.socket.closed) == (State.CLOSING, Closed(4000, "ours"))
 
     on_site(test)
 
@@ -150,7 +150,7 @@ def test_our_own_close_stands_whatever_the_server_says_afterwards() -> None:
 def test_a_kick_ends_the_presence_at_once() -> None:
     async def test(site: Site) -> None:
         await site.accept()
-        site.wire.close_soon(CloseCode.KICKED, grace=False)
+        site.socket.close_soon(CloseCode.KICKED, grace=False)
         assert site.session.calls[-1] == "gone without grace"
 
     on_site(test)
@@ -160,9 +160,9 @@ def test_a_client_without_a_sign_of_life_is_aborted_and_counted_as_vanished() ->
     async def test(site: Site) -> None:
         await site.accept()
         site.spare_the_task()
-        site.wire.vanished()
-        site.wire.vanished()
-        assert site.wire.state is State.ABORTED
+        site.socket.vanished()
+        site.socket.vanished()
+        assert site.socket.state is State.ABORTED
         assert (site.manager.counters.stalled, site.manager.counters.vanished) == (0, 1)
 
     on_site(test)
@@ -178,7 +178,7 @@ def test_an_accept_that_the_client_did_not_wait_for_raises_gone() -> None:
             with pytest.raises(Gone) as caught:
                 await site.accept()
             assert caught.value.code == 1006
-        assert (site.wire.state, site.wire.closed) == (State.FAILED, Closed(1006, ""))
+        assert (site.socket.state, site.socket.closed) == (State.FAILED, Closed(1006, ""))
         assert site.session.calls == ["gone"]
 
     on_site(test)
@@ -189,11 +189,11 @@ def test_an_accept_that_is_overtaken_by_the_end_raises_gone() -> None:
         site.server.taking.clear()
         accepting = asyncio.create_task(site.accept())
         await asyncio.sleep(0)
-        site.wire.lost()
+        site.socket.lost()
         site.server.taking.set()
         with pytest.raises(Gone):
             await accepting
-        assert site.wire.state is State.FAILED
+        assert site.socket.state is State.FAILED
 
     on_site(test)
 
@@ -204,8 +204,8 @@ def test_a_refusal_is_an_answer_over_http_or_a_close_that_a_page_can_read(over: 
         site.manager.refuse_with = over
         await site.close(4003, "no")
         assert site.server.types == (["close"] if over == "http" else ["accept", "close"])
-        assert site.wire.state is (State.REFUSED if over == "http" else State.CLOSING)
-        assert site.wire.closed == Closed(4003, "no")
+        assert site.socket.state is (State.REFUSED if over == "http" else State.CLOSING)
+        assert site.socket.closed == Closed(4003, "no")
         assert site.manager.counters.refused == {"app": 1}
 
     on_site(test)
@@ -213,8 +213,8 @@ def test_a_refusal_is_an_answer_over_http_or_a_close_that_a_page_can_read(over: 
 
 def test_an_auth_dependency_has_its_refusal_answered_over_http_and_counts_it_itself() -> None:
     async def test(site: Site) -> None:
-        site.wire.count_refused("token")
-        site.wire.refuse_over_http()
+        site.socket.count_refused("token")
+        site.socket.refuse_over_http()
         await site.close(4003, "no")
         assert site.server.types == ["close"]
         assert site.manager.counters.refused == {"token": 1}
@@ -224,11 +224,11 @@ def test_an_auth_dependency_has_its_refusal_answered_over_http_and_counts_it_its
 
 def test_a_response_of_the_apps_own_making_is_passed_on_and_refuses_once_it_is_whole() -> None:
     async def test(site: Site) -> None:
-        await site.wire.send({"type": "websocket.http.response.start", "status": 418, "headers": []})
-        await site.wire.send({"type": "websocket.http.response.body", "body": b"tea", "more_body": True})
-        assert site.wire.state is State.HANDSHAKE
-        await site.wire.send({"type": "websocket.http.response.body", "body": b"pot"})
-        assert (site.wire.state, site.wire.closed) == (State.REFUSED, Closed(1006, ""))
+        await site.socket.send({"type": "websocket.http.response.start", "status": 418, "headers": []})
+        await site.socket.send({"type": "websocket.http.response.body", "body": b"tea", "more_body": True})
+        assert site.socket.state is State.HANDSHAKE
+        await site.socket.send({"type": "websocket.http.response.body", "body": b"pot"})
+        assert (site.socket.state, site.socket.closed) == (State.REFUSED, Closed(1006, ""))
         assert len(site.server.sent) == 3
 
     on_site(test)
@@ -237,17 +237,17 @@ def test_a_response_of_the_apps_own_making_is_passed_on_and_refuses_once_it_is_w
 def test_a_refusal_that_reaches_nobody_is_no_error() -> None:
     async def test(site: Site) -> None:
         site.server.gone = True
-        await site.wire.deny(CloseCode.ORIGIN)
-        assert (site.wire.state, site.wire.closed) == (State.REFUSED, Closed(1008, "origin not allowed"))
+        await site.socket.deny(CloseCode.ORIGIN)
+        assert (site.socket.state, site.socket.closed) == (State.REFUSED, Closed(1008, "origin not allowed"))
         site.check(LATER_S)
-        assert site.wire.state is State.REFUSED
+        assert site.socket.state is State.REFUSED
 
     on_site(test)
 
 
 def test_an_accept_answers_what_an_auth_dependency_wants_unless_the_app_says_otherwise() -> None:
     async def test(site: Site) -> None:
-        site.wire.grant(subprotocol="bearer", expires_at=None)
+        site.socket.grant(subprotocol="bearer", expires_at=None)
         await site.accept()
         assert site.server.sent == [{**ACCEPT, "subprotocol": "bearer"}]
 
@@ -268,8 +268,8 @@ def test_an_exception_after_accept_closes_with_what_it_says(error: Exception, cl
         try:
             raise error
         except type(error):
-            await site.wire.send({"type": "websocket.http.response.start", "status": 403, "headers": []})
-        assert (site.wire.state, site.wire.closed) == (State.CLOSING, closed)
+            await site.socket.send({"type": "websocket.http.response.start", "status": 403, "headers": []})
+        assert (site.socket.state, site.socket.closed) == (State.CLOSING, closed)
 
     on_site(test)
 
@@ -278,7 +278,7 @@ def test_a_socket_that_opens_while_the_manager_drains_is_closed_at_once() -> Non
     async def test(site: Site) -> None:
         site.manager.draining = True
         await site.accept()
-        assert site.wire.closed == Closed(1012, "")
+        assert site.socket.closed == Closed(1012, "")
 
     on_site(test)
 
@@ -289,9 +289,9 @@ def test_a_socket_that_opens_while_the_manager_drains_is_closed_at_once() -> Non
 def test_what_came_before_the_client_saw_our_close_is_dropped() -> None:
     async def test(site: Site) -> None:
         await site.accept()
-        assert site.wire.admit(dict(HELLO))
-        site.wire.close_soon(CloseCode.KICKED)
-        assert not site.wire.admit(dict(HELLO))
+        assert site.socket.admit(dict(HELLO))
+        site.socket.close_soon(CloseCode.KICKED)
+        assert not site.socket.admit(dict(HELLO))
         assert site.manager.counters.received == 1
 
     on_site(test)
@@ -301,8 +301,8 @@ def test_what_came_before_the_client_left_is_still_given_to_the_handler() -> Non
     async def test(site: Site) -> None:
         await site.accept()
         site.server.inbox.put_nowait(dict(HELLO))
-        site.wire.lost()
-        assert await site.wire.receive() == HELLO
+        site.socket.lost()
+        assert await site.socket.receive() == HELLO
 
     on_site(test)
 
@@ -311,10 +311,10 @@ def test_a_bad_message_is_answered_and_one_too_many_closes() -> None:
     async def test(site: Site) -> None:
         await site.accept()
         for _ in range(2):
-            assert site.wire.state is State.OPEN
-            site.wire.complain(Complaint("bad", "it is bad"))
-        assert site.wire.closed == Closed(1007, "too many invalid messages")
-        site.wire.complain(Complaint("bad", "it is bad"))
+            assert site.socket.state is State.OPEN
+            site.socket.complain(Complaint("bad", "it is bad"))
+        assert site.socket.closed == Closed(1007, "too many invalid messages")
+        site.socket.complain(Complaint("bad", "it is bad"))
         assert site.manager.counters.errors == {"bad": 2}
 
     on_site(test, max_errors=2)
@@ -323,8 +323,8 @@ def test_a_bad_message_is_answered_and_one_too_many_closes() -> None:
 def test_a_client_that_floods_before_it_is_accepted_is_aborted() -> None:
     async def test(site: Site) -> None:
         site.spare_the_task()
-        site.wire.complain(Complaint("rate_limited", "over 1 message a second"))
-        assert (site.wire.state, site.wire.closed) == (State.ABORTED, Closed(1006, ""))
+        site.socket.complain(Complaint("rate_limited", "over 1 message a second"))
+        assert (site.socket.state, site.socket.closed) == (State.ABORTED, Closed(1006, ""))
         assert site.manager.counters.stalled == 1
 
     on_site(test)
@@ -336,12 +336,12 @@ def test_a_client_that_floods_before_it_is_accepted_is_aborted() -> None:
 def test_a_handler_that_sends_after_the_end_is_told_and_then_ignores_it() -> None:
     async def test(site: Site) -> None:
         await site.accept()
-        site.wire.lost()
+        site.socket.lost()
         states = []
         for _ in range(2):
             with pytest.raises(Gone):
-                await site.wire.send({"type": "websocket.send", "text": "hello"})
-            states.append(site.wire.handler.state)
+                await site.socket.send({"type": "websocket.send", "text": "hello"})
+            states.append(site.socket.handler.state)
         assert states == [HandlerState.INFORMED, HandlerState.IGNORING]
 
     on_site(test)
@@ -352,8 +352,8 @@ def test_a_send_that_fails_tells_that_the_client_is_gone() -> None:
         await site.accept()
         site.server.gone = True
         with pytest.raises(Gone):
-            await site.wire.send({"type": "websocket.send", "text": "hello"})
-        assert site.wire.state is State.LOST
+            await site.socket.send({"type": "websocket.send", "text": "hello"})
+        assert site.socket.state is State.LOST
 
     on_site(test)
 
@@ -373,14 +373,14 @@ def test_a_handler_that_does_not_know_of_the_end_is_cancelled_in_time(code: int,
 
         handler = asyncio.create_task(handle())
         site = await opened
-        await site.wire.close(code, "")
+        await site.socket.close(code, "")
         site.check(ends_after_s - 1.0)
         await asyncio.sleep(0)
-        assert not site.wire.handler.cancelled
+        assert not site.socket.handler.cancelled
         site.check(ends_after_s + 1.0)
         await asyncio.wait([handler])
         assert handler.cancelled()
-        assert site.wire.handler.cancelled
+        assert site.socket.handler.cancelled
         await site.manager.tasks.close(5.0)
 
     asyncio.run(main())
@@ -391,14 +391,14 @@ def test_a_handler_that_does_not_know_of_the_end_is_cancelled_in_time(code: int,
 
 def test_a_token_that_runs_out_closes_without_grace_and_the_earliest_counts() -> None:
     async def test(site: Site) -> None:
-        site.wire.end_by(1.0)
-        site.wire.end_by(LATER_S * LATER_S)
-        site.wire.grant(subprotocol=None, expires_at=None)
+        site.socket.end_by(1.0)
+        site.socket.end_by(LATER_S * LATER_S)
+        site.socket.grant(subprotocol=None, expires_at=None)
         site.check()
-        assert site.wire.state is State.HANDSHAKE
+        assert site.socket.state is State.HANDSHAKE
         await site.accept()
         site.check()
-        assert site.wire.closed == Closed(1008, "token expired")
+        assert site.socket.closed == Closed(1008, "token expired")
         assert site.session.calls[-1] == "gone without grace"
         assert site.manager.counters.refused == {"token_expired": 1}
 
@@ -412,23 +412,23 @@ def test_silence_closes_from_accept_on() -> None:
         await site.accept()
         site.check(200.0)
         site.check(209.0)
-        assert site.wire.state is State.OPEN
+        assert site.socket.state is State.OPEN
         site.check(211.0)
-        assert site.wire.closed == Closed(1013, "idle")
+        assert site.socket.closed == Closed(1013, "idle")
 
     on_site(test, idle_timeout_s=10.0)
 
 
 def test_the_first_manager_that_connects_says_which_limits_hold() -> None:
     async def test(site: Site) -> None:
-        wire, second, third = site.wire, Manager(max_message_bytes=7), Manager(max_message_bytes=8)
-        wire.sessions.clear()
-        site.manager.sweeper.watch(wire)
-        wire.adopt(second)
+        socket, second, third = site.socket, Manager(max_message_bytes=7), Manager(max_message_bytes=8)
+        socket.sessions.clear()
+        site.manager.sweeper.watch(socket)
+        socket.adopt(second)
         assert site.manager.sweeper.watched == []
-        assert (wire.limits, wire.guard.limits) == (second.limits, second.limits)
-        wire.sessions.append(Session())
-        wire.adopt(third)
-        assert wire.limits is second.limits
+        assert (socket.limits, socket.guard.limits) == (second.limits, second.limits)
+        socket.sessions.append(Session())
+        socket.adopt(third)
+        assert socket.limits is second.limits
 
     on_site(test)

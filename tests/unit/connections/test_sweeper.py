@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from hubbub.connections import sweeper as sweeper_module
-from hubbub.connections.socket import Wire
+from hubbub.connections.socket import Socket
 from hubbub.connections.sweeper import Sweeper
 from hubbub.lifecycle import Lifecycle
 from hubbub.options import Limits
@@ -32,7 +32,7 @@ class Transport:
         self.aborts += 1
 
 
-class Socket:
+class FakeSocket:
     """A socket that notes when it is checked."""
 
     def __init__(self, accepted: bool = True) -> None:
@@ -57,20 +57,20 @@ class World:
         self.sweeper = Sweeper(LIMITS, lifecycle, timers)
         self.sweeper.start()
 
-    def watch(self, *sockets: Socket) -> None:
+    def watch(self, *sockets: FakeSocket) -> None:
         for socket in sockets:
-            self.sweeper.watch(cast(Wire, socket))
+            self.sweeper.watch(cast(Socket, socket))
 
-    def release(self, socket: Socket) -> None:
-        self.sweeper.release(cast(Wire, socket))
+    def release(self, socket: FakeSocket) -> None:
+        self.sweeper.release(cast(Socket, socket))
 
     @property
-    def wires(self) -> list[Any]:
-        return list(self.sweeper.wires)
+    def sockets(self) -> list[Any]:
+        return list(self.sweeper.sockets)
 
 
 def test_every_socket_is_checked_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    world, sockets = World(monkeypatch), [Socket() for _ in range(100)]
+    world, sockets = World(monkeypatch), [FakeSocket() for _ in range(100)]
     world.watch(*sockets)
     for _ in range(4 * sweeper_module._PARTS):
         world.loop.advance(1.0 / sweeper_module._PARTS)
@@ -81,27 +81,27 @@ def test_every_socket_is_checked_once_a_second(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_socket_that_is_not_watched_any_more_is_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    world, socket = World(monkeypatch), Socket()
+    world, socket = World(monkeypatch), FakeSocket()
     world.watch(socket, socket)
-    world.sweeper.unwatch(cast(Wire, socket))
-    world.sweeper.unwatch(cast(Wire, socket))
+    world.sweeper.unwatch(cast(Socket, socket))
+    world.sweeper.unwatch(cast(Socket, socket))
     world.loop.advance(3.0)
     assert socket.checks == []
 
 
 def test_the_sockets_that_count_are_those_that_were_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    world, accepted, arriving = World(monkeypatch), Socket(), Socket(accepted=False)
+    world, accepted, arriving = World(monkeypatch), FakeSocket(), FakeSocket(accepted=False)
     world.watch(accepted, arriving)
-    assert world.wires == [accepted]
+    assert world.sockets == [accepted]
     world.release(accepted)
-    assert world.wires == []
+    assert world.sockets == []
 
 
 @pytest.mark.parametrize("left", ["buffered", "deaf", "nothing but the answer to the close"])
 def test_what_outlives_its_handler_is_aborted_in_time_unless_only_the_close_is_awaited(
     left: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world, socket = World(monkeypatch), Socket()
+    world, socket = World(monkeypatch), FakeSocket()
     world.watch(socket)
     transport = socket.transport
     transport.lingers = True
@@ -116,7 +116,7 @@ def test_what_outlives_its_handler_is_aborted_in_time_unless_only_the_close_is_a
 
 
 def test_what_is_over_in_time_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    world, socket = World(monkeypatch), Socket()
+    world, socket = World(monkeypatch), FakeSocket()
     socket.transport.lingers, socket.transport.buffered = True, 1
     world.release(socket)
     world.loop.advance(1.0)
@@ -129,18 +129,18 @@ def test_what_is_over_in_time_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_handler_that_ends_after_its_manager_leaves_no_socket_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    world, socket = World(monkeypatch, running=False), Socket()
+    world, socket = World(monkeypatch, running=False), FakeSocket()
     socket.transport.lingers = True
     world.release(socket)
     assert socket.transport.aborts == 1
 
 
 def test_stop_aborts_what_has_not_gone_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    world, idle, full, lingering = World(monkeypatch), Socket(), Socket(), Socket()
+    world, idle, full, lingering = World(monkeypatch), FakeSocket(), FakeSocket(), FakeSocket()
     world.watch(idle, full)
     full.transport.buffered = 1
     lingering.transport.lingers, lingering.transport.buffered = True, 1
     world.release(lingering)
     world.sweeper.stop()
     assert [each.transport.aborts for each in (idle, full, lingering)] == [0, 1, 1]
-    assert world.wires == []
+    assert world.sockets == []

@@ -27,7 +27,7 @@ from hubbub.brokers.redis.scripts import ALL
 from hubbub.codec import encode
 from hubbub.connections.outbox import Lane
 from hubbub.connections.session import Manager, Session
-from hubbub.connections.socket import Wire
+from hubbub.connections.socket import Socket
 from hubbub.envelope import Envelope
 from hubbub.options import RoomTable
 from hubbub.protocols import ClientProtocol, RawProtocol
@@ -252,7 +252,7 @@ class SimWriter:
         return True
 
 
-class _Wire:
+class _Socket:
     """What is below a connection, as far as memberships see it."""
 
     closed = (1006, "")
@@ -404,9 +404,9 @@ class Fleet:
             return
         client.worker = self.workers[worker]
         client.writer = SimWriter(client.take_array if client.protocol is ARRAYS else client.take)
-        wire = _Wire(client.writer, lambda: self.leave(client), client.protocol)
+        socket = _Socket(client.writer, lambda: self.leave(client), client.protocol)
         home = cast(Manager, client.worker)
-        client.connection = Session(home, cast(Wire, wire), None, None)
+        client.connection = Session(home, cast(Socket, socket), None, None)
         client.joining = self.loop.create_task(self._join(client, client.connection, client.worker))
         self.loop.settle()
 

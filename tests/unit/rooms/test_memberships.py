@@ -12,7 +12,7 @@ import pytest
 
 from hubbub import BrokerUnavailable, History, RoomOptions
 from hubbub.connections.session import Manager, Session
-from hubbub.connections.socket import Wire
+from hubbub.connections.socket import Socket
 from hubbub.envelope import Instruction, Refresh, Subscribe, Unsubscribe
 from hubbub.options import RoomTable
 from hubbub.positions import Position
@@ -21,7 +21,7 @@ from hubbub.rooms.fanout import Fanout
 from hubbub.rooms.memberships import Memberships, RoomIsFull, TooManyRooms
 from hubbub.tasks import Tasks
 from hubbub.timers import Timers
-from tests.unit.rooms.test_room import RAW, FakeWire, FakeWriter
+from tests.unit.rooms.test_room import RAW, FakeSocket, FakeWriter
 from tests.unit.support import FakeClock, Hub, Node
 
 ROOMS = [f"room {number}" for number in range(10)]
@@ -80,7 +80,7 @@ class World:
 
     def connection(self, user: str | None = "ann") -> Session:
         writer = FakeWriter(self.sent.append)
-        return Session(cast(Manager, self), cast(Wire, FakeWire(writer, RAW)), user, None)
+        return Session(cast(Manager, self), cast(Socket, FakeSocket(writer, RAW)), user, None)
 
     async def join_all(self, connection: Session, *rooms: str) -> None:
         await self.memberships.join_all(connection, dict.fromkeys(rooms))

@@ -19,7 +19,7 @@ from hubbub.brokers import Broker, MemoryBroker
 from hubbub.codec import encode
 from hubbub.connections.outbox import Lane
 from hubbub.connections.session import Manager, Session
-from hubbub.connections.socket import Wire
+from hubbub.connections.socket import Socket
 from hubbub.envelope import Announcement, Envelope, Page
 from hubbub.errors import BrokerUnavailable
 from hubbub.options import RoomTable
@@ -229,7 +229,7 @@ class FakeTarget:
         return not self._writer.congested and self._writer.write(data)
 
 
-class FakeWire:
+class FakeSocket:
     """What is below a connection, as far as memberships see it."""
 
     closed = (1006, "")
@@ -328,9 +328,9 @@ class World:
         if client.connection is not None:
             return
         client.writer = FakeWriter(client.take)
-        wire = cast(Wire, FakeWire(client.writer, client.protocol))
+        socket = cast(Socket, FakeSocket(client.writer, client.protocol))
         since = Resume({}, tuple(client.ids))
-        connection = client.connection = Session(cast(Manager, self), wire, None, None, since)
+        connection = client.connection = Session(cast(Manager, self), socket, None, None, since)
         client.ids.append(connection.id)
         try:
             await self.memberships.join(connection, "lobby", client.position)

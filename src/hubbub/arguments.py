@@ -10,7 +10,7 @@ from .close import is_sendable
 from .codec import dumps, loads
 from .errors import InvalidArgument, InvalidName, shown
 from .names import RoomName, UserId, is_connection_id, is_name, room_name, user_name, user_room
-from .positions import Position, as_position, is_place, since_for
+from .positions import Position, as_position, is_position, since_for
 from .presence import Info
 
 MAX_KEY_BYTES: Final = 65_534
@@ -35,7 +35,7 @@ def places(since: object, names: list[str]) -> dict[str, Position]:
     """The position to come back from, by room."""
     if since is None:
         return {}
-    if isinstance(since, Mapping) and not is_place(since):
+    if isinstance(since, Mapping) and not is_position(since):
         found = {str(room): place for room, place in since.items()}
         return {room: as_position(place, f"since[{room!r}]") for room, place in found.items()}
     place = since_for(since, "")

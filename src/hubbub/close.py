@@ -1,7 +1,7 @@
-"""The close codes that hubbub uses, and what each means.
+"""The close codes that hubbub uses, each with its reason.
 
-Codes are those of RFC 6455 section 7.4.1 and the IANA registry. A browser sees the code and the reason, so
-that several causes share a code and differ in the reason.
+The codes are those of RFC 6455 section 7.4.1 and the IANA registry. A browser shows a page both the code and the
+reason, so several causes may share a code and differ in the reason.
 """
 
 from __future__ import annotations
@@ -11,26 +11,27 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 MAX_REASON_BYTES: Final = 123
-"""The longest reason that a Close frame carries (RFC 6455 section 5.5)."""
+"""The longest reason that a Close frame can carry (RFC 6455 section 5.5)."""
 
 _STANDARD = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
 
 
 def is_sendable(code: object) -> bool:
-    """Whether a Close frame may carry a code: the defined ones and 3000 to 4999 (RFC 6455 section 7.4)."""
+    """Returns whether a Close frame may carry a code: a defined one, or 3000 to 4999 (RFC 6455 section 7.4)."""
     return isinstance(code, int) and not isinstance(code, bool) and (code in _STANDARD or 3000 <= code <= 4999)
 
 
 def sendable(code: int) -> int:
-    """The code, or 1011 where a Close frame can't carry it."""
+    """Returns the code, or 1011 if a Close frame can't carry it."""
     return code if is_sendable(code) else 1011
 
 
 def reason_text(value: object) -> str:
-    """Gives a reason that a Close frame carries; what is too long is cut off.
+    """Returns the reason for a Close frame, cut off at `MAX_REASON_BYTES`.
 
     Args:
-        value: A str; or the errors of a validation, of which only the places and messages are told, not the input.
+        value: A str, or a list of validation errors. The reason has the locations and messages of these errors, but not
+            the input. Any other value gives an empty reason.
     """
     if isinstance(value, (list, tuple)):
         value = "; ".join(_problem(each) for each in value if isinstance(each, Mapping))
@@ -46,7 +47,7 @@ def _problem(error: Mapping[object, object]) -> str:
 
 
 class CloseCode(Enum):
-    """Why a connection is closed.
+    """A cause for which a connection is closed, with the code and the reason that its Close frame carries.
 
     Attributes:
         code: The number in the Close frame.
@@ -81,7 +82,7 @@ class CloseCode(Enum):
 
 
 class Closed(NamedTuple):
-    """How a socket ended, or is to end: what the Close frame says."""
+    """The code and the reason with which a socket has ended or will end."""
 
     code: int
     reason: str

@@ -1,13 +1,13 @@
-"""Messages to bytes and back: what an app may send, and how it travels.
+"""Encodes the messages of an app to bytes, and decodes them.
 
-``str`` is a text frame as it is, ``bytes`` a binary frame, and whatever JSON can say (dict, list, dataclass,
-Pydantic model, datetime, UUID, ...) a text frame of JSON: the JSON that a FastAPI route annotated ``-> Any`` answers
-with when it returns the value.
+``str`` becomes a text frame and ``bytes`` a binary frame, both unchanged. Everything else that JSON can represent
+(dict, list, dataclass, Pydantic model, datetime, UUID, ...) becomes a text frame of JSON: the same JSON with which a
+FastAPI route that is annotated ``-> Any`` answers when it returns the value.
 
-Theory of operation. orjson writes what it and Pydantic write alike: dict, list, str, numbers, datetime, enum, UUID.
-Everything else is Pydantic's to write, at any depth: a model or a dataclass may have excluded fields, aliases and
-serializers, which must hold here too. orjson takes Pydantic's JSON over as a fragment. Values that orjson refuses,
-such as integers of more than 64 bits, are rare, and cost a second pass.
+Theory of operation. orjson encodes the types that it and Pydantic encode alike: dict, list, str, numbers, datetime,
+enum, UUID. Pydantic encodes everything else, at any depth: a model or a dataclass may have excluded fields, aliases and
+serializers, which must apply here too. orjson inserts Pydantic's JSON as a fragment. Values that orjson refuses, such
+as integers of more than 64 bits, are rare, and cost a second pass.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _PydanticModel(Protocol):
 
 
 class _TypedDict(Protocol):
-    """A TypedDict, which is no ``dict`` to a type checker. Other mappings, such as a WebSocket, lack a method."""
+    """A TypedDict, which type checkers do not accept as a ``dict``. A WebSocket, also a mapping, has no ``copy``."""
 
     def copy(self) -> Any: ...
     def setdefault(self, key: Any, default: Any, /) -> Any: ...
@@ -54,17 +54,17 @@ _Array: TypeAlias = Sequence[Any] | set[Any] | frozenset[Any] | deque[Any] | Ite
 _Object: TypeAlias = dict[Any, Any] | _TypedDict | _Dataclass | _PydanticModel
 
 Message: TypeAlias = str | _Binary | _Object | _Array | _Scalar | _Time | None
-"""Anything an app can send: str is a text frame, bytes a binary frame, and everything else a text frame of JSON.
+"""A message of an app. str becomes a text frame, bytes a binary frame, and everything else a text frame of JSON.
 
-JSON can be made of a dict, list, tuple, set, iterator, dataclass, Pydantic model, TypedDict, number, bool, None, date,
+JSON can represent a dict, list, tuple, set, iterator, dataclass, Pydantic model, TypedDict, number, bool, None, date,
 time, UUID or Enum. A `Connection`, a WebSocket or a coroutine is an error for type checkers, and raises
 `InvalidArgument`.
 """
 
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
-_DEEPEST_SENT = 254  # what orjson writes
+_MAX_SENT_DEPTH = 254  # the limit of orjson
 MAX_DEPTH: Final = 200
-"""Levels that JSON of a client may be nested: what it says can be sent on, in a message that nests it further."""
+"""The maximum nesting of a client's JSON. It is lower than the encoder's, so an app can send the value on, nested."""
 
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**64 - 1
 _PYDANTIC = SchemaSerializer(core_schema.any_schema())
@@ -77,7 +77,7 @@ _ESCAPE = re.compile(
 
 
 class Kind(IntEnum):
-    """How the bytes of a message are to be read."""
+    """The type of the bytes in a payload."""
 
     TEXT = 0
     JSON = 1
@@ -85,14 +85,14 @@ class Kind(IntEnum):
 
 
 class Payload(NamedTuple):
-    """A message, encoded once."""
+    """An encoded message."""
 
     kind: Kind
     data: bytes
 
 
 def encode(message: object) -> Payload:
-    """Encodes a message of the app: a `Message`, which is checked here.
+    """Encodes a message of the app. Accepts a `Message`, and checks that it is one.
 
     Raises:
         InvalidArgument: The message can't be encoded.
@@ -110,7 +110,7 @@ def encode(message: object) -> Payload:
 
 
 def decode(payload: Payload) -> Any:
-    """Gives back what `encode` was given: str, bytes, or the value that its JSON says."""
+    """Returns the message that `encode` was given: str, bytes, or the value of its JSON."""
     if payload.kind is Kind.BINARY:
         return payload.data
     if payload.kind is Kind.TEXT:
@@ -119,15 +119,15 @@ def decode(payload: Payload) -> Any:
 
 
 def dumps(value: object) -> bytes:
-    """JSON of a value, in UTF-8, as a FastAPI route annotated ``-> Any`` writes it.
+    """Encodes a value as JSON in UTF-8, as a FastAPI route that is annotated ``-> Any`` does.
 
-    Models and dataclasses are written by Pydantic, by alias, without excluded fields. Times are ISO 8601: a naive
-    datetime stays naive, an aware one has its offset, UTC is ``Z``, and a timedelta is a duration such as ``PT1.5S``.
-    Unlike in FastAPI, NaN and infinity are ``null`` even where a model's configuration says ``NaN``, which is no JSON,
-    and the key ``None`` is ``"null"``.
+    Pydantic encodes models and dataclasses, by alias and without excluded fields. Times are ISO 8601: a naive datetime
+    stays naive, an aware one has its offset, UTC is ``Z``, and a timedelta is a duration such as ``PT1.5S``. Unlike in
+    FastAPI, NaN and infinity are ``null`` even if a model's configuration says ``NaN``, which is not JSON, and the key
+    ``None`` is ``"null"``.
 
     Raises:
-        InvalidArgument: JSON can't say the value.
+        InvalidArgument: JSON can't represent the value.
     """
     try:
         return orjson.dumps(value, default=_by_pydantic, option=_OPTIONS)
@@ -139,19 +139,19 @@ def dumps(value: object) -> bytes:
         raise InvalidArgument(
             "message",
             f"can't be encoded as JSON: {error.__cause__ or error} (got {shown(value)})",
-            "str, bytes, or what goes to JSON: dict, list, dataclass, Pydantic model, datetime, UUID",
+            "str, bytes, or a value for JSON: dict, list, dataclass, Pydantic model, datetime, UUID",
         ) from None
 
 
 def loads(data: str | bytes) -> Any:
-    """The value that JSON says.
+    """Decodes JSON.
 
     Integers of any size are exact, up to the 4,300 digits that Python reads. A lone surrogate, such as half of an emoji
-    that a page has cut apart, becomes U+FFFD, as wherever text becomes UTF-8. Of a key that comes twice the last value
-    holds. NaN and infinity are not JSON, nor is a number with a fraction or an exponent that no float can hold.
+    that a page cut apart, becomes U+FFFD, as in any conversion to UTF-8. If a key is repeated, the last value wins. NaN
+    and infinity are not JSON, and neither is a number with a fraction or an exponent that is too large for a float.
 
     Raises:
-        ValueError: It is not JSON.
+        ValueError: The data is not JSON.
     """
     if isinstance(data, str):
         data = data.encode()
@@ -161,27 +161,28 @@ def loads(data: str | bytes) -> Any:
         if _RARE.search(data) is None:
             raise
         try:
-            return _exactly(_ESCAPE.sub(_mended, data))
+            return _exactly(_ESCAPE.sub(_without_lone_surrogate, data))
         except (ValueError, RecursionError):
             raise error from None
-    # orjson makes an integer of more than 64 bits a float. There is none where no run of digits is long enough.
+    # orjson turns an integer of more than 64 bits into a float. There is none without a long run of digits.
     if len(data) >= len(_LONG_NUMBER) and _LONG_NUMBER in data.translate(_DIGITS_TO_ZERO):
         return _exactly(data)
     return value
 
 
 def loads_from_client(data: str | bytes) -> Any:
-    """The value that a client's JSON says, as `loads` gives it. A value that is accepted can be sent on.
+    """Decodes a client's JSON as `loads` does. The app can send every value that is accepted here on.
 
     Raises:
-        ValueError: The message is not JSON, or nested over `MAX_DEPTH` levels; says so in a sentence.
+        ValueError: The message is not JSON, or is nested over `MAX_DEPTH` levels. The text is a sentence for the
+            developer of the client.
     """
     try:
         data = data.encode() if isinstance(data, str) else data
         value = loads(data)
         if len(data) > 2 * MAX_DEPTH and data.count(b"[") + data.count(b"{") > MAX_DEPTH:
             nested = value
-            for _ in range(_DEEPEST_SENT - MAX_DEPTH):
+            for _ in range(_MAX_SENT_DEPTH - MAX_DEPTH):
                 nested = [nested]
             dumps(nested)
     except (InvalidArgument, RecursionError):
@@ -198,18 +199,18 @@ def _exactly(data: bytes) -> Any:
 def _finite(text: str) -> float:
     value = float(text)
     if not isfinite(value):
-        raise ValueError(f"{text[:20]} is not a number that JSON can say")
+        raise ValueError(f"{text[:20]} is not a number that fits a float")
     return value
 
 
-def _mended(escape: re.Match[bytes]) -> bytes:
+def _without_lone_surrogate(escape: re.Match[bytes]) -> bytes:
     return escape[0] if escape[1] is None else rb"\ufffd"
 
 
 def _by_pydantic(value: Any) -> Any:
-    """Writes what orjson does not know, or is not to write."""
+    """Encodes a value of a type that orjson does not know or must not encode."""
     if type(value) is GeneratorType:
-        raise TypeError("a generator is left to the second pass: it can be read only once")
+        raise TypeError("a generator can be read only once: the second pass encodes it")
     data = _PYDANTIC.to_json(value, by_alias=True)
     if b"NaN" in data or b"Infinity" in data:
         try:
@@ -220,7 +221,7 @@ def _by_pydantic(value: Any) -> Any:
 
 
 def _widened(value: Any) -> Any:
-    """The value with those parts written out that orjson refuses: wide integers, times with an offset, rare keys."""
+    """Returns the value with the parts encoded that orjson refuses: wide integers, times with an offset, rare keys."""
     while isinstance(value, Enum):
         value = value.value
     if isinstance(value, int) and not _MIN_INTEGER <= value <= _MAX_INTEGER:

@@ -1,4 +1,4 @@
-"""What travels between workers: messages that are encoded once, instructions, and news of a room."""
+"""The types that travel between workers: envelopes and other events of a room, and instructions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ class Envelope(NamedTuple):
 
     Attributes:
         payload: The encoded message.
-        exclude: Ids of the connections that are not to get it, and the own rooms of users none of whose may.
-        key: What ``overflow="latest"`` replaces by.
-        position: Its place in the room's stream; None in a room without positions.
+        exclude: The connections that do not receive the message, by id, and the users of whom no connection does, by
+            the names of their own rooms.
+        key: With ``overflow="latest"``, a waiting message with the same key is replaced.
+        position: The position of the message; None in a room without positions.
     """
 
     payload: Payload
@@ -28,16 +29,16 @@ class Envelope(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """News of a room: the presence of a user began or ended.
+    """The event that a user joined or left a room.
 
     Attributes:
         kind: Whether the user joined or left.
-        user_id: The user.
-        connection_id: The connection with which the presence began. The same for both kinds, so that a client can match
-            them, unless the broker lost its data in between.
+        user_id: The id of the user.
+        connection_id: The id of the connection with which the user's presence began. It is the same in both events, so
+            that a client can match them, unless the broker lost its data in between.
         info: The ``info`` of the user's latest connection, as JSON.
-        count: Distinct users in the room now.
-        at: When it happened (UTC).
+        count: The number of distinct users in the room now.
+        at: The time of the event (UTC).
     """
 
     kind: Literal["joined", "left"]
@@ -55,7 +56,8 @@ class Kick:
     Attributes:
         code: The close code.
         reason: The reason.
-        age_s: For how many seconds it was kept for a worker that was cut off. Younger connections are not affected.
+        age_s: Seconds since the instruction was given, if the broker kept it for a worker that was cut off. Newer
+            connections are not affected.
     """
 
     code: int
@@ -103,15 +105,15 @@ class Refresh:
 
 
 Instruction: TypeAlias = Kick | Subscribe | Unsubscribe | Refresh
-"""What all workers do with the connections of one user."""
+"""An order to all workers about the connections of one user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """News of a room: what comes after this position does not follow what came before it.
+    """The event that messages of a room are lost: later messages do not follow the earlier ones.
 
     Attributes:
-        position: Where the room is; what is up to it and did not come is lost.
+        position: The position of the room. Messages up to it that did not arrive are lost.
     """
 
     position: Position
@@ -119,22 +121,22 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class Relabel:
-    """News of a room: its place has a new epoch, and nothing is lost.
+    """The event that a room has a new epoch, and nothing is lost.
 
     Attributes:
-        position: The same place as before, in the new epoch.
+        position: The position of the room as before, in the new epoch.
     """
 
     position: Position
 
 
 class Recorded(NamedTuple):
-    """A message of a room's history.
+    """A message in a room's history.
 
     Attributes:
-        position: Its place in the room's stream.
-        message: The message as it was sent: str, bytes, or a new copy of what its JSON says.
-        sent_at: When it was published (UTC).
+        position: The position of the message.
+        message: The message as it was sent: str, bytes, or a new copy of the value of its JSON.
+        sent_at: The time at which the message was published (UTC).
     """
 
     position: Position
@@ -144,12 +146,13 @@ class Recorded(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An envelope that is kept, and when it was published."""
+    """An envelope in a history, and the time at which it was published."""
 
     envelope: Envelope
     sent_at: datetime
 
     def recorded(self) -> Recorded:
+        """Returns the entry as apps see it."""
         assert self.envelope.position is not None
         return Recorded(self.envelope.position, decode(self.envelope.payload), self.sent_at)
 
@@ -159,9 +162,9 @@ class Page:
     """A part of a room's history.
 
     Attributes:
-        entries: Kept messages, oldest first.
-        head: The room's position when this was read; None in a room without positions.
-        whole: Whether nothing is missing between the position asked for and the first entry.
+        entries: Messages, oldest first.
+        head: The position of the room when the page was read; None in a room without positions.
+        whole: Whether no message is missing between the requested position and the first entry.
     """
 
     entries: list[Entry]
@@ -170,7 +173,7 @@ class Page:
 
     @property
     def last(self) -> bool:
-        """Whether there is nothing after this page."""
+        """Whether this is the last page: it ends at the position of the room."""
         if not self.entries:
             return True
         return self.entries[-1].envelope.position == self.head

@@ -1,4 +1,4 @@
-"""What hubbub raises: every error says what was wrong, where, and what would be right."""
+"""The exceptions of hubbub. Each message says what was wrong, what is accepted, and what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class HubbubError(Exception):
-    """Base of every error that hubbub raises."""
+    """The base class of every error that hubbub raises."""
 
 
 class InvalidArgument(HubbubError, ValueError):
@@ -16,8 +16,8 @@ class InvalidArgument(HubbubError, ValueError):
 
     Attributes:
         argument: The name of the argument (or option) as the caller wrote it.
-        problem: What was wrong with the value.
-        accepted: What would have been accepted.
+        problem: What is wrong with the value.
+        accepted: The accepted values.
     """
 
     def __init__(self, argument: str, problem: str, accepted: str) -> None:
@@ -28,14 +28,14 @@ class InvalidArgument(HubbubError, ValueError):
 
 
 class NotSupported(HubbubError, TypeError, AttributeError):
-    """A hand-written manager allows this, and hubbub does not. The message says what to write instead."""
+    """Code for a hand-written manager used something that hubbub does not have. The message says what to write."""
 
 
 class InvalidName(InvalidArgument):
-    """The name of a room, the id of a user or a key has the right type, but is empty, too long or reserved.
+    """A room name, a user id or a key has the right type, but is empty, too long or reserved.
 
-    Such values come from clients, in URLs and messages, so a client causes this error, and it never crashes the app.
-    Uncaught in a WebSocket handler it closes the socket with 1008 and the reason; in an HTTP route it is answered with
+    Such values come from clients, in URLs and messages, so a bad one is the client's error and never crashes the app.
+    If it is not caught, a WebSocket handler closes the socket with 1008 and the reason, and an HTTP route answers with
     422.
     """
 
@@ -49,11 +49,11 @@ class NotRunning(HubbubError, RuntimeError):
 
 
 class WrongLoop(HubbubError, RuntimeError):
-    """The manager runs on another event loop than the one of the caller."""
+    """The caller runs on another event loop than the manager."""
 
 
 class WrongThread(HubbubError, RuntimeError):
-    """A ``from_thread`` call in a thread that runs an event loop, or a ``*_nowait`` call in a thread that runs none."""
+    """The thread does not fit the call: ``from_thread`` where an event loop runs, or ``*_nowait`` where none runs."""
 
 
 class ThreadTimeout(HubbubError, TimeoutError):
@@ -61,23 +61,23 @@ class ThreadTimeout(HubbubError, TimeoutError):
 
 
 class BrokerUnavailable(HubbubError, ConnectionError):
-    """The broker can't be reached in time. What was in flight may have taken effect."""
+    """The broker can't be reached in time. A call that was in flight may have taken effect."""
 
 
 def counted(number: int, things: str) -> str:
-    """Gives a number with its noun, for messages and log lines: ``1 room``, ``2 rooms``.
+    """Returns a number with its noun, for messages and log lines: ``1 room``, ``2 rooms``.
 
     Args:
-        number: How many.
+        number: The number.
         things: The noun in the plural, with a final ``s``.
     """
     return f"{number} {things[:-1] if number == 1 else things}"
 
 
 def shown(value: object, *, limit: int = 80) -> str:
-    """Gives a short ``repr`` for messages and log lines: one bounded line without control characters. Never raises."""
+    """Returns a short ``repr`` for messages and log lines: one line without control characters. Never raises."""
     try:
         text = _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", ascii(value))
-    except Exception:  # a repr may do anything
+    except Exception:  # a repr may raise anything
         text = f"<{type(value).__name__}>"
     return text if len(text) <= limit else f"{text[:limit]}…"

@@ -1,6 +1,7 @@
-"""Names: of rooms, of users, and of the rooms that everybody and each user are.
+"""Names of rooms and users. Everyone is a room, and so is each user.
 
-Everything that a message can go to is a room. Names that start with ``$`` are ours, so that one namespace holds all.
+A message always goes to a room, so one namespace holds them all. Names that start with ``$`` are reserved for hubbub:
+``$everyone``, and ``$user:<id>`` for each user's own room.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from .errors import InvalidArgument, InvalidName, NotSupported, shown
 MAX_NAME_BYTES = 255
 
 UserId: TypeAlias = str | int | UUID
-"""A user's id, compared as ``str(user_id)``: 42 and ``"42"`` are one user."""
+"""A user's id. Ids are compared as ``str(user_id)``: 42 and ``"42"`` are the same user."""
 
 RoomName: TypeAlias = str | int | UUID
-"""A room's name, compared as ``str(room)``: 5 and ``"5"`` are one room."""
+"""A room's name. Names are compared as ``str(room)``: 5 and ``"5"`` are the same room."""
 
 
 class RoomNames(frozenset[str]):
-    """Names of rooms. ``in`` takes what a room is called by: 5 for ``"5"`` too.
+    """A set of room names. ``in`` accepts every type of `RoomName`: ``5 in rooms`` finds ``"5"``.
 
-    The lookups of the dict that a hand-written manager has in this place raise, with the line to write.
+    A hand-written manager has a dict here. The methods of a dict raise, and the message has the line to write instead.
     """
 
     __slots__ = ()
@@ -31,7 +32,7 @@ class RoomNames(frozenset[str]):
     if not TYPE_CHECKING:
 
         def __getitem__(self, room: object, value: object = None) -> NoReturn:
-            raise NotSupported(f"rooms[{shown(room)}]: these are names; {_MEMBERS}; {_USERS}")
+            raise NotSupported(f"rooms[{shown(room)}]: `rooms` is a set of names; {_MEMBERS}; {_USERS}")
 
         __setitem__ = __delitem__ = __getitem__
 
@@ -62,18 +63,18 @@ _OF_A_DICT: Final = frozenset(
     "get items keys values pop popitem setdefault update append add remove discard clear".split()  # noqa: SIM905
 )
 _MEMBERS: Final = (
-    "`manager.connections(room=room)` gives the connections in a room, and connections `join` and `leave` a room"
+    "`manager.connections(room=room)` returns the connections in a room, and connections `join` and `leave` a room"
 )
 _USERS: Final = "`await manager.count_users(room=room)` counts its users"
 _SUSPECT: Final = frozenset(("", "$"))
 
 
 def room_name(room: object, argument: str = "room") -> str:
-    """Checks the name of a room, and gives it as a str.
+    """Checks the name of a room, and returns it as a str.
 
     Raises:
-        InvalidName: It is empty, has over 255 bytes, is not valid Unicode, or starts with ``$``.
-        InvalidArgument: It is no str, int or UUID.
+        InvalidName: The name is empty, has over 255 bytes, is not valid Unicode, or starts with ``$``.
+        InvalidArgument: The name is not a str, int or UUID.
     """
     if type(room) is str and room[:1] not in _SUSPECT and len(room) <= MAX_NAME_BYTES and room.isascii():
         return room
@@ -89,51 +90,52 @@ def room_name(room: object, argument: str = "room") -> str:
 
 
 def channel_of(room: object) -> str:
-    """The name that a room has at the broker, of one that may be `EVERYONE`."""
+    """Returns the channel of a room, which may be `EVERYONE`, at the broker. Raises as `room_name` does."""
     return EVERYONE_NAME if isinstance(room, Everyone) else room_name(room)
 
 
 def user_name(user_id: object, argument: str = "user_id") -> str:
-    """Checks a user's id, and gives it as a str.
+    """Checks a user's id, and returns it as a str.
 
     Raises:
-        InvalidName: It is empty, has over 255 bytes, or is not valid Unicode.
-        InvalidArgument: It is no str, int or UUID.
+        InvalidName: The id is empty, has over 255 bytes, or is not valid Unicode.
+        InvalidArgument: The id is not a str, int or UUID.
     """
     return _checked(user_id, argument, f"a str of 1 to {MAX_NAME_BYTES} bytes, an int or a UUID")
 
 
 def user_room(user: str) -> str:
-    """The name of the room that a user's connections are in."""
+    """Returns the name of a user's own room, which contains all connections of the user."""
     return _USER_PREFIX + user
 
 
 def user_of(name: str) -> str | None:
-    """The user whose own room it is; None for any other room."""
+    """Returns the user whose own room has this name; None for any other room."""
     return name[len(_USER_PREFIX) :] if name.startswith(_USER_PREFIX) else None
 
 
 def is_user_room(name: str) -> bool:
+    """Returns whether a room is a user's own."""
     return name.startswith(_USER_PREFIX)
 
 
 def is_connection_id(text: str) -> bool:
-    """Whether a text has the form of the ids that connections have."""
+    """Returns whether a text has the form of a connection id."""
     return _CONNECTION_ID.fullmatch(text) is not None
 
 
 def label(name: str) -> str:
-    """A room's name as clients see it: a user's own room does not say whose it is."""
+    """Returns a room's name as its clients see it. For a user's own room it is ``$user``, without the id."""
     return USER_LABEL if name.startswith(_USER_PREFIX) else name
 
 
 def is_name(value: object) -> TypeGuard[UserId]:
-    """Whether a value is of a type that names of rooms and users have."""
+    """Returns whether a value has a type that a room's name or a user's id may have."""
     return isinstance(value, (str, int, UUID)) and not isinstance(value, bool)
 
 
 def text_of(name: UserId) -> str:
-    """A name as it is compared. A member of a ``str`` or ``int`` Enum is its value.
+    """Returns a name as the str by which names are compared. A member of a ``str`` or ``int`` Enum is its value.
 
     Raises:
         ValueError: An int has thousands of digits.

@@ -1,4 +1,4 @@
-"""What can be set: per room (`RoomOptions`), and per connection and process (`Limits`)."""
+"""The settings of rooms (`RoomOptions`), and those of connections and processes (`Limits`)."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from .errors import InvalidArgument, shown
 from .names import EVERYONE_NAME
 
 Overflow = Literal["close", "drop_oldest", "drop_newest", "latest"]
-"""What happens when a slow connection's outbox is full: see `RoomOptions.overflow`."""
+"""The policy for a slow connection whose outbox is full: see `RoomOptions.overflow`."""
 
 RefuseWith = Literal["close", "http"]
-"""How a refused handshake is answered: see `ConnectionManager`."""
+"""The way to answer a handshake that the app refuses: see `ConnectionManager`."""
 
 OVERFLOWS: tuple[str, ...] = get_args(Overflow)
 
 
 class History(NamedTuple):
-    """How much of a room is kept for those who come back.
+    """The bounds of a room's history, from which clients that reconnect receive the messages they missed.
 
     Attributes:
-        size: Messages, at most.
-        ttl_s: Seconds that a message is kept, and that the room's position outlives its last use.
+        size: The maximum number of messages.
+        ttl_s: Seconds for which a message is kept, and for which the room's position is kept after its last use.
     """
 
     size: int
@@ -58,21 +58,21 @@ def _is_number(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomOptions:
-    """How the rooms of one name pattern behave.
+    """The options of the rooms that match one name or pattern.
 
     Args:
         history: Messages to keep: `History`, a ``(size, ttl_s)`` pair, or a size (with 300 s). None keeps none.
-        announce: Tell the room when a user's first connection comes and last one goes.
-        grace_s: Seconds that a user whose last connection was lost still counts as present (a page reload).
-        overflow: What a connection's full outbox does with the room's messages. ``"close"``: close the
-            connection (1013); it reconnects and recovers. ``"drop_oldest"`` and ``"drop_newest"`` lose a message.
-            ``"latest"`` keeps one message per room and key. The three that lose messages can't go with
-            ``history``, which promises that nothing is missing.
-        positions: Send each message with its position, so that a plain browser client can come back.
-        max_members: Connections in the room on this process, at most. None is unbounded.
+        announce: Tell the members of the room when a user's first connection joins and when its last one leaves.
+        grace_s: Seconds for which a user stays present after its last connection is lost (a page reload).
+        overflow: The policy for the room's messages when the outbox of a connection is full. ``"close"`` closes the
+            connection (1013); the client reconnects and recovers. ``"drop_oldest"`` and ``"drop_newest"`` drop a
+            message. ``"latest"`` keeps one message per room and key. The last three lose messages, so they can't be
+            combined with ``history``, which promises that nothing is missing.
+        positions: Send each message with its position, so that a plain WebSocket client can resume.
+        max_members: The maximum number of connections in the room on this process. None means no limit.
 
     Raises:
-        InvalidArgument: An option is out of range, or two contradict each other.
+        InvalidArgument: An option is out of range, or two options contradict each other.
     """
 
     history: History | tuple[int, float] | int | None = None
@@ -102,13 +102,13 @@ class RoomOptions:
 
     @property
     def kept(self) -> History | None:
-        """`history`, normalised."""
+        """The value of ``history`` as a `History`, in whatever form it was given."""
         assert self.history is None or isinstance(self.history, History)
         return self.history
 
     @property
     def numbered(self) -> bool:
-        """Whether messages of the room have positions at all."""
+        """Whether messages of the room have positions: with ``history`` or ``positions``."""
         return self.positions or self.history is not None
 
 
@@ -116,9 +116,9 @@ _DEFAULT = RoomOptions()
 
 
 class RoomPatterns:
-    """Finds a room's options by its name: an exact name first, then the patterns in the order given.
+    """Finds the options of a room by its name: an exact name first, then the patterns in their order.
 
-    Patterns are those of the shell (`fnmatch`): ``*``, ``?`` and ``[...]``; case matters.
+    Patterns are those of `fnmatch`: ``*``, ``?`` and ``[...]``. Case matters.
     """
 
     def __init__(self, patterns: Mapping[str, RoomOptions]) -> None:
@@ -144,19 +144,19 @@ class RoomPatterns:
 
 
 _TABLE_VERSION: Final = 1
-"""Of the JSON. A new option is no reason for a new version: readers that do not know it ignore it."""
+"""The version of the JSON format. A new option does not need a new version: older readers ignore it."""
 
 
 class RoomTable:
-    """The options of all rooms of an app, by the name of their channel; and as JSON, for a broker to keep.
+    """The options of all rooms of an app, looked up by channel. A broker keeps the table as JSON.
 
     Args:
         rooms: Options by name or pattern.
-        everyone: Those of the room that everybody is in.
-        users: Those of each user's own room.
+        everyone: Options of the room that contains every connection.
+        users: Options of the rooms that contain the connections of one user each.
 
     Attributes:
-        unknown: Names of options that were left out by `from_json`.
+        unknown: Names of options that `from_json` ignored.
     """
 
     def __init__(
@@ -170,35 +170,36 @@ class RoomTable:
         self._users = users
         self.unknown: frozenset[str] = frozenset()
 
-    def __call__(self, name: str) -> RoomOptions:
-        if name[0] != "$":
-            return self._rooms.match(name)
-        return self._everyone if name == EVERYONE_NAME else self._users
+    def __call__(self, channel: str) -> RoomOptions:
+        if channel[0] != "$":
+            return self._rooms.match(channel)
+        return self._everyone if channel == EVERYONE_NAME else self._users
 
     def to_json(self) -> bytes:
-        """The table, for `from_json`."""
-        rooms = list(self._rooms.patterns.items())  # in their order, which a mapping in JSON does not promise
+        """Returns the table as JSON, for `from_json`."""
+        rooms = list(self._rooms.patterns.items())  # a list: the order matters, and a JSON object has none
         table = {"v": _TABLE_VERSION, "rooms": rooms, "everyone": self._everyone, "users": self._users}
         return orjson.dumps(table, default=list)
 
     @classmethod
     def from_json(cls, text: bytes) -> RoomTable:
-        """Gives back what `to_json` was given.
+        """Reads a table that `to_json` wrote.
 
-        Options that this release does not know are left out (`unknown`): a newer one may have written the table.
+        Ignores options that this release does not know, and lists them in ``unknown``: a newer release may have written
+        the table.
 
         Raises:
-            ValueError: It is nothing of the kind, or of a version that means something else.
+            ValueError: The text is not such a table, or has another version.
         """
         unknown: set[str] = set()
         try:
             value = orjson.loads(text)
             if value["v"] != _TABLE_VERSION:
-                raise ValueError(f"a table of rooms of version {shown(value['v'])}")
+                raise ValueError(f"version {shown(value['v'])} of the table, not version {_TABLE_VERSION}")
             rooms = {pattern: _options(fields, unknown) for pattern, fields in value["rooms"]}
             table = cls(rooms, _options(value["everyone"], unknown), _options(value["users"], unknown))
         except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"no table of rooms: {shown(error)}") from None
+            raise ValueError(f"not a table of rooms: {shown(error)}") from None
         table.unknown = frozenset(unknown)
         return table
 
@@ -213,32 +214,34 @@ def _options(given: dict[str, Any], unknown: set[str]) -> RoomOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds on what one client, one user and one process may use. None switches a bound off, where that is possible.
+    """Bounds on what one client, one user and one process may use. None removes a bound, where that is possible.
 
     Args:
-        max_message_bytes: A message from a client (1 MiB). Over it: an error frame, in the end 1009. Over twice that
-            and 64 KiB: 1009 at once under uvicorn, before it is all there.
-        max_messages_per_s: Messages a second from one connection (1,000), of which five seconds' worth can be
-            saved up for a burst. Pings, and the frames that continue a message, count as messages under uvicorn. Over
-            it: an error frame, in the end 1008.
+        max_message_bytes: The size of a message from a client (1 MiB). A larger message is answered with an error
+            frame. After ``max_errors`` of them the connection is closed with 1009. Under uvicorn, a message of more
+            than twice this size and 64 KiB closes the connection with 1009 before it is complete.
+        max_messages_per_s: Messages per second from one connection (1,000). A client that sends less may save up five
+            seconds' worth for a burst. Under uvicorn, pings and continuation frames count as messages. Each message
+            above the rate is answered with an error frame. After ``max_errors`` of them the connection is closed with
+            1008.
         max_errors: Bad messages (not JSON, wrong kind, too big, too many) before a connection is closed (10).
-        max_connections: Connections of this process (50,000). Over it: 1013.
-        max_connections_per_user: Connections of one user on this process (100). Over it: 1008.
+        max_connections: Connections of this process (50,000). Above it: 1013.
+        max_connections_per_user: Connections of one user on this process (100). Above it: 1008.
         max_connections_per_address: Connections from one IPv4 address, or one /64 network of IPv6, on this process.
-            Off by default: behind a proxy that does not say whom it speaks for, all clients share one address. Over
+            Off by default, because all clients share one address behind a proxy that does not forward theirs. Above
             it: 1008.
-        max_rooms_per_connection: Rooms that one connection is in (256). Over it: 1008.
-        max_outbox_bytes: What may wait for a slow connection, the server's own write buffer counted in (1 MiB).
-        stall_timeout_s: Seconds that an outbox may stand still before its connection is aborted (20).
-        message_timeout_s: Seconds from the beginning of a client's message to its end (60). Over it: 1009. Under
-            uvicorn only: no other server shows the beginning.
-        idle_timeout_s: Seconds without a message from a client until its connection is closed with 1013, "idle". Off by
-            default: most clients only listen. For clients that send something regularly, such as ``{"type": "ping"}``;
-            with a server that sends no WebSocket pings, nothing else notices a client that vanished.
-        close_timeout_s: Seconds that a closing connection has to take what is written to it (5).
-        handler_timeout_s: Seconds that a handler goes on whose client is gone and which does not receive, so that it
-            was never told; then it is cancelled (30).
-        shutdown_timeout_s: The same while the server shuts down (3).
+        max_rooms_per_connection: Rooms that one connection may be in (256). Above it: 1008.
+        max_outbox_bytes: Bytes that may wait for a slow connection, including the server's write buffer (1 MiB).
+        stall_timeout_s: Seconds without progress after which an outbox's connection is aborted (20).
+        message_timeout_s: Seconds from the beginning of a client's message to its end (60). Above it: 1009. Under
+            uvicorn only, because no other server shows the beginning.
+        idle_timeout_s: Seconds without a message from a client after which its connection is closed with 1013, "idle".
+            Off by default, because most clients only listen. Set it if your clients send something regularly, such as
+            ``{"type": "ping"}``. If the server sends no WebSocket pings, nothing else notices a client that vanished.
+        close_timeout_s: Seconds for which a closing connection waits until the client has read what is queued (5).
+        handler_timeout_s: Seconds until a handler is cancelled if its client is gone and it does not receive, so that
+            it can't notice (30).
+        shutdown_timeout_s: Replaces ``handler_timeout_s`` while the server shuts down (3).
 
     Raises:
         InvalidArgument: A bound is not a positive number.

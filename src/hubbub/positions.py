@@ -1,9 +1,9 @@
-"""Positions: places in a room's stream of messages.
+"""Positions: places in a room's messages.
 
-A room that keeps history, or has ``positions=True``, numbers its messages: 1, 2, 3, ... within an epoch. The epoch is a
-random string made with the numbering, so that a room that was lost and begun again is not mistaken for the old one. A
-server that was restarted goes on counting in a new epoch, and knows where the former one ended. So positions of
-different epochs are compared by the broker, and nowhere else.
+A room that keeps history, or has ``positions=True``, numbers its messages within an epoch: 1, 2, 3, ... An epoch is a
+random string that identifies one numbering, so that a room that was lost and created again is not mistaken for the old
+one. A Redis server that restarts continues to count in a new epoch, and records where the former one ended. So only the
+broker can compare positions of different epochs.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import NamedTuple
 from .errors import InvalidArgument, shown
 
 EPOCH_CHARS = 8
-_MAX_EPOCH_CHARS = 64  # in what a client presents
+_MAX_EPOCH_CHARS = 64  # in a position that a client presents
 
 
 def new_epoch() -> str:
-    """A new epoch: 48 random bits in 8 URL-safe characters."""
+    """Returns a new epoch: 48 random bits in 8 URL-safe characters."""
     return secrets.token_urlsafe(6)
 
 
 class Position(NamedTuple):
-    """A position in the stream of messages of a room: just after message ``offset`` of ``epoch``.
+    """A position in a room's messages: just after message ``offset`` of ``epoch``.
 
     Attributes:
         epoch: The id of the numbering: 8 characters. It changes when the numbers start again.
@@ -53,10 +53,10 @@ class Joined(NamedTuple):
 
 
 def as_position(value: object, argument: str = "since") -> Position:
-    """Takes a `Position`, an ``(epoch, offset)`` pair, or ``{"epoch": ..., "offset": ...}`` as a client has it.
+    """Converts an ``(epoch, offset)`` pair, or a client's ``{"epoch": ..., "offset": ...}``, to a `Position`.
 
     Raises:
-        InvalidArgument: It is none of these.
+        InvalidArgument: The value is neither of these.
     """
     pair = (value.get("epoch"), value.get("offset")) if isinstance(value, Mapping) else value
     if isinstance(pair, (tuple, list)) and len(pair) == 2:
@@ -65,24 +65,24 @@ def as_position(value: object, argument: str = "since") -> Position:
         if known and isinstance(offset, int) and not isinstance(offset, bool) and 0 <= offset < 2**63:
             return Position(epoch, offset)
     raise InvalidArgument(
-        argument, f"{shown(value)} is no position", "Position(epoch, offset), or a mapping of room to Position"
+        argument, f"{shown(value)} is not a position", "Position(epoch, offset), or a mapping of room to Position"
     )
 
 
-def is_place(since: Mapping[object, object]) -> bool:
-    """Whether a mapping is one position as clients write it, and not a mapping of room to position."""
+def is_position(since: Mapping[object, object]) -> bool:
+    """Returns whether a mapping is one position as clients write it, rather than a mapping of room to position."""
     return since.keys() == {"epoch", "offset"} and isinstance(since["epoch"], str)
 
 
 def since_for(since: object, room: str) -> Position | None:
-    """The position that ``since`` (as `connect` and `join` take it) has for a room.
+    """Returns the position for one room from ``since``, as `connect` and `join` accept it.
 
     Raises:
-        InvalidArgument: It is no position.
+        InvalidArgument: The value is not a position.
     """
     if since is None:
         return None
-    if isinstance(since, Mapping) and not is_place(since):
-        places = {str(name): place for name, place in since.items()}
-        return None if room not in places else as_position(places[room], f"since[{room!r}]")
+    if isinstance(since, Mapping) and not is_position(since):
+        by_room = {str(name): position for name, position in since.items()}
+        return None if room not in by_room else as_position(by_room[room], f"since[{room!r}]")
     return as_position(since)

@@ -1,13 +1,13 @@
-"""Who is present in which room: users, each with one or more connections, some of them in grace.
+"""The presence of users in rooms: a table of users and their connections, open or in a grace period.
 
 Theory of operation. A user is present in a room from the first `enter` to the `exit` of the last connection. A
-connection that was lost does not exit at once: it *lingers* for the room's grace (a page reload), still holding its
-user in the room but no longer counted as a connection. If the user enters again meanwhile, the new connection takes
-over and the lingering ones are forgotten, so that nobody hears of it.
+connection that was lost does not exit immediately: it *lingers* for the room's grace period (a page reload). It keeps
+its user in the room, but no longer counts as a connection. If the user enters again meanwhile, the lingering
+connections are forgotten, and nothing is announced.
 
-An anonymous connection is present by itself: it has no grace, and never counts as a user.
+An anonymous connection is present by itself: it has no grace period, and never counts as a user.
 
-Pure: the caller decides when grace is over; no loop.
+Pure: no event loop. The caller decides when a grace period is over.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from .codec import dumps, loads
 
 Info = Mapping[str, Any] | None
-"""What the app says of a user when it connects; it goes to JSON."""
+"""Data about a user that an app passes to `connect`, for presence and announcements. It is serialized to JSON."""
 
 _NULL = b"null"
 
@@ -31,9 +31,9 @@ class Member:
 
     Attributes:
         user_id: The id of the user, as a str.
-        info: The ``info`` of the user's latest connection, as read back from JSON: the same on every broker.
-        connections: Open connections in this room, over all processes. 0 in the grace period after a disconnect.
-        since: When the user's first connection joined (UTC).
+        info: The ``info`` of the user's latest connection, after a round trip through JSON.
+        connections: Open connections in this room, on all workers. 0 in the grace period after a disconnect.
+        since: The time at which the user's first connection joined (UTC).
     """
 
     user_id: str
@@ -48,12 +48,12 @@ class PresentConnection:
 
     Attributes:
         connection_id: The id of the connection.
-        user_id: Its user; None if it is anonymous.
+        user_id: The id of its user; None if it is anonymous.
         info: The ``info`` of the connection, after a round trip through JSON.
-        room_info: The ``info`` that the connection has in this room, likewise.
-        live: False while the connection is lost and its user is in grace.
-        presence_id: The id of the connection with which the presence of its user began, as in an `Announcement`. An
-            anonymous connection's own id.
+        room_info: The ``info`` of the connection in this room, after a round trip through JSON.
+        live: False if the connection is lost and its user is in the grace period.
+        presence_id: The id of the connection with which the presence of its user began, as in an `Announcement`. For
+            an anonymous connection, its own id.
     """
 
     connection_id: str
@@ -65,13 +65,13 @@ class PresentConnection:
 
 
 class Change(NamedTuple):
-    """What entering or leaving did.
+    """The effect of `PresenceTable.enter` or `PresenceTable.exit`.
 
     Attributes:
-        turned: Whether the user's presence began or ended by it.
-        users: Distinct users in the room afterwards.
+        turned: Whether the user's presence began or ended.
+        users: The number of distinct users in the room afterwards.
         info: The user's info, as JSON.
-        first: The connection with which the user's presence began; empty if the user was not present.
+        first: The id of the connection with which the user's presence began; empty if the user was not present.
     """
 
     turned: bool
@@ -85,30 +85,30 @@ class _User:
     since: datetime
     info: bytes
     first: str
-    live: tuple[str, ...] = ()  # a tuple: most have one connection, and a set of one holds 200 bytes
+    live: tuple[str, ...] = ()  # a tuple: most users have one connection, and a set of one takes 200 bytes
     lingering: tuple[str, ...] = ()
-    apart: dict[str, tuple[bytes, bytes]] | None = None
-    """Info and room info of the connections that do not say just ``info``: most users say the same everywhere."""
+    infos: dict[str, tuple[bytes, bytes]] | None = None
+    """Info and room info of the connections that differ from ``info`` alone. Most users have none, so None."""
 
-    def say(self, connection_id: str, info: bytes, room_info: bytes) -> None:
-        """Notes what a connection says, which from now on is the info of its user."""
+    def set_infos(self, connection_id: str, info: bytes, room_info: bytes) -> None:
+        """Records the infos of a connection. Its info becomes that of the user."""
         if info != self.info:
-            self.apart = dict.fromkeys(self.live + self.lingering, (self.info, _NULL)) | (self.apart or {})
+            self.infos = dict.fromkeys(self.live + self.lingering, (self.info, _NULL)) | (self.infos or {})
             self.info = info
         if room_info != _NULL:
-            self.apart = {**(self.apart or {}), connection_id: (info, room_info)}
-        elif self.apart is not None:
-            self.apart.pop(connection_id, None)
+            self.infos = {**(self.infos or {}), connection_id: (info, room_info)}
+        elif self.infos is not None:
+            self.infos.pop(connection_id, None)
 
-    def said(self, connection_id: str) -> tuple[bytes, bytes]:
-        """The info and room info of a connection."""
+    def infos_of(self, connection_id: str) -> tuple[bytes, bytes]:
+        """Returns the info and the room info of a connection."""
         plain = (self.info, _NULL)
-        return plain if self.apart is None else self.apart.get(connection_id, plain)
+        return plain if self.infos is None else self.infos.get(connection_id, plain)
 
-    def tidy(self) -> None:
-        """Forgets what connections said that are gone."""
-        if self.apart is not None:
-            self.apart = {each: self.apart[each] for each in self.live + self.lingering if each in self.apart} or None
+    def drop_infos(self) -> None:
+        """Drops the infos of the connections that are gone."""
+        if self.infos is not None:
+            self.infos = {each: self.infos[each] for each in self.live + self.lingering if each in self.infos} or None
 
 
 class PresenceTable:
@@ -121,45 +121,45 @@ class PresenceTable:
     def enter(
         self, room: str, user: str | None, connection_id: str, info: Info, now: datetime, room_info: Info = None
     ) -> Change:
-        """A connection comes into a room."""
-        said, about = _packed(info), _packed(room_info)
+        """Adds a connection to a room."""
+        packed, packed_room_info = _packed(info), _packed(room_info)
         if user is None:
-            self._anonymous.setdefault(room, {})[connection_id] = said, about
-            return Change(False, self.count(room), said, connection_id)
+            self._anonymous.setdefault(room, {})[connection_id] = packed, packed_room_info
+            return Change(False, self.count(room), packed, connection_id)
         users = self._rooms.setdefault(room, {})
         entry = users.get(user)
         first = entry is None
         if entry is None:
-            entry = users[user] = _User(now, said, connection_id)
-        entry.say(connection_id, said, about)
+            entry = users[user] = _User(now, packed, connection_id)
+        entry.set_infos(connection_id, packed, packed_room_info)
         if connection_id not in entry.live:
             entry.live += (connection_id,)
         entry.lingering = ()
-        entry.tidy()
-        return Change(first, len(users), said, entry.first)
+        entry.drop_infos()
+        return Change(first, len(users), packed, entry.first)
 
     def linger(self, room: str, user: str, connection_id: str) -> None:
-        """A connection was lost; its user stays until `exit`. Without effect where it is not in the room."""
+        """Marks a connection as lost. Its user stays until `exit`. No effect if it is not in the room."""
         entry = self._rooms.get(room, {}).get(user)
         if entry is not None and connection_id in entry.live:
             entry.live = _without(entry.live, connection_id)
             entry.lingering += (connection_id,)
 
     def exit(self, room: str, user: str | None, connection_id: str) -> Change:
-        """A connection leaves for good, at once or when its grace is over. Idempotent."""
+        """Removes a connection, when it leaves or its grace period is over. Idempotent."""
         if user is None:
             anonymous = self._anonymous.get(room, {})
-            said, _ = anonymous.pop(connection_id, (_NULL, _NULL))
+            info, _ = anonymous.pop(connection_id, (_NULL, _NULL))
             if not anonymous:
                 self._anonymous.pop(room, None)
-            return Change(False, self.count(room), said, connection_id)
+            return Change(False, self.count(room), info, connection_id)
         users = self._rooms.get(room, {})
         entry = users.get(user)
         if entry is None:
             return Change(False, len(users), _NULL, "")
         entry.live = _without(entry.live, connection_id)
         entry.lingering = _without(entry.lingering, connection_id)
-        entry.tidy()
+        entry.drop_infos()
         if entry.live or entry.lingering:
             return Change(False, len(users), entry.info, entry.first)
         del users[user]
@@ -168,33 +168,33 @@ class PresenceTable:
         return Change(True, len(users), entry.info, entry.first)
 
     def members(self, room: str) -> list[Member]:
-        """The users in a room, in the order they came."""
+        """Returns the users in a room, in the order in which they joined."""
         return [
             Member(user, loads(entry.info), len(entry.live), entry.since)
             for user, entry in self._rooms.get(room, {}).items()
         ]
 
     def connections(self, room: str) -> list[PresentConnection]:
-        """The connections in a room: those of users, then the anonymous ones."""
+        """Returns the connections in a room: those of users, then the anonymous ones."""
         of_users = [
-            _present(each, user, entry.said(each), live=each in entry.live, first=entry.first)
+            _present(each, user, entry.infos_of(each), live=each in entry.live, first=entry.first)
             for user, entry in self._rooms.get(room, {}).items()
             for each in entry.live + entry.lingering
         ]
         return of_users + [
-            _present(each, None, said, live=True, first=each) for each, said in self._anonymous.get(room, {}).items()
+            _present(each, None, infos, live=True, first=each) for each, infos in self._anonymous.get(room, {}).items()
         ]
 
     def count(self, room: str) -> int:
-        """Distinct users in a room, connected or in grace."""
+        """Counts the distinct users in a room, connected or in their grace period."""
         return len(self._rooms.get(room, ()))
 
     def has(self, room: str, user: str) -> bool:
-        """Whether a user is in a room, connected or in grace."""
+        """Returns whether a user is in a room, connected or in the grace period."""
         return user in self._rooms.get(room, ())
 
     def connected(self, room: str, user: str) -> bool:
-        """Whether a user has a live connection in a room."""
+        """Returns whether a user has an open connection in a room."""
         entry = self._rooms.get(room, {}).get(user)
         return entry is not None and bool(entry.live)
 
@@ -207,14 +207,14 @@ class PresenceTable:
 
 
 def _present(
-    connection_id: str, user: str | None, said: tuple[bytes, bytes], *, live: bool, first: str
+    connection_id: str, user: str | None, infos: tuple[bytes, bytes], *, live: bool, first: str
 ) -> PresentConnection:
-    info, room_info = said
+    info, room_info = infos
     return PresentConnection(connection_id, user, loads(info), loads(room_info), live, first)
 
 
 def _packed(info: Info) -> bytes:
-    # As JSON, so that later changes of the object are no changes here, as they are none in a server.
+    # As JSON, so that later changes to the object have no effect, as with a broker that is a server.
     return _NULL if info is None else bytes(memoryview(dumps(info)))  # a copy: orjson's bytes hold 4 KiB
 
 

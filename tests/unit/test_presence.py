@@ -106,7 +106,7 @@ def test_nothing_is_kept_of_what_connections_said_that_are_gone() -> None:
         table.exit("lobby", "ann", "a2")
     table.exit("lobby", "ann", "a1")
     table.enter("lobby", "ann", "a1", None, NOW)
-    assert table._rooms["lobby"]["ann"].apart is None
+    assert table._rooms["lobby"]["ann"].infos is None
 
 
 def test_an_anonymous_connection_is_listed_and_is_no_user() -> None:

@@ -428,6 +428,7 @@ def test_notifications_come_after_a_cut(server: DemoServer, new_context: NewCont
         expect(page.locator(".post").filter(has_text="Cut me off").locator(".count")).to_have_text("1")
 
 
+@pytest.mark.timeout(180)  # seven pages and two servers take 20 s of a core, of which a busy machine gives a part
 def test_after_a_restart_the_pages_say_that_the_history_was_reset_and_go_on(new_context: NewContext) -> None:
     with demo_server() as server:
         ann, bob = (Person(new_context, server.url, name) for name in ("Ann", "Bob"))

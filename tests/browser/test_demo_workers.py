@@ -13,7 +13,8 @@ from tests.browser.conftest import NewContext
 from tests.browser.demo_support import DemoServer, Person, await_colour, demo_server, draw, network, say, texts, try_now
 from tests.integration.redis_server import running_redis
 
-pytestmark = pytest.mark.browser
+# Four workers and a browser begin with the first test, and take 15 s of a core, of which a busy machine gives a part.
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
 WORKERS = 4
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 import time
+from collections.abc import Set
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from hubbub.brokers.redis import RedisBroker
 from hubbub.brokers.redis.channel import Keys
-from hubbub.brokers.redis.leases import CHECKS
+from hubbub.brokers.redis.leases import CHECKS, Leases
 from hubbub.brokers.redis.presence import Presence
 from hubbub.names import EVERYONE_NAME, user_room
 from hubbub.options import RoomTable
@@ -160,9 +162,16 @@ async def test_a_user_in_the_grace_of_a_killed_worker_leaves_too(redis: RedisSer
 
 
 async def test_who_came_back_elsewhere_before_the_lease_ended_does_not_leave(
-    redis: RedisServer, tmp_path: Path
+    redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room = "told:a"
+    looks, came_back = Leases.look, threading.Event()
+
+    async def looks_after_that(leases: Leases, own: Set[str]) -> None:
+        if came_back.is_set():
+            await looks(leases, own)
+
+    monkeypatch.setattr(Leases, "look", looks_after_that)
     async with (
         one_more(redis, tmp_path, lease_s=2.0) as ((worker,), doomed, prefix, node),
         listening(("bob", worker), rooms=(room,)) as (bob,),
@@ -171,6 +180,7 @@ async def test_who_came_back_elsewhere_before_the_lease_ended_does_not_leave(
             await bob.hears("user_joined", "ann")
             doomed.kill()
         async with Listener("ann", room).on(worker):
+            came_back.set()
             await eventually(lambda: redis.mentions(node, prefix) == [])
             assert await worker.present(room) == {"ann": 1, "bob": 1}
             await everybody_heard([bob], worker, room)

@@ -1,7 +1,7 @@
-"""Addresses of clients, as limits count them: pure.
+"""The addresses of clients, as the limits count them. Pure.
 
-One client can have a whole network of IPv6: a home or a server gets a /64 at least (RFC 6177, RFC 7421), so an address
-counts as its /64. An IPv4 address has several spellings in IPv6, and counts as itself in each of them.
+One client can own a whole IPv6 network: a home or a server gets at least a /64 (RFC 6177, RFC 7421). So an IPv6 address
+counts as its /64. An IPv4 address has several spellings in IPv6, and all of them count as the IPv4 address.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ _NETWORK_MASK: Final = (1 << 128) - (1 << 64)
 
 
 def network_of(address: str) -> str:
-    """The network that an address counts for.
+    """Returns the address or network by which the limits count an address.
 
     Args:
-        address: As the server has it: IPv4, IPv6, or anything else, which counts as it is.
+        address: The client's address, from the server: IPv4, IPv6, or anything else, which is returned unchanged.
 
     Returns:
-        The address for IPv4, however it is spelled, and for addresses of one machine or link; ``"2001:db8::/64"``
-        for the other ones of IPv6.
+        The IPv4 address, however it was spelled. A loopback or link-local IPv6 address. For every other IPv6 address
+        its network, such as ``"2001:db8::/64"``.
     """
     if ":" not in address:
         return address

@@ -1,4 +1,4 @@
-"""Checks of what `ConnectionManager.connect` is given."""
+"""Checks and converts the arguments that apps pass to the manager."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FAR_FUTURE_S = 1e12
 
 
 def room_names(room: RoomName | None, rooms: Iterable[RoomName]) -> list[str]:
-    """The rooms to join, each once, in order."""
+    """Returns the names of the rooms to join, each once, in order."""
     if isinstance(rooms, (str, bytes)):
         raise InvalidArgument("rooms", f"got {shown(rooms)}", "several room names; one alone is room=")
     try:
@@ -31,35 +31,35 @@ def room_names(room: RoomName | None, rooms: Iterable[RoomName]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def places(since: object, names: list[str]) -> dict[str, Position]:
-    """The position to come back from, by room."""
+def positions_by_room(since: object, names: list[str]) -> dict[str, Position]:
+    """Returns the positions from which the client resumes, by room."""
     if since is None:
         return {}
     if isinstance(since, Mapping) and not is_position(since):
-        found = {str(room): place for room, place in since.items()}
-        return {room: as_position(place, f"since[{room!r}]") for room, place in found.items()}
-    place = since_for(since, "")
+        given = {str(room): position for room, position in since.items()}
+        return {room: as_position(position, f"since[{room!r}]") for room, position in given.items()}
+    position = since_for(since, "")
     if len(names) != 1:
-        problem = f"one position, and {len(names)} rooms to join"
-        raise InvalidArgument("since", problem, "a mapping of room to Position where there is not exactly one room")
-    return {} if place is None else {names[0]: place}
+        problem = f"got one position for {len(names)} rooms"
+        raise InvalidArgument("since", problem, "a mapping of room to Position, or one Position for exactly one room")
+    return {} if position is None else {names[0]: position}
 
 
 def detached_info(info: Info) -> Info:
-    """A copy of what is said of a user, as JSON says it: what any broker gives back."""
+    """Returns a copy of ``info`` after a round trip through JSON, as every broker returns it."""
     if info is None:
         return None
     if not isinstance(info, Mapping):
-        raise InvalidArgument("info", f"got {shown(info)}", "a mapping that goes to JSON, or None")
+        raise InvalidArgument("info", f"got {shown(info)}", "a mapping that can be written as JSON, or None")
     try:
         detached: Info = loads(dumps(info if isinstance(info, dict) else dict(info)))
         return detached
     except InvalidArgument as error:
-        raise InvalidArgument("info", error.problem, "a mapping that goes to JSON, or None") from None
+        raise InvalidArgument("info", error.problem, "a mapping that can be written as JSON, or None") from None
 
 
 def is_text(value: object) -> TypeGuard[str]:
-    """Whether it is a str that goes to UTF-8: one with half a surrogate pair does not."""
+    """Returns whether a value is a str that can be encoded as UTF-8. One with a lone surrogate can't."""
     try:
         return isinstance(value, str) and bool(value.isascii() or value.encode())
     except UnicodeEncodeError:
@@ -67,34 +67,34 @@ def is_text(value: object) -> TypeGuard[str]:
 
 
 def connection_id(item: str) -> str:
-    """The id of a connection that a publish leaves out."""
+    """Checks the id of a connection that a publish excludes, and returns it."""
     if not is_connection_id(item):
         raise InvalidArgument("exclude", f"{shown(item)} is not the id of a connection", EXCLUDABLE)
     return item
 
 
 def excluded_users(users: UserId | Iterable[UserId] | None) -> frozenset[str]:
-    """The users whom a publish leaves out, as names that no connection's id is like: those of their own rooms."""
+    """Returns the names of the own rooms of the users that a publish excludes. No connection id looks like one."""
     if users is None:
         return frozenset()
     if is_name(users):
         users = (users,)
-    # A WebSocket is a mapping too: its keys, those of an ASGI scope, would be taken for users.
+    # A WebSocket is a mapping too: the keys of its ASGI scope would be taken for users.
     elif isinstance(users, (bytes, Mapping)) or not isinstance(users, Iterable):
         raise InvalidArgument("exclude_users", f"got {shown(users)}", "a user id, or several of them")
     return frozenset(user_room(user_name(user, "exclude_users")) for user in users)
 
 
 def message_key(key: object) -> str | None:
-    """What ``overflow="latest"`` replaces by."""
+    """Checks the key by which ``overflow="latest"`` replaces messages, and returns it."""
     if key is not None and (not is_text(key) or len(key.encode()) > MAX_KEY_BYTES):
-        wrong = InvalidName if isinstance(key, str) else InvalidArgument
-        raise wrong("key", f"got {shown(key)}", f"a str of at most {MAX_KEY_BYTES} bytes, or None")
+        error = InvalidName if isinstance(key, str) else InvalidArgument
+        raise error("key", f"got {shown(key)}", f"a str of at most {MAX_KEY_BYTES} bytes, or None")
     return key
 
 
 def timestamp(expires_at: datetime | float | None) -> float | None:
-    """Seconds since the epoch. A naive datetime is taken as UTC."""
+    """Converts ``expires_at`` to seconds since the epoch. A naive datetime is in UTC."""
     if expires_at is None:
         return None
     if isinstance(expires_at, datetime):
@@ -106,10 +106,10 @@ def timestamp(expires_at: datetime | float | None) -> float | None:
 
 
 def check_handshake(subprotocol: object, headers: object) -> None:
-    """What goes into the accept response."""
+    """Checks the subprotocol and the headers of the accept response."""
     if subprotocol is not None and (not isinstance(subprotocol, str) or not subprotocol):
         raise InvalidArgument(
-            "subprotocol", f"got {shown(subprotocol)}", "one of those that the client offered, or None"
+            "subprotocol", f"got {shown(subprotocol)}", "a subprotocol that the client offered, or None"
         )
     if headers is None:
         return
@@ -122,14 +122,14 @@ def check_handshake(subprotocol: object, headers: object) -> None:
 
 
 def close_code(code: int) -> int:
-    """A code that an application may send (RFC 6455 section 7.4)."""
+    """Checks a close code that an app may send (RFC 6455 section 7.4), and returns it."""
     if not is_sendable(code):
         raise InvalidArgument("code", f"got {shown(code)}", "a close code of RFC 6455, or one from 3000 to 4999")
     return code
 
 
 def close_reason(reason: str | None) -> str:
-    """What goes into a Close frame (RFC 6455 section 5.5)."""
+    """Checks the reason for a Close frame (RFC 6455 section 5.5), and returns it."""
     if reason is None:
         return ""
     try:

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: The arguments; by default those of the process.
 
     Raises:
-        SystemExit: 0 when a signal ended the server; 2 for wrong arguments, another code when the server can't start.
+        SystemExit: 0 if a signal ended the server, 2 if an argument is wrong, another code if the server can't start.
     """
     parser = argparse.ArgumentParser(prog="hubbub", description="The real-time layer for FastAPI.")
     parser.add_argument("--version", action="version", version=f"hubbub {__version__}")
@@ -128,7 +128,7 @@ def _demo(args: argparse.Namespace) -> str | None:
             if not os.environ.get("HUBBUB_DEMO_DATABASE"):
                 folder = stack.enter_context(TemporaryDirectory(prefix="hubbub-demo-", ignore_cleanup_errors=True))
                 os.environ["HUBBUB_DEMO_DATABASE"] = os.path.join(folder, "demo.sqlite")
-            database()  # makes the tables, before several processes would
+            database()  # creates the tables before several processes try to
         config = Config(
             "hubbub.demo.app:create_app",
             factory=True,
@@ -140,7 +140,7 @@ def _demo(args: argparse.Namespace) -> str | None:
         sys.exit(serve(config))
 
 
-# What an argument may be
+# Types of arguments
 
 
 def _port(text: str) -> int:
@@ -151,7 +151,7 @@ def _port(text: str) -> int:
 
 def _workers(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes (from 1)")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes (1 or more)")
     return int(text)
 
 
@@ -161,7 +161,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = inf
     if not 0 <= seconds < inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds (0 or more)")
     return seconds
 
 
@@ -169,16 +169,16 @@ def _broker(text: str) -> str:
     try:
         broker_from(text)
     except InvalidArgument as error:
-        accepted = error.accepted.partition(", or an instance")[0]  # which a command line has none of
+        accepted = error.accepted.partition(", or an instance")[0]  # an instance can't be given on a command line
         raise argparse.ArgumentTypeError(f"{error.problem}; accepted: {accepted}") from None
     return text
 
 
-# What can be known before the server starts, so that it is one line, and nothing has to stop again
+# Checks before the server starts: a mistake is one line of output, and nothing has to stop again
 
 
 def _not_an_app(name: str, *, factory: bool) -> str | None:
-    """Why a name is not that of an app, if so. It is imported here; what its module raises itself is not caught."""
+    """Imports the app. Returns the problem if it is not one. An error that its module raises is not caught."""
     module_name, _, path = name.partition(":")
     if not path or not all(part.isidentifier() for part in module_name.split(".")):
         return f"{name!r} is not MODULE:NAME, as in app:app"
@@ -188,46 +188,49 @@ def _not_an_app(name: str, *, factory: bool) -> str | None:
         found: object = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if not error.name or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # one that the module imports
-        return f"there is no module {module_name!r} in {os.getcwd()}, nor among what is installed"
+            raise  # a module that the app's module imports
+        return f"no module {module_name!r} in {os.getcwd()} or among the installed packages"
     for attribute in path.split("."):
         try:
             found = getattr(found, attribute)
         except AttributeError:
-            return f"the module {module_name!r} has no {path!r}"
-    if not _takes(found, 0 if factory else 3):
-        wanted = "function that makes an app" if factory else "ASGI app"
-        hint = "" if factory or not _takes(found, 0) else "; if calling it makes one, add --factory"
-        return f"{name!r} is no {wanted}, but of type {type(found).__name__}{hint}"
+            return f"the module {module_name!r} has no attribute {path!r}"
+    kind = type(found).__name__
+    if factory:
+        return None if _accepts(found, 0) else f"--factory: {name!r} ({kind}) can't be called without arguments"
+    if not _accepts(found, 3):
+        hint = "; if it is a function that creates the app, add --factory" if _accepts(found, 0) else ""
+        return f"{name!r} ({kind}) is not an ASGI app{hint}"
     return None
 
 
-def _takes(found: object, arguments: int) -> bool:
-    """Whether something may be called with so many arguments, as far as can be seen."""
+def _accepts(found: object, arguments: int) -> bool:
+    """Returns whether a value can be called with a number of arguments, as far as its signature shows."""
     if not callable(found):
         return False
     try:
         inspect.signature(found).bind(*range(arguments))
     except TypeError:
         return False
-    except ValueError:  # it has no signature
+    except ValueError:  # no signature
         pass
     return True
 
 
 def _no_certificate(certificate: str | None, key: str | None) -> str | None:
-    """Why there can be no TLS with these, if so."""
+    """Loads the certificate. Returns the problem if it can't be used."""
     if certificate is None:
         return None if key is None else "--ssl-keyfile needs --ssl-certfile"
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
     except OSError as error:
-        return f"can't use the certificate {certificate} with the key in {key or 'it'}: {error.strerror or error}"
+        files = f"the certificate {certificate} with the key {key}" if key else f"the certificate and key {certificate}"
+        return f"can't load {files}: {error.strerror or error}"
     return None
 
 
 def _cannot_listen(host: str, port: int) -> str | None:
-    """Why not, if so."""
+    """Binds to the address, and lets go of it. Returns the problem if that fails."""
     try:
         for family, kind, protocol, _, address in socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

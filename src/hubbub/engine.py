@@ -228,7 +228,7 @@ class Engine:
         socket = self._socket_of(websocket)
         user = None if user_id is None else user_name(user_id)
         names = arguments.room_names(room, rooms)
-        places = arguments.places(since, names)
+        positions = arguments.positions_by_room(since, names)
         said_of_user = arguments.detached_info(info)
         expiry = arguments.timestamp(expires_at)
         arguments.check_handshake(subprotocol, headers)
@@ -238,7 +238,7 @@ class Engine:
         known = self.lookup.connection_of(socket)
         if known is not None:
             _check_same(known, user, said_of_user)
-            await self._join_all(session_of(known), names, places)
+            await self._join_all(session_of(known), names, positions)
             return known
         connection = await self.admission.admit(
             socket,
@@ -253,7 +253,7 @@ class Engine:
         session = session_of(connection)
         own = [] if user is None else [user_room(user)]
         try:  # its own room first: it is present once it can be sent to
-            await self._join_all(session, [*own, EVERYONE_NAME, *names], places)
+            await self._join_all(session, [*own, EVERYONE_NAME, *names], positions)
         except BrokerUnavailable as error:
             self.forget(session, grace=False)
             logger.warning("a connection can't join its rooms: %s", str(error))  # the error holds its frames
@@ -263,10 +263,10 @@ class Engine:
             raise
         return connection
 
-    async def _join_all(self, session: Session, names: Sequence[str], places: Mapping[str, Position]) -> None:
+    async def _join_all(self, session: Session, names: Sequence[str], positions: Mapping[str, Position]) -> None:
         await self.admission.make_room(session, self.memberships.full(session, names))
         try:
-            await self.memberships.join_all(session, {name: places.get(label(name)) for name in names})
+            await self.memberships.join_all(session, {name: positions.get(label(name)) for name in names})
         except JoinRefused as refusal:
             await self.admission.refuse(session.socket, refusal.cause)
 

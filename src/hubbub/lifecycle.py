@@ -1,4 +1,4 @@
-"""The life of a manager: installed on an app, running on one event loop, draining; and its errors where it is not."""
+"""The state of a manager: installed on an app, running on one event loop, draining. A wrong state raises an error."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _TWO = "If you did, are there two instances? The one that is used must be the on
 
 
 class Lifecycle:
-    """How far a manager is in its life.
+    """The state of a manager, and the checks that calls make of it.
 
     Attributes:
-        installed: Whether `ConnectionManager.install` joined it to an app.
-        only: The paths of the WebSockets that it serves; None for all.
-        draining: Whether it sends its clients away and accepts no others.
+        installed: Whether `ConnectionManager.install` was called.
+        only: The paths of the WebSockets that the manager serves; None for all.
+        draining: Whether the manager closes its connections and refuses new ones.
     """
 
     __slots__ = ("_loop", "draining", "installed", "only")
@@ -31,11 +31,11 @@ class Lifecycle:
 
     @property
     def running(self) -> bool:
-        """Whether the manager is between start and stop."""
+        """Whether the manager has started and not stopped."""
         return self._loop is not None
 
     def check_stopped(self) -> None:
-        """Raises WrongLoop where the manager runs already."""
+        """Raises WrongLoop if the manager runs already."""
         if self._loop is not None:
             raise WrongLoop(
                 "this manager runs already: two apps, or two `with TestClient(app)` at once, would share one event "
@@ -48,16 +48,16 @@ class Lifecycle:
         self.draining = False
 
     def stop(self) -> None:
-        """Unbinds it."""
+        """Unbinds the manager from its loop."""
         self._loop = None
         self.draining = False
 
     def check_running(self, websocket: WebSocket | None = None) -> asyncio.AbstractEventLoop:
-        """The loop that the manager runs on.
+        """Returns the loop that the manager runs on.
 
         Raises:
-            NotInstalled: Neither `install` nor `lifespan` was used; says which line to add.
-            NotRunning: The app's lifespan did not start it.
+            NotInstalled: Neither `install` nor `lifespan` was used. The message has the line to add.
+            NotRunning: The app's lifespan did not start the manager.
         """
         if self._loop is not None:
             return self._loop
@@ -66,7 +66,7 @@ class Lifecycle:
         raise self._why_not_running(mounted=mounted)
 
     def check_loop(self, websocket: WebSocket | None = None) -> None:
-        """Raises for a caller that is not on the loop that the manager runs on."""
+        """Raises an error if the caller does not run on the manager's event loop."""
         running = asyncio.get_running_loop()
         if running is not self._loop and running is not self.check_running(websocket):
             raise WrongLoop(
@@ -75,7 +75,7 @@ class Lifecycle:
             )
 
     def check_thread(self) -> None:
-        """`check_loop`, for plain functions, which may be called in a thread that runs no event loop."""
+        """Checks the loop for a plain function, which may be called in a thread that runs no event loop."""
         self.check_running()
         try:
             self.check_loop()
@@ -105,7 +105,7 @@ class Lifecycle:
         )
 
     def not_installed_here(self, path: str) -> NotInstalled:
-        """The error for a manager that runs, but not on the app, or not for the path, that serves a socket."""
+        """Returns the error for a socket of another app, or of a path that the manager does not serve."""
         if self.only is not None:
             return NotInstalled(
                 f"this ConnectionManager does not serve {shown(path)}: add it to "

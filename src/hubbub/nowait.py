@@ -1,4 +1,4 @@
-"""Python's warning about a coroutine that was never awaited, extended by the call to use instead."""
+"""Adds to Python's warning about a coroutine that was never awaited the name of the call to use instead."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def or_nowait(name: str) -> Callable[[F], F]:
-    """Makes Python's warning about a coroutine that was never awaited name the call for plain functions.
+    """Decorates a coroutine function so that Python's "never awaited" warning names the call for plain functions.
 
-    The function stays what it is, and no call costs more.
+    The function itself does not change, and calls cost nothing extra.
 
     Args:
-        name: The call to use where nothing can be awaited.
+        name: The call for code that can't await.
     """
 
     def named(method: F) -> F:
@@ -26,10 +26,10 @@ def or_nowait(name: str) -> Callable[[F], F]:
 
 
 class _Hinted(str):
-    """A qualified name that adds a hint where the warning formats it, and nowhere else.
+    """A qualified name that adds a hint only when the warning formats it.
 
     A coroutine has the qualified name of its function. So do TypeErrors about wrong arguments, tasks and tracebacks,
-    which would be garbled by a hint.
+    and a hint would garble those.
     """
 
     __slots__ = ("_instead",)

@@ -1,11 +1,11 @@
-"""Which pages may open a WebSocket here: pure.
+"""Decides which web pages may open a WebSocket. Pure.
 
-A browser lets any page open a WebSocket to any server, and sends the server's cookies along; neither the same-origin
-policy nor CORS applies. What it does send is the ``Origin`` header (RFC 6454), which a page can't forge. So the server
-has to look: by default a page may connect to the host that it came from, and to no other.
+A browser lets any page open a WebSocket to any server, and sends the server's cookies along. Neither the same-origin
+policy nor CORS applies. But the browser also sends the ``Origin`` header (RFC 6454), which a page can't forge, so the
+server can check it. By default a page may connect only to the host that it came from.
 
-Origin and Host are compared by host and port, not by scheme: behind a proxy that ends TLS a server does not know its
-own.
+Origin and Host are compared by host and port, but not by scheme, because a server behind a proxy that terminates TLS
+does not know its own scheme.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _HOST = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+"
 _ORIGIN = re.compile(rf"([A-Za-z][A-Za-z0-9+.-]*)://(?:({_HOST})(?::([0-9]{{1,5}}))?)?")
 _AUTHORITY = re.compile(rf"({_HOST})(?::([0-9]{{1,5}}))?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_SPECIAL = frozenset((*_DEFAULT_PORTS, "ws", "wss", "ftp"))  # the schemes that have a host: WHATWG URL section 3.1
+_SPECIAL = frozenset((*_DEFAULT_PORTS, "ws", "wss", "ftp"))  # schemes that need a host: WHATWG URL section 3.1
 _MAX_SHOWN = 300  # a host has at most 253 characters
 
 
@@ -35,18 +35,19 @@ class _Origin(NamedTuple):
 
 
 class OriginPolicy:
-    """Decides by a handshake's ``Origin`` and ``Host`` headers whether it is let in.
+    """Accepts or refuses a handshake by its ``Origin`` and ``Host`` headers.
 
-    - The origin of the host that it was sent to: yes. Default ports are the same as none.
-    - No Origin header: yes, it is not a browser.
-    - ``null`` (a sandboxed frame, a file), a value that is no origin, several headers: no.
-    - Another origin: if it is listed.
+    - The origin of the host that the handshake was sent to is accepted. A default port is the same as none.
+    - A handshake without an Origin header is accepted, because it does not come from a browser.
+    - ``null`` (a sandboxed frame, a file) is accepted if it is listed.
+    - Another origin is accepted if it is listed.
+    - A value that is not an origin, and more than one Origin header, are refused.
 
     Args:
-        allowed: Origins to let in besides one's own: ``"https://app.example"``, ``"https://app.example:8443"``,
-            ``"https://*.app.example"`` (every subdomain, not ``app.example`` itself), ``"null"``, or ``"*"`` for all.
-            Apps in a shell have schemes of their own: ``"file://"``, ``"capacitor://localhost"``. Names that are not
-            ASCII are written as browsers send them, ``xn--…``.
+        allowed: Origins to accept besides the server's own: ``"https://app.example"``, ``"https://app.example:8443"``,
+            ``"https://*.app.example"`` (every subdomain, but not ``app.example`` itself), ``"null"``, or ``"*"`` for
+            all. Apps in a web view have schemes of their own: ``"file://"``, ``"capacitor://localhost"``. Write names
+            that are not ASCII as browsers send them, ``xn--…``.
 
     Raises:
         InvalidArgument: An entry is none of these.
@@ -92,7 +93,7 @@ class OriginPolicy:
             headers: The headers, as in an ASGI scope.
 
         Returns:
-            None if the handshake is let in, otherwise one line for the log that says what to do.
+            None if the handshake is accepted, otherwise one line for the log that says what to do.
         """
         origins: list[str] = []
         hosts: list[str] = []
@@ -105,7 +106,7 @@ class OriginPolicy:
         if not origins:
             return None
         if len(origins) > 1:
-            return f"{len(origins)} Origin headers, where a browser sends one"
+            return f"the handshake has {len(origins)} Origin headers, and a browser sends one"
         host = hosts[0] if len(hosts) == 1 else None
         return None if self._admits(origins[0], host) else self.explain(origins[0], host)
 
@@ -124,11 +125,11 @@ class OriginPolicy:
         )
 
     def explain(self, origin: str, host: str | None) -> str:
-        """Gives the line for the log about a refused origin: escaped, bounded, with what to add to let it in.
+        """Returns the log line about a refused origin: escaped, bounded, and with the setting that would accept it.
 
         Args:
             origin: The Origin header.
-            host: The Host header, None where there is none (or several).
+            host: The Host header; None if there is none, or more than one.
         """
         name = shown(origin, limit=_MAX_SHOWN)
         parsed = _parse(origin)
@@ -141,7 +142,7 @@ class OriginPolicy:
         elif parsed.scheme not in _DEFAULT_PORTS:
             problem = f"origin {name} is that of an app or a browser extension"
         elif host is None:
-            problem = f"origin {name} came without one Host header to compare it with"
+            problem = f"origin {name} can't be compared with the host, because there is not exactly one Host header"
         else:
             problem = f"origin {name} is not the host it was sent to ({shown(host, limit=_MAX_SHOWN)})"
         if len(origin) > _MAX_SHOWN:
@@ -163,7 +164,7 @@ def _parse(value: str) -> _Origin | None:
 def _is_host(origin: _Origin, value: str | None) -> bool:
     default = _DEFAULT_PORTS.get(origin.scheme)
     match = None if value is None else _AUTHORITY.fullmatch(value)
-    if match is None or default is None:  # capacitor://localhost is an app, not what a server named localhost serves
+    if match is None or default is None:  # capacitor://localhost is an app, not a page of a server on localhost
         return False
     return origin.host == match[1].lower() and origin.port == (int(match[2]) if match[2] else default)
 
@@ -191,5 +192,5 @@ def _problem(entry: object) -> str:
     if not entry.isascii():
         return f"{name} is not ASCII; browsers send such a name as xn--…"
     if "*" in rest:
-        return f"{name} has its '*' where it does not stand for subdomains"
+        return f"{name} has a '*' that does not stand for subdomains"
     return f"{name} is not an origin"

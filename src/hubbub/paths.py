@@ -1,4 +1,4 @@
-"""Paths of routes, written as FastAPI writes them: pure."""
+"""Patterns of paths, written as FastAPI writes the paths of routes. Pure."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _PARTS: Final = re.compile(r"\{[A-Za-z_]\w*(?::(\w+))?\}|\*")
 
 
 class Paths:
-    """The paths that some patterns match.
+    """The set of all paths that match one of some patterns.
 
     Args:
-        patterns: One pattern or several. ``{name}`` stands for one segment of the path, as it does in a route;
-            ``{name:path}`` and ``*`` stand for anything, slashes included.
+        patterns: One pattern or several. ``{name}`` stands for one segment of the path, as in a route. ``{name:path}``
+            and ``*`` stand for anything, including slashes.
 
     Raises:
-        InvalidArgument: A pattern is no path, or there is none.
+        InvalidArgument: A pattern is not a path, or there are no patterns.
     """
 
     __slots__ = ("_matches", "patterns")
@@ -31,7 +31,7 @@ class Paths:
             raise InvalidArgument("only", f"got {shown(patterns)}", _ACCEPTED)
         self.patterns: tuple[str, ...] = tuple(several)
         if not self.patterns:
-            raise InvalidArgument("only", "is empty, so that no path would be served", _ACCEPTED)
+            raise InvalidArgument("only", "is empty, so no path would be served", _ACCEPTED)
         for pattern in self.patterns:
             if not isinstance(pattern, str) or not pattern.startswith("/"):
                 raise InvalidArgument("only", f"{shown(pattern)} is not a path", _ACCEPTED)
@@ -54,11 +54,11 @@ def _expression(pattern: str) -> str:
 
 
 def path_within(scope_path: str, root_path: str) -> str:
-    """The path of a request as the routes of an app see it.
+    """Returns the path of a request as the routes of an app see it.
 
     Args:
         scope_path: The ASGI scope's ``path``.
-        root_path: The ASGI scope's ``root_path``: where the app is mounted, or what a proxy stripped.
+        root_path: The ASGI scope's ``root_path``: the path at which the app is mounted, or that a proxy strips.
     """
     if root_path and scope_path.startswith(root_path) and scope_path[len(root_path) :][:1] in ("", "/"):
         return scope_path[len(root_path) :] or "/"

@@ -1,4 +1,4 @@
-"""Attributes that an app reads and can't assign, with an error that says so."""
+"""Properties that an app can't assign. The error says how to get the effect instead."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from .errors import NotSupported
 
 
 def read_only(attribute: property, instead: str) -> property:
-    """The property, with a setter and a deleter that raise.
+    """Returns a property with a setter and a deleter that raise `NotSupported`.
 
-    For use under ``if not TYPE_CHECKING``: to a type checker it stays a property that has neither.
+    Use it under ``if not TYPE_CHECKING``, so that type checkers still see a property without a setter.
 
     Args:
         attribute: The property.
-        instead: The end of the error's text: how to get the effect of an assignment.
+        instead: The end of the error text: how to get the effect of an assignment.
     """
     getter = attribute.fget
     assert getter is not None

@@ -1,11 +1,11 @@
-"""Chooses the subprotocol to answer when a client is refused: pure.
+"""Chooses the subprotocol with which a refused client is answered. Pure.
 
-A browser drops a socket that answers none of the subprotocols it offered, and its page sees 1006 without a reason. So
-a refusal answers one. But a page may offer its token, and the headers of an answer must not repeat it, because proxies
-log them. A client may be refused before the app says which names it knows, so a name is recognized by its form: a few
-words and version numbers, like the registered ``v12.stomp``, ``ocpp2.0.1`` and ``graphql-transport-ws``. Tokens are
-random, and hardly ever read like that. If nothing does, nothing is answered: a page without a reason costs less than a
-leaked token.
+A browser drops a socket whose answer selects none of the offered subprotocols, and its page sees 1006 without a reason.
+So a refusal selects one. But a page may offer its token as a subprotocol, and the answer must not repeat it, because
+proxies log headers. A client may be refused before the app has named its subprotocols, so a name is recognized by its
+form: a few words and version numbers, like the registered ``v12.stomp``, ``ocpp2.0.1`` and ``graphql-transport-ws``.
+Tokens are random, and hardly ever look like that. If no offer looks like a name, the refusal selects none: a page
+without a reason costs less than a leaked token.
 """
 
 from __future__ import annotations
@@ -21,5 +21,5 @@ _NAME: Final = re.compile(rf"{_WORD}(?:[._+-]{_LATER_PART})*")
 
 
 def answer_to(offered: Sequence[str]) -> str | None:
-    """Gives the first subprotocol that reads as a name and not as a token; None if there is none."""
+    """Returns the first offer that looks like a name and not like a token; None if there is none."""
     return next((each for each in offered if len(each) < _MAX_CHARS and _NAME.fullmatch(each)), None)

@@ -1,4 +1,4 @@
-"""Tasks that belong to somebody: none is fired and forgotten, none fails in silence."""
+"""Background tasks that have an owner, which ends them. A failure is always logged."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ logger: Final = logging.getLogger("hubbub")
 
 
 class Tasks:
-    """The background tasks of one owner. One that fails is logged and takes nobody else down."""
+    """The background tasks of one owner. A task that fails is logged, and does not affect the others."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
-        """Runs ``work`` until it ends or `close` cancels it."""
+        """Starts a task, which runs until it ends or `close` cancels it."""
         task = asyncio.get_running_loop().create_task(work, name=f"hubbub:{name}")
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
 
     async def close(self, timeout_s: float) -> None:
-        """Waits for what runs, at most ``timeout_s``, and cancels the rest."""
+        """Waits for the running tasks, at most ``timeout_s``, and cancels the rest."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         while self._tasks and (left_s := deadline - loop.time()) > 0:
             await asyncio.wait(self._tasks, timeout=left_s)
-        while self._tasks:  # what ends may begin something
+        while self._tasks:  # a task that ends may spawn another one
             for task in self._tasks:
                 task.cancel()
             await asyncio.wait(self._tasks)
@@ -44,12 +44,12 @@ class Tasks:
 
 
 async def together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Runs all at once and, whatever becomes of one, to the end; begins them in order.
+    """Runs coroutines concurrently, each to its end even if another one fails. They begin in order.
 
-    *Cancellation*: cancels all, and waits for them.
+    *Cancellation*: cancels all of them, and waits for them.
 
     Raises:
-        The first error, in the order of the work.
+        The first error, in the order of ``work``.
     """
     for result in await asyncio.gather(*work, return_exceptions=True):
         if result is not None:

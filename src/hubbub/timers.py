@@ -1,6 +1,6 @@
-"""One wheel for everything that happens later: a heap of deadlines and a single timer of the event loop.
+"""Schedules calls with a heap of deadlines and a single timer of the event loop.
 
-A timer per connection would cost each a handle in the loop, and cancelling them is what most of them would be for.
+A loop timer for each connection would cost a handle each, and most of them would only be cancelled.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from typing import Final
 
 logger: Final = logging.getLogger("hubbub")
 
-
-_SLACK = 64
+_SLACK = 64  # cancelled timers that are not worth rebuilding a heap for
 
 
 class Timer:
-    """Something that is to happen; `cancel` takes it back."""
+    """A scheduled call."""
 
     __slots__ = ("_timers", "action", "when")
 
@@ -29,14 +28,14 @@ class Timer:
         self._timers = timers
 
     def cancel(self) -> None:
-        """Takes it back. Idempotent."""
+        """Cancels the call. Idempotent."""
         if self.action is not None:
             self.action = None
             self._timers.forget_one()
 
 
 class Timers:
-    """Calls plain functions at their time. Bound to the running loop from `start` to `stop`."""
+    """Calls plain functions after a delay. Bound to an event loop from `start` to `stop`."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Timer]] = []
@@ -49,14 +48,14 @@ class Timers:
         self._loop = loop
 
     def stop(self) -> None:
-        """Forgets everything that has not happened."""
+        """Drops all scheduled calls."""
         if self._handle is not None:
             self._handle.cancel()
         self._heap.clear()
         self._loop = self._handle = None
 
     def call_later(self, delay_s: float, action: Callable[[], None]) -> Timer:
-        """Calls ``action`` after ``delay_s`` seconds; an exception of it is logged."""
+        """Calls ``action`` after ``delay_s`` seconds. If it raises, the exception is logged."""
         assert self._loop is not None, "the timers are not started"
         timer = Timer(self._loop.time() + delay_s, action, self)
         heapq.heappush(self._heap, (timer.when, next(self._sequence), timer))
@@ -65,7 +64,7 @@ class Timers:
         return timer
 
     def forget_one(self) -> None:
-        """A timer was cancelled: once half of them are, the heap is built anew without them."""
+        """Counts a cancelled timer. When about half of them are cancelled, rebuilds the heap without them."""
         self._cancelled += 1
         if self._cancelled > _SLACK + len(self._heap) // 2:
             self._heap = [entry for entry in self._heap if entry[2].action is not None]

@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from starlette.websockets import WebSocket
 
 from hubbub import ConnectionManager, InvalidArgument, Limits, Position, Resume
-from hubbub.arguments import close_reason, detached_info, excluded_users, message_key, places, room_names, timestamp
+from hubbub.arguments import (
+    close_reason,
+    detached_info,
+    excluded_users,
+    message_key,
+    positions_by_room,
+    room_names,
+    timestamp,
+)
 from hubbub.connections.socket import Socket
 from tests.unit.support import may_refuse
 
@@ -105,7 +113,7 @@ def test_what_names_no_users_excludes_nobody_silently(users: Any) -> None:
     ids=lambda value: repr(value)[:60],
 )
 def test_since_is_of_one_room_or_by_room(since: Any, names: list[str], expected: dict[str, Position]) -> None:
-    assert places(since, names) == expected
+    assert positions_by_room(since, names) == expected
 
 
 @pytest.mark.parametrize(
@@ -125,7 +133,7 @@ def test_since_is_of_one_room_or_by_room(since: Any, names: list[str], expected:
 )
 def test_a_wrong_since_is_named(since: Any, names: list[str], argument: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
-        places(since, names)
+        positions_by_room(since, names)
     assert caught.value.argument == argument
 
 

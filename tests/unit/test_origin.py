@@ -92,7 +92,7 @@ def test_no_origin_is_no_browser_and_let_in() -> None:
 @pytest.mark.parametrize("allowed", [[], ["*"], ["https://app.example"]], ids=["same", "any", "listed"])
 def test_several_origin_headers_are_refused(allowed: list[str]) -> None:
     twice = [*headers("https://app.example"), (b"Origin", b"https://app.example")]
-    assert OriginPolicy(allowed).refusal(twice) == "2 Origin headers, where a browser sends one"
+    assert OriginPolicy(allowed).refusal(twice) == "the handshake has 2 Origin headers, and a browser sends one"
 
 
 def test_several_host_headers_are_no_host() -> None:
@@ -159,14 +159,14 @@ def test_listed_origins_are_let_in(entry: str, origin: str, admitted: bool) -> N
         pytest.param("https://app.example/", "ends with a slash", id="slash"),
         pytest.param("https://app.example/chat", "has a path", id="path"),
         pytest.param("https://app.example?x", "has a path", id="query"),
-        pytest.param("https://*", "has its '*' where", id="only-a-star"),
-        pytest.param("https://*.", "has its '*' where", id="subdomains-of-nothing"),
-        pytest.param("app://*.", "has its '*' where", id="subdomains-of-no-host"),
+        pytest.param("https://*", "has a '*' that does not stand for subdomains", id="only-a-star"),
+        pytest.param("https://*.", "has a '*' that does not stand for subdomains", id="subdomains-of-nothing"),
+        pytest.param("app://*.", "has a '*' that does not stand for subdomains", id="subdomains-of-no-host"),
         pytest.param("file:///index.html", "has a path", id="file-path"),
         pytest.param("https://", "is not an origin", id="no-host"),
-        pytest.param("https://a*.example", "has its '*' where", id="star-in-a-label"),
-        pytest.param("https://a.*.example", "has its '*' where", id="star-in-the-middle"),
-        pytest.param("https://*.*.example", "has its '*' where", id="two-stars"),
+        pytest.param("https://a*.example", "has a '*' that does not stand for subdomains", id="star-in-a-label"),
+        pytest.param("https://a.*.example", "has a '*' that does not stand for subdomains", id="star-in-the-middle"),
+        pytest.param("https://*.*.example", "has a '*' that does not stand for subdomains", id="two-stars"),
         pytest.param("*://a.example", "is not an origin", id="star-scheme"),
         pytest.param("https://app.example:port", "is not an origin", id="port"),
         pytest.param("https://app.example:99999", "is not an origin", id="port-out-of-range"),
@@ -223,8 +223,8 @@ def test_the_origins_are_a_list(allowed: Any) -> None:
         pytest.param(
             "https://app.example",
             None,
-            "origin 'https://app.example' came without one Host header to compare it with; if it is yours: "
-            'ConnectionManager(allowed_origins=["https://app.example"])',
+            "origin 'https://app.example' can't be compared with the host, because there is not exactly one Host "
+            'header; if it is yours: ConnectionManager(allowed_origins=["https://app.example"])',
             id="no-host",
         ),
         pytest.param(

@@ -130,6 +130,18 @@ class Relabel:
     position: Position
 
 
+class Reply(NamedTuple):
+    """A reply to a request of another worker.
+
+    Attributes:
+        answer: What the worker answered.
+        problem: Why it could not answer; empty if it did.
+    """
+
+    answer: bytes
+    problem: str = ""
+
+
 class Recorded(NamedTuple):
     """A message in a room's history.
 

@@ -64,6 +64,18 @@ class BrokerUnavailable(HubbubError, ConnectionError):
     """The broker can't be reached in time. A call that was in flight may have taken effect."""
 
 
+class NoSuchWorker(HubbubError, LookupError):
+    """No worker of that name is connected to the broker: it has stopped, or its connection is lost.
+
+    Attributes:
+        worker: The name of the worker.
+    """
+
+    def __init__(self, worker: str) -> None:
+        super().__init__(f"no worker named {shown(worker)} is connected to the broker; ask for its name again")
+        self.worker = worker
+
+
 def counted(number: int, things: str) -> str:
     """Returns a number with its noun, for messages and log lines: ``1 room``, ``2 rooms``.
 

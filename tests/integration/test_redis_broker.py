@@ -20,10 +20,11 @@ from hubbub.brokers.redis.commands import database_in
 from hubbub.brokers.redis.leases import Leases
 from hubbub.codec import encode
 from hubbub.envelope import Envelope, Kick
+from hubbub.errors import NoSuchWorker
 from hubbub.options import History, RoomOptions, RoomTable
 from hubbub.positions import Position
 from hubbub.testing.broker_suite import BRIEF, KEPT, PLAIN, TOLD, BrokerSuite, Worker
-from tests.integration.redis_server import RedisServer, as_text, fresh_prefix, running_redis
+from tests.integration.redis_server import Proxy, RedisServer, as_text, fresh_prefix, running_redis
 from tests.integration.support import eventually
 
 pytestmark = pytest.mark.anyio
@@ -336,6 +337,55 @@ async def test_a_worker_that_cleans_up_for_long_keeps_its_own_lease(
         assert set(began) == {"somebody"}
     finally:
         await broker.close()
+
+
+# Requests to a worker
+
+
+async def test_a_request_is_answered_once_though_it_is_sent_again(own_redis: RedisServer) -> None:
+    """Its answer by Redis is lost, and that of the worker is not."""
+    asked: list[bytes] = []
+    with Proxy(own_redis) as proxy:
+        one, other = Worker(RedisBroker(own_redis.url(through=proxy)), 5.0), Worker(RedisBroker(own_redis.url()), 5.0)
+
+        async def answer(payload: bytes) -> bytes:
+            asked.append(payload)
+            return payload
+
+        other.answers = answer
+        try:
+            for worker in (one, other):
+                await worker.start(ROOMS)
+                await worker.broker.subscribe(PLAIN)
+            assert await one.broker.ask(other.broker.worker, b"before", 5.0) == b"before"
+            proxy.lose("answers")
+            asking = asyncio.ensure_future(one.broker.ask(other.broker.worker, b"?", 5.0))
+            requests: Any = one.broker
+            # The reply has come; that the request was published is not known yet.
+            await eventually(lambda: any(each.done() for each in requests._requests._waiting.values()))
+            assert not asking.done()
+            proxy.sever()
+            assert await asking == b"?"
+            assert await one.broker.ask(other.broker.worker, b"after", 5.0) == b"after"
+            assert asked == [b"before", b"?", b"after"]
+        finally:
+            for worker in (one, other):
+                await worker.broker.close()
+
+
+async def test_a_worker_is_not_asked_by_its_name_any_more_once_it_has_started_anew(redis: RedisServer) -> None:
+    prefix = fresh_prefix()
+    worker = Worker(RedisBroker(redis.url(prefix=prefix)), 5.0)
+    await worker.start(ROOMS)
+    name = worker.broker.worker
+    await worker.broker.close()
+    await worker.start(ROOMS)
+    try:
+        with pytest.raises(NoSuchWorker) as raised:
+            await worker.broker.ask(name, b"?", 5.0)
+        assert raised.value.worker == name
+    finally:
+        await worker.broker.close()
 
 
 # What it costs

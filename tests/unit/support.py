@@ -12,10 +12,12 @@ from typing import TypeVarTuple
 from hubbub import InvalidArgument
 from hubbub.brokers import Broker, MemoryBroker
 from hubbub.brokers.base import BrokerState, Delivery, Receiver
-from hubbub.envelope import Envelope, Instruction, Page
+from hubbub.brokers.requests import Requests
+from hubbub.envelope import Envelope, Instruction, Page, Reply
 from hubbub.options import RoomTable
 from hubbub.positions import Position
 from hubbub.presence import Info, Member, PresentConnection
+from hubbub.tasks import Tasks
 
 Ts = TypeVarTuple("Ts")
 
@@ -143,6 +145,8 @@ class Node(Broker):
         self._broker = hub.inner
         self._receiver: Receiver | None = None
         self._began = 0
+        self._tasks = Tasks()
+        self._requests: Requests | None = None
 
     def take(self, channel: str, delivery: Delivery) -> None:
         if channel in self.subscribed:
@@ -168,6 +172,7 @@ class Node(Broker):
 
     async def start(self, receiver: Receiver, rooms: RoomTable) -> None:
         self._receiver = receiver
+        self._requests = Requests(receiver, self._tasks)
         self._began += 1
         self._hub.started += 1
         if self._hub.started == 1:
@@ -177,6 +182,9 @@ class Node(Broker):
         if self._receiver is None:
             return
         self._receiver = None
+        if self._requests is not None:
+            self._requests.close()
+        await self._tasks.close(0.0)
         self.subscribed.clear()
         self._hub.started -= 1
         if not self._hub.started:
@@ -205,6 +213,30 @@ class Node(Broker):
         await asyncio.sleep(0)
         for node in self._hub.nodes:
             node.arrives(channel, instruction)
+
+    @property
+    def worker(self) -> str:
+        return f"node {id(self)}"
+
+    async def ask(self, worker: str, payload: bytes, timeout_s: float) -> bytes:
+        requests = self._requests
+        assert requests is not None
+
+        async def send(number: int) -> bool:
+            async def reply(what: Reply) -> None:
+                await asyncio.sleep(0)
+                requests.replied(number, what)
+
+            await asyncio.sleep(0)
+            others = [
+                each._requests for each in self._hub.nodes if each.worker == worker and each._receiver is not None
+            ]
+            for other in others:
+                assert other is not None
+                other.came(payload, timeout_s, reply)
+            return bool(others)
+
+        return await requests.ask(worker, payload, timeout_s, send)
 
     async def history(self, channel: str, after: Position | None = None, limit: int | None = None) -> Page:
         await asyncio.sleep(0)

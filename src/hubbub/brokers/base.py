@@ -16,6 +16,12 @@ from ..presence import Info, Member, PresentConnection
 
 Delivery: TypeAlias = Envelope | Announcement | Instruction | Relabel | Reset
 
+MAX_REQUEST_BYTES: Final = 64 * 1024
+"""How large a request to another worker, and its answer, may be."""
+
+MAX_REQUESTS: Final = 256
+"""How many requests of one worker may wait for a reply, and how many a worker answers at once."""
+
 MAX_SILENT: Final = 4096
 """How many empty rooms, in which nothing was said, keep their position. A client can visit any number of rooms."""
 
@@ -33,6 +39,19 @@ class Receiver(ABC):
 
         A broker that delivers much awaits this now and then, so that clients that read are not taken for slow.
         """
+
+    async def answer(self, payload: bytes) -> bytes:
+        """Answers a request of another worker. Cancelled when that worker does not wait any more.
+
+        By default, this worker answers nothing.
+
+        Args:
+            payload: The request.
+
+        Returns:
+            The answer, of at most `MAX_REQUEST_BYTES`.
+        """
+        raise NotImplementedError("this worker answers no requests")
 
 
 class BrokerState(NamedTuple):
@@ -52,13 +71,13 @@ class BrokerState(NamedTuple):
 
 
 class PubSub(ABC):
-    """Brings messages to the workers that subscribe to their channel, and instructions to all workers.
+    """Brings messages to the workers that subscribe to their channel, instructions to all workers, requests to one.
 
     A *channel* is a room's name at the broker.
 
     *Delivery*: a message reaches each subscribed worker at most once, the publishing one included. An instruction
     reaches every worker, including one that is cut off and comes back. A worker that has just started or come back may
-    get some again, with all that follow them.
+    get some again, with all that follow them. A request reaches the worker at most once.
     *Order*: the messages of a channel arrive in the same order on every worker. In a channel with positions, it is the
     order of the positions.
     *Cancellation*: a cancelled call may or may not have taken effect.
@@ -136,6 +155,32 @@ class PubSub(ABC):
 
         Raises:
             BrokerUnavailable: Other workers may not have got the instruction. This worker has.
+        """
+
+    @property
+    @abstractmethod
+    def worker(self) -> str:
+        """The name of this worker, by which others can `ask` it once it has subscribed to a channel.
+
+        No other worker has it. It may change with `start`.
+        """
+
+    @abstractmethod
+    async def ask(self, worker: str, payload: bytes, timeout_s: float) -> bytes:
+        """Asks a worker, which may be this one, and waits for its answer (`Receiver.answer`).
+
+        Requests are answered concurrently, in no order. If the caller is cancelled, the request may still be answered.
+
+        Args:
+            worker: The name of the worker.
+            payload: The request, of at most `MAX_REQUEST_BYTES`.
+            timeout_s: How many seconds to wait for the answer.
+
+        Raises:
+            InvalidArgument: The request is too large.
+            NoSuchWorker: No worker of that name is connected to the broker now.
+            BrokerUnavailable: The answer did not come in time, the worker failed to answer, or it, or this one, has
+                `MAX_REQUESTS` under way.
         """
 
 

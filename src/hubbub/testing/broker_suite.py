@@ -18,15 +18,16 @@ embedded broker is both. Nothing here imports pytest. For its reports to show va
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from ..brokers.base import Broker, Delivery, Receiver
+from ..brokers.base import MAX_REQUEST_BYTES, MAX_REQUESTS, Broker, Delivery, Receiver
 from ..codec import decode, encode, loads
 from ..envelope import Announcement, Envelope, Instruction, Kick, Page, Refresh, Subscribe, Unsubscribe
+from ..errors import BrokerUnavailable, InvalidArgument, NoSuchWorker
 from ..options import History, RoomOptions, RoomTable
 from ..positions import Position
 from ..presence import PresentConnection
@@ -72,11 +73,13 @@ class Worker(Receiver):
     Attributes:
         broker: The broker.
         received: Channel and delivery, as they came.
+        answers: Answers what other workers ask.
     """
 
     def __init__(self, broker: Broker, deadline_s: float) -> None:
         self.broker = broker
         self.received: list[tuple[str, Delivery]] = []
+        self.answers: Callable[[bytes], Awaitable[bytes]] | None = None
         self._deadline_s = deadline_s
         self._changed = asyncio.Event()
 
@@ -91,6 +94,11 @@ class Worker(Receiver):
 
     async def settled(self) -> None:
         """Is so at once."""
+
+    async def answer(self, payload: bytes) -> bytes:
+        """Answers as the test says."""
+        assert self.answers is not None, f"asked {payload!r}"
+        return await self.answers(payload)
 
     async def publish(self, channel: str, message: Any, *, keep: bool = True) -> Position | None:
         """Publishes a message."""
@@ -198,6 +206,17 @@ class BrokerSuite:
             finally:
                 for worker in workers:
                     await worker.broker.close()
+
+    async def _problem(self, asked: Awaitable[bytes], kind: type[Exception]) -> str:
+        """The error that a request ends with, in time."""
+        try:
+            async with asyncio.timeout(self.deadline_s):
+                answer = await asked
+        except kind as error:
+            return str(error)
+        except Exception as error:
+            raise AssertionError(f"ended with {error!r} in place of {kind.__name__}") from error
+        raise AssertionError(f"answered {answer!r}")
 
     # Delivery and order
 
@@ -655,6 +674,128 @@ class BrokerSuite:
             await first.broker.subscribe(KEPT)
             assert await first.all_of(KEPT) == [kick]
             assert await first.all_of(PLAIN) == []
+
+    # Requests
+
+    @asynccontextmanager
+    async def askable(self) -> AsyncIterator[tuple[Worker, Worker]]:
+        """Two workers that can be asked: they have subscribed to something, so they are connected."""
+        async with self.workers() as (first, second):
+            for worker in (first, second):
+                await worker.broker.subscribe(PLAIN)
+            yield first, second
+
+    async def test_a_worker_answers_what_it_is_asked(self) -> None:
+        """By its name, itself too; whatever bytes it is asked, up to the bound, and with as many."""
+
+        async def turn_around(payload: bytes) -> bytes:
+            return payload[::-1]
+
+        async with self.askable() as (first, second):
+            second.answers = turn_around
+            name = second.broker.worker
+            assert (name == first.broker.worker) == (first is second)
+            for asking in (first, second):
+                for payload in (b"", b"\0\xff", b"ab" * (MAX_REQUEST_BYTES // 2)):
+                    assert await asking.broker.ask(name, payload, self.deadline_s) == payload[::-1]
+            assert first.received == second.received == [], "it is no delivery"
+
+    async def test_each_request_gets_its_own_answer(self) -> None:
+        """Also where a later one is answered first."""
+        answered: dict[bytes, asyncio.Event] = {b"%d" % number: asyncio.Event() for number in range(20)}
+
+        async def answer(payload: bytes) -> bytes:
+            later = answered.get(b"%d" % (int(payload) + 1))
+            if later is not None:
+                await later.wait()
+            answered[payload].set()
+            return b"to " + payload
+
+        async with self.askable() as (first, second):
+            second.answers = answer
+            asking = (first.broker.ask(second.broker.worker, payload, self.deadline_s) for payload in answered)
+            assert await asyncio.gather(*asking) == [b"to " + payload for payload in answered]
+
+    async def test_a_worker_that_does_not_exist_is_not_waited_for(self) -> None:
+        """Nor is one whose broker is closed."""
+        async with self.askable() as (first, second):
+            names = ["nobody", "", "*", "a b"]
+            if first is not second:
+                names.append(second.broker.worker)
+                await second.broker.close()
+            for name in names:
+                assert await self._problem(first.broker.ask(name, b"?", 60.0), NoSuchWorker)
+
+    async def test_an_answer_that_does_not_come_in_time_is_not_waited_for(self) -> None:
+        """And the worker is not busy with it any more."""
+        given_up = asyncio.Event()
+
+        async def never(payload: bytes) -> bytes:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                given_up.set()
+            return b""
+
+        async with self.askable() as (first, second):
+            second.answers = never
+            problem = await self._problem(first.broker.ask(second.broker.worker, b"?", 0.05), BrokerUnavailable)
+            assert "0.05 s" in problem
+            async with asyncio.timeout(self.deadline_s):
+                await given_up.wait()
+
+    async def test_a_worker_that_fails_to_answer_says_so(self) -> None:
+        """Where it raises, where its answer is too large, and where it answers nothing at all."""
+
+        async def fail(payload: bytes) -> bytes:
+            raise RuntimeError(payload)
+
+        async def too_much(payload: bytes) -> bytes:
+            return bytes(MAX_REQUEST_BYTES + 1)
+
+        async with self.askable() as (first, second):
+            for answers, why in ((fail, "failed"), (too_much, str(MAX_REQUEST_BYTES + 1))):
+                second.answers = answers
+                asked = first.broker.ask(second.broker.worker, b"?", self.deadline_s)
+                assert why in await self._problem(asked, BrokerUnavailable)
+
+    async def test_requests_are_bounded(self) -> None:
+        """In size, and in how many wait. What is over a bound fails at once, and the others are answered."""
+        go = asyncio.Event()
+
+        async def held(payload: bytes) -> bytes:
+            await go.wait()
+            return payload
+
+        async with self.askable() as (first, second):
+            second.answers = held
+            name = second.broker.worker
+            too_large = first.broker.ask(name, bytes(MAX_REQUEST_BYTES + 1), self.deadline_s)
+            assert str(MAX_REQUEST_BYTES) in await self._problem(too_large, InvalidArgument)
+            ask = partial(first.broker.ask, name, timeout_s=self.deadline_s)
+            asking = [asyncio.ensure_future(ask(b"%d" % number)) for number in range(MAX_REQUESTS)]
+            await asyncio.sleep(0)  # in which each has begun
+            assert str(MAX_REQUESTS) in await self._problem(ask(b"one too many"), BrokerUnavailable)
+            go.set()
+            assert await asyncio.gather(*asking) == [b"%d" % number for number in range(MAX_REQUESTS)]
+            assert await ask(b"again") == b"again"
+
+    async def test_closing_ends_the_wait_for_answers(self) -> None:
+        """Nobody waits for what can't come any more."""
+        asked = asyncio.Event()
+
+        async def never(payload: bytes) -> bytes:
+            asked.set()
+            await asyncio.Event().wait()
+            return b""
+
+        async with self.askable() as (first, second):
+            second.answers = never
+            asking = asyncio.ensure_future(first.broker.ask(second.broker.worker, b"?", 60.0))
+            async with asyncio.timeout(self.deadline_s):
+                await asked.wait()
+                await first.broker.close()
+                assert "closed" in await self._problem(asking, BrokerUnavailable)
 
     # Presence
 

@@ -215,6 +215,13 @@ class _Recording(Broker):
     async def unsubscribe(self, channel: str) -> None:
         await self._broker.unsubscribe(channel)
 
+    @property
+    def worker(self) -> str:
+        return self._broker.worker
+
+    async def ask(self, worker: str, payload: bytes, timeout_s: float) -> bytes:
+        return await self._broker.ask(worker, payload, timeout_s)
+
     async def history(self, channel: str, after: Position | None = None, limit: int | None = None) -> Page:
         return await self._broker.history(channel, after, limit)
 

@@ -5,16 +5,19 @@ A publish delivers before it returns, so that on one worker what a handler publi
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal
 
-from ...envelope import Announcement, Envelope, Instruction, Page
+from ...envelope import Announcement, Envelope, Instruction, Page, Reply
 from ...options import RoomTable
 from ...positions import Position
 from ...presence import Change, Info, Member, PresenceTable, PresentConnection
+from ...tasks import Tasks
 from ..base import MAX_SILENT, Broker, BrokerState, Receiver
+from ..requests import Requests
 from .log import RoomLog
 
 _IDLE_TTL_S = 300.0
@@ -40,12 +43,19 @@ class MemoryBroker(Broker):
         self._silent: dict[str, None] = {}  # rooms with a log, no message and no member, the longest empty one first
         self._presence = PresenceTable()
         self._until_sweep = _SWEEP_EVERY
+        self._worker = secrets.token_hex(8)
+        self._tasks = Tasks()
+        self._requests: Requests | None = None
 
     async def start(self, receiver: Receiver, rooms: RoomTable) -> None:
         self._receiver, self._rooms = receiver, rooms
+        self._requests = Requests(receiver, self._tasks)
 
     async def close(self) -> None:
         self._receiver = None
+        if self._requests is not None:
+            self._requests.close()
+        await self._tasks.close(0.0)
         self._subscribed.clear()
         self._logs.clear()
         self._silent.clear()
@@ -85,6 +95,25 @@ class MemoryBroker(Broker):
     async def instruct(self, channel: str, instruction: Instruction) -> None:
         if self._receiver is not None:
             self._receiver.deliver(channel, instruction)
+
+    @property
+    def worker(self) -> str:
+        return self._worker
+
+    async def ask(self, worker: str, payload: bytes, timeout_s: float) -> bytes:
+        requests = self._requests
+        assert requests is not None, "the broker is used before start()"
+
+        async def send(number: int) -> bool:
+            async def reply(what: Reply) -> None:
+                requests.replied(number, what)
+
+            if worker != self._worker:
+                return False
+            requests.came(payload, timeout_s, reply)
+            return True
+
+        return await requests.ask(worker, payload, timeout_s, send)
 
     async def history(self, channel: str, after: Position | None = None, limit: int | None = None) -> Page:
         log = self._logs.get(channel)

@@ -23,7 +23,8 @@ from ...positions import Position
 from ...presence import Info, Member, PresentConnection
 from ...tasks import Tasks
 from ..base import Broker, BrokerState, Receiver
-from .channel import Keys, Sender
+from ..requests import Requests
+from .channel import Keys, Sender, pack_request
 from .commands import (
     SENDER_TTL_S,
     Argument,
@@ -94,6 +95,7 @@ class RedisBroker(Broker):
         self._lease_s: float = settings["lease_s"]
         self._timeout_s: float = settings["timeout_s"]
         self._when_away: WhenAway = settings["when_away"]
+        self._sender = Sender()
         self._running = False
 
     # Life
@@ -111,19 +113,21 @@ class RedisBroker(Broker):
         self._commands = Link(self._pool, self._timeout_s, self._commands_up, line_up=self._line_up)
         self._foreign = Foreign()
         self._logs = Logs(self._commands, self._keys, rooms, self._foreign)
+        self._requests = Requests(receiver, self._tasks)
         instructions = Instructions(self._keys, receiver, self._foreign)
         self._inbox = Inbox(
             self._commands,
             self._pool,
             self._timeout_s,
             keys=self._keys,
-            node=self._keys.own_channel(self._sender.id.hex()),
+            node=self._keys.own_channel(self.worker),
             rooms=rooms,
             logs=self._logs,
             foreign=self._foreign,
             receiver=receiver,
             tasks=self._tasks,
             instructions=instructions,
+            requests=self._requests,
             roll_call=self._renew_now.set,
         )
         self._presence = Presence(
@@ -152,6 +156,7 @@ class RedisBroker(Broker):
         if not self._running:
             return
         self._running = False
+        self._requests.close()
         await self._tasks.close(0.0)
         if self._commands.up:
             with contextlib.suppress(BrokerUnavailable, TimeoutError):
@@ -294,6 +299,21 @@ class RedisBroker(Broker):
         except BrokerUnavailable:
             self._receiver.deliver(channel, instruction)  # here at any rate
             raise
+
+    @property
+    def worker(self) -> str:
+        return self._sender.id.hex()
+
+    async def ask(self, worker: str, payload: bytes, timeout_s: float) -> bytes:
+        async def send(number: int) -> bool:
+            await self._inbox.can_hear_replies()
+            packed = pack_request(payload, number, timeout_s, self._sender.stamp(scripted=False))
+            listeners: int = await self._commands.call("PUBLISH", self._keys.own_channel(worker), packed)
+            return listeners > 0
+
+        if not self._running:
+            raise BrokerUnavailable("the broker is closed")
+        return await self._requests.ask(worker, payload, timeout_s, send)
 
     # History
 

@@ -9,6 +9,8 @@ What is published is packed once, by who publishes it, and framed by the workers
               count of users (4)  length (2) of and the connection id  info as JSON
     instruct  "I"  time (8)  id (8)  kind (1)  channel length (2)  channel  fields as JSON
               the script puts in the time
+    request   "Q"  sender (8)  number (8)  id (8)  how long the sender waits, in ms (4)  payload
+    reply     "Y"  id of the request (8)  1 for an answer, 0 for a problem (1)  answer, or problem as text
     reset     "R"  epoch (8)  offset (8): the room's numbering begins anew after this
     canary    "C"  number (8)
     roll call "W"
@@ -31,7 +33,7 @@ from struct import error as StructError
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from ...codec import Kind, Payload, dumps, loads
-from ...envelope import Announcement, Envelope, Instruction, Kick, Refresh, Reset, Subscribe, Unsubscribe
+from ...envelope import Announcement, Envelope, Instruction, Kick, Refresh, Reply, Reset, Subscribe, Unsubscribe
 from ...positions import EPOCH_CHARS, Position
 
 SENDER_BYTES: Final = 8
@@ -42,6 +44,8 @@ _ANNOUNCED: Final = Struct(">cc8sQQH")
 _COUNTED: Final = Struct(">IH")
 _INSTRUCTED: Final = Struct(">8scH")
 _GIVEN: Final = Struct(">cQ")
+_REQUESTED: Final = Struct(">c8sQQI")
+_REPLIED: Final = Struct(">cQ?")
 _CANARY: Final = Struct(">cQ")
 _KINDS: Final = tuple(Kind)
 _NOBODY: Final[frozenset[str]] = frozenset()
@@ -115,11 +119,34 @@ class Instructed(NamedTuple):
     at: int = 0
 
 
+class Request(NamedTuple):
+    """A request to this worker.
+
+    Attributes:
+        payload: What is asked.
+        number: The id of the request at the worker that asks.
+        timeout_s: How long that worker waits.
+        stamp: Names that worker, and recognizes a repetition.
+    """
+
+    payload: bytes
+    number: int
+    timeout_s: float
+    stamp: Stamp
+
+
+class Replied(NamedTuple):
+    """A reply to a request of this worker."""
+
+    number: int
+    reply: Reply
+
+
 class RollCall(NamedTuple):
     """All workers are to look whether Redis knows them still."""
 
 
-Packed: TypeAlias = Arrival | Announced | Instructed | Reset | Canary | RollCall
+Packed: TypeAlias = Arrival | Announced | Instructed | Reset | Request | Replied | Canary | RollCall
 
 
 class Keys:
@@ -283,6 +310,28 @@ def _instruction(letter: bytes, fields: Any, age_s: float) -> Instruction:
     raise ValueError(f"an instruction of kind {letter!r}")
 
 
+def pack_request(payload: bytes, number: int, timeout_s: float, stamp: Stamp) -> bytes:
+    """Packs a request."""
+    timeout_ms = min(max(0, int(timeout_s * 1000)), 2**32 - 1)
+    return _REQUESTED.pack(b"Q", stamp.sender, stamp.number, number, timeout_ms) + payload
+
+
+def pack_reply(number: int, reply: Reply) -> bytes:
+    """Packs a reply."""
+    return _REPLIED.pack(b"Y", number, not reply.problem) + (reply.problem.encode() or reply.answer)
+
+
+def _unpack_request(data: bytes) -> Request:
+    _, sender, stamped, number, timeout_ms = _REQUESTED.unpack_from(data)
+    return Request(data[_REQUESTED.size :], number, timeout_ms / 1000, Stamp(sender, stamped))
+
+
+def _unpack_reply(data: bytes) -> Replied:
+    _, number, answered = _REPLIED.unpack_from(data)
+    rest = data[_REPLIED.size :]
+    return Replied(number, Reply(rest) if answered else Reply(b"", rest.decode() or "it did not say why"))
+
+
 def pack_canary(number: int) -> bytes:
     """Packs a canary."""
     return _CANARY.pack(b"C", number)
@@ -308,6 +357,10 @@ def unpack(data: bytes) -> Packed:
             return _unpack_announcement(data)
         if kind == b"I":
             return unpack_instruction(data[_GIVEN.size :], at=_GIVEN.unpack_from(data)[1])
+        if kind == b"Q":
+            return _unpack_request(data)
+        if kind == b"Y":
+            return _unpack_reply(data)
         if kind == b"R":
             _, epoch, offset = _NUMBERED.unpack_from(data)
             return Reset(Position(epoch.decode(), offset))

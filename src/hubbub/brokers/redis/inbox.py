@@ -19,13 +19,27 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from ...envelope import Reset
+from ...envelope import Reply, Reset
 from ...errors import BrokerUnavailable, counted, shown
 from ...options import RoomTable
 from ...positions import Position
 from ...tasks import Tasks
 from ..base import Delivery, Receiver
-from .channel import Announced, Arrival, Canary, Instructed, Keys, RollCall, Stamp, pack_canary, unpack
+from ..requests import Requests
+from .channel import (
+    Announced,
+    Arrival,
+    Canary,
+    Instructed,
+    Keys,
+    Replied,
+    Request,
+    RollCall,
+    Stamp,
+    pack_canary,
+    pack_reply,
+    unpack,
+)
 from .foreign import Foreign
 from .instructions import Instructions
 from .link import Link, Pool
@@ -54,6 +68,7 @@ class Inbox:
         receiver: Who gets what comes.
         tasks: Who owns what goes on in between.
         instructions: Takes the instructions to all workers.
+        requests: Has requests answered, and takes replies.
         roll_call: Looks whether Redis knows this worker still.
     """
 
@@ -71,6 +86,7 @@ class Inbox:
         receiver: Receiver,
         tasks: Tasks,
         instructions: Instructions,
+        requests: Requests,
         roll_call: Callable[[], None],
     ) -> None:
         self._commands = link
@@ -84,7 +100,9 @@ class Inbox:
         self._receiver = receiver
         self._tasks = tasks
         self._instructions = instructions
+        self._requests = requests
         self._roll_call = roll_call
+        self._own_subscribed = asyncio.Event()
         self._listening = False  # whether rooms are subscribed to over this connection, or are about to be
         self._returning: asyncio.Task[None] | None = None
         self._subscriptions: dict[str, Subscription] = {}
@@ -120,6 +138,12 @@ class Inbox:
     def reconnects(self) -> int:
         """How often it was made again."""
         return max(0, self._link.reconnects)
+
+    async def can_hear_replies(self) -> None:
+        """Waits until the worker's own channel is subscribed: a reply that came before would be lost."""
+        if not self._link.up:
+            self._own_subscribed.clear()
+        await self._own_subscribed.wait()
 
     async def subscribe(self, room: str) -> Position | None:
         """Hears a room from here on; gives its position, where it has positions.
@@ -185,6 +209,7 @@ class Inbox:
         """There is a new connection: subscribes to everything."""
         now = asyncio.get_running_loop().time()
         self._asked.clear()
+        self._own_subscribed.clear()
         self._listening = False
         self._instructions.cut()
         if self._returning is not None:
@@ -260,12 +285,20 @@ class Inbox:
                 self._instructions.works()
             elif isinstance(packed, Instructed):
                 self._instructions.came(packed)
+            elif isinstance(packed, Request):
+                self._asked_for(packed)
+            elif isinstance(packed, Replied):
+                self._requests.replied(*packed)
             elif isinstance(packed, RollCall):
                 self._roll_call()
             elif room is not None:
                 self._came(room, packed)
-        elif kind == b"subscribe" and (room := self._keys.room_of(push[1])) is not None:
-            self._confirmed(room)
+        elif kind == b"subscribe":
+            room = self._keys.room_of(push[1])
+            if room is not None:
+                self._confirmed(room)
+            elif push[1].decode() == self._node:
+                self._own_subscribed.set()
 
     def _confirmed(self, room: str) -> None:
         asked = self._asked[room]
@@ -309,6 +342,16 @@ class Inbox:
                 self._catch_up_soon(room, subscription)
             elif verdict == "gone back":
                 self._renumber_soon(room, subscription)
+
+    def _asked_for(self, request: Request) -> None:
+        """Has a request of another worker answered."""
+        channel = self._keys.own_channel(request.stamp.sender.hex())
+
+        async def reply(what: Reply) -> None:
+            await self._commands.call("PUBLISH", channel, pack_reply(request.number, what))
+
+        if self._is_new(request.stamp):
+            self._requests.came(request.payload, request.timeout_s, reply)
 
     def _is_new(self, stamp: Stamp) -> bool:
         """Whether something without a position did not come before, to be sent again without need.

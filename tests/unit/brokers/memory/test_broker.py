@@ -138,6 +138,16 @@ class ForgetsInstructions(MemoryBroker):
         pass
 
 
+class AsksAnybody(MemoryBroker):
+    async def ask(self, worker: str, payload: bytes, timeout_s: float) -> bytes:
+        return await super().ask(self.worker, payload, timeout_s)
+
+
+class AsksWithoutEnd(MemoryBroker):
+    async def ask(self, worker: str, payload: bytes, timeout_s: float) -> bytes:
+        return await super().ask(worker, payload, 60.0)
+
+
 class CountsConnections(MemoryBroker):
     async def enter(
         self, channel: str, user: str | None, connection_id: str, info: Info, room_info: Info = None
@@ -167,6 +177,8 @@ class DeliversAfterClose(DeliversWrongly):
         (AlwaysWhole, "test_a_position_of_elsewhere_is_not_whole"),
         (NewestFirst, "test_history_after_a_position_is_exactly_what_was_missed"),
         (StopsTheClock, "test_history_that_was_trimmed_by_age_is_not_whole"),
+        (AsksAnybody, "test_a_worker_that_does_not_exist_is_not_waited_for"),
+        (AsksWithoutEnd, "test_an_answer_that_does_not_come_in_time_is_not_waited_for"),
         (ForgetsInstructions, "test_an_instruction_reaches_every_worker_in_its_place"),
         (CountsConnections, "test_presence_begins_with_the_first_connection_and_ends_with_the_last"),
         (HasNoGrace, "test_a_user_whose_connection_was_lost_lingers"),

@@ -17,6 +17,8 @@ from hubbub.brokers.redis.channel import (
     Canary,
     Instructed,
     Keys,
+    Replied,
+    Request,
     RollCall,
     Sender,
     Stamp,
@@ -24,12 +26,14 @@ from hubbub.brokers.redis.channel import (
     pack_announcement,
     pack_canary,
     pack_instruction,
+    pack_reply,
+    pack_request,
     pack_roll_call,
     unpack,
     unpack_instruction,
 )
 from hubbub.codec import Kind, Payload
-from hubbub.envelope import Announcement, Envelope, Kick, Refresh, Reset, Subscribe, Unsubscribe
+from hubbub.envelope import Announcement, Envelope, Kick, Refresh, Reply, Reset, Subscribe, Unsubscribe
 
 IDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
 ENVELOPES = st.builds(
@@ -112,6 +116,26 @@ def test_an_announcement_whose_info_is_no_json_is_refused(info: bytes) -> None:
 def test_an_instruction_that_this_release_does_not_know_is_refused(letter: bytes, fields: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         unpack_instruction(b"12345678" + letter + b"\0\1a" + fields)
+
+
+@given(st.binary(max_size=300), STAMPS, OFFSETS, st.integers(0, 2**32 - 1))
+def test_a_request_comes_out_as_it_went_in(payload: bytes, stamp: Stamp, number: int, timeout_ms: int) -> None:
+    request = unpack(pack_request(payload, number, timeout_ms / 1000 + 1e-6, stamp))
+    assert request == Request(payload, number, timeout_ms / 1000, stamp)
+
+
+@pytest.mark.parametrize(("timeout_s", "waits_s"), [(1e9, (2**32 - 1) / 1000), (-1.0, 0.0)])
+def test_a_time_that_can_not_be_packed_is_the_nearest_that_can(timeout_s: float, waits_s: float) -> None:
+    request = unpack(pack_request(b"", 1, timeout_s, Stamp(b"12345678", 1)))
+    assert isinstance(request, Request)
+    assert request.timeout_s == waits_s
+
+
+@given(
+    OFFSETS, st.builds(Reply, st.binary(max_size=300), st.just("")) | st.builds(Reply, st.just(b""), TEXT.filter(bool))
+)
+def test_a_reply_comes_out_as_it_went_in(number: int, reply: Reply) -> None:
+    assert unpack(pack_reply(number, reply)) == Replied(number, reply)
 
 
 def test_what_is_short_comes_out_as_it_went_in() -> None:

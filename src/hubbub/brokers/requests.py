@@ -1,0 +1,113 @@
+"""The requests of one worker to others, and theirs to it: bounded in size, in number and in time. Knows no broker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from ..envelope import Reply
+from ..errors import BrokerUnavailable, InvalidArgument, NoSuchWorker, shown
+from ..tasks import Tasks
+from .base import MAX_REQUEST_BYTES, MAX_REQUESTS, Receiver
+
+logger = logging.getLogger("hubbub")
+
+
+class Requests:
+    """Matches replies with requests, and has requests answered.
+
+    Args:
+        receiver: Answers the requests of others.
+        tasks: Owns the answering.
+    """
+
+    def __init__(self, receiver: Receiver, tasks: Tasks) -> None:
+        self._receiver = receiver
+        self._tasks = tasks
+        self._number = 0
+        self._waiting: dict[int, asyncio.Future[Reply]] = {}
+        self._answering = 0
+
+    async def ask(self, worker: str, payload: bytes, timeout_s: float, send: Callable[[int], Awaitable[bool]]) -> bytes:
+        """Asks another worker.
+
+        Args:
+            worker: The worker's name.
+            payload: The request.
+            timeout_s: How long to wait for the reply.
+            send: Sends the request under a number; tells whether there is such a worker.
+
+        Raises:
+            As `PubSub.ask`.
+        """
+        if len(payload) > MAX_REQUEST_BYTES:
+            raise InvalidArgument("payload", f"{len(payload)} bytes", f"at most {MAX_REQUEST_BYTES} bytes")
+        if len(self._waiting) >= MAX_REQUESTS:
+            raise BrokerUnavailable(f"{MAX_REQUESTS} requests of this worker wait for a reply, and no more may")
+        self._number += 1
+        number = self._number
+        waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(timeout_s):
+                if not await send(number):
+                    raise NoSuchWorker(worker)
+                reply: Reply = await waiting
+        except TimeoutError:
+            raise BrokerUnavailable(f"the worker {shown(worker)} did not reply in {timeout_s:g} s") from None
+        finally:
+            del self._waiting[number]
+        if reply.problem:
+            raise BrokerUnavailable(f"the worker {shown(worker)} did not answer: {reply.problem}")
+        return reply.answer
+
+    def replied(self, number: int, reply: Reply) -> None:
+        """Takes a reply. One that nobody waits for any more, or that comes a second time, is ignored."""
+        waiting = self._waiting.get(number)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(reply)
+
+    def came(self, payload: bytes, timeout_s: float, reply: Callable[[Reply], Awaitable[None]]) -> None:
+        """Has a request answered, unless too many are being answered already.
+
+        Args:
+            payload: The request.
+            timeout_s: How long the worker that asked waits.
+            reply: Sends the reply.
+        """
+        self._tasks.spawn(self._answer(payload, timeout_s, reply), "answer")
+
+    async def _answer(self, payload: bytes, timeout_s: float, reply: Callable[[Reply], Awaitable[None]]) -> None:
+        if self._answering >= MAX_REQUESTS:
+            await self._send(reply, Reply(b"", f"it is answering {MAX_REQUESTS} requests, and no more may wait"))
+            return
+        self._answering += 1
+        try:
+            async with asyncio.timeout(timeout_s) as timeout:
+                answer = await self._receiver.answer(payload)
+        except Exception:
+            if timeout.expired():
+                logger.debug("gave up answering a request of another worker, which waits no more")
+                return
+            logger.exception("a request of another worker could not be answered")
+            answer, problem = b"", "it failed"
+        else:
+            problem = ""
+        finally:
+            self._answering -= 1
+        if len(answer) > MAX_REQUEST_BYTES:
+            answer, problem = b"", f"its answer has {len(answer)} bytes, and {MAX_REQUEST_BYTES} are allowed"
+        await self._send(reply, Reply(answer, problem))
+
+    @staticmethod
+    async def _send(reply: Callable[[Reply], Awaitable[None]], what: Reply) -> None:
+        try:
+            await reply(what)
+        except BrokerUnavailable as error:
+            logger.debug("could not reply to another worker: %s", str(error))
+
+    def close(self) -> None:
+        """Ends: no reply comes any more."""
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_result(Reply(b"", "the broker is closed"))

@@ -54,6 +54,7 @@ ONLY_IN = {
         "testing",
     },
     "fastapi": {"manager", "auth", "demo", "testing"},
+    "google": {"protocols.centrifugo.protobuf"},
     "asyncio": LEVEL.keys() - _PURE,
 }
 

@@ -1,0 +1,70 @@
+"""The events of rooms, as frames for clients that speak the Centrifugo protocol."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ...codec import Kind, Payload
+from ...envelope import Announcement, Envelope, Relabel, Reset
+from ...positions import Joined
+from ..base import ClientProtocol, RoomInfo
+from .codes import UnsubscribeCode
+from .encoding import Encoding
+from .messages import ClientInfo, Join, Leave, Message, Push
+
+_NULL: Final = b"null"
+_OURS: Final = "$"  # rooms with such names are server-side subscriptions
+
+
+class CentrifugoProtocol(ClientProtocol):
+    """One encoding of the Centrifugo client protocol.
+
+    The endpoint writes what concerns one connection, with `encoding`: replies, pings, the end.
+
+    Attributes:
+        encoding: Parses commands and writes replies.
+    """
+
+    __slots__ = ("_publication", "encoding")
+
+    def __init__(self, encoding: Encoding) -> None:
+        self.encoding = encoding
+        self._publication = encoding.publication
+
+    def publication(self, room: RoomInfo, message: Envelope) -> bytes:
+        position = message.position
+        return self._publication(room.label, message.payload, 0 if position is None else position.offset)
+
+    def exclusion(self, room: RoomInfo, message: Envelope) -> None:
+        """Nothing: SDKs accept gaps between offsets."""
+
+    def announcement(self, room: RoomInfo, news: Announcement) -> bytes:
+        conn_info = None if news.info == _NULL else Payload(Kind.JSON, news.info)
+        info = ClientInfo(news.user_id, news.connection_id, conn_info)
+        return self.encoding.encode([Push(room.label, Join(info) if news.kind == "joined" else Leave(info))])
+
+    def renumbering(self, room: RoomInfo, news: Reset | Relabel) -> bytes | None:
+        """Ends the subscription after a `Reset`, so that the SDK subscribes again and learns that it can't recover.
+
+        Nothing after a `Relabel`, which loses no message: the SDK keeps the old epoch until it subscribes again.
+        Nothing for a server-side subscription, which an SDK would give up for good: the endpoint closes such a
+        connection with 3010.
+        """
+        if isinstance(news, Relabel) or room.label.startswith(_OURS):
+            return None
+        return self.encoding.encode([Push(room.label, UnsubscribeCode.INSUFFICIENT_STATE.push())])
+
+    def message(self, payload: Payload) -> bytes:
+        return self.encoding.encode([Push("", Message(payload))])
+
+    def joined(self, room: RoomInfo, joined: Joined, connection_id: str) -> None:
+        """Nothing: the reply to the subscribe command says where the client is."""
+
+    def dropped(self, room: str, count: int) -> None:
+        """Nothing: the protocol has no message for it."""
+
+    def error(self, code: str, problem: str) -> None:
+        """Nothing: errors are answers to commands."""
+
+    def reply(self, text: str | None, data: bytes | None) -> None:
+        """Nothing: the endpoint handles every message from a client."""

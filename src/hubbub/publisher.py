@@ -230,7 +230,7 @@ class Publisher(_Publishing):
     def _ask_for_rooms(self) -> RoomTable:
         asked_at = time.monotonic()
         while (rooms := self._take_rooms(self._call("GET", self._keys.rooms), asked_at)) is None:
-            self._call("PUBLISH", self._keys.workers, self._roll_call)
+            self._call("PUBLISH", self._keys.all_workers, self._roll_call)
             time.sleep(_PAUSE_S)
         return rooms
 
@@ -389,7 +389,7 @@ class AsyncPublisher(_Publishing):
     async def _ask_for_rooms(self) -> RoomTable:
         asked_at = time.monotonic()
         while (rooms := self._take_rooms(await self._call("GET", self._keys.rooms), asked_at)) is None:
-            await self._call("PUBLISH", self._keys.workers, self._roll_call)
+            await self._call("PUBLISH", self._keys.all_workers, self._roll_call)
             await asyncio.sleep(_PAUSE_S)
         return rooms
 

@@ -205,7 +205,7 @@ class RedisServer:
             as_text(each) for each in self.command("PUBSUB", "CHANNELS", f"{as_text(Keys(prefix).channel(''))[:-1]}*")
         }
 
-    def nodes(self, key: object) -> set[str]:
+    def workers(self, key: object) -> set[str]:
         """The names of the workers."""
         return {as_text(each) for each in self.command("HKEYS", key)}
 
@@ -218,13 +218,13 @@ class RedisServer:
         listed: bytes = self.command("CLIENT", "LIST", "TYPE", kind)
         return len(listed.splitlines())
 
-    def mentions(self, node: str, prefix: str) -> list[str]:
+    def mentions(self, worker: str, prefix: str) -> list[str]:
         """The keys that say something of a worker, other than that it was taken for dead."""
-        whole = re.compile(rf"{re.escape(node)}(?![\w:-])")
+        whole = re.compile(rf"{re.escape(worker)}(?![\w:-])")
         return [
             name
             for name in map(as_text, self.command("KEYS", f"{prefix}:*"))
-            if not name.endswith(":claimed") and (node in name or whole.search(repr(self._value(name))))
+            if not name.endswith(":claimed") and (worker in name or whole.search(repr(self._value(name))))
         ]
 
     def _value(self, key: str) -> Any:
@@ -317,20 +317,20 @@ async def one_more(
 ) -> AsyncIterator[tuple[list[Worker], WorkerProcess, str, str]]:
     """Workers in this process, and one that is a process of its own; with the prefix, and that one's name at Redis."""
     prefix = fresh_prefix()
-    nodes = Keys(prefix).nodes
+    names = Keys(prefix).workers
     url = redis.url(prefix=prefix, lease_s=lease_s)
     with fleet(*[url] * count) as workers:
-        before = redis.nodes(nodes)
+        before = redis.workers(names)
         assert len(before) == count
         with worker_process(url, folder) as process:
 
             def started() -> bool:
                 assert process.alive, process.output
-                return len(redis.nodes(nodes)) > count
+                return len(redis.workers(names)) > count
 
             await eventually(started, timeout_s=60)
-            (node,) = redis.nodes(nodes) - before
-            yield workers, process, prefix, node
+            (name,) = redis.workers(names) - before
+            yield workers, process, prefix, name
 
 
 # Between a worker and Redis

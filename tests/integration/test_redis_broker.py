@@ -79,8 +79,8 @@ async def test_a_url_makes_it_and_its_query_sets_the_options(redis: RedisServer)
         assert await worker.messages(KEPT) == ["hello"]
         keys = {as_text(key) for key in redis.command("KEYS", f"{prefix}:*")}
         assert as_text(Keys(prefix).log(KEPT)) in keys
-        (node,) = redis.nodes(Keys(prefix).nodes)
-        assert 0 < redis.command("PTTL", Keys(prefix).node(node)) <= 3000
+        (name,) = redis.workers(Keys(prefix).workers)
+        assert 0 < redis.command("PTTL", Keys(prefix).lease(name)) <= 3000
     finally:
         await broker.close()
 
@@ -182,13 +182,13 @@ async def test_closing_leaves_nothing_of_the_worker(redis: RedisServer) -> None:
     prefix = fresh_prefix()
     broker = RedisBroker(redis.url(), prefix=prefix)
     await Worker(broker, 5.0).start(ROOMS)
-    (node,) = redis.nodes(Keys(prefix).nodes)
+    (name,) = redis.workers(Keys(prefix).workers)
     await broker.subscribe(PLAIN)
     await broker.enter(PLAIN, "ann", "a1", {"name": "Ann"})
-    assert redis.mentions(node, prefix)
+    assert redis.mentions(name, prefix)
     await broker.exit(PLAIN, "ann", "a1")
     await broker.close()
-    assert redis.mentions(node, prefix) == []
+    assert redis.mentions(name, prefix) == []
     assert redis.channels(prefix) == set()
 
 
@@ -197,7 +197,7 @@ async def test_who_is_in_grace_when_a_worker_closes_is_taken_out_by_another(redi
     prefix = fresh_prefix()
     closing, other = (RedisBroker(redis.url(), prefix=prefix, lease_s=1.5) for _ in range(2))
     await Worker(closing, 5.0).start(ROOMS)
-    (node,) = redis.nodes(Keys(prefix).nodes)
+    (name,) = redis.workers(Keys(prefix).workers)
     worker = Worker(other, 5.0)
     await worker.start(ROOMS)
     try:
@@ -208,7 +208,7 @@ async def test_who_is_in_grace_when_a_worker_closes_is_taken_out_by_another(redi
         await closing.close()
         await other.subscribe(TOLD)
         await other.enter(TOLD, "bob", "bob2", None)
-        await eventually(lambda: redis.mentions(node, prefix) == [])
+        await eventually(lambda: redis.mentions(name, prefix) == [])
         assert await worker.announcements(TOLD) == [("left", "ann", 1)]
         assert [(member.user_id, member.connections) for member in await other.members(TOLD)] == [("bob", 1)]
         assert [each.connection_id for each in await other.connections(TOLD)] == ["bob2"]
@@ -227,10 +227,10 @@ async def test_a_server_that_denies_access_is_no_server_to_wait_for(tmp_path: Pa
 
 async def keeps_its_lease(server: RedisServer, prefix: str) -> None:
     """Looks for longer than a lease of 3 s would last by itself."""
-    (node,) = server.nodes(Keys(prefix).nodes)
+    (name,) = server.workers(Keys(prefix).workers)
     until = asyncio.get_running_loop().time() + 3.0
     while asyncio.get_running_loop().time() < until:
-        assert server.command("EXISTS", Keys(prefix).node(node))
+        assert server.command("EXISTS", Keys(prefix).lease(name))
         await asyncio.sleep(0.1)
 
 
@@ -323,8 +323,8 @@ async def test_a_worker_that_cleans_up_for_long_keeps_its_own_lease(
 ) -> None:
     began: list[str] = []
 
-    async def for_ever(self: Leases, node: str, *, aloud: bool) -> None:
-        began.append(node)
+    async def for_ever(self: Leases, name: str, *, aloud: bool) -> None:
+        began.append(name)
         await asyncio.Event().wait()
 
     monkeypatch.setattr(Leases, "clear", for_ever)

@@ -208,12 +208,12 @@ async def test_a_room_that_was_restored_in_part_is_found_again(
 async def test_a_worker_whose_list_of_rooms_was_evicted_leaves_nobody_behind(tmp_path: Path) -> None:
     """By that list another takes out who was on it."""
     with running_redis(tmp_path) as redis:
-        async with one_more(redis, tmp_path, lease_s=LEASE_S) as ((worker,), process, prefix, node):
+        async with one_more(redis, tmp_path, lease_s=LEASE_S) as ((worker,), process, prefix, name):
             keys = Keys(prefix)
             async with Listener("ann", "prompt:a").on(process):
-                await eventually(lambda: redis.command("SCARD", keys.node_rooms(node)) == 2)
-                redis.command("DEL", keys.node_rooms(node))
-                await eventually(lambda: redis.command("SCARD", keys.node_rooms(node)) == 2)
+                await eventually(lambda: redis.command("SCARD", keys.worker_rooms(name)) == 2)
+                redis.command("DEL", keys.worker_rooms(name))
+                await eventually(lambda: redis.command("SCARD", keys.worker_rooms(name)) == 2)
                 process.kill()
 
             async def nobody() -> bool:

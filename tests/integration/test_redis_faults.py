@@ -768,14 +768,14 @@ async def test_a_worker_that_hangs_past_its_lease_and_goes_on_has_its_users_back
     own_redis: RedisServer, tmp_path: Path
 ) -> None:
     async with (
-        one_more(own_redis, tmp_path, lease_s=2.0) as ((worker,), frozen, prefix, node),
+        one_more(own_redis, tmp_path, lease_s=2.0) as ((worker,), frozen, prefix, name),
         listening(("ann", worker), rooms=(KEPT, TOLD)) as (ann,),
         listening(("cyd", frozen), ("ann", frozen), rooms=(KEPT, TOLD)) as (cyd, tab),
     ):
         await ann.hears("user_joined", "cyd")
         frozen.freeze()
         await ann.hears("user_left", "cyd")
-        await eventually(lambda: own_redis.mentions(node, prefix) == [])
+        await eventually(lambda: own_redis.mentions(name, prefix) == [])
         assert await worker.present(TOLD) == {"ann": 1}
         bodies = [f"m {number}" for number in range(50)]
         for body in bodies:

@@ -119,21 +119,21 @@ async def test_a_killed_worker_is_noticed_within_its_lease_and_its_users_leave_o
 ) -> None:
     lease_s, room = 2.0, "told:a"
     async with (
-        one_more(redis, tmp_path, count=2, lease_s=lease_s) as (workers, doomed, prefix, node),
+        one_more(redis, tmp_path, count=2, lease_s=lease_s) as (workers, doomed, prefix, name),
         listening(("ann", workers[0]), ("bob", workers[1]), rooms=(room,)) as watchers,
         listening(("ann", doomed), ("cyd", doomed), ("cyd", doomed), ("dan", doomed), rooms=(room, "plain")),
     ):
         for watcher in watchers:
             await watcher.hears("user_joined", "dan")
         assert await workers[0].present(room) == {"ann": 2, "bob": 1, "cyd": 2, "dan": 1}
-        assert redis.mentions(node, prefix)
+        assert redis.mentions(name, prefix)
         doomed.kill()
         async with stopwatch() as took_s:
             for watcher in watchers:
                 for user in ("cyd", "dan"):
                     await watcher.hears("user_left", user)
             assert took_s() < 3 * lease_s
-        await eventually(lambda: redis.mentions(node, prefix) == [])
+        await eventually(lambda: redis.mentions(name, prefix) == [])
         assert await workers[1].present(room) == {"ann": 1, "bob": 1}
         assert await workers[0].run(workers[0].manager.is_online("cyd")) is False
         assert await workers[0].present("plain") == {}
@@ -173,7 +173,7 @@ async def test_who_came_back_elsewhere_before_the_lease_ended_does_not_leave(
 
     monkeypatch.setattr(Leases, "look", looks_after_that)
     async with (
-        one_more(redis, tmp_path, lease_s=2.0) as ((worker,), doomed, prefix, node),
+        one_more(redis, tmp_path, lease_s=2.0) as ((worker,), doomed, prefix, name),
         listening(("bob", worker), rooms=(room,)) as (bob,),
     ):
         async with Listener("ann", room).on(doomed):
@@ -181,7 +181,7 @@ async def test_who_came_back_elsewhere_before_the_lease_ended_does_not_leave(
             doomed.kill()
         async with Listener("ann", room).on(worker):
             came_back.set()
-            await eventually(lambda: redis.mentions(node, prefix) == [])
+            await eventually(lambda: redis.mentions(name, prefix) == [])
             assert await worker.present(room) == {"ann": 1, "bob": 1}
             await everybody_heard([bob], worker, room)
             assert [told for told in bob.told if told[1] == "ann"] == [("user_joined", "ann")]
@@ -189,8 +189,8 @@ async def test_who_came_back_elsewhere_before_the_lease_ended_does_not_leave(
 
 async def test_a_worker_that_ends_well_leaves_nothing_behind(redis: RedisServer, tmp_path: Path) -> None:
     room = "prompt:a"
-    async with one_more(redis, tmp_path) as ((worker,), ending, prefix, node):
-        nodes = Keys(prefix).nodes
+    async with one_more(redis, tmp_path) as ((worker,), ending, prefix, name):
+        names = Keys(prefix).workers
         async with (
             listening(("bob", worker), rooms=(room,)) as (bob,),
             listening(("ann", ending), ("cyd", ending), rooms=(room, "plain:a")) as leaving,
@@ -201,10 +201,10 @@ async def test_a_worker_that_ends_well_leaves_nothing_behind(redis: RedisServer,
             for listener in leaving:
                 await listener.until(lambda listener=listener: not listener.open)  # type: ignore[misc]
                 assert listener.closed[0] == 1012
-            assert redis.mentions(node, prefix) == []
+            assert redis.mentions(name, prefix) == []
             assert await worker.present(room) == {"bob": 1}
-            assert len(redis.nodes(nodes)) == 1
-    assert redis.nodes(nodes) == set()
+            assert len(redis.workers(names)) == 1
+    assert redis.workers(names) == set()
     assert redis.channels(prefix) == set()
 
 
@@ -214,7 +214,7 @@ async def test_who_comes_back_elsewhere_when_a_worker_ends_has_not_left_and_the_
     """As in a deployment: the grace goes on, however short the lease is."""
     room = "reload:a"
     async with (
-        one_more(redis, tmp_path, lease_s=2.0) as ((worker,), ending, prefix, node),
+        one_more(redis, tmp_path, lease_s=2.0) as ((worker,), ending, prefix, name),
         listening(("bob", worker), rooms=(room,)) as (bob,),
         AsyncExitStack() as stack,
     ):
@@ -229,7 +229,7 @@ async def test_who_comes_back_elsewhere_when_a_worker_ends_has_not_left_and_the_
         await terminated
         await bob.hears("user_left", "cyd")
         assert time.monotonic() - since >= 2
-        await eventually(lambda: redis.mentions(node, prefix) == [])
+        await eventually(lambda: redis.mentions(name, prefix) == [])
         assert await worker.present(room) == {"ann": 1, "bob": 1}
         await everybody_heard([bob], worker, room)
         assert [told for told in bob.told if told[1] == "ann"] == [("user_joined", "ann")]

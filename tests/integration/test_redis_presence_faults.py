@@ -172,7 +172,7 @@ async def test_workers_whose_renewals_are_refused_are_not_taken_for_dead(own_red
         own_redis.command("CONFIG", "SET", "min-replicas-to-write", 1)
         await leases(1.2)
         assert not own_redis.command(
-            "EXISTS", *(Keys("hubbub").node(own(worker).worker) for worker in workers.values())
+            "EXISTS", *(Keys("hubbub").lease(own(worker).worker) for worker in workers.values())
         )
         own_redis.command("CONFIG", "SET", "min-replicas-to-write", 0)
         await leases(1.2)
@@ -350,7 +350,7 @@ async def test_what_was_passed_by_the_next_is_said_once_more(own_redis: RedisSer
     async with started(own_redis.url()) as one:
 
         def pass_next() -> None:
-            own_redis.command("HINCRBY", Keys("hubbub").nodes, own(one).worker, 1)
+            own_redis.command("HINCRBY", Keys("hubbub").workers, own(one).worker, 1)
 
         pass_next()
         await enter(one, "ann")
@@ -425,4 +425,4 @@ async def test_exits_that_are_owed_when_a_worker_ends_are_said_by_another(own_re
             own_redis.command("CONFIG", "SET", "min-replicas-to-write", 0)
         await are_present(one)
         assert await told(one, "ann") == [JOINED, LEFT]
-        await eventually(lambda: own_redis.command("KEYS", "hubbub:node:*:rooms") == [])
+        await eventually(lambda: own_redis.command("KEYS", "hubbub:worker:*:rooms") == [])

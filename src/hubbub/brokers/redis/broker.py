@@ -120,7 +120,7 @@ class RedisBroker(Broker):
             self._pool,
             self._timeout_s,
             keys=self._keys,
-            node=self._keys.own_channel(self.worker),
+            worker=self._keys.own_channel(self.worker),
             rooms=rooms,
             logs=self._logs,
             foreign=self._foreign,

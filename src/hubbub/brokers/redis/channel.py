@@ -156,8 +156,8 @@ class Keys:
     carries the number of the database too: Redis keeps the keys of its databases apart, but not their channels.
 
     Attributes:
-        workers: The channel of all workers.
-        nodes: A hash of the workers: name to the number of what it said last of its connections.
+        all_workers: The channel of all workers.
+        workers: A hash of the workers: name to the number of what it said last of its connections.
         dead: A set: those whose connections are being taken out.
         rooms: The options of the rooms, as JSON.
         instructions: A sorted set: the newest instructions to all workers, by when they were given.
@@ -176,21 +176,21 @@ class Keys:
         self.room_prefix: str = f"{prefix}:{{"
         self._channels = f"{prefix}:{database}:"
         self.channel_prefix: str = f"{self._channels}{{"
-        self.nodes: str = f"{prefix}:nodes"
+        self.workers: str = f"{prefix}:workers"
         self.dead: str = f"{prefix}:dead"
         self.rooms: str = f"{prefix}:rooms"
         self.instructions: str = f"{prefix}:instructions"
         self.forgotten: str = f"{prefix}:instructions:forgotten"
         self.silent: str = f"{prefix}:silent"
-        self.workers: str = f"{self._channels}workers"
+        self.all_workers: str = f"{self._channels}workers"
 
     def channel(self, room: str) -> str:
         """The channel of a room."""
         return f"{self.channel_prefix}{room}}}"
 
-    def own_channel(self, node: str) -> str:
+    def own_channel(self, worker: str) -> str:
         """The channel that one worker alone subscribes to."""
-        return f"{self._channels}node:{node}"
+        return f"{self._channels}worker:{worker}"
 
     def room_of(self, channel: bytes) -> str | None:
         """The room of a channel; None for one of the workers' own."""
@@ -217,21 +217,21 @@ class Keys:
         """A hash of the anonymous connections: connection id to an entry of JSON, as if each were a user."""
         return f"{self.room_prefix}{room}}}:anonymous"
 
-    def node(self, node: str) -> str:
+    def lease(self, worker: str) -> str:
         """The lease of a worker."""
-        return f"{self._prefix}:node:{node}"
+        return f"{self._prefix}:worker:{worker}"
 
-    def node_rooms(self, node: str) -> str:
+    def worker_rooms(self, worker: str) -> str:
         """A set: the rooms in which a worker has present users."""
-        return f"{self._prefix}:node:{node}:rooms"
+        return f"{self._prefix}:worker:{worker}:rooms"
 
-    def claimed(self, node: str) -> str:
+    def claimed(self, worker: str) -> str:
         """That a worker was taken for dead."""
-        return f"{self._prefix}:node:{node}:claimed"
+        return f"{self._prefix}:worker:{worker}:claimed"
 
-    def cleaner(self, node: str) -> str:
+    def cleaner(self, worker: str) -> str:
         """That somebody is at taking its connections out."""
-        return f"{self._prefix}:node:{node}:cleaner"
+        return f"{self._prefix}:worker:{worker}:cleaner"
 
 
 def pack(envelope: Envelope, stamp: Stamp) -> bytes:

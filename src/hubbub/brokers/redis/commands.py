@@ -86,7 +86,7 @@ def instructing(keys: Keys, channel: str, instruction: Instruction) -> list[Argu
     """Gives an instruction to all workers, those that are cut off included."""
     places = keys.instructions, keys.forgotten
     packed = pack_instruction(channel, instruction)
-    arguments = keys.workers, packed, MAX_INSTRUCTIONS, INSTRUCTIONS_KEPT_S * 1000
+    arguments = keys.all_workers, packed, MAX_INSTRUCTIONS, INSTRUCTIONS_KEPT_S * 1000
     return ["EVALSHA", INSTRUCT.sha, len(places), *places, *arguments]
 
 
@@ -95,7 +95,7 @@ def finding(keys: Keys, channel: str, user: str) -> list[Argument]:
 
     Subscriptions don't tell: that of a machine that is gone lasts for minutes.
     """
-    return ["EVALSHA", CONNECTED.sha, 1, keys.here(channel), user, keys.node("")]
+    return ["EVALSHA", CONNECTED.sha, 1, keys.here(channel), user, keys.lease("")]
 
 
 def position_in(answer: Any) -> Position:

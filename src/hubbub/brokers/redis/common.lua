@@ -98,11 +98,11 @@ end
 local UNKNOWN, DONE, PASSED = 0, 1, 2
 
 -- Whether what a worker says is new, in which case it is noted; or else the answer, where it is not done.
-local function heard(nodes, worker, number, confirmed)
-  local last = tonumber(redis.call('HGET', nodes, worker) or -1)
+local function heard(workers, worker, number, confirmed)
+  local last = tonumber(redis.call('HGET', workers, worker) or -1)
   if last < tonumber(confirmed) then return false, UNKNOWN end
   if last >= tonumber(number) then return false, PASSED end
-  redis.call('HSET', nodes, worker, number)
+  redis.call('HSET', workers, worker, number)
   return true
 end
 

@@ -2,7 +2,7 @@
 -- An entry is JSON: since when (s), by which connection (n), the info, itself JSON (i), since when that holds where it is
 -- later (t), the worker of each connection that is live (c) or was lost a moment ago (g); and where a connection says not
 -- just the info, its own (x): info (i) and what it says in this room (r).
--- KEYS: here, nodes, the worker's rooms. ARGV: worker, number, the last that was confirmed, room, user, connection,
+-- KEYS: here, workers, the worker's rooms. ARGV: worker, number, the last that was confirmed, room, user, connection,
 -- info, since, what it says in this room ('' for nothing); 'comes', or what is said again of one that is 'here' or
 -- 'lingers'; and the announcement: channel ('' for none), message.
 local worker, user, connection, info, since = ARGV[1], ARGV[5], ARGV[6], ARGV[7], ARGV[8]

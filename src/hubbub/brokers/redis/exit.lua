@@ -1,5 +1,5 @@
 -- A connection leaves a room for good.
--- KEYS: here, nodes, the worker's rooms. ARGV: worker, number, the last that was confirmed, room, user, connection; 1
+-- KEYS: here, workers, the worker's rooms. ARGV: worker, number, the last that was confirmed, room, user, connection; 1
 -- where nobody of the worker is in the room any more; and the announcement: channel ('' for none), message.
 local user, connection = ARGV[5], ARGV[6]
 local entry = entry_of(KEYS[1], user)

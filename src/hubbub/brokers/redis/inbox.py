@@ -61,7 +61,7 @@ class Inbox:
         pool: What makes the connection of its own.
         timeout_s: How long whoever subscribes waits.
         keys: How the channels are called.
-        node: The worker's own channel.
+        worker: The worker's own channel.
         rooms: The options of the rooms.
         logs: Where what was missed is read.
         foreign: Counts what can't be read.
@@ -79,7 +79,7 @@ class Inbox:
         timeout_s: float,
         *,
         keys: Keys,
-        node: str,
+        worker: str,
         rooms: RoomTable,
         logs: Logs,
         foreign: Foreign,
@@ -93,7 +93,7 @@ class Inbox:
         self._link = Link(pool, timeout_s, self._up_again, self._pushed, receiver.settled)
         self._timeout_s = timeout_s
         self._keys = keys
-        self._node = node
+        self._own_channel = worker
         self._rooms = rooms
         self._logs = logs
         self._foreign = foreign
@@ -214,7 +214,7 @@ class Inbox:
         self._instructions.cut()
         if self._returning is not None:
             self._returning.cancel()
-        self._link.tell("SUBSCRIBE", self._node, self._keys.workers)
+        self._link.tell("SUBSCRIBE", self._own_channel, self._keys.all_workers)
         self._returning = self._tasks.spawn(self._listen(), "listen")
         down_s = max(down_s, now - self._heard_at)  # it may have been deaf for long
         self._heard_at, self._canary_seen = now, self._canary_sent
@@ -253,7 +253,7 @@ class Inbox:
             return
         self._canary_sent += 1
         try:
-            await self._commands.call("PUBLISH", self._node, pack_canary(self._canary_sent))
+            await self._commands.call("PUBLISH", self._own_channel, pack_canary(self._canary_sent))
         except BrokerUnavailable:
             self._canary_seen = self._canary_sent  # it is not the subscription that did not get it
             raise
@@ -297,7 +297,7 @@ class Inbox:
             room = self._keys.room_of(push[1])
             if room is not None:
                 self._confirmed(room)
-            elif push[1].decode() == self._node:
+            elif push[1].decode() == self._own_channel:
                 self._own_subscribed.set()
 
     def _confirmed(self, room: str) -> None:

@@ -1,5 +1,5 @@
 -- Renews the lease of a worker, or takes the first under a name.
--- KEYS: lease, nodes, claimed. ARGV: worker, ms, the last number that was confirmed, or to begin with; 1 for a new name.
+-- KEYS: lease, workers, claimed. ARGV: worker, ms, the last number that was confirmed, or to begin with; 1 for a new name.
 -- Gives 'kept'; 'claimed' where the worker was taken for dead; 'lost' where Redis has lost what it said.
 if ARGV[4] == '1' then
   redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])

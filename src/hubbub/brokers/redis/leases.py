@@ -83,69 +83,69 @@ class Leases:
             return
         self._looked_at = now
         known, dead = await asyncio.gather(
-            self._link.call("HKEYS", self._keys.nodes), self._link.call("SMEMBERS", self._keys.dead)
+            self._link.call("HKEYS", self._keys.workers), self._link.call("SMEMBERS", self._keys.dead)
         )
         early = now < self.settled_at
-        others = [node for each in known if (node := each.decode()) not in own and not early]
-        leases = await self._link.call("MGET", *map(self._keys.node, others)) if others else []
-        missing = [node for node, lease in zip(others, leases, strict=True) if lease is None]
-        self._missed = {node: self._missed.get(node, 0) + 1 for node in missing}
-        gone = [node for node, looks in self._missed.items() if looks >= _LOOKS]
-        for node in (*gone, *(each.decode() for each in dead)):
-            if await self._claimed(node):
-                self._tasks.spawn(self._take_out(node), "take out")
+        others = [worker for each in known if (worker := each.decode()) not in own and not early]
+        leases = await self._link.call("MGET", *map(self._keys.lease, others)) if others else []
+        missing = [worker for worker, lease in zip(others, leases, strict=True) if lease is None]
+        self._missed = {worker: self._missed.get(worker, 0) + 1 for worker in missing}
+        gone = [worker for worker, looks in self._missed.items() if looks >= _LOOKS]
+        for worker in (*gone, *(each.decode() for each in dead)):
+            if await self._claimed(worker):
+                self._tasks.spawn(self._take_out(worker), "take out")
 
-    async def clear(self, node: str, *, aloud: bool) -> None:
+    async def clear(self, worker: str, *, aloud: bool) -> None:
         """Takes out what is kept under a name."""
-        rooms = [each.decode() for each in await self._link.call("SMEMBERS", self._keys.node_rooms(node))]
+        rooms = [each.decode() for each in await self._link.call("SMEMBERS", self._keys.worker_rooms(worker))]
         if rooms and aloud:
             logger.warning("a worker is gone: taking its users out of %s", counted(len(rooms), "rooms"))
         for room in rooms:
             await asyncio.gather(
-                self._clear_hash(node, self._keys.here(room), room if aloud else None, aloud=aloud),
-                self._clear_hash(node, self._keys.anonymous(room), None, aloud=aloud),
+                self._clear_hash(worker, self._keys.here(room), room if aloud else None, aloud=aloud),
+                self._clear_hash(worker, self._keys.anonymous(room), None, aloud=aloud),
             )
 
-    async def _clear_hash(self, node: str, key: str, announced_in: str | None, *, aloud: bool) -> None:
+    async def _clear_hash(self, worker: str, key: str, announced_in: str | None, *, aloud: bool) -> None:
         cursor: bytes | str = "0"
         while True:
             cursor, found = await self._link.call("HSCAN", key, cursor, "COUNT", _SCAN)
             await asyncio.gather(
                 *(
-                    self._clear_one(node, key, user.decode(), connection_id, announced_in)
+                    self._clear_one(worker, key, user.decode(), connection_id, announced_in)
                     for user, text in pairs(found)
-                    for connection_id in _connections_on(node, text)
+                    for connection_id in _connections_on(worker, text)
                 )
             )
             if aloud:
-                await self._link.call("PEXPIRE", self._keys.cleaner(node), self._lease_ms)
+                await self._link.call("PEXPIRE", self._keys.cleaner(worker), self._lease_ms)
             if cursor in (b"0", "0", 0):
                 break
 
-    async def forget(self, node: str) -> None:
+    async def forget(self, worker: str) -> None:
         """Ends a name that nothing is kept under."""
-        keys = self._keys.node(node), self._keys.node_rooms(node)
-        await asyncio.gather(self._link.call("HDEL", self._keys.nodes, node), self._link.call("DEL", *keys))
+        keys = self._keys.lease(worker), self._keys.worker_rooms(worker)
+        await asyncio.gather(self._link.call("HDEL", self._keys.workers, worker), self._link.call("DEL", *keys))
 
-    async def _claimed(self, node: str) -> bool:
+    async def _claimed(self, worker: str) -> bool:
         """Ends the name of a worker that has no lease; of several who would, one does."""
         keys = self._keys
-        names = keys.node(node), keys.nodes, keys.claimed(node), keys.cleaner(node), keys.dead
-        return bool(await self._link.run(CLAIM, names, node, self._lease_ms))
+        names = keys.lease(worker), keys.workers, keys.claimed(worker), keys.cleaner(worker), keys.dead
+        return bool(await self._link.run(CLAIM, names, worker, self._lease_ms))
 
-    async def _take_out(self, node: str) -> None:
+    async def _take_out(self, worker: str) -> None:
         try:
-            await self.clear(node, aloud=True)
+            await self.clear(worker, aloud=True)
             await asyncio.gather(
-                self._link.call("SREM", self._keys.dead, node),
-                self._link.call("DEL", self._keys.node_rooms(node), self._keys.cleaner(node)),
+                self._link.call("SREM", self._keys.dead, worker),
+                self._link.call("DEL", self._keys.worker_rooms(worker), self._keys.cleaner(worker)),
             )
         except BrokerUnavailable as error:
             logger.debug("a worker that is gone is not taken out yet: %s", str(error))
 
-    async def _clear_one(self, node: str, key: str, user: str, connection_id: str, announced_in: str | None) -> None:
+    async def _clear_one(self, worker: str, key: str, user: str, connection_id: str, announced_in: str | None) -> None:
         prepared = SILENCE if announced_in is None else self._announcer.prepare("left", announced_in, user)
-        await self._link.run(CLEAR, (key,), node, user, connection_id, *prepared)
+        await self._link.run(CLEAR, (key,), worker, user, connection_id, *prepared)
 
 
 def pairs(answer: Any) -> Iterable[tuple[bytes, bytes]]:
@@ -155,9 +155,9 @@ def pairs(answer: Any) -> Iterable[tuple[bytes, bytes]]:
     return zip(answer[::2], answer[1::2], strict=True)
 
 
-def _connections_on(node: str, text: bytes) -> list[str]:
+def _connections_on(worker: str, text: bytes) -> list[str]:
     try:
         entry = orjson.loads(text)
-        return [name for names in (entry["c"], entry["g"]) for name, on in names.items() if on == node]
+        return [name for names in (entry["c"], entry["g"]) for name, on in names.items() if on == worker]
     except (ValueError, TypeError, KeyError, AttributeError):  # none of ours: `Presence.members` says so
         return []

@@ -1,5 +1,5 @@
 -- Which of a worker's connections are not in the rooms that the worker has them in.
--- KEYS: nodes, the worker's rooms, and for each connection here. ARGV: the worker; for each connection room, user,
+-- KEYS: workers, the worker's rooms, and for each connection here. ARGV: the worker; for each connection room, user,
 -- connection.
 -- Gives the places, from 1, of those that are missing, or whose room is missing among the worker's. Gives none where
 -- the worker is not known: it finds that out with its next renewal, and then reports everything again.

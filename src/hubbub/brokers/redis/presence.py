@@ -179,7 +179,7 @@ class Presence:
             if announces is not None and user is not None:
                 prepared = self._announcer.prepare(announces, room, user)
             statement = self._ledger.state()
-            keys = self._hash(place), self._keys.nodes, self._keys.node_rooms(statement.worker)
+            keys = self._hash(place), self._keys.workers, self._keys.worker_rooms(statement.worker)
             answer: int | None = None
             try:
                 answer = await self._link.run(
@@ -235,7 +235,7 @@ class Presence:
             self._leases.doubt()
             raise
         for former in ledger.former:  # until it is cleared, nobody else is to
-            self._ignore(self._link.call("SET", self._keys.node(former), "1", "PX", self._lease_ms))
+            self._ignore(self._link.call("SET", self._keys.lease(former), "1", "PX", self._lease_ms))
         if known != "kept" or ledger.unsaid is not None:
             self._recover_soon()
         elif ledger.owes and (self._settling is None or self._settling.done()):
@@ -254,7 +254,7 @@ class Presence:
 
     async def writable(self) -> None:
         """Raises BrokerUnavailable where the server answers but takes nothing: it is full, or has no replicas."""
-        await self._link.call("SET", self._keys.node(self.worker), "1", "XX", "PX", self._lease_ms)
+        await self._link.call("SET", self._keys.lease(self.worker), "1", "XX", "PX", self._lease_ms)
 
     async def end(self) -> None:
         """Gives the lease back. Users in grace who come back to no other worker are taken out by another worker.
@@ -265,7 +265,7 @@ class Presence:
             await self._leases.forget(self.worker)
             return
         left_ms = max(1, int(1000 * self._ledger.longest_grace_s(_now())))
-        await self._link.call("SET", self._keys.node(self.worker), "1", "PX", left_ms)
+        await self._link.call("SET", self._keys.lease(self.worker), "1", "PX", left_ms)
 
     async def _lease(self, *, new: bool = False) -> LeaseAnswer:
         """Takes or renews the lease; gives what became of the name."""
@@ -274,7 +274,7 @@ class Presence:
 
     def _ask_for_lease(self, *, new: bool = False, first: bool = False) -> asyncio.Future[Any]:
         worker = self.worker
-        keys = self._keys.node(worker), self._keys.nodes, self._keys.claimed(worker)
+        keys = self._keys.lease(worker), self._keys.workers, self._keys.claimed(worker)
         number = self._ledger.newest if new else self._ledger.confirmed
         return self._link.run(LEASE, keys, worker, self._lease_ms, number, "1" if new else "", first=first)
 
@@ -319,7 +319,7 @@ class Presence:
                 logger.warning("this worker was taken for dead: its users may have been said to have left")
             await self._lease(new=True)
             if known == "lost":
-                await self._link.call("PUBLISH", self._keys.workers, pack_roll_call())
+                await self._link.call("PUBLISH", self._keys.all_workers, pack_roll_call())
         manner = ledger.unsaid
         if manner is None:
             return
@@ -348,7 +348,7 @@ class Presence:
         worker, witnesses = self.worker, self._ledger.witnesses(LOOKED_AFTER)
         if not witnesses:
             return
-        keys = self._keys.nodes, self._keys.node_rooms(worker), *map(self._hash, witnesses)
+        keys = self._keys.workers, self._keys.worker_rooms(worker), *map(self._hash, witnesses)
         texts = (text for witness in witnesses for text in _named(witness))
         found = await self._link.run(MISSING, keys, worker, *texts)
         missing = [witnesses[place - 1] for place in found]

@@ -188,6 +188,8 @@ def test_no_channel_is_that_of_another_database_or_app() -> None:
     """The keys of two databases are apart in any case, and have the same names."""
     apps = [Keys(prefix, database) for prefix in ("app", "app:1", "app:11", "app:1:1") for database in (0, 1, 11)]
     rooms = ["a", "1:{a}", "workers"]
-    found = [name for keys in apps for name in (keys.workers, *map(keys.own_channel, rooms), *map(keys.channel, rooms))]
+    found = [
+        name for keys in apps for name in (keys.all_workers, *map(keys.own_channel, rooms), *map(keys.channel, rooms))
+    ]
     assert len(found) == len(set(found))
     assert Keys("app", 1).here("a") == Keys("app", 2).here("a")

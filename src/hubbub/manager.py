@@ -76,8 +76,8 @@ class ConnectionManager:
     Args:
         broker: Where rooms live: ``"memory://"`` (this process only), ``"redis://host"`` (all processes), or a
             `Broker`.
-        rooms: Options of rooms by name or pattern (``"ticker:*"``). The first match applies; other rooms have the
-            defaults.
+        rooms: Options of rooms by name or pattern (``"ticker:*"``, ``"chat:{room}"``). An exact name takes precedence,
+            then the first pattern that matches. Other rooms have the defaults.
         everyone: Options of the room that contains every connection.
         users: Options of the rooms that contain the connections of one user each.
         limits: Bounds on what clients may use.

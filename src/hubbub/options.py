@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from fnmatch import fnmatchcase
 from math import inf
 from typing import Any, Final, Literal, NamedTuple, get_args
 
@@ -12,6 +11,7 @@ import orjson
 
 from .errors import InvalidArgument, shown
 from .names import EVERYONE_NAME
+from .patterns import Pattern
 
 Overflow = Literal["close", "drop_oldest", "drop_newest", "latest"]
 """The policy for a slow connection whose outbox is full: see `RoomOptions.overflow`."""
@@ -118,7 +118,7 @@ _DEFAULT = RoomOptions()
 class RoomPatterns:
     """Finds the options of a room by its name: an exact name first, then the patterns in their order.
 
-    Patterns are those of `fnmatch`: ``*``, ``?`` and ``[...]``. Case matters.
+    `hubbub.patterns` describes the syntax.
     """
 
     def __init__(self, patterns: Mapping[str, RoomOptions]) -> None:
@@ -132,15 +132,23 @@ class RoomPatterns:
             if not isinstance(options, RoomOptions):
                 raise InvalidArgument(f"rooms[{pattern!r}]", f"got {shown(options)}", "RoomOptions(...)")
         self.patterns: dict[str, RoomOptions] = dict(patterns)
+        self._compiled = [(_compiled(text), options) for text, options in self.patterns.items()]
 
     def match(self, name: str) -> RoomOptions:
         exact = self.patterns.get(name)
         if exact is not None:
             return exact
-        for pattern, options in self.patterns.items():
-            if fnmatchcase(name, pattern):
+        for pattern, options in self._compiled:
+            if pattern.match(name) is not None:
                 return options
         return _DEFAULT
+
+
+def _compiled(text: str) -> Pattern:
+    try:
+        return Pattern(text)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"rooms[{text!r}]", error.problem, error.accepted) from None
 
 
 _TABLE_VERSION: Final = 1

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "src" / "hubbub"
 # Bottom to top. A part is a module of the package, or a folder as a whole; it may import from its own layer and from
 # those below, without going round in a circle. `__init__` is the public names: `from hubbub import ...`.
 LAYERS = [
-    "__about__ errors close names options subprotocols",
+    "__about__ errors close names patterns options subprotocols",
     "addresses arguments codec envelope lifecycle nowait origin paths positions presence read_only tasks timers "
     "metrics",
     "protocols brokers",

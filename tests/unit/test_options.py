@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubbub import ConnectionManager, History, InvalidArgument, Limits, RoomOptions
-from hubbub.options import OVERFLOWS, RoomPatterns
+from hubbub.options import OVERFLOWS, RoomPatterns, RoomTable
 
 NAN, INF = float("nan"), float("inf")
 MIB = 1024 * 1024
@@ -197,6 +197,18 @@ def test_patterns_are_those_of_the_shell(pattern: str, yes: list[str], no: list[
     patterns = RoomPatterns({pattern: ONE})
     assert all(patterns.match(name) is ONE for name in yes)
     assert all(patterns.match(name) == RoomOptions() for name in no)
+
+
+def test_a_pattern_may_have_names_as_those_of_an_endpoint() -> None:
+    patterns = RoomPatterns({"chat:{room}": ONE, "chat:{room:path}": TWO})
+    assert patterns.match("chat:lobby") is ONE
+    assert patterns.match("chat:lobby:staff") is TWO
+    assert patterns.match("chat:") == RoomOptions()
+    assert RoomTable.from_json(RoomTable({"chat:{room}": ONE}).to_json())("chat:lobby") == ONE
+
+
+def test_a_pattern_that_binds_a_name_twice_is_refused() -> None:
+    refused("rooms['{a}:{a}']", lambda: RoomPatterns({"{a}:{a}": ONE}))
 
 
 def test_a_room_that_is_called_like_its_pattern_has_its_options() -> None:

@@ -22,6 +22,7 @@ BORROWED = re.findall(r"^\| `([\w.]+)` \| `", (CHECKOUT / "CONTRIBUTING.md").rea
 DOCUMENTED = {
     "fastapi": "FastAPI HTTPException Depends Query Request Response WebSocket Form APIRouter WebSocketException",
     "fastapi.exceptions": "RequestValidationError",
+    "fastapi.security": "SecurityScopes",
     "fastapi.responses": "HTMLResponse JSONResponse RedirectResponse Response",
     "redis": "ConnectionPool",
     "redis.asyncio": "Connection ConnectionPool",
@@ -31,8 +32,9 @@ DOCUMENTED = {
     "redis.exceptions": "AuthenticationError AuthorizationError NoPermissionError NoScriptError ReadOnlyError "
     "RedisError ResponseError TimeoutError",
     "starlette.applications": "Starlette",
+    "starlette.background": "BackgroundTasks",
     "starlette.concurrency": "run_in_threadpool",
-    "starlette.datastructures": "MutableHeaders",
+    "starlette.datastructures": "Headers MutableHeaders QueryParams",
     "starlette.exceptions": "HTTPException WebSocketException",
     "starlette.middleware.cors": "CORSMiddleware",
     "starlette.requests": "HTTPConnection Request",

@@ -20,7 +20,7 @@ LAYERS = [
     "metrics",
     "protocols brokers",
     "connections",
-    "asgi rooms",
+    "asgi endpoints rooms",
     "server",
     "engine",
     "from_thread",
@@ -43,6 +43,7 @@ ONLY_IN = {
     "starlette": {
         "connections",
         "asgi",
+        "endpoints",
         "rooms",
         "engine",
         "from_thread",
@@ -53,7 +54,7 @@ ONLY_IN = {
         "demo",
         "testing",
     },
-    "fastapi": {"manager", "auth", "demo", "testing"},
+    "fastapi": {"manager", "auth", "demo", "testing", "endpoints.dependencies"},
     "google": {"protocols.centrifugo.protobuf"},
     "asyncio": LEVEL.keys() - _PURE,
 }

@@ -1,0 +1,1 @@
+"""Functions that answer clients: what an app declares, ready to be called once per message."""

@@ -1,0 +1,76 @@
+"""The names of a room's pattern, converted to what functions take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ..errors import InvalidArgument, shown
+from .refusals import RoomUnknown
+
+
+class Names:
+    """Converts the texts that a pattern's names stand for, and makes sure that each value says its text again.
+
+    Args:
+        annotations: Pairs of name and annotation. A name may come more than once.
+        function: Names the function in errors.
+
+    Raises:
+        InvalidArgument: Pydantic can't convert a text to an annotation.
+    """
+
+    __slots__ = ("_adapters", "keys")
+
+    def __init__(self, annotations: Iterable[tuple[str, Any]], function: str) -> None:
+        pairs = list(annotations)
+        self.keys = frozenset(name for name, _ in pairs)
+        self._adapters = [(name, _adapter(name, annotation, function)) for name, annotation in pairs]
+
+    def converted(self, texts: Mapping[str, str]) -> dict[str, Any]:
+        """The values by name.
+
+        Raises:
+            RoomUnknown: A text does not convert, or its value is written differently.
+        """
+        return {
+            name: texts[name] if adapter is None else _value(name, texts[name], adapter)
+            for name, adapter in self._adapters
+        }
+
+    def check(self, texts: Mapping[str, str]) -> None:
+        """Checks all names, and keeps no value: somebody else converts them.
+
+        Raises:
+            RoomUnknown: As in `converted`.
+        """
+        for name, adapter in self._adapters:
+            if adapter is not None:
+                _value(name, texts[name], adapter)
+
+
+def _adapter(name: str, annotation: Any, function: str) -> TypeAdapter[Any] | None:
+    if annotation is str:
+        return None
+    try:
+        adapter = TypeAdapter[Any](annotation)
+        _ = adapter.core_schema  # raises where a model in it is not complete
+    except Exception as error:
+        raise InvalidArgument(
+            function,
+            f"the name {name!r} of its pattern can't be converted to {shown(annotation)}",
+            "str, int, UUID, an Enum, or another type that Pydantic makes of a text",
+        ) from error
+    return adapter
+
+
+def _value(name: str, text: str, adapter: TypeAdapter[Any]) -> Any:
+    try:
+        value = adapter.validate_python(text)
+    except ValidationError:
+        raise RoomUnknown(f"{name} can't be {shown(text)}") from None
+    if adapter.dump_python(value, mode="json") != text and adapter.dump_json(value).decode() != text:
+        raise RoomUnknown(f"{name} can't be {shown(text)}: it is written {shown(value)}")
+    return value

@@ -1,0 +1,373 @@
+"""Which function answers: `MessageRouter`, where an app declares its functions, and `Routes`, which finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
+
+from pydantic import TypeAdapter
+
+from ..arguments import is_text
+from ..codec import Payload
+from ..errors import InvalidArgument, shown
+from ..patterns import NAME, Pattern
+from .dependencies import name_of
+from .functions import Function
+from .results import Grant, Welcome, grant, nothing, reply, welcome
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_MAX_METHOD_BYTES: Final = 255
+_CACHED_NAMES: Final = 4096
+_EARLIER: Final = "declarations while the app is imported, before it starts and before the router is included"
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A function that answers the requests, and takes the messages, of one method.
+
+    Attributes:
+        name: The method, with the prefixes of the routers that it came through.
+        function: The function.
+        concurrent: Whether it runs beside the other messages of its connection.
+    """
+
+    name: str
+    function: Function[Payload | None]
+    concurrent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RoomRule:
+    """A function that says who may subscribe to the rooms of a pattern.
+
+    Attributes:
+        pattern: The rooms.
+        function: The function.
+        sends: The type of the messages in these rooms, for the description of the endpoint; None where it is not told.
+        token: Whether a subscription token is enough.
+    """
+
+    pattern: Pattern
+    function: Function[Grant | None]
+    sends: Any = None
+    token: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PublishRule:
+    """A function that takes what clients publish into the rooms of a pattern.
+
+    Attributes:
+        pattern: The rooms.
+        function: The function.
+    """
+
+    pattern: Pattern
+    function: Function[Payload | None]
+
+
+class _Ruled(Protocol):
+    @property
+    def pattern(self) -> Pattern: ...
+
+
+R = TypeVar("R", bound=_Ruled)
+
+
+class Match(NamedTuple, Generic[R]):
+    """The rule for a room, and what the names of its pattern stand for."""
+
+    rule: R
+    names: Mapping[str, str]
+
+
+class Rules(Generic[R]):
+    """Finds the rule for a room. Of several that match, the most specific applies (`Pattern.rank`).
+
+    Args:
+        rules: No two of them with patterns of one shape.
+    """
+
+    def __init__(self, rules: Iterable[R]) -> None:
+        self.all = tuple(sorted(rules, key=lambda rule: rule.pattern.rank))
+        self._literal = {rule.pattern.text: rule for rule in self.all if rule.pattern.is_literal}
+        self._others = [rule for rule in self.all if not rule.pattern.is_literal]
+        self.match = lru_cache(maxsize=_CACHED_NAMES)(self._match)
+        """Gives the `Match` for a room's name, or None where no rule applies. The last few thousand are kept."""
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    def _match(self, name: str) -> Match[R] | None:
+        if name[:1] == "$":  # the server's own: no client subscribes to these
+            return None
+        literal = self._literal.get(name)
+        if literal is not None:
+            return Match(literal, {})
+        for rule in self._others:
+            names = rule.pattern.match(name)
+            if names is not None:
+                return Match(rule, names)
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routes:
+    """The functions of an endpoint, once all are declared.
+
+    Attributes:
+        methods: By method.
+        rooms: Who may subscribe.
+        publishing: Who may publish.
+        connect: Runs when a client has connected.
+        disconnect: Runs when a client is gone.
+    """
+
+    methods: Mapping[str, Method]
+    rooms: Rules[RoomRule]
+    publishing: Rules[PublishRule]
+    connect: Function[Welcome] | None
+    disconnect: Function[None] | None
+
+
+class MessageRouter:
+    """A part of an endpoint's functions, declared in a module of its own.
+
+    ```python
+    router = MessageRouter()
+
+
+    @router.on("create")
+    async def create(order: Order, user: User) -> Created: ...
+
+
+    live.include_router(router, prefix="orders.")  # clients call "orders.create"
+    ```
+
+    Functions have FastAPI's dependency injection, as routes have it, once per message. A parameter that is annotated
+    `Connection` is the client's connection; one that is called like a name of the pattern is that part of the room's
+    name; the one that is left is the message, of any type that Pydantic validates.
+
+    Wrong declarations raise `InvalidArgument` when the module is imported.
+    """
+
+    _auth: Any = None
+
+    def __init__(self) -> None:
+        self._methods: dict[str, Method] = {}
+        self._rooms: dict[str, RoomRule] = {}
+        self._publishing: dict[str, PublishRule] = {}
+        self._connect: Function[Welcome] | None = None
+        self._disconnect: Function[None] | None = None
+        self._closed: str | None = None
+
+    def on(self, method: str, *, concurrent: bool = False) -> Callable[[F], F]:
+        """Declares the function that answers one kind of request, or takes one kind of message without an answer.
+
+        The function's return annotation validates and serializes the reply.
+
+        *Order*: the messages of one connection are handled one after the other, in the order in which they were sent.
+
+        Args:
+            method: What clients call it by: ``client.rpc("say", {...})``.
+            concurrent: Lets the function run beside the other messages of its connection, in no order.
+
+        Raises:
+            InvalidArgument: The method is taken, or the function can't be called with a message.
+        """
+        declared = f"@on({shown(method)})"
+        if not is_text(method) or not 0 < len(method.encode()) <= _MAX_METHOD_BYTES:
+            raise InvalidArgument(declared, f"the method is {shown(method)}", "a str of 1 to 255 bytes")
+        if not isinstance(concurrent, bool):
+            raise InvalidArgument(declared, f"concurrent is {shown(concurrent)}", "True or False")
+
+        def declare(function: F) -> F:
+            self._open_for(declared, function)
+            self._add_method(Method(method, self._bound(Function(function, reply, declared=declared)), concurrent))
+            return function
+
+        return declare
+
+    def room(self, pattern: str, *, sends: Any = None, token: bool = False) -> Callable[[F], F]:
+        """Declares the function that says who may subscribe to rooms. Rooms without such a rule are refused.
+
+        The function returns True or None for yes, False for no, or a `Grant`. It runs for each subscription, also for
+        one that comes back after a lost connection. The data of the subscription is the message.
+
+        Args:
+            pattern: The rooms: ``"chat:{room}"`` binds a name, which the function takes as a parameter, and
+                ``"ticker:*"`` matches anything. Where several patterns match, the most specific one applies.
+            sends: The type of the messages in these rooms, for the documentation of the endpoint.
+            token: Accepts a subscription token of the client in place of the function's yes.
+
+        Raises:
+            InvalidArgument: The pattern is taken or wrong, or the function lacks a parameter for one of its names.
+        """
+        declared = f"@room({shown(pattern)})"
+        compiled = _rule_pattern(pattern, declared)
+        if not isinstance(token, bool):
+            raise InvalidArgument(declared, f"token is {shown(token)}", "True or False")
+        if sends is not None:
+            _check_type(sends, declared)
+
+        def declare(function: F) -> F:
+            self._open_for(declared, function)
+            made = Function(function, grant, declared=declared, names=compiled.names)
+            self._add_room(RoomRule(compiled, self._bound(made), sends, token))
+            return function
+
+        return declare
+
+    def publish(self, pattern: str) -> Callable[[F], F]:
+        """Declares the function that takes what clients publish straight into rooms they are subscribed to.
+
+        What the function returns is published, in the place of what the client sent; None publishes nothing. Without
+        such a function nobody may publish.
+
+        Args:
+            pattern: The rooms, as in `room`.
+
+        Raises:
+            InvalidArgument: As in `room`.
+        """
+        declared = f"@publish({shown(pattern)})"
+        compiled = _rule_pattern(pattern, declared)
+
+        def declare(function: F) -> F:
+            self._open_for(declared, function)
+            made = Function(function, reply, declared=declared, names=compiled.names)
+            self._add_publishing(PublishRule(compiled, self._bound(made)))
+            return function
+
+        return declare
+
+    def connect(self, function: F) -> F:
+        """Declares the function that runs once per connection, after authentication: ``@live.connect``.
+
+        It returns nothing, or a `Welcome`. The data of the client's ``connect`` is the message.
+
+        Raises:
+            InvalidArgument: There is such a function already, or it can't be called.
+        """
+        self._open_for("@connect", function)
+        self._set_connect(self._bound(Function(function, welcome, declared="@connect")))
+        return function
+
+    def disconnect(self, function: F) -> F:
+        """Declares the function that runs once when a connection has ended, whatever the reason: ``@live.disconnect``.
+
+        Raises:
+            InvalidArgument: There is such a function already, or it can't be called.
+        """
+        self._open_for("@disconnect", function)
+        self._set_disconnect(self._bound(Function(function, nothing, declared="@disconnect", takes_message=False)))
+        return function
+
+    def include_router(self, router: MessageRouter, *, prefix: str = "") -> None:
+        """Takes over the functions of another router, which takes no more of them from then on.
+
+        Args:
+            router: The other router. It can be included several times, with different prefixes.
+            prefix: Stands before the methods of the router: ``"orders."``. Rooms keep their names, which the whole app
+                uses.
+
+        Raises:
+            InvalidArgument: A method or a pattern of the router is taken.
+        """
+        declared = "include_router()"
+        if not isinstance(router, MessageRouter) or router is self:
+            problem = "got the router itself" if router is self else f"got {shown(router)}"
+            raise InvalidArgument(declared, problem, "another MessageRouter")
+        if not is_text(prefix):
+            raise InvalidArgument(declared, f"prefix is {shown(prefix)}", "a str, such as 'orders.'")
+        self._open_for(declared)
+        router._closed = "its router is included already"
+        for method in router._methods.values():
+            self._add_method(replace(method, name=prefix + method.name, function=self._bound(method.function)))
+        for rule in router._rooms.values():
+            self._add_room(replace(rule, function=self._bound(rule.function)))
+        for each in router._publishing.values():
+            self._add_publishing(replace(each, function=self._bound(each.function)))
+        if router._connect is not None:
+            self._set_connect(self._bound(router._connect))
+        if router._disconnect is not None:
+            self._set_disconnect(self._bound(router._disconnect))
+
+    def _routes(self) -> Routes:
+        """All that is declared. From then on nothing can be."""
+        self._closed = "the app has started"
+        return Routes(
+            methods=dict(self._methods),
+            rooms=Rules(self._rooms.values()),
+            publishing=Rules(self._publishing.values()),
+            connect=self._connect,
+            disconnect=self._disconnect,
+        )
+
+    def _bound(self, function: Function[Any]) -> Function[Any]:
+        return function if self._auth is None else function.bound(self._auth)
+
+    def _open_for(self, declared: str, function: object = None) -> None:
+        if self._closed is not None:
+            where = declared if function is None else f"{name_of(function)} of {declared}"
+            raise InvalidArgument(where, f"comes too late: {self._closed}", _EARLIER)
+
+    def _add_method(self, method: Method) -> None:
+        _check_free(self._methods.get(method.name), method, f"the method {shown(method.name)}")
+        self._methods[method.name] = method
+
+    def _add_room(self, rule: RoomRule) -> None:
+        _check_free(self._rooms.get(rule.pattern.shape), rule, f"the pattern {shown(rule.pattern.text)}")
+        self._rooms[rule.pattern.shape] = rule
+
+    def _add_publishing(self, rule: PublishRule) -> None:
+        _check_free(self._publishing.get(rule.pattern.shape), rule, f"the pattern {shown(rule.pattern.text)}")
+        self._publishing[rule.pattern.shape] = rule
+
+    def _set_connect(self, function: Function[Welcome]) -> None:
+        _check_first(self._connect, function)
+        self._connect = function
+
+    def _set_disconnect(self, function: Function[None]) -> None:
+        _check_first(self._disconnect, function)
+        self._disconnect = function
+
+
+class _Declared(Protocol):
+    @property
+    def function(self) -> Function[Any]: ...
+
+
+def _check_free(taken: _Declared | None, new: _Declared, what: str) -> None:
+    if taken is not None:
+        raise InvalidArgument(new.function.name, f"{what} is taken by {taken.function.name}", "one function for each")
+
+
+def _check_first(taken: Function[Any] | None, new: Function[Any]) -> None:
+    if taken is not None:
+        raise InvalidArgument(new.name, f"there is {taken.name} already", "one such function on an endpoint")
+
+
+def _rule_pattern(text: str, declared: str) -> Pattern:
+    try:
+        pattern = Pattern(text)
+    except InvalidArgument as error:
+        raise InvalidArgument(declared, error.problem, error.accepted) from None
+    if text.startswith("$"):
+        raise InvalidArgument(declared, "names that start with '$' are the server's own", "another pattern")
+    rest = NAME.sub("", text)
+    if "{" in rest or "}" in rest:  # it would match only rooms that have a brace in their name
+        raise InvalidArgument(declared, f"{shown(text)} has a brace that encloses no name", "'chat:{room}'")
+    return pattern
+
+
+def _check_type(sends: Any, declared: str) -> None:
+    try:
+        _ = TypeAdapter[Any](sends).core_schema
+    except Exception as error:
+        raise InvalidArgument(
+            declared, f"sends is {shown(sends)}", "a type that Pydantic serializes, such as a model"
+        ) from error

@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeAlias
 
 from orjson import Fragment
 
@@ -34,10 +34,10 @@ class JsonEncoding(Encoding):
 
     __slots__ = ()
 
-    name = "json"
-    subprotocol = "centrifuge-json"
-    opcode = Opcode.TEXT
-    ping = frame(Opcode.TEXT, b"{}")
+    name: ClassVar[Literal["json", "protobuf"]] = "json"
+    subprotocol: ClassVar[str] = "centrifuge-json"
+    opcode: ClassVar[Opcode] = Opcode.TEXT
+    ping: ClassVar[bytes] = frame(Opcode.TEXT, b"{}")
 
     def decode(self, data: str | bytes) -> list[Command]:
         try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Literal
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -85,10 +85,10 @@ class ProtobufEncoding(Encoding):
 
     __slots__ = ()
 
-    name = "protobuf"
-    subprotocol = "centrifuge-protobuf"
-    opcode = Opcode.BINARY
-    ping = frame(Opcode.BINARY, b"\0")
+    name: ClassVar[Literal["json", "protobuf"]] = "protobuf"
+    subprotocol: ClassVar[str] = "centrifuge-protobuf"
+    opcode: ClassVar[Opcode] = Opcode.BINARY
+    ping: ClassVar[bytes] = frame(Opcode.BINARY, b"\0")
 
     def decode(self, data: str | bytes) -> list[Command]:
         if isinstance(data, str):

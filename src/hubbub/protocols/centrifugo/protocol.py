@@ -28,7 +28,7 @@ class CentrifugoProtocol(ClientProtocol):
     __slots__ = ("_publication", "encoding")
 
     def __init__(self, encoding: Encoding) -> None:
-        self.encoding = encoding
+        self.encoding: Encoding = encoding
         self._publication = encoding.publication
 
     def publication(self, room: RoomInfo, message: Envelope) -> bytes:

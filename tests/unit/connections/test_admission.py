@@ -66,7 +66,7 @@ class Client:
         receive, send = self.server.inbox.get, self.server.send
         self.socket = Socket([manager, *others], receive, send, address=address, where="'/ws'", offered=[])
         manager.sweeper.watch(self.socket)
-        scope = {"type": "websocket", "path": "/ws", "headers": HEADERS, "query_string": b""}
+        scope = {"type": "websocket", "path": "/ws", "headers": HEADERS, "query_string": b"", "hubbub": self.socket}
         self.websocket = WebSocket(scope, self.socket.receive, self.socket.send)
 
     async def admit(self, user: str | None = None, *, rooms: int = 0) -> Connection:

@@ -1,9 +1,9 @@
-"""The members of a room as its messages see them: who gets what, framed once for each protocol that they speak."""
+"""The audience of a room: which member receives which messages, framed once for each protocol in the room."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from ..connections.backpressure import Patience
 from ..connections.outbox import Lane
@@ -12,18 +12,16 @@ from ..names import label, user_of, user_room
 from ..options import Overflow, RoomOptions
 from ..protocols import ClientProtocol, RoomInfo
 
-_NOBODY: Final[frozenset[str]] = frozenset()
-
 
 class Target(Protocol):
-    """Where a member's frames go while nothing of it waits: its transport."""
+    """The transport of a member, to which frames are written while its outbox is empty."""
 
     def write(self, data: bytes) -> bool:
-        """Writes if nothing waits and the socket takes it."""
+        """Writes frames. Returns False if the outbox is not empty or the socket does not take them."""
 
 
 class MemberWriter(Protocol):
-    """Where a member's frames go."""
+    """The writer of a member, which queues frames that its transport does not take."""
 
     @property
     def congested(self) -> bool: ...
@@ -34,11 +32,11 @@ class MemberWriter(Protocol):
     def transport(self) -> Target: ...
 
     def write(self, data: bytes, lane: Lane, key: str | None = None) -> bool:
-        """Writes or queues."""
+        """Writes or queues a frame. Returns False if it was dropped."""
 
 
 class RoomMember(Protocol):
-    """What a room needs of a connection."""
+    """A session, as far as a room needs it."""
 
     @property
     def id(self) -> str: ...
@@ -48,23 +46,23 @@ class RoomMember(Protocol):
 
     @property
     def continues(self) -> frozenset[str]:
-        """The ids of the connections before it, by which a publish may exclude it too."""
+        """The ids of the former connections of its client, by which a publish may exclude it too."""
 
     @property
     def protocol(self) -> ClientProtocol:
-        """The wire format that its client speaks."""
+        """The protocol that its client speaks."""
 
     @property
     def writer(self) -> MemberWriter: ...
 
 
 class Outgoing:
-    """A message or news of a room, on its way to the members.
+    """An event of a room on its way to the members.
 
     Attributes:
-        size: Bytes of the message: what its frames come to, give or take a header.
-        key: What ``overflow="latest"`` replaces by.
-        exclude: Ids of connections, and own rooms of users, that do not get it.
+        size: The size of the message in bytes: about that of its frame.
+        key: With ``overflow="latest"``, a waiting message with the same key is replaced.
+        exclude: The members that do not receive it, as in `Envelope.exclude`.
     """
 
     __slots__ = ("_event", "_frame", "_frames", "_protocol", "_room", "exclude", "key", "size")
@@ -72,7 +70,7 @@ class Outgoing:
     def __init__(self, room: RoomInfo, event: Envelope | Announcement | Reset | Relabel) -> None:
         self._room = room
         self._event = event
-        self._protocol: ClientProtocol | None = None  # nearly all rooms have members of one
+        self._protocol: ClientProtocol | None = None  # nearly all rooms have one protocol
         self._frame = b""
         self._frames: dict[ClientProtocol, bytes] | None = None
         if isinstance(event, Envelope):
@@ -82,10 +80,10 @@ class Outgoing:
         else:
             self.size = len(event.info) + len(event.user_id) if isinstance(event, Announcement) else 0
             self.key = None
-            self.exclude = _NOBODY
+            self.exclude = frozenset()
 
     def frame(self, protocol: ClientProtocol) -> bytes:
-        """Its frame for members that speak a protocol, made once; empty where that protocol says nothing of it."""
+        """Returns the frame for members that speak a protocol, made once. Empty if the protocol has none for it."""
         if protocol is self._protocol:
             return self._frame
         if self._protocol is None:
@@ -108,7 +106,7 @@ class Outgoing:
         return protocol.renumbering(room, event) or b""
 
     def frame_for(self, member: RoomMember) -> bytes:
-        """The frame that a member is to get; empty for nothing."""
+        """Returns the frame for one member; empty if it receives nothing."""
         if self.exclude and self._excludes(member):
             assert isinstance(self._event, Envelope)
             return member.protocol.exclusion(self._room, self._event) or b""
@@ -124,7 +122,7 @@ class Outgoing:
 
 
 class _Taken:
-    """In the place of a member that a flight no longer goes to."""
+    """Stands in a flight for a member that does not receive it any more."""
 
     def write(self, data: bytes) -> bool:
         return True
@@ -134,7 +132,7 @@ _TAKEN = _Taken()
 
 
 class Run(NamedTuple):
-    """Members of a roster, side by side, that speak the same protocol: from ``first`` to before ``end``."""
+    """Consecutive members of a roster that speak the same protocol: from ``first`` until before ``end``."""
 
     protocol: ClientProtocol
     first: int
@@ -142,15 +140,15 @@ class Run(NamedTuple):
 
 
 class Roster:
-    """The members of a room at some time, as a fan-out needs them: what it writes to, side by side.
+    """A snapshot of the members of a room, sorted for the fan-out.
 
     Attributes:
-        members: The members, those of each protocol together.
-        targets: What is written to, in the same order.
-        runs: Where the members of each protocol are.
+        members: The members, grouped by protocol.
+        targets: The transports of the members, in the same order.
+        runs: The ranges of the members of each protocol.
     """
 
-    __slots__ = ("_ids", "_places", "members", "runs", "targets")
+    __slots__ = ("_ids", "_indexes", "members", "runs", "targets")
 
     def __init__(self, members: Iterable[RoomMember]) -> None:
         self.members: list[RoomMember] = list(members)
@@ -168,11 +166,11 @@ class Roster:
                 end += sum(member.protocol is protocol for member in self.members)
             self.runs.append(Run(protocol, first, end))
         self.targets: list[Target] = [member.writer.transport for member in self.members]
-        self._places: dict[str, int] | None = None
+        self._indexes: dict[str, int] | None = None
         self._ids: dict[str, list[str]] | None = None
 
     def ids_of(self, user: str) -> Sequence[str]:
-        """The connection ids of a user's members."""
+        """Returns the connection ids of a user's members."""
         if self._ids is None:
             self._ids = {}
             for member in self.members:
@@ -180,21 +178,21 @@ class Roster:
                     self._ids.setdefault(member.user_id, []).append(member.id)
         return self._ids.get(user, ())
 
-    def place(self, name: str) -> int | None:
-        """Where a member is, by its connection id."""
-        if self._places is None:
-            self._places = {member.id: index for index, member in enumerate(self.members)}
-        return self._places.get(name)
+    def index(self, connection_id: str) -> int | None:
+        """Returns the index of a member; None if there is no such member."""
+        if self._indexes is None:
+            self._indexes = {member.id: index for index, member in enumerate(self.members)}
+        return self._indexes.get(connection_id)
 
 
 class Flight:
-    """What was pending together, on its way to the members.
+    """A batch of messages on its way to the members of a roster.
 
     Attributes:
         batch: The messages.
-        targets: What is written to, in the order of the roster.
-        runs: Where the members of each protocol are.
-        at: How many of these are done.
+        targets: The transports of the members, in the order of the roster.
+        runs: The ranges of the members of each protocol.
+        at: The number of targets that have been written to.
     """
 
     __slots__ = ("_data", "_roster", "at", "batch", "runs", "targets")
@@ -208,7 +206,7 @@ class Flight:
         self._data: dict[ClientProtocol, bytes] = {}
 
     def data(self, protocol: ClientProtocol) -> bytes:
-        """The frames of the batch in a protocol, joined once for all its members."""
+        """Returns the frames of the batch in a protocol, joined once."""
         data = self._data.get(protocol)
         if data is None:
             batch = self.batch
@@ -218,48 +216,49 @@ class Flight:
 
     @property
     def members(self) -> list[RoomMember]:
+        """The members, in the order of the targets."""
         return self._roster.members
 
-    def take(self, name: str) -> RoomMember | None:
-        """Takes somebody out who has not got it yet; None where there is no such member."""
-        place = self._roster.place(name)
-        if place is None or place < self.at or self.targets[place] is _TAKEN:
+    def take(self, connection_id: str) -> RoomMember | None:
+        """Removes a member that has not received the batch, and returns it; None if there is no such member."""
+        index = self._roster.index(connection_id)
+        if index is None or index < self.at or self.targets[index] is _TAKEN:
             return None
-        self.targets[place] = _TAKEN
-        return self._roster.members[place]
+        self.targets[index] = _TAKEN
+        return self._roster.members[index]
 
 
 class Audience:
-    """The members of a room, and what they are about to get.
+    """The live members of a room, and the messages that they have not received yet.
 
     Attributes:
-        name: The room's name, which is its channel at the broker.
-        label: Its name as clients see it.
-        options: How it behaves.
-        members: Who gets what is published, by connection id.
-        aliases: Members by the ids of the connections that they continue.
-        pending: What the members get at the end of this pass of the event loop.
+        channel: The room's channel at the broker.
+        label: The room's name as its clients see it.
+        options: The options of the room.
+        members: The live members, by connection id.
+        aliases: The connection ids of members, by the ids of their clients' former connections.
+        pending: The events that the members receive at the end of this pass of the event loop.
         ahead: How many leading pending messages each member skips, because it joined later or already has them.
-        flight: What is being written, where that takes more than one slice.
-        patience: The budget of pauses of its publishers.
+        flight: The batch that is being written, if that takes more than one slice.
+        patience: The budget of pauses for publishers to the room.
     """
 
     __slots__ = (
         "_roster",
         "ahead",
         "aliases",
+        "channel",
         "flight",
         "label",
         "members",
-        "name",
         "options",
         "patience",
         "pending",
     )
 
-    def __init__(self, name: str, options: RoomOptions) -> None:
-        self.name: str = name
-        self.label: str = label(name)
+    def __init__(self, channel: str, options: RoomOptions) -> None:
+        self.channel: str = channel
+        self.label: str = label(channel)
         self.options: RoomOptions = options
         self.members: dict[str, RoomMember] = {}
         self.aliases: dict[str, set[str]] = {}
@@ -271,10 +270,11 @@ class Audience:
 
     @property
     def overflow(self) -> Overflow:
+        """The room's policy for a full outbox."""
         return self.options.overflow
 
     def add(self, member: RoomMember) -> None:
-        """Makes somebody a member from here on: what is pending came before."""
+        """Adds a live member. It does not receive messages that are already pending."""
         self.members[member.id] = member
         self._roster = None
         if self.pending:
@@ -283,40 +283,41 @@ class Audience:
             self.aliases.setdefault(alias, set()).add(member.id)
 
     def remove(self, member: RoomMember) -> None:
-        """Takes a member out. Idempotent."""
+        """Removes a member. Idempotent."""
         known = self.members.pop(member.id, None)
         self._roster = None
         self.ahead.pop(member.id, None)
         if known is not None:
             for alias in member.continues:
-                names = self.aliases.get(alias, set())
-                names.discard(member.id)
-                if not names:
+                ids = self.aliases.get(alias, set())
+                ids.discard(member.id)
+                if not ids:
                     self.aliases.pop(alias, None)
 
     @property
     def roster(self) -> Roster:
-        """The members as they are now."""
+        """A snapshot of the members, kept until they change."""
         if self._roster is None:
             self._roster = Roster(self.members.values())
         return self._roster
 
     def launch(self) -> tuple[Flight, list[tuple[RoomMember, list[Outgoing]]]]:
-        """Takes what is pending.
+        """Turns the pending messages into a flight.
 
         Returns:
-            The flight, and who does not get just that, with what it gets: who is excluded from a message or ahead.
+            The flight, and its exceptions: members that are ahead, or that a message excludes, with the messages that
+            may be theirs.
         """
         batch, self.pending = self.pending, []
         flight = self.flight = Flight(batch, self.roster)
         excluded = {name for outgoing in batch if outgoing.exclude for name in outgoing.exclude}
         if not excluded and not self.ahead:
             return flight, []
-        apart, self.ahead = self.ahead, {}
-        for name in excluded:
+        skipped, self.ahead = self.ahead, {}  # how many messages of the batch each exception skips, by connection id
+        for name in excluded:  # a connection id, or the own room of a user
             user = user_of(name)
             also = self.aliases.get(name, ()) if user is None else self.roster.ids_of(user)
-            for each in (name, *also):
-                apart.setdefault(each, 0)
-        members = [(flight.take(name), since) for name, since in apart.items()]
-        return flight, [(member, batch[since:]) for member, since in members if member is not None]
+            for connection_id in (name, *also):
+                skipped.setdefault(connection_id, 0)
+        exceptions = [(flight.take(connection_id), count) for connection_id, count in skipped.items()]
+        return flight, [(member, batch[count:]) for member, count in exceptions if member is not None]

@@ -1,11 +1,11 @@
-"""Catching up: a member that comes back is given what it missed before it goes live.
+"""Catching up: a member whose client was away receives the messages it missed, and then goes live.
 
-Theory of operation. The member presents a position. It is given the room's history after that position page by page, as
-its socket drains, and goes live at the message where the history ends. What is published meanwhile is in the history,
-so nothing is held back and nothing is sent twice. Where the history does not reach back to the position, the member is
-told so and goes live at once.
+Theory of operation. The client presents a position. The member receives the room's history after that position, page by
+page, as fast as the client reads, and goes live at the message where the history ends. Messages that are published
+meanwhile are in the history too, so none is held back and none is sent twice. If the history does not reach back to the
+position, the client is told so, and the member goes live immediately.
 
-After a restart thousands of clients come back to one room, most of them from the same position. They share the pages
+After a restart, thousands of clients come back to one room, most of them from the same position. They share the pages
 that were read a moment ago, and the frames made from them.
 """
 
@@ -29,18 +29,18 @@ from .room import CatchUp, Room
 logger: Final = logging.getLogger("hubbub")
 
 _PAGE_MESSAGES = 128
-_FRESH_S = 0.5
-_FRESH_PAGES = 64
+_PAGE_TTL_S = 0.5
+_MAX_PAGES = 64  # of one room
 _RETRY_S = 0.5
 
 
 class Recovery:
-    """Replays histories to the members that come back.
+    """Sends members the messages they missed.
 
     Args:
         broker: The broker that keeps the histories.
-        tasks: The owner of the replays that take more than one write.
-        timers: For forgetting pages.
+        tasks: The owner of the catch-ups that take more than one write.
+        timers: Forgets pages.
     """
 
     def __init__(self, broker: Broker, tasks: Tasks, timers: Timers) -> None:
@@ -50,14 +50,14 @@ class Recovery:
         self._replays: dict[Room, dict[Position, Replay]] = {}  # read a moment ago, by the position before them
 
     def forget(self, room: Room | None = None) -> None:
-        """Forgets the pages that were read, of one room or of all."""
+        """Forgets the shared pages of one room, or of all rooms."""
         if room is None:
             self._replays.clear()
         else:
             self._replays.pop(room, None)
 
     async def read(self, room: Room, after: Position) -> Replay:
-        """Reads a page of the history. One that was read a moment ago is as good, if nothing came since.
+        """Reads a page of the history, or takes one that was read a moment ago, if no message came since.
 
         Raises:
             BrokerUnavailable: The broker can't be asked.
@@ -65,32 +65,32 @@ class Recovery:
         known = self._replays.get(room, {})
         replay = known.get(after)
         if replay is None or replay.page.head != room.head:
-            replay = Replay(room, await self._broker.history(room.name, after, _PAGE_MESSAGES))
+            replay = Replay(room, await self._broker.history(room.channel, after, _PAGE_MESSAGES))
             if not self._replays:
-                self._timers.call_later(_FRESH_S, self._replays.clear)
+                self._timers.call_later(_PAGE_TTL_S, self._replays.clear)
             known = self._replays.setdefault(room, {})
-            if after in known or len(known) < _FRESH_PAGES:
+            if after in known or len(known) < _MAX_PAGES:
                 known[after] = replay
         return replay
 
     def begin(self, session: Session, room: Room, catch_up: CatchUp, replay: Replay) -> Joined:
-        """Answers a join with the first page of what was missed; the rest follows as the socket drains."""
+        """Answers a join with the first page. The other pages follow in the background, as fast as the client reads."""
         joined = Joined(_head_of(room, replay), replay.page.whole)
-        say_joined(session, room, joined)
-        _say_epoch(session, room, catch_up.cursor, replay)
-        if not (_replay(session, room, catch_up, replay) and room.caught_up(catch_up)):
-            self.go_on(session, room, catch_up)
+        write_joined(session, room, joined)
+        _write_epoch(session, room, catch_up.cursor, replay)
+        if not (_write_page(session, room, catch_up, replay) and room.caught_up(catch_up)):
+            self.resume(session, room, catch_up)
         return joined
 
-    def go_on(self, session: Session, room: Room, catch_up: CatchUp) -> None:
-        """Goes on with a replay, in the background."""
+    def resume(self, session: Session, room: Room, catch_up: CatchUp) -> None:
+        """Continues a catch-up in the background."""
         self._tasks.spawn(self._catch_up_or_close(session, room, catch_up), "catch up")
 
     async def _catch_up_or_close(self, session: Session, room: Room, catch_up: CatchUp) -> None:
         try:
             await self._catch_up(session, room, catch_up)
         except Exception:
-            if room.is_catching_up(catch_up):  # it would hear nothing, and never know
+            if room.is_catching_up(catch_up):  # otherwise it would receive nothing, and not know
                 session.socket.close_soon(CloseCode.INTERNAL_ERROR)
             raise
 
@@ -101,29 +101,29 @@ class Recovery:
             try:
                 replay = await self.read(room, cursor)
             except BrokerUnavailable as error:
-                logger.info("a replay of %s waits: %s", shown(room.name), str(error))
+                logger.info("the replay of room %s is delayed: %s", shown(room.channel), str(error))
                 await asyncio.sleep(_RETRY_S)
                 continue
             if not room.is_catching_up(catch_up):
                 return
             if not replay.page.whole:
-                logger.info("the history of %s was trimmed under a replay, or begun anew", shown(room.name))
-                say_joined(session, room, Joined(_head_of(room, replay), recovered=False))
-            _say_epoch(session, room, cursor, replay)
-            if _replay(session, room, catch_up, replay) and room.caught_up(catch_up):
+                logger.info("the history of room %s was trimmed or lost during a replay", shown(room.channel))
+                write_joined(session, room, Joined(_head_of(room, replay), recovered=False))
+            _write_epoch(session, room, cursor, replay)
+            if _write_page(session, room, catch_up, replay) and room.caught_up(catch_up):
                 return
-            await asyncio.sleep(0)  # a socket that takes everything must not keep the loop for a whole history
+            await asyncio.sleep(0)  # a client that reads fast must not keep the loop busy for a whole history
 
 
-def say_joined(session: Session, room: Room, joined: Joined) -> None:
-    """Tells a client where it is in a room, if its protocol has a word for that."""
+def write_joined(session: Session, room: Room, joined: Joined) -> None:
+    """Tells a client its position in a room, if its protocol has a frame for that."""
     frame = session.protocol.joined(room, joined, session.id)
     if frame is not None:
         session.writer.write(frame)
 
 
-def _say_epoch(session: Session, room: Room, cursor: Position, replay: Replay) -> None:
-    """Tells a client that the messages after its position have another epoch, if none is missing."""
+def _write_epoch(session: Session, room: Room, cursor: Position, replay: Replay) -> None:
+    """Tells a client the epoch of the messages after its position, if it is another one and none is missing."""
     head = replay.page.head
     if replay.page.whole and head is not None and head.epoch != cursor.epoch:
         frame = session.protocol.renumbering(room, Relabel(Position(head.epoch, cursor.offset)))
@@ -132,17 +132,17 @@ def _say_epoch(session: Session, room: Room, cursor: Position, replay: Replay) -
 
 
 def _head_of(room: Room, replay: Replay) -> Position:
-    """The room's position when a page was read. It has none where the broker lost the room since it was joined."""
+    """Returns the room's position when a page was read. The page has none if the broker has lost the room since."""
     head = replay.page.head or room.head
     assert head is not None
     return head
 
 
-def _replay(session: Session, room: Room, catch_up: CatchUp, replay: Replay) -> bool:
-    """Writes a page of history.
+def _write_page(session: Session, room: Room, catch_up: CatchUp, replay: Replay) -> bool:
+    """Writes a page of history, until the member's writer is congested, and moves the cursor.
 
     Returns:
-        Whether nothing comes after it. The cursor says how far it got: the socket may not have taken all.
+        Whether the page was written completely and is the last one.
     """
     page, head = replay.page, _head_of(room, replay)
     if not page.whole:

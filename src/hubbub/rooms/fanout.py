@@ -1,16 +1,16 @@
-"""A tick's frames to writes: one write per connection, room and pass of the event loop.
+"""Writes messages to the members of rooms: one write per connection, room and pass of the event loop.
 
-Theory of operation. A publish puts one frame into its room's ``pending`` and marks the room as dirty. At the end of the
-pass (a callback of the loop, or `flush_interval_s` later) each dirty room's frames are joined once, and the same bytes
-go to every member. Under load the batches grow by themselves.
+Theory of operation. A publish appends a message to its room's ``pending`` and marks the room as dirty. At the end of
+the pass (a callback of the loop, or ``flush_interval_s`` later) the frames of each dirty room are joined once, and the
+same bytes are written to every member. Under load the batches grow by themselves.
 
-That is a *flight*: the joined batch, and the members that have not got it yet. A flight to very many members takes
-several slices of `SLICE_S`, between which the loop turns and other rooms have their turn. What is published meanwhile
-waits for the next flight.
+The joined batch and the members that have not received it are a *flight*. A flight to very many members takes several
+slices of `SLICE_S`. Between them the loop runs, and other rooms take their turns. Messages that are published meanwhile
+wait for the next flight.
 
-What keeps order: before anything is written to one member directly, or it leaves, it is *given* what is pending for it,
-ahead of the others, and only it. Who joins while something is pending counts as ahead too. So nobody waits for the
-rest of a room, and the others' batch stays whole.
+Order: before anything is written to one member directly, and before a member leaves, its pending messages are *flushed*
+to it alone, so it is ahead of the other members. A member that joins while messages are pending counts as ahead too. So
+no member waits for the rest of a room, and the batch of the others stays whole.
 """
 
 from __future__ import annotations
@@ -23,44 +23,45 @@ from ..connections.backpressure import Patience
 from .audience import Audience, Flight, Outgoing, RoomMember
 
 FLUSH_BYTES = 64 * 1024
-"""Pending bytes past which a publish waits for its turn."""
+"""The high-water mark: above so many pending bytes, publishers are paced."""
 
 SLICE_S = 0.004
-"""How long the loop is kept by one slice."""
+"""The duration of one slice, during which the loop runs nothing else."""
 
 _STRIDE = 32
-"""Members between two looks at the clock."""
+"""The number of members between two looks at the clock."""
 
 _PACE_S = 0.001
 
 
 class Fanout:
-    """Writes what rooms have pending. Bound to the running loop from `start` to `stop`.
+    """Writes the pending messages of rooms. Bound to an event loop from `start` to `stop`.
 
     Args:
-        flush_interval_s: How long a message may wait for others to share a write with. 0 is the end of the pass.
+        flush_interval_s: Seconds that a message may wait to share a write with others. 0 is until the end of the pass.
     """
 
     def __init__(self, flush_interval_s: float = 0.0) -> None:
         self._flush_interval_s = flush_interval_s
-        self._dirty: dict[Audience, None] = {}  # with something pending or in flight, in the order of their turns
+        self._dirty: dict[Audience, None] = {}  # rooms with pending messages or a flight, in the order of their turns
         self._pending_bytes = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._handle: asyncio.Handle | None = None
-        self._delayed = False  # whether the handle is for the end of the interval, and not for this pass
+        self._delayed = False  # whether the handle is for the end of the interval, not for this pass
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Binds the fan-out to a loop."""
         self._loop = loop
         self._dirty.clear()
         self._pending_bytes = 0
 
     def stop(self) -> None:
-        """Writes what is pending, and ends."""
+        """Writes all pending messages, and unbinds the fan-out."""
         self.flush_all()
         self._loop = None
 
     def add(self, room: Audience, outgoing: Outgoing) -> None:
-        """Gives a frame to a room's members at the end of the pass."""
+        """Adds a message to those that are written to the room's members at the end of the pass."""
         room.pending.append(outgoing)
         self._pending_bytes += outgoing.size
         self._dirty[room] = None
@@ -73,17 +74,17 @@ class Fanout:
 
     @property
     def busy(self) -> bool:
-        """Whether anything is pending or in flight."""
+        """Whether any message is pending or in flight."""
         return bool(self._dirty)
 
-    def give(self, member: RoomMember, rooms: Iterable[Audience]) -> None:
-        """Writes what is pending in some rooms for one member, before something else is written to it."""
+    def flush(self, member: RoomMember, rooms: Iterable[Audience]) -> None:
+        """Writes the pending messages of some rooms to one member, ahead of the other members."""
         for room in rooms:
             if room.flight is not None or room.pending:
-                self.give_of(room, member)
+                self.flush_room(room, member)
 
-    def give_of(self, room: Audience, member: RoomMember) -> None:
-        """`give`, of one room."""
+    def flush_room(self, room: Audience, member: RoomMember) -> None:
+        """Writes the pending messages of one room to one member, ahead of the other members."""
         flight, pending = room.flight, room.pending
         if flight is not None and flight.take(member.id) is not None:
             _queue(member, flight, room)
@@ -93,7 +94,7 @@ class Fanout:
             _write_each(member, pending[since:], room)
 
     def flush_all(self) -> None:
-        """Writes all that is pending, in one go."""
+        """Writes all pending messages of all rooms in one slice."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
@@ -101,14 +102,14 @@ class Fanout:
 
     @property
     def crowded(self) -> bool:
-        """Whether so much is pending that who publishes is to be paced."""
+        """Whether pending messages are above the high-water mark, so that publishers must be paced."""
         return self._pending_bytes >= FLUSH_BYTES
 
     async def pace(self, room: Audience) -> None:
-        """Holds a publisher that has filled what is pending until it is on its way, and the loop has turned.
+        """Holds a publisher until pending messages are below the high-water mark, and members could read.
 
         Args:
-            room: Where it published, whose patience it is.
+            room: The room to which it published. The room's patience bounds the wait.
         """
         while self.crowded and self._loop is not None:
             if self._delayed and self._handle is not None:
@@ -129,7 +130,7 @@ class Fanout:
                 self._handle = self._loop.call_soon(self._run)
 
     def _slice(self, deadline: float) -> None:
-        """Writes until the deadline: room by room, one that is not done goes to the end of the queue."""
+        """Writes until the deadline, room by room. A room that is not done moves to the end of the queue."""
         while self._dirty:
             room = next(iter(self._dirty))
             del self._dirty[room]
@@ -143,10 +144,10 @@ class Fanout:
                 return
 
     def _flush_small(self, room: Audience) -> bool:
-        """Writes what is pending in a room that is done in one stride, where all get the same: most rooms are so.
+        """Writes the pending message of a small room in which all members receive it. Most rooms are like that.
 
         Returns:
-            False where it is not such a room: nothing was written.
+            False if the room is not like that. Nothing was written then.
         """
         batch = room.pending
         if len(room.members) > _STRIDE or room.ahead or len(batch) != 1 or batch[0].exclude:
@@ -164,15 +165,15 @@ class Fanout:
         return True
 
     def _launch(self, room: Audience) -> Flight:
-        """What is pending goes on its way; those who do not get just that get theirs now."""
-        flight, apart = room.launch()
+        """Begins a flight of the pending messages. Writes to the members that do not receive exactly those."""
+        flight, exceptions = room.launch()
         self._pending_bytes -= sum([outgoing.size for outgoing in flight.batch])
-        for member, batch in apart:
+        for member, batch in exceptions:
             _write_each(member, batch, room)
         return flight
 
     def _fly(self, flight: Flight, room: Audience, deadline: float) -> bool:
-        """Writes to those who wait, until the deadline. Whether all have it."""
+        """Writes a flight to the remaining members, until the deadline. Returns whether all have it."""
         targets = flight.targets
         for protocol, _, end in flight.runs:
             if flight.at >= end:
@@ -195,9 +196,10 @@ class Fanout:
 
 
 def _queue(member: RoomMember, flight: Flight, room: Audience) -> None:
-    """Writes to one member, or queues.
+    """Writes a flight to one member, or queues it.
 
-    Where nothing may be lost, all slow members share the batch; where something may, each message counts.
+    If the room must not lose messages, all slow members share the bytes of the batch. If its overflow policy may drop
+    messages, each one is queued by itself.
     """
     if room.overflow == "close":
         member.writer.write(flight.data(member.protocol), room)
@@ -206,7 +208,7 @@ def _queue(member: RoomMember, flight: Flight, room: Audience) -> None:
 
 
 def _write_each(member: RoomMember, batch: Iterable[Outgoing], room: Audience) -> None:
-    """Message by message: what may be dropped, is dropped and counted as such."""
+    """Writes or queues messages one by one, so that a message that is dropped is counted as one."""
     for outgoing in batch:
         frame = outgoing.frame_for(member)
         if frame:

@@ -1,11 +1,8 @@
-"""Members of rooms: joining, leaving, and the presence that follows from it.
+"""The rooms of a worker: sessions join and leave them, and the broker's events reach their members.
 
-Theory of operation. A room exists here while it has local members, and is subscribed at the broker exactly then. To
-join is to subscribe (the first member here does), to flush what was published before, and then either to go live, or,
-with a position to come back from, to catch up first (`hubbub.rooms.catch_up`).
-
-Presence is the broker's. Here is only when to say what: enter at the join, linger when the socket is lost, exit when
-the grace is over, or at once on a leave, a kick or an expired token.
+Theory of operation. A room exists here while it has local members, and is subscribed at the broker exactly then. The
+first member that joins subscribes it. A member that joins goes live immediately, or, if its client presents a position,
+catches up first (`hubbub.rooms.catch_up`). `hubbub.rooms.attendance` reports to the broker who is present.
 """
 
 from __future__ import annotations
@@ -23,58 +20,58 @@ from ..close import CloseCode
 from ..connections.session import Membership, Session
 from ..envelope import Announcement, Instruction, Kick, Relabel, Reset
 from ..errors import shown
-from ..names import EVERYONE_NAME, is_user_room, user_of, user_room
+from ..names import EVERYONE_NAME, user_of
 from ..options import RoomOptions
 from ..positions import Joined, Position
 from ..tasks import Tasks, together
 from ..timers import Timers
+from .attendance import Attendance
 from .audience import Outgoing
-from .catch_up import Recovery, say_joined
+from .catch_up import Recovery, write_joined
 from .fanout import Fanout
 from .room import CatchUp, Room
 
 logger: Final = logging.getLogger("hubbub")
 
-_PATIENCE_S = 2.0
+_LEAVE_TIMEOUT_S = 2.0
 _UNNUMBERED: Final = Joined(None, recovered=False)
-
 
 T = TypeVar("T")
 
 
 class JoinRefused(Exception):
-    """A join would be one too many.
+    """A join exceeds a limit.
 
     Attributes:
-        cause: What to close the connection with.
+        cause: The close code for the connection.
     """
 
     cause: CloseCode
 
 
 class RoomIsFull(JoinRefused):
-    """A join would be one too many for the room."""
+    """The room has as many members as its options allow."""
 
     cause = CloseCode.ROOM_FULL
 
 
 class TooManyRooms(JoinRefused):
-    """A join would be one too many for the session."""
+    """The session is in as many rooms as the limits allow."""
 
     cause = CloseCode.TOO_MANY_ROOMS
 
 
 class Memberships(Receiver):
-    """The rooms of this process.
+    """The rooms of this worker, by channel.
 
     Args:
-        broker: Where rooms live.
-        fanout: Who writes.
-        tasks: Who owns what goes on in the background.
-        timers: When graces end.
-        options_of: Gives the options of a room.
-        send_away: Closes the connections of a user, or with None of everybody.
-        max_rooms: Rooms of one session, at most; those of everybody and of a user not counted.
+        broker: Connects the workers.
+        fanout: Writes to the members.
+        tasks: The owner of background work.
+        timers: Ends grace periods, and forgets pages of histories.
+        options_of: Returns the options of a room, by its channel.
+        send_away: Closes the connections of a user, or of everyone if the user is None.
+        max_rooms: The maximum number of rooms of one session. Everyone's room and the user's own do not count.
     """
 
     def __init__(
@@ -90,35 +87,35 @@ class Memberships(Receiver):
         self._broker = broker
         self._fanout = fanout
         self._tasks = tasks
-        self._timers = timers
         self._options_of = options_of
         self._send_away = send_away
         self._max_rooms = max_rooms
         self._rooms: dict[str, Room] = {}
-        self._graces: dict[str, dict[Callable[[], None], float]] = {}  # with when their connections began
         self._latest: Room | None = None
+        self._attendance = Attendance(broker, tasks, timers)
         self._recovery = Recovery(broker, tasks, timers)
 
     @property
     def rooms(self) -> dict[str, Room]:
-        """The rooms that have members here, are about to, or had them a moment ago."""
+        """The rooms that have members here, are about to have some, or had some a moment ago."""
         return self._rooms
 
     def flush(self, session: Session) -> None:
-        """Writes what is pending for a session, before something else is written to it."""
+        """Writes the pending messages of a session, so that the caller can write something behind them."""
         if self._fanout.busy:
-            self._fanout.give(session, [self._rooms[name] for name in session.memberships])
+            self._fanout.flush(session, [self._rooms[channel] for channel in session.memberships])
 
     def clear(self) -> None:
+        """Forgets all rooms, without leaving them."""
         self._rooms.clear()
-        self._graces.clear()
+        self._attendance.clear()
         self._latest = None
         self._recovery.forget()
 
-    # What comes from the broker
+    # From the broker
 
     def deliver(self, channel: str, delivery: Delivery) -> None:
-        """Takes a message from the broker; the fan-out writes it at the end of the pass."""
+        """Handles a delivery of the broker. The fan-out writes a message at the end of the pass."""
         if isinstance(delivery, Instruction):
             self._obey(channel, delivery)
             return
@@ -133,8 +130,8 @@ class Memberships(Receiver):
         if position is not None:
             room.advance(position)
         elif room.catching_up:
-            # Not in the history, so that a replay would not bring it.
-            for catch_up in tuple(room.catching_up.values()):  # a write may find that the peer is gone
+            # It is not in the history, so a replay does not include it.
+            for catch_up in tuple(room.catching_up.values()):  # a write may find that the client is gone
                 data = outgoing.frame_for(catch_up.member)
                 if data:
                     catch_up.member.writer.write(data, room, outgoing.key)
@@ -143,83 +140,80 @@ class Memberships(Receiver):
             self._latest = room
 
     async def settled(self) -> None:
-        """Waits until what the broker delivered is on its way: what comes in is paced like what is published here."""
+        """Waits while too much is pending: messages of other workers are paced like those that are published here."""
         if self._fanout.crowded and self._latest is not None:
             await self._fanout.pace(self._latest)
 
-    def _change_epoch(self, room: Room, news: Reset | Relabel) -> None:
-        """Another epoch begins, or something is missing: says so to the members who know positions.
+    def _change_epoch(self, room: Room, event: Reset | Relabel) -> None:
+        """Tells the members that another epoch begins, or that messages are missing.
 
-        Who catches up is not told here. The history says whether anything is missing for it.
+        Members that catch up are not told here: the history shows whether anything is missing for them.
         """
-        position = news.position
+        position = event.position
         self._recovery.forget(room)
         for catch_up in room.change_epoch(position):
             member = catch_up.member
             assert isinstance(member, Session)
-            self._recovery.go_on(member, room, catch_up)
+            self._recovery.resume(member, room, catch_up)
         if room.members:
-            self._fanout.add(room, Outgoing(room, news))
+            self._fanout.add(room, Outgoing(room, event))
 
-    def _obey(self, channel: str, kick: Instruction) -> None:
-        """Closes the connections of a user, and ends its graces at once. On the channel of everyone, closes all."""
-        if not isinstance(kick, Kick):
-            logger.debug("ignored an instruction that this release does not act on: %s", shown(kick))
+    def _obey(self, channel: str, instruction: Instruction) -> None:
+        """Closes the connections of a user, and ends its grace periods. On the channel of everyone, closes all."""
+        if not isinstance(instruction, Kick):
+            logger.debug("ignored an instruction that this release does not support: %s", shown(instruction))
             return
         user = user_of(channel)
         if user is not None or channel == EVERYONE_NAME:
-            self._send_away(user, kick)
-        given_at = asyncio.get_running_loop().time() - kick.age_s
-        for over, began_at in tuple(self._graces.get(channel, {}).items()):
-            if began_at <= given_at:
-                over()
+            self._send_away(user, instruction)
+        self._attendance.end_graces(channel, asyncio.get_running_loop().time() - instruction.age_s)
 
     # Joining
 
-    def full(self, session: Session, names: Iterable[str]) -> list[str]:
-        """Those of some rooms that would refuse a session, because they have as many members as they may have."""
-        rooms = [self._rooms[name] for name in names if name in self._rooms and name not in session.memberships]
-        return [room.name for room in rooms if room.full]
+    def full(self, session: Session, channels: Iterable[str]) -> list[str]:
+        """Returns the channels of those rooms that are full, and that the session is not in."""
+        rooms = [self._rooms.get(channel) for channel in channels if channel not in session.memberships]
+        return [room.channel for room in rooms if room is not None and room.full]
 
-    async def join(self, session: Session, name: str, since: Position | None) -> Joined:
-        """Puts a connection into a room. Idempotent.
+    async def join(self, session: Session, channel: str, since: Position | None) -> Joined:
+        """Adds a session to a room. Idempotent.
 
         Raises:
-            RoomIsFull: The room is.
-            TooManyRooms: The connection is in as many as it may be, or about to be.
+            RoomIsFull: The room has as many members as its options allow.
+            TooManyRooms: The session is in, or is joining, as many rooms as the limits allow.
             WebSocketDisconnect: The client is gone.
             BrokerUnavailable: The broker can't be asked.
         """
-        joined, new = await self._become_member(session, name, since)
+        joined, new = await self._become_member(session, channel, since)
         if new:
             try:
-                await self._enter(session, name)
+                await self._enter(session, channel)
             except BaseException:
-                self._leave(session, name)
+                self._leave(session, channel)
                 raise
         return joined
 
-    async def join_all(self, session: Session, places: Mapping[str, Position | None]) -> None:
-        """Puts a connection into rooms, in their order. The broker is asked for all at once.
+    async def join_all(self, session: Session, positions: Mapping[str, Position | None]) -> None:
+        """Adds a session to rooms, in their order, and asks the broker about all of them at once.
 
-        All or none: where one can't be joined, those that are new are left again.
+        All or none: if one room can't be joined, the session leaves those that it has just joined.
 
         Args:
-            session: The connection.
-            places: The rooms, and where the connection was in each.
+            session: The session.
+            positions: The channels of the rooms, and the position that the client presents for each.
 
         Raises:
             As `join`.
         """
-        rooms = [self._room(name) for name in places]
+        rooms = [self._room(channel) for channel in positions]
         new: list[str] = []
         for room in rooms:
-            room.joining += 1  # so that what is subscribed here stays so until it has a member
+            room.joining += 1  # so that a room that is subscribed now stays subscribed until it has a member
         try:
-            await self._for_all(self._prepare, [(room, places[room.name]) for room in rooms])
-            for name, since in places.items():
-                if (await self._become_member(session, name, since))[1]:
-                    new.append(name)
+            await self._for_all(self._prepare, [(room, positions[room.channel]) for room in rooms])
+            for channel, since in positions.items():
+                if (await self._become_member(session, channel, since))[1]:
+                    new.append(channel)
             await self._for_all(partial(self._enter, session), new)
         except BaseException:
             self._leave(session, *new)
@@ -230,88 +224,88 @@ class Memberships(Receiver):
                 self._release_soon(room)
 
     async def _for_all(self, do: Callable[[T], Coroutine[Any, Any, None]], items: Sequence[T]) -> None:
-        """Does something for each, in order; at once, where the broker is elsewhere and an answer takes its time."""
+        """Calls ``do`` for each item, in order; concurrently if the broker is remote, as each answer takes time."""
         if len(items) > 1 and self._broker.distributed:
             await together(map(do, items))
         else:
             for item in items:
                 await do(item)
 
-    async def _prepare(self, asked: tuple[Room, Position | None]) -> None:
-        """Asks the broker for what a join will need."""
-        room, since = asked
+    async def _prepare(self, request: tuple[Room, Position | None]) -> None:
+        """Asks the broker for everything that a join needs."""
+        room, since = request
         await self._subscribe(room)
         if since is not None and room.options.numbered:
             await self._recovery.read(room, since)
 
-    async def _become_member(self, session: Session, name: str, since: Position | None) -> tuple[Joined, bool]:
-        """Puts a connection into a room, but for its presence; tells whether it was not in before."""
+    async def _become_member(self, session: Session, channel: str, since: Position | None) -> tuple[Joined, bool]:
+        """Adds a session to a room, except for its presence. Also returns whether it is new there."""
         if session.joining is not None:
-            await self._joined(session, name)
-        before = session.memberships.get(name)
+            await self._joined(session, channel)
+        before = session.memberships.get(channel)
         if before is not None and before.joined is not None:
             return before.joined, False
-        self._check_count(session, name)
-        room = self._rooms.get(name)
+        self._check_count(session, channel)
+        room = self._rooms.get(channel)
         if room is not None and room.subscribed and (since is None or not room.options.numbered):
-            return self._go_in(session, room), True
-        return await self._join(session, name, since), True
+            return self._add(session, room), True
+        return await self._join(session, channel, since), True
 
-    def _check_count(self, session: Session, name: str) -> None:
-        """Counts the rooms that are being joined too: several joins may be under way."""
-        if self._max_rooms is None or name[0] == "$":
+    def _check_count(self, session: Session, channel: str) -> None:
+        """Raises if a session is in too many rooms. Joins that are under way count too."""
+        if self._max_rooms is None or channel[0] == "$":
             return
         rooms = frozenset(each for each in session.memberships if each[0] != "$")
         if session.joining is not None:
             rooms = rooms.union(each for each in session.joining if each[0] != "$")
         if len(rooms) >= self._max_rooms:
-            raise TooManyRooms(name)
+            raise TooManyRooms(channel)
 
-    def _room(self, name: str) -> Room:
-        room = self._rooms.get(name)
+    def _room(self, channel: str) -> Room:
+        room = self._rooms.get(channel)
         if room is None:
-            room = self._rooms[name] = Room(name, self._options_of(name))
+            room = self._rooms[channel] = Room(channel, self._options_of(channel))
         return room
 
-    async def _joined(self, session: Session, name: str) -> None:
+    async def _joined(self, session: Session, channel: str) -> None:
         """Waits until no join of the room is under way."""
-        while session.joining is not None and (join := session.joining.get(name)) is not None:
+        while session.joining is not None and (join := session.joining.get(channel)) is not None:
             await asyncio.wait([join])
 
-    async def _join(self, session: Session, name: str, since: Position | None) -> Joined:
-        """A join that has to ask the broker."""
-        room = self._room(name)
+    async def _join(self, session: Session, channel: str, since: Position | None) -> Joined:
+        """Joins a room about which the broker has to be asked first."""
+        room = self._room(channel)
         if session.joining is None:
             session.joining = {}
-        done = session.joining[name] = asyncio.get_running_loop().create_future()
+        done = session.joining[channel] = asyncio.get_running_loop().create_future()
         room.joining += 1
         try:
             await self._subscribe(room)
             if since is None or not room.options.numbered:
-                return self._go_in(session, room)
-            return await self._come_back(session, room, since)
+                return self._add(session, room)
+            return await self._add_behind(session, room, since)
         finally:
             room.joining -= 1
             self._release_soon(room)
-            del session.joining[name]
+            del session.joining[channel]
             if not session.joining:
                 session.joining = None
             done.set_result(None)
 
-    def _check_in(self, session: Session, room: Room) -> Membership:
+    def _begin_membership(self, session: Session, room: Room) -> Membership:
         if room.full:
-            raise RoomIsFull(room.name)
+            raise RoomIsFull(room.channel)
         if not session.is_open:
             raise WebSocketDisconnect(*(session.socket.closed or (1006, "")))
-        membership = session.memberships[room.name] = Membership()
+        membership = session.memberships[room.channel] = Membership()
         return membership
 
-    def _go_in(self, session: Session, room: Room) -> Joined:
-        """Makes a connection a member from here on."""
-        membership = self._check_in(session, room)
+    def _add(self, session: Session, room: Room) -> Joined:
+        """Makes a session a live member."""
+        membership = self._begin_membership(session, room)
         joined = membership.joined = _UNNUMBERED if room.head is None else Joined(room.head, recovered=False)
-        room.add(session)  # before anything is written: a write may find that the peer is gone, and take it out
-        say_joined(session, room, joined)
+        room.add(session)  # before the write, which may find that the client is gone, and remove it
+        write_joined(session, room, joined)
         return joined
 
     async def _subscribe(self, room: Room) -> None:
@@ -319,19 +313,19 @@ class Memberships(Receiver):
             return
         async with room.lock:
             if not room.subscribed:
-                room.started_at(await self._broker.subscribe(room.name))
+                room.started_at(await self._broker.subscribe(room.channel))
                 room.subscribed = True
-                self._rooms[room.name] = room
+                self._rooms[room.channel] = room
 
-    async def _come_back(self, session: Session, room: Room, since: Position) -> Joined:
-        """Makes a connection a member that first catches up."""
-        membership = self._check_in(session, room)
+    async def _add_behind(self, session: Session, room: Room, since: Position) -> Joined:
+        """Makes a session a member that catches up before it goes live."""
+        membership = self._begin_membership(session, room)
         catch_up = CatchUp(session, since)
         room.catching_up[session.id] = catch_up
         try:
             replay = await self._recovery.read(room, since)
         except BaseException:
-            self._take_out(session, room.name)
+            self._remove(session, room.channel)
             raise
         if not session.is_open:
             raise WebSocketDisconnect(*(session.socket.closed or (1006, "")))
@@ -340,101 +334,60 @@ class Memberships(Receiver):
 
     # Leaving
 
-    async def leave(self, session: Session, name: str) -> None:
-        """Takes a connection out of a room, without grace. Idempotent."""
-        await self._joined(session, name)
-        leaving = self._leave(session, name)
+    async def leave(self, session: Session, channel: str) -> None:
+        """Removes a session from a room, without a grace period. Idempotent."""
+        await self._joined(session, channel)
+        leaving = self._leave(session, channel)
         if leaving is not None:
-            # Whoever leaves does not wait for a broker that is away.
-            await asyncio.wait([leaving], timeout=_PATIENCE_S)
+            # A session that leaves does not wait long for a broker that is away.
+            await asyncio.wait([leaving], timeout=_LEAVE_TIMEOUT_S)
 
-    def _leave(self, session: Session, *names: str) -> asyncio.Task[None] | None:
-        left = [(name, self._take_out(session, name)) for name in names]
-        present = [name for name, each in left if each is not None and each.grace_s is not None]
-        user = session.user_id
-        if user is None or not present:
-            return None
-        return self._tasks.spawn(self._exit(user, session.id, present), "leave")
+    def _leave(self, session: Session, *channels: str) -> asyncio.Task[None] | None:
+        left = [(channel, self._remove(session, channel)) for channel in channels]
+        present = [channel for channel, each in left if each is not None and each.grace_s is not None]
+        return self._attendance.leave(session, present)
 
     def forget(self, session: Session, *, grace: bool) -> None:
-        """Takes a connection out of all its rooms: its socket is gone."""
-        by_grace: dict[float, list[str]] = {}
-        for name in tuple(session.memberships):
-            left = self._take_out(session, name)
-            if left is not None and left.grace_s is not None:
-                by_grace.setdefault(left.grace_s if grace else 0.0, []).append(name)
-        user = session.user_id
-        if user is not None and by_grace:
-            for grace_s, names in by_grace.items():
-                if grace_s:
-                    self._begin_grace(grace_s, user, session.id, names, session.began_at)
-            session.departure = self._tasks.spawn(self._depart(user, session.id, by_grace), "depart")
+        """Removes a session, whose socket is gone, from all its rooms.
 
-    def _take_out(self, session: Session, name: str) -> Membership | None:
-        membership = session.memberships.get(name)
+        Args:
+            session: The session.
+            grace: Whether its user stays present for the grace periods of the rooms.
+        """
+        channels_by_grace: dict[float, list[str]] = {}
+        for channel in tuple(session.memberships):
+            left = self._remove(session, channel)
+            if left is not None and left.grace_s is not None:
+                channels_by_grace.setdefault(left.grace_s if grace else 0.0, []).append(channel)
+        self._attendance.lose(session, channels_by_grace)
+
+    def _remove(self, session: Session, channel: str) -> Membership | None:
+        membership = session.memberships.get(channel)
         if membership is None:
             return None
-        room = self._rooms[name]  # which stays while it has a member
-        self._fanout.give_of(room, session)  # by which it may turn out to be gone
-        session.memberships.pop(name, None)
+        room = self._rooms[channel]  # it exists as long as it has a member
+        self._fanout.flush_room(room, session)  # this may find that the client is gone, and remove the session
+        session.memberships.pop(channel, None)
         room.remove(session)
         self._release_soon(room)
         return membership
 
     def _release_soon(self, room: Room) -> None:
-        if room.vacant and self._rooms.get(room.name) is room:
+        if room.vacant and self._rooms.get(room.channel) is room:
             self._tasks.spawn(self._release(room), "release")
 
     async def _release(self, room: Room) -> None:
-        """Unsubscribes a room that nobody here is in any more."""
+        """Unsubscribes a room that has no members here any more, and forgets it."""
         async with room.lock:
-            if room.vacant and self._rooms.get(room.name) is room:
+            if room.vacant and self._rooms.get(room.channel) is room:
                 if room.subscribed:
                     room.subscribed = False
-                    await self._broker.unsubscribe(room.name)
+                    await self._broker.unsubscribe(room.channel)
                 if room.vacant:
-                    self._rooms.pop(room.name, None)
+                    self._rooms.pop(room.channel, None)
                     if self._latest is room:
                         self._latest = None
 
-    # Presence
-
-    async def _enter(self, session: Session, name: str) -> None:
-        user, membership = session.user_id, session.memberships.get(name)
-        if user is None or membership is None or is_user_room(name):
-            return
-        membership.grace_s = self._rooms[name].options.grace_s
-        await self._broker.enter(name, user, session.id, session.info)
-        now = session.memberships.get(name)
-        if now is None or now.grace_s is None:
-            # It left while the broker was told that it came: what said that it goes may have been too early.
-            await self._exit(user, session.id, [name])
-
-    async def _depart(self, user: str, connection_id: str, by_grace: dict[float, list[str]]) -> None:
-        await asyncio.gather(
-            *(
-                self._broker.linger(name, user, connection_id, grace_s)
-                if grace_s
-                else self._broker.exit(name, user, connection_id)
-                for grace_s, names in by_grace.items()
-                for name in names
-            )
-        )
-
-    def _begin_grace(self, grace_s: float, user: str, connection_id: str, names: list[str], began_at: float) -> None:
-        channel = user_room(user)
-
-        def over() -> None:
-            graces = self._graces[channel]
-            del graces[over]
-            if not graces:
-                del self._graces[channel]
-            timer.cancel()
-            self._tasks.spawn(self._exit(user, connection_id, names), "grace")
-
-        timer = self._timers.call_later(grace_s, over)
-        self._graces.setdefault(channel, {})[over] = began_at
-
-    async def _exit(self, user: str, connection_id: str, names: list[str]) -> None:
-        """Leaves rooms: all at once, so that a broker that is away knows of all of them when it is back."""
-        await asyncio.gather(*(self._broker.exit(name, user, connection_id) for name in names))
+    async def _enter(self, session: Session, channel: str) -> None:
+        if channel in session.memberships:  # the room exists as long as it has a member
+            await self._attendance.enter(session, channel, self._rooms[channel].options.grace_s)

@@ -1,6 +1,6 @@
-"""A page of a room's history, as it is written to members that come back: framed once for each protocol.
+"""A page of a room's history, ready to be written to members that catch up: framed once for each protocol.
 
-After a restart thousands come back to one room at once, most of them from the same position.
+After a restart, thousands of clients come back to one room at once, most of them from the same position.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from .audience import Outgoing, RoomMember
 from .room import Room
 
 PIECE_BYTES: Final = 16 * 1024
-"""How much is written at once."""
+"""The size of a single write. A piece ends with the message that reaches it."""
 
 
 class Piece(NamedTuple):
     """Some messages of a page.
 
     Attributes:
-        data: Their frames.
-        reaches: The offset of the last of them.
+        data: The frames of the messages.
+        reaches: The offset of the last message.
     """
 
     data: bytes
@@ -29,7 +29,7 @@ class Piece(NamedTuple):
 
 
 class Replay:
-    """What a page of history is to clients.
+    """The frames of a page of history.
 
     Args:
         room: The room.
@@ -44,7 +44,7 @@ class Replay:
         self._for_all: dict[ClientProtocol, list[Piece]] = {}
 
     def pieces(self, member: RoomMember) -> list[Piece]:
-        """What a member gets of it, in order; nothing where something is missing before it."""
+        """Returns the pieces of the page for a member, in order; no piece if messages are missing before it."""
         if not self.page.whole:
             return []
         pieces = self._for_all.get(member.protocol)
@@ -70,5 +70,5 @@ class Replay:
                 frames.clear()
                 size = 0
         if self.page.entries and (not pieces or pieces[-1].reaches != reached):
-            pieces.append(Piece(b"".join(frames), reached))  # of no bytes where all that is left excludes the member
+            pieces.append(Piece(b"".join(frames), reached))  # without bytes if the rest excludes the member
         return pieces

@@ -1,4 +1,4 @@
-"""One room on this worker: its members, and those that are still replayed what they missed."""
+"""One room on this worker: its live members, and those that still catch up."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from .audience import Audience, RoomMember
 
 
 class CatchUp:
-    """A member that does not get the live messages yet: it is being replayed what it missed.
+    """A member that is not live yet: it receives the messages it missed from the history.
 
     Attributes:
-        cursor: The position up to which it was given everything.
-        at_head: Whether the history had nothing after the cursor; the next live message after it ends the catch-up.
-        doubted: Whether what comes live no longer follows the cursor: the history is to be asked again.
+        member: The member.
+        cursor: The position up to which the member has received everything.
+        at_head: Whether the history had nothing after the cursor, so that the next live message ends the catch-up.
+        doubted: Whether live messages do not follow the cursor any more, so that the history must be read again.
     """
 
     __slots__ = ("at_head", "cursor", "doubted", "member")
@@ -28,20 +29,20 @@ class CatchUp:
 
 
 class Room(Audience):
-    """A room that has members here, or is about to.
+    """A room that has members here, or is about to have some.
 
     Attributes:
-        catching_up: Who will be a member, after a replay.
-        head: The position of the newest message that came from the broker.
-        subscribed: Whether the broker delivers its channel.
-        joining: Joins that are under way.
+        catching_up: The members that are not live yet, by connection id.
+        head: The position of the newest message that the broker delivered.
+        subscribed: Whether the broker delivers the room's channel.
+        joining: The number of joins that are under way.
         lock: Held while the room is subscribed or unsubscribed.
     """
 
     __slots__ = ("catching_up", "head", "joining", "lock", "subscribed")
 
-    def __init__(self, name: str, options: RoomOptions) -> None:
-        super().__init__(name, options)
+    def __init__(self, channel: str, options: RoomOptions) -> None:
+        super().__init__(channel, options)
         self.catching_up: dict[str, CatchUp] = {}
         self.head: Position | None = None
         self.subscribed: bool = False
@@ -50,43 +51,44 @@ class Room(Audience):
 
     @property
     def vacant(self) -> bool:
-        """Whether nobody is here or about to be."""
+        """Whether the room has no members, and none is joining."""
         return not self.size and not self.joining
 
     @property
     def size(self) -> int:
+        """The number of members, live or catching up."""
         return len(self.members) + len(self.catching_up)
 
     @property
     def full(self) -> bool:
-        """Whether it has as many members as it may have."""
+        """Whether the room has as many members as its options allow."""
         return self.options.max_members is not None and self.size >= self.options.max_members
 
     def everybody(self) -> list[RoomMember]:
-        """All that are here, live or not yet. Safe in any thread."""
+        """Returns all members, live or catching up. Safe in any thread."""
         return [*self.members.values(), *[each.member for each in tuple(self.catching_up.values())]]
 
     def remove(self, member: RoomMember) -> None:
-        """Takes a member out, live or not yet. Idempotent."""
+        """Removes a member, live or catching up. Idempotent."""
         super().remove(member)
         self.catching_up.pop(member.id, None)
 
     def go_live(self, catch_up: CatchUp) -> None:
-        """Ends a catch-up: from here on the member gets what is published."""
+        """Ends a catch-up: from now on, the member receives live messages."""
         if self.is_catching_up(catch_up):
             member = catch_up.member
             del self.catching_up[member.id]
             self.add(member)
 
     def is_catching_up(self, catch_up: CatchUp) -> bool:
-        """Whether a catch-up goes on: its member may have left, and even come back with another."""
+        """Returns whether a catch-up is still under way. Its member may have left, and even begun another one."""
         return self.catching_up.get(catch_up.member.id) is catch_up
 
     def caught_up(self, catch_up: CatchUp) -> bool:
-        """The history has nothing after the cursor: goes live now, or with the first live message that is new.
+        """Handles the end of the history: the member goes live now, or with the next new message.
 
         Returns:
-            False where something came live since the history was asked: it has to be asked again.
+            False if a live message came since the history was read, so that it must be read again.
         """
         if catch_up.doubted:
             return False
@@ -95,18 +97,18 @@ class Room(Audience):
             self.go_live(catch_up)
         elif head is not None and head.epoch == cursor.epoch and head.offset > cursor.offset:
             return False
-        else:  # what comes live is behind the history, or has yet to come to its epoch
+        else:  # live messages are behind the history, or have not reached its epoch yet
             catch_up.at_head = True
         return True
 
     def started_at(self, position: Position | None) -> None:
-        """The broker's answer to the subscription; messages may have come before it."""
+        """Records the position at which the subscription began. Newer messages may have come before this answer."""
         head = self.head
         if head is None or position is None or head.epoch != position.epoch or head.offset < position.offset:
             self.head = position
 
     def advance(self, position: Position) -> None:
-        """A live message came: those who were given everything before it go live."""
+        """Records the position of a live message. Members that have everything before it go live."""
         self.head = position
         if self.catching_up:
             for catch_up in tuple(self.catching_up.values()):
@@ -115,11 +117,11 @@ class Room(Audience):
                     self.go_live(catch_up)
 
     def change_epoch(self, position: Position) -> list[CatchUp]:
-        """Handles live messages that do not follow the earlier ones: the epoch changed, or some are missing.
+        """Handles a gap in the live messages: the epoch changed, or some are missing.
 
         Returns:
-            The replays that had everything until now and waited for live messages. These do not follow for them either,
-            so the history has to be read again.
+            The catch-ups that had reached the end of the history, and waited for a live message. There is a gap for
+            them too, so they must read the history again.
         """
         self.head = position
         waiting: list[CatchUp] = []

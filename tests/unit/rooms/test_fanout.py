@@ -175,9 +175,9 @@ def test_one_member_is_given_what_is_pending_at_once_and_only_once(loop: FakeLoo
     room, other = room_of(ann, bob), room_of(ann)
     fanout.add(room, out(b"1"))
     fanout.add(other, out(b"2"))
-    fanout.give(ann, [room])
+    fanout.flush(ann, [room])
     assert (ann.written, bob.written) == ([b"1"], [])
-    fanout.give(ann, [room])
+    fanout.flush(ann, [room])
     fanout.add(room, out(b"3"))
     loop.turn()
     assert (ann.written, bob.written) == ([b"1", b"3", b"2"], [b"13"])
@@ -201,8 +201,8 @@ def test_a_flush_to_many_lets_the_loop_turn_between_slices(loop: FakeLoop, fanou
             assert len(served) == fanout_module._STRIDE
             fanout.add(room, out(b"2"))
             room.add(late)
-            fanout.give(direct, [room])
-            fanout.give_of(room, gone)
+            fanout.flush(direct, [room])
+            fanout.flush_room(room, gone)
             room.remove(gone)
             assert direct.written == gone.written == [b"1", b"2"]
         elif turns == 2:
@@ -240,7 +240,7 @@ def test_one_member_is_given_what_is_in_flight_at_once_and_only_once(loop: FakeL
     room, members = in_flight(loop, fanout)
     for _ in range(2):
         for member in (members[0], members[-1]):
-            fanout.give(member, [room])
+            fanout.flush(member, [room])
             assert member.got == b"1"
     assert members[-2].got == b""
     loop.turn()
@@ -260,7 +260,7 @@ def test_a_room_that_becomes_small_within_a_flight_keeps_its_order(loop: FakeLoo
 def test_who_comes_back_within_a_flight_gets_nothing_twice(loop: FakeLoop, fanout: Fanout) -> None:
     room, members = in_flight(loop, fanout)
     for member in (members[-1], members[0]):
-        fanout.give_of(room, member)
+        fanout.flush_room(room, member)
         room.remove(member)
         room.add(member)
     fanout.add(room, out(b"2"))
@@ -291,7 +291,7 @@ def test_who_leaves_while_something_is_pending_gets_what_came_before(loop: FakeL
     fanout.add(room, out(b"1"))
     room.add(bob)
     for member in (ann, bob):
-        fanout.give_of(room, member)
+        fanout.flush_room(room, member)
         room.remove(member)
     fanout.add(room, out(b"2"))
     loop.turn()
@@ -305,7 +305,7 @@ def test_members_may_go_while_they_are_written_to(loop: FakeLoop, fanout: Fanout
 
     def go() -> None:
         for each in (room, other):
-            fanout.give_of(each, ann)
+            fanout.flush_room(each, ann)
             each.remove(ann)
 
     ann.on_write = go
@@ -473,13 +473,13 @@ def _check_deliveries(actions: list[Action]) -> None:
             inside.add(which)
             room.add(member)
         elif what == "leave":
-            fanout.give_of(room, member)
+            fanout.flush_room(room, member)
             inside.discard(which)
             room.remove(member)
         elif what == "slow":
             member.slow = True  # for good: what is queued comes after what was written
         elif what == "give":
-            fanout.give(member, [room])
+            fanout.flush(member, [room])
         elif what == "turn":
             loop.turn()
         elif what == "back" and which not in inside:  # with the ids of a connection before it

@@ -13,6 +13,7 @@ checked, and no session opened, per message.
 from __future__ import annotations
 
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import AsyncExitStack
@@ -38,6 +39,7 @@ KNOWN: Final = ("0.115.14", "0.121.3", "0.128.8", "0.142.4", "0.165.0")
 
 _TAKES: Final[Mapping[str, frozenset[str]]] = {
     "get_typed_signature": frozenset({"call"}),
+    "get_typed_return_annotation": frozenset({"call"}),
     "get_dependant": frozenset({"path", "call", "name"}),
     "solve_dependencies": frozenset(
         {"request", "dependant", "response", "dependency_overrides_provider", "async_exit_stack", "embed_body_fields"}
@@ -88,11 +90,16 @@ def check_fastapi(functions: Iterable[Callable[..., Any]], dependant: type) -> N
 
 try:
     from fastapi.dependencies.models import Dependant
-    from fastapi.dependencies.utils import get_dependant, get_typed_signature, solve_dependencies
+    from fastapi.dependencies.utils import (
+        get_dependant,
+        get_typed_return_annotation,
+        get_typed_signature,
+        solve_dependencies,
+    )
     from fastapi.params import Body, Depends, Param
 except ImportError as error:
     raise UnknownFastAPI(str(error)) from error
-check_fastapi((get_typed_signature, get_dependant, solve_dependencies), Dependant)
+check_fastapi((get_typed_signature, get_typed_return_annotation, get_dependant, solve_dependencies), Dependant)
 
 _PARTS: Final = (Depends, Param)
 _OF_A_BODY: Final = "the message is the parameter of the function that has no marker, such as `message: Say`"
@@ -137,7 +144,8 @@ class Caller:
         self.connection = connection
         self.user = user
         self._app: Overridable | None = app if hasattr(app, "dependency_overrides") else None
-        self._scope = {**scope, "type": "http", "method": "GET", "headers": list(headers)}
+        scheme = "https" if scope.get("scheme") in ("wss", "https") else "http"
+        self._scope = {**scope, "type": "http", "method": "GET", "scheme": scheme, "headers": list(headers)}
 
     @property
     def overrides(self) -> dict[Any, Any]:
@@ -230,6 +238,17 @@ class _Overrides(NamedTuple):
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:
     """The parameters of a function with their annotations evaluated, as FastAPI does it for routes."""
     return get_typed_signature(function)
+
+
+def returned_by(function: Callable[..., Any]) -> Any:
+    """The return annotation of a function, evaluated in the same way; `inspect.Signature.empty` where there is none."""
+    if sys.version_info >= (3, 14):
+        from annotationlib import Format
+
+        annotation = inspect.signature(function, annotation_format=Format.FORWARDREF).return_annotation
+    else:
+        annotation = inspect.signature(function).return_annotation
+    return annotation if annotation is inspect.Signature.empty else get_typed_return_annotation(function)
 
 
 def plain(annotation: Any) -> Any:

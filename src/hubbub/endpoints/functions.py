@@ -22,7 +22,7 @@ from starlette.concurrency import run_in_threadpool
 from ..codec import loads_from_client
 from ..connections.connection import Connection
 from ..errors import InvalidArgument, shown
-from .dependencies import Caller, Dependencies, dependency, is_provided, name_of, plain, signature_of
+from .dependencies import Caller, Dependencies, dependency, is_provided, name_of, plain, returned_by, signature_of
 from .names import Names
 from .refusals import MessageInvalid
 from .results import Returns, anything
@@ -85,7 +85,7 @@ class Function(Generic[T]):
             raise InvalidArgument(self.name, "it has a `yield`", "a function that returns; dependencies may yield")
         try:
             parameters = signature_of(function).parameters.values()
-            self.returned = _return_annotation(function)
+            self.returned = returned_by(function)
         except Exception as error:
             raise InvalidArgument(
                 self.name, f"its signature can't be read ({shown(str(error))})", "annotations that exist at runtime"
@@ -298,17 +298,6 @@ def _resolved(name: str | None, annotation: Any, function: str) -> Any:
             "a type that is imported at runtime, not only under TYPE_CHECKING or inside another function",
         )
     return annotation
-
-
-def _return_annotation(function: Callable[..., Any]) -> Any:
-    """The return annotation, evaluated. It does not reach FastAPI's analysis, which knows no difference to None."""
-    signature = inspect.signature(function)
-    if not isinstance(signature.return_annotation, str):
-        return signature.return_annotation
-    try:
-        return inspect.signature(function, eval_str=True).return_annotation
-    except NameError:
-        return signature.return_annotation
 
 
 def _unwrapped(function: Callable[..., Any]) -> Any:

@@ -395,6 +395,16 @@ def test_state_of_the_handshake_is_kept_from_message_to_message() -> None:
     assert [run(function(first)), run(function(first)), run(function(second))] == [1, 2, 3]
 
 
+def test_the_request_is_one_of_http() -> None:
+    async def say(request: Request) -> Any:
+        return request.url.scheme, request.method, request.app
+
+    app = object()
+    for scheme, told in [("ws", "http"), ("wss", "https")]:
+        scope = {"type": "websocket", "scheme": scheme, "path": "/", "headers": [(b"host", b"a")], "app": app}
+        assert run(made(say)(dependencies.Caller(scope))) == (told, "GET", app)
+
+
 # The user
 
 
@@ -598,7 +608,9 @@ def test_a_fastapi_of_another_form_is_refused_with_the_versions_that_work() -> N
     assert isinstance(caught.value, ImportError)
 
 
-@pytest.mark.parametrize("name", ["get_dependant", "get_typed_signature", "solve_dependencies"])
+@pytest.mark.parametrize(
+    "name", ["get_dependant", "get_typed_signature", "get_typed_return_annotation", "solve_dependencies"]
+)
 def test_a_fastapi_without_one_of_the_functions_is_refused_at_import(name: str, monkeypatch: Any) -> None:
     monkeypatch.delattr(f"fastapi.dependencies.utils.{name}")
     spec = spec_from_file_location("hubbub.endpoints.dependencies_again", dependencies.__file__)

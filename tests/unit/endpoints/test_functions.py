@@ -324,6 +324,14 @@ def test_functions_that_yield_are_refused() -> None:
     assert "yield" in refused(more)
 
 
+def test_annotations_of_dependencies_need_not_exist_at_runtime() -> None:
+    async def say(message: Say, price: Decimal = Depends(lambda: 5)) -> Said | None: ...
+
+    function = made(say, returns=reply)
+    assert function.returned == Said | None
+    assert run(function(a_caller(), {"room": "a", "text": "b"})) is None
+
+
 def test_what_is_no_function_is_refused() -> None:
     with pytest.raises(InvalidArgument):
         Function(5, anything, declared="@on('say')")  # type: ignore[arg-type]  # that is the point

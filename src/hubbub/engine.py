@@ -1,7 +1,7 @@
-"""The machine of a manager, below the names that an app calls.
+"""The engine of a manager: its parts, wired together, below the names that an app calls.
 
-It is an object of its own so that a subclass of `ConnectionManager` may define any name: the machine never looks a name
-up on the manager. All that is ours calls the engine.
+It is an object of its own so that a subclass of `ConnectionManager` may define any name: no code of hubbub looks up a
+name on the manager; it calls the engine.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from .protocols import ClientProtocol
 from .rooms.fanout import Fanout
 from .rooms.memberships import JoinRefused, Memberships
 from .server.draining import send_away
-from .server.workers import missing_pings, sibling_workers
+from .server.workers import warn_of_server
 from .tasks import Tasks
 from .timers import Timers
 
@@ -61,18 +61,18 @@ logger: Final = logging.getLogger("hubbub")
 
 
 class Engine:
-    """What a `ConnectionManager` has, and what its parts call.
+    """The parts of a `ConnectionManager`, and the calls that they make of each other.
 
     Args:
-        broker: Where rooms live.
-        options_of: Gives the options of a room.
+        broker: Connects the workers.
+        options_of: Returns the options of a room, by its channel.
         limits: Bounds on what clients may use.
-        origins: Which pages may connect.
-        origins_given: Whether the app names them; else `install` may take over others.
-        protocol: What clients speak, unless their endpoint says otherwise.
-        refuse_with: How to answer a handshake that the app refuses.
-        flush_interval_s: How long a message may wait for others.
-        thread_timeout_s: How long a call from a thread may take.
+        origins: Decides which pages may connect.
+        origins_given: Whether the app chose the origins. If not, `install` may use those of the app's CORSMiddleware.
+        protocol: The protocol of clients, unless their endpoint sets another one.
+        refuse_with: The way to answer a handshake that the app refuses.
+        flush_interval_s: Seconds that a message may wait to share a write with others.
+        thread_timeout_s: Seconds that a call from a thread may take.
     """
 
     def __init__(
@@ -121,7 +121,12 @@ class Engine:
     # Start and end
 
     async def start(self) -> None:
-        """Begins, on the running loop."""
+        """Starts all parts, on the running loop.
+
+        Raises:
+            WrongLoop: The manager already runs.
+            BrokerUnavailable: The broker denies access or can't serve, and a retry would not help.
+        """
         self.lifecycle.check_stopped()
         loop = asyncio.get_running_loop()
         self.counters.reset()
@@ -136,54 +141,37 @@ class Engine:
             raise
         self.lifecycle.start()
         self.sweeper.start()
-        self._warn_of_server()
+        warn_of_server(self.broker, idle_timeout_s=self.limits.idle_timeout_s)
         logger.debug("the manager runs on %s://", self.broker.name)
 
-    def _warn_of_server(self) -> None:
-        workers = sibling_workers()
-        if workers > 1 and not self.broker.distributed:
-            logger.warning(
-                "%d workers on %s://: each knows its own clients only. What one of them publishes is LOST for the "
-                "clients of the others; who is here, who is online and what is replayed is wrong. Run one worker, or "
-                'let them share a Redis: ConnectionManager("redis://localhost")',
-                workers,
-                self.broker.name,
-            )
-        pings = missing_pings() if self.limits.idle_timeout_s is None else None
-        if pings is not None:
-            logger.warning(
-                "a client that is gone without a word, such as a closed laptop, stays connected and online: %s. Or let "
-                "your clients send something now and then, and set Limits(idle_timeout_s=60)",
-                pings,
-            )
-
     async def drain(self, over_s: float) -> bool:
-        """What `ConnectionManager.drain` does."""
+        """Does what `ConnectionManager.drain` promises."""
         self.lifecycle.check_loop()
         self.lifecycle.draining = True
         sockets = tuple(self.sweeper.sockets)
         if sockets:
             logger.info("draining: closing %s over up to %g s", counted(len(sockets), "connections"), over_s)
         await send_away(sockets, over_s)
-        patience_s = max(self.limits.close_timeout_s, self.limits.shutdown_timeout_s) + 2.0  # who is late, a sweep ends
+        # The sweeper ends handlers that exceed these limits, at its next sweep.
+        timeout_s = max(self.limits.close_timeout_s, self.limits.shutdown_timeout_s) + 2.0
         try:
-            async with asyncio.timeout(patience_s):
-                while next(self.sweeper.sockets, None) is not None:  # noqa: ASYNC110 - no event: they end one by one
+            async with asyncio.timeout(timeout_s):
+                while next(self.sweeper.sockets, None) is not None:  # noqa: ASYNC110 - no event: sockets end one by one
                     await asyncio.sleep(0.05)
         except TimeoutError:
             return False
         return True
 
     async def stop(self) -> None:
-        """Closes all sockets, and ends."""
+        """Closes all sockets, and stops all parts."""
         self.lifecycle.draining = True
         sockets = tuple(self.sweeper.sockets)
         for socket in sockets:
-            # Where there are other workers, who comes back to one of them in time has not left.
+            # With other workers, a client that reconnects to one of them within the grace period has not left.
             socket.close_soon(CloseCode.SERVICE_RESTART, grace=self.broker.distributed)
             socket.reader.stop()
-        await asyncio.sleep(0)  # what was published last, and nobody awaits, begins
-        # Presence that can't be told now is taken out by another worker, once this one's lease is over.
+        await asyncio.sleep(0)  # lets publishes that are not awaited begin
+        # If the broker is away, another worker removes the presence of this one once its lease has expired.
         await self.tasks.close(self.limits.close_timeout_s + 1.0 if sockets or self.broker.state.up else 0.0)
         self.timers.stop()
         await self.broker.close()
@@ -199,12 +187,12 @@ class Engine:
 
     @property
     def running(self) -> bool:
-        """Whether it is between start and stop."""
+        """Whether the manager has started and not stopped."""
         return self.lifecycle.running
 
     @property
     def draining(self) -> bool:
-        """Whether its clients are sent away, and others are not let in."""
+        """Whether the manager closes its connections and refuses new ones."""
         return self.lifecycle.draining
 
     # Connections
@@ -222,14 +210,14 @@ class Engine:
         headers: Iterable[tuple[bytes, bytes]] | None,
         expires_at: datetime | float | None,
     ) -> Connection:
-        """What `ConnectionManager.connect` does."""
+        """Does what `ConnectionManager.connect` promises."""
         _check_real(websocket, user_id)
         self.lifecycle.check_loop(websocket)
         socket = self._socket_of(websocket)
         user = None if user_id is None else user_name(user_id)
         names = arguments.room_names(room, rooms)
         positions = arguments.positions_by_room(since, names)
-        said_of_user = arguments.detached_info(info)
+        detached_info = arguments.detached_info(info)
         expiry = arguments.timestamp(expires_at)
         arguments.check_handshake(subprotocol, headers)
         if socket.closed is not None:
@@ -237,14 +225,14 @@ class Engine:
         socket.end_by(expiry)
         known = self.lookup.connection_of(socket)
         if known is not None:
-            _check_same(known, user, said_of_user)
+            _check_same(known, user, detached_info)
             await self._join_all(session_of(known), names, positions)
             return known
         connection = await self.admission.admit(
             socket,
             websocket,
             user,
-            info=said_of_user,
+            info=detached_info,
             since=since,
             rooms=len(names),
             subprotocol=subprotocol,
@@ -252,11 +240,13 @@ class Engine:
         )
         session = session_of(connection)
         own = [] if user is None else [user_room(user)]
-        try:  # its own room first: it is present once it can be sent to
+        try:  # the user's own room first: a user who is present can receive messages
             await self._join_all(session, [*own, EVERYONE_NAME, *names], positions)
         except BrokerUnavailable as error:
             self.forget(session, grace=False)
-            logger.warning("a connection can't join its rooms: %s", str(error))  # the error holds its frames
+            logger.warning(
+                "a connection can't join its rooms: %s", str(error)
+            )  # as text: the error itself keeps its stack frames alive
             await self.admission.refuse(socket, CloseCode.BROKER_UNAVAILABLE)
         except BaseException:
             self.forget(session, grace=False)
@@ -277,30 +267,35 @@ class Engine:
         return socket
 
     async def join(self, session: Session, room: RoomName, since: object) -> Joined:
-        """What `Connection.join` does."""
+        """Does what `Connection.join` promises."""
         name = room_name(room)
-        place = since_for(since, label(name))
+        position = since_for(since, label(name))
         await self.admission.make_room(session, self.memberships.full(session, [name]))
         try:
-            return await self.memberships.join(session, name, place)
+            return await self.memberships.join(session, name, position)
         except JoinRefused as refusal:
             await self.admission.refuse(session.socket, refusal.cause)
 
     async def leave(self, session: Session, room: RoomName) -> None:
-        """What `Connection.leave` does."""
+        """Does what `Connection.leave` promises."""
         await self.memberships.leave(session, room_name(room))
 
     def flush(self, session: Session) -> None:
-        """Writes what is pending for a session in its rooms."""
+        """Writes the pending messages of a session's rooms to it."""
         self.memberships.flush(session)
 
     def forget(self, session: Session, *, grace: bool) -> None:
-        """Takes a connection out of everything. Idempotent."""
+        """Removes a session from the registry and from all its rooms. Idempotent.
+
+        Args:
+            session: The session.
+            grace: Whether its user stays present for the grace periods of the rooms.
+        """
         if session.mark_gone() and self.registry.remove(session.id):
             self.memberships.forget(session, grace=grace)
 
     def disconnect(self, websocket: object) -> None:
-        """Takes a socket's connection out. What was sent before still goes out. Idempotent."""
+        """Unregisters the connection of a socket. Messages that were sent before are still written. Idempotent."""
         connection = self.lookup.find(websocket)
         if connection is not None:
             session = session_of(connection)
@@ -317,30 +312,30 @@ class Engine:
         exclude_users: ExcludeUsers,
         key: str | None = None,
     ) -> tuple[str, Envelope]:
-        """A broadcast's channel, and what goes there."""
-        name = channel_of(room)
+        """Returns the channel and the envelope of a broadcast."""
+        channel = channel_of(room)
         excluded = NOBODY if exclude is None else self.lookup.excluded(exclude)
         if exclude_users is not None:
             excluded |= arguments.excluded_users(exclude_users)
         key = None if key is None else arguments.message_key(key)
-        return name, Envelope(encode(message), excluded, key)
+        return channel, Envelope(encode(message), excluded, key)
 
-    async def publish(self, name: str, envelope: Envelope) -> Position | None:
-        """Gives a message to the broker, and holds a publisher that has filled what is pending."""
+    async def publish(self, channel: str, envelope: Envelope) -> Position | None:
+        """Publishes a message through the broker. Paces the publisher while too much is pending."""
         self.lifecycle.check_loop()
         self.counters.published += 1
-        position = await self.broker.publish(name, envelope)
+        position = await self.broker.publish(channel, envelope)
         if self.fanout.crowded:
-            room = self.memberships.rooms.get(name)
+            room = self.memberships.rooms.get(channel)
             if room is not None:
                 await self.fanout.pace(room)
         return position
 
-    def publish_nowait(self, name: str, envelope: Envelope) -> None:
-        """Publishes a message, or begins to.
+    def publish_nowait(self, channel: str, envelope: Envelope) -> None:
+        """Begins to publish a message. A task finishes that, if the broker is remote.
 
         Raises:
-            BrokerUnavailable: Too much waits already, or the broker can't even begin.
+            BrokerUnavailable: Too many messages already wait for the broker, or it refuses immediately.
             NotInstalled: The manager is not installed.
             NotRunning: The manager is not running.
             WrongThread: No event loop runs in this thread.
@@ -350,21 +345,21 @@ class Engine:
         size = len(envelope.payload.data)
         self.unawaited.check_bounds(size)
         self.counters.published += 1
-        rest = self.broker.publish_nowait(name, envelope)
+        rest = self.broker.publish_nowait(channel, envelope)
         if rest is not None:
             self.unawaited.add(rest, size)
 
     async def is_connected(self, user: str) -> bool:
-        """Whether a user has a connection anywhere. Of another worker's, presence tells: by leases."""
+        """Returns whether a user has an open connection on any worker. Other workers' are known by their presence."""
         room = self.memberships.rooms.get(user_room(user))
         if room is not None and room.size:
             return True
         return self.broker.distributed and await self.broker.connected(EVERYONE_NAME, user)
 
-    # What is here
+    # Queries
 
     def connections(self, room: RoomName | Everyone, user: UserId | Everyone) -> list[Connection]:
-        """What `ConnectionManager.connections` gives. Safe in any thread: each table is copied in one step."""
+        """Does what `ConnectionManager.connections` promises. Safe in any thread: it copies each table in one step."""
         name = None if isinstance(room, Everyone) else room_name(room)
         if not isinstance(user, Everyone):
             own = self.registry.of_user(user_name(user, "user"))
@@ -377,13 +372,13 @@ class Engine:
 
     @property
     def rooms(self) -> frozenset[str]:
-        """What `ConnectionManager.rooms` gives."""
+        """The names of the rooms that have members here, without the rooms of everyone and of users."""
         return RoomNames(name for name, room in tuple(self.memberships.rooms.items()) if room.size and name[0] != "$")
 
     def stats(self) -> Stats:
-        """What `ConnectionManager.stats` does."""
+        """Does what `ConnectionManager.stats` promises."""
         counters = self.counters
-        sockets = tuple(self.sweeper.sockets)  # a `def` route may ask, in a thread
+        sockets = tuple(self.sweeper.sockets)  # copied in one step: a `def` route may call this in a thread
         fast = sum(socket.detour is None for socket in sockets)
         broker = self.broker.state
         return Stats(
@@ -409,7 +404,7 @@ class Engine:
 
 
 def _check_real(websocket: object, user_id: object) -> None:
-    """What is to be connected has to be a socket that a server made."""
+    """Raises InvalidArgument if the value is not a WebSocket that a server created."""
     if not isinstance(websocket, WebSocket):
         accepted = "the WebSocket that the handler was given"
         if isinstance(user_id, WebSocket):
@@ -418,14 +413,14 @@ def _check_real(websocket: object, user_id: object) -> None:
     if not hasattr(websocket, "scope"):
         raise InvalidArgument(
             "websocket",
-            f"got a stand-in ({type(websocket).__name__}), which no server made",
+            f"got a stand-in ({type(websocket).__name__}), which no server created",
             "the WebSocket that the handler was given; in tests, "
             "`with TestClient(app) as client, client.websocket_connect(path):`",
         )
 
 
 def _check_same(known: Connection, user: str | None, info: Info) -> None:
-    """What a socket's second `connect` says of the user has to be what the first one said, or nothing."""
+    """Raises InvalidArgument if a socket's second `connect` names another user or other info than the first one."""
     if user is not None and user != known.user_id:
         whose = "without a user" if known.user_id is None else "as another user"
         problem = f"this socket is connected {whose}"

@@ -1,11 +1,11 @@
-"""`FromThread`: the manager's calls that publish and query, blocking, for threads that run no event loop.
+"""`FromThread`: blocking versions of the manager's calls that publish and query, for threads without an event loop.
 
 FastAPI runs ``def`` routes in worker threads, and other libraries have threads of their own. A call from there runs on
 the manager's event loop, while the thread waits for it with a timeout.
 """
 
 # mypy: disable-error-code="empty-body"
-# Methods that `_blocking` decorates are signatures and docstrings: what runs is the manager's method.
+# Methods that `_blocking` decorates are signatures and docstrings only: the manager's method runs.
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def _blocking(method: F) -> F:
-    """Has a method run the manager's method of the same name, which is looked up at each call.
+    """Makes a method run the manager's method of the same name, looked up at each call.
 
-    The arguments are passed on as they are, since a subclass may override the manager's method with other arguments.
+    The arguments are passed on unchanged, because a subclass may override the manager's method with other arguments.
     """
 
     @wraps(method)
@@ -44,9 +44,9 @@ def _blocking(method: F) -> F:
 
 
 class FromThread:
-    """`ConnectionManager.from_thread`: the manager's calls that publish and query, for threads without an event loop.
+    """Blocking versions of a manager's calls that publish and query: `ConnectionManager.from_thread`.
 
-    Each method does what the manager's method of the same name does, and blocks until it is done:
+    Each method does what the manager's method of the same name does, and blocks until that is done:
 
         @app.post("/alarm")
         def alarm() -> None:  # a `def` route: FastAPI runs it in a thread
@@ -253,7 +253,7 @@ class FromThread:
         work = method(*args, **kwargs)
         try:
             future = asyncio.run_coroutine_threadsafe(work, loop)
-        except RuntimeError:  # the loop was closed since
+        except RuntimeError:  # the loop has been closed meanwhile
             work.close()
             raise NotRunning("the manager's event loop has ended") from None
         try:
@@ -264,5 +264,5 @@ class FromThread:
             future.cancel()
             raise ThreadTimeout(
                 f"from_thread.{name}() took more than {self._timeout_s:g} s (thread_timeout_s): "
-                "is the event loop blocked, or the app shutting down?"
+                "is the event loop blocked, or is the app shutting down?"
             ) from None

@@ -1,4 +1,4 @@
-"""The `ConnectionManager`: the public calls of an app, each checked here and done by the engine (`hubbub.engine`)."""
+"""The `ConnectionManager`: the calls of an app. It checks their arguments, and `hubbub.engine` does the work."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _SOCKET_TO_DISCONNECT: Final = (
     "the handler's socket: `manager.disconnect(websocket)`; to close every connection of a user: "
     "`await manager.disconnect_user(user_id)`"
 )
-_LEFT_OUT: Sequence[str] = []  # told by its identity from a list that is given
+_LEFT_OUT: Sequence[str] = []  # a default that is recognized by its identity
 
 
 class ConnectionManager:
@@ -74,7 +74,7 @@ class ConnectionManager:
                     await manager.broadcast(text, room=f"chat:{room}")
 
     Args:
-        broker: Where rooms live: ``"memory://"`` (this process only), ``"redis://host"`` (all processes), or a
+        broker: The broker that connects the workers: ``"memory://"`` (one process only), ``"redis://host"``, or a
             `Broker`.
         rooms: Options of rooms by name or pattern (``"ticker:*"``, ``"chat:{room}"``). An exact name takes precedence,
             then the first pattern that matches. Other rooms have the defaults.
@@ -128,7 +128,7 @@ class ConnectionManager:
         for argument, seconds in (("flush_interval_s", flush_interval_s), ("thread_timeout_s", thread_timeout_s)):
             if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < inf:
                 raise InvalidArgument(argument, f"got {shown(seconds)}", "seconds, 0 or more")
-        # All that is ours is in here and nothing on the manager, so that a subclass may have any name.
+        # The only attribute: a subclass may use all other names.
         self._hubbub = Engine(
             broker_from(broker),
             RoomTable(rooms, everyone, users),
@@ -594,7 +594,7 @@ class ConnectionManager:
         """
         return FromThread(self, self._hubbub.lifecycle, self._hubbub.thread_timeout_s)
 
-    # Who is here
+    # Queries
 
     @property
     def active_connections(self) -> Active:
@@ -706,11 +706,11 @@ class ConnectionManager:
             BrokerUnavailable: The broker can't be reached in time.
         """
         name = channel_of(room)
-        place = since_for(since, label(name))
+        position = since_for(since, label(name))
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise InvalidArgument("limit", f"got {shown(limit)}", "a whole number from 1, or None")
         self._hubbub.lifecycle.check_loop()
-        page = await self._hubbub.broker.history(name, place, limit)
+        page = await self._hubbub.broker.history(name, position, limit)
         return [entry.recorded() for entry in page.entries]
 
     def stats(self) -> Stats:

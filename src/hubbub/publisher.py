@@ -1,7 +1,7 @@
-"""Publishing from processes that serve no sockets: workers of a task queue, cron jobs, scripts.
+"""Publishes from processes that serve no sockets: workers of a task queue, cron jobs, scripts.
 
-What they publish goes the same way as what a worker publishes: the rooms' options are kept at the broker, so that it is
-numbered and kept in history like anything else. Needs ``hubbub[redis]``, and a server that workers use, or used.
+Their messages are numbered and kept in histories like those of a worker, because the workers leave the options of the
+rooms at the broker. Needs ``hubbub[redis]``, and a Redis server on which a worker of the app has started before.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("hubbub")
 
-_ROOMS_FRESH_S: Final = 10.0
-_PAUSE_S: Final = 0.05
+_ROOMS_TTL_S: Final = 10.0
+_RETRY_S: Final = 0.05
 
 
 class _Publishing:
-    """What both publishers know, and how their calls become commands."""
+    """The common part of both publishers: their settings, the rooms' options, and the arguments of calls."""
 
     def __init__(self, url: str, prefix: str, timeout_s: float) -> None:
         try:
@@ -49,13 +49,17 @@ class _Publishing:
         self._unknown: set[str] = set()
         self._rooms_at = 0.0
 
-    def _rooms_known(self) -> RoomTable | None:
-        return self._rooms if time.monotonic() - self._rooms_at < _ROOMS_FRESH_S else None
+    def _known_rooms(self) -> RoomTable | None:
+        """Returns the options of the rooms, if they were read a moment ago."""
+        return self._rooms if time.monotonic() - self._rooms_at < _ROOMS_TTL_S else None
 
-    def _take_rooms(self, text: bytes | None, asked_at: float) -> RoomTable | None:
-        """Takes the rooms' options; None where they are not there, but may come in time.
+    def _read_rooms(self, text: bytes | None, asked_at: float) -> RoomTable | None:
+        """Reads the options of the rooms. Returns None if Redis does not have them, but may have them in time.
 
-        They are lost with Redis' data until a worker notices it, which it does sooner when it is asked to look.
+        If Redis lost its data, they are missing until a worker notices. A roll call makes the workers check at once.
+
+        Raises:
+            BrokerUnavailable: The options can't be read, or are still missing after ``timeout_s``.
         """
         if text is not None:
             try:
@@ -68,15 +72,15 @@ class _Publishing:
             if unknown := self._rooms.unknown - self._unknown:
                 self._unknown |= unknown
                 logger.warning(
-                    "workers of another release give rooms options that this publisher does not know, and ignores: %s",
+                    "ignored options of rooms that this release does not know, from workers of another release: %s",
                     shown(sorted(unknown)),
                 )
             return self._rooms
-        if time.monotonic() + _PAUSE_S < asked_at + self._timeout_s:
+        if time.monotonic() + _RETRY_S < asked_at + self._timeout_s:
             return None
         raise BrokerUnavailable(
-            f"no worker has started on this server with the prefix {self._prefix!r}, so that its rooms' options "
-            f"are not known (waited {self._timeout_s:g} s); start the app first, or give the prefix that it uses"
+            f"no worker has started on this server with the prefix {self._prefix!r}, so the options of its rooms "
+            f"are unknown (waited {self._timeout_s:g} s); start the app first, or pass the prefix that it uses"
         )
 
     @staticmethod
@@ -89,7 +93,7 @@ class _Publishing:
         given = () if exclude is None else (exclude,) if isinstance(exclude, str) else exclude
         ids = tuple(given) if isinstance(given, Iterable) else (given,)
         if not all(isinstance(each, str) for each in ids):
-            raise InvalidArgument("exclude", f"got {shown(exclude)}", "ids of connections; users by exclude_users=")
+            raise InvalidArgument("exclude", f"got {shown(exclude)}", "ids of connections; for users, exclude_users=")
         excluded = frozenset(map(arguments.connection_id, ids)) | arguments.excluded_users(exclude_users)
         return Envelope(encode(message), excluded, arguments.message_key(key))
 
@@ -106,12 +110,12 @@ class Publisher(_Publishing):
 
     Safe in threads, and after a fork.
 
-    *Delivery*: as for `ConnectionManager.broadcast`. *Order*: that of the calls, over all threads of the process.
+    *Delivery*: at most once, to each current member. *Order*: that of the calls, over all threads of the process.
 
     Args:
         url: The URL of the app's broker: ``redis://...``.
         prefix: The prefix of the app's broker.
-        timeout_s: Seconds that a call waits for Redis, and before that for the calls of other threads.
+        timeout_s: Seconds that a call waits for Redis. A call may first wait as long for those of other threads.
 
     Raises:
         InvalidArgument: The URL is not acceptable, or redis-py is not installed.
@@ -221,7 +225,7 @@ class Publisher(_Publishing):
         self.close()
 
     def _publish(self, channel: str, envelope: Envelope) -> Position | None:
-        options = (self._rooms_known() or self._ask_for_rooms())(channel)
+        options = (self._known_rooms() or self._ask_for_rooms())(channel)
         answer = self._link.call(
             lambda sender: self._commands.publishing(self._keys, sender, channel, envelope, options, self._sender_ttl_s)
         )
@@ -229,9 +233,9 @@ class Publisher(_Publishing):
 
     def _ask_for_rooms(self) -> RoomTable:
         asked_at = time.monotonic()
-        while (rooms := self._take_rooms(self._call("GET", self._keys.rooms), asked_at)) is None:
+        while (rooms := self._read_rooms(self._call("GET", self._keys.rooms), asked_at)) is None:
             self._call("PUBLISH", self._keys.all_workers, self._roll_call)
-            time.sleep(_PAUSE_S)
+            time.sleep(_RETRY_S)
         return rooms
 
     def _connected(self, user: str) -> bool:
@@ -249,12 +253,12 @@ class AsyncPublisher(_Publishing):
 
     It belongs to the event loop of its first call. Use it as an async context manager, or call `aclose`.
 
-    *Delivery*: as for `ConnectionManager.broadcast`. *Order*: that of the calls.
+    *Delivery*: at most once, to each current member. *Order*: that of the calls.
 
     Args:
         url: The URL of the app's broker: ``redis://...``.
         prefix: The prefix of the app's broker.
-        timeout_s: Seconds that a call waits for Redis; before the first call, as long for a connection.
+        timeout_s: Seconds that a call waits for Redis. The first call may first wait as long for a connection.
 
     Raises:
         InvalidArgument: The URL is not acceptable, or redis-py is not installed.
@@ -380,17 +384,17 @@ class AsyncPublisher(_Publishing):
         await self.aclose()
 
     async def _publish(self, channel: str, envelope: Envelope) -> Position | None:
-        options = (self._rooms_known() or await self._ask_for_rooms())(channel)
-        await self._started()  # before it is numbered: messages have to go out in the order of their numbers
+        options = (self._known_rooms() or await self._ask_for_rooms())(channel)
+        await self._started()  # before the message is numbered: messages must be sent in the order of their numbers
         command = self._commands.publishing(self._keys, self._sender, channel, envelope, options)
         answer = await self._link.call(*command.arguments, number=command.number)
         return self._commands.position_in(answer) if options.numbered else None
 
     async def _ask_for_rooms(self) -> RoomTable:
         asked_at = time.monotonic()
-        while (rooms := self._take_rooms(await self._call("GET", self._keys.rooms), asked_at)) is None:
+        while (rooms := self._read_rooms(await self._call("GET", self._keys.rooms), asked_at)) is None:
             await self._call("PUBLISH", self._keys.all_workers, self._roll_call)
-            await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(_RETRY_S)
         return rooms
 
     async def _connected(self, user: str) -> bool:

@@ -68,7 +68,7 @@ manager.install(app)
 """
 
 PATIENT = APP.replace("import os\n", "import os\n\nimport hubbub.server.draining\n", 1)
-PATIENT += "\nhubbub.server.draining._MOST_APART_S = 600.0\n"
+PATIENT += "\nhubbub.server.draining._MAX_GAP_S = 600.0\n"
 """An app whose sockets are sent away so far apart that the drain lasts until a second signal."""
 
 
@@ -317,7 +317,9 @@ async def test_a_terminal_that_is_closed_ends_it_as_well(tmp_path: Path) -> None
 
 async def test_a_thread_that_hangs_does_not_keep_it(tmp_path: Path) -> None:
     hangs = APP.replace("import os\n", "import os\nimport threading\n\nimport hubbub.server.serve\n", 1)
-    hangs += "\nhubbub.server.serve._LAST_S = 0.5\nthreading.Thread(target=threading.Event().wait).start()\n"
+    hangs += (
+        "\nhubbub.server.serve._SHUTDOWN_TIMEOUT_S = 0.5\nthreading.Thread(target=threading.Event().wait).start()\n"
+    )
     program, *arguments = RUN
     async with serving(tmp_path, program, *arguments, app=hangs) as server:
         server.process.terminate()

@@ -275,7 +275,7 @@ def pause(monkeypatch: pytest.MonkeyPatch) -> Pause:
     pause = Pause()
     paused = SimpleNamespace(sleep=pause.sleep, get_running_loop=asyncio.get_running_loop)
     monkeypatch.setattr("hubbub.server.draining.asyncio", paused)
-    monkeypatch.setattr("hubbub.server.draining._MOST_APART_S", 60.0)  # there is one after each close
+    monkeypatch.setattr("hubbub.server.draining._MAX_GAP_S", 60.0)  # there is one after each close
     return pause
 
 

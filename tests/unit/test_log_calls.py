@@ -28,6 +28,7 @@ SAFE_TEXTS = {
     "cause.reason": "a constant of CloseCode",
     "error.reason": "a constant of InvalidToken",
     "self.broker.name": "a constant of the broker",
+    "broker.name": "a constant of the broker",
     "task.get_name()": "a constant",
 }
 

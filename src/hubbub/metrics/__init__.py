@@ -1,1 +1,1 @@
-"""What the manager counts."""
+"""The counters of a manager."""

@@ -1,4 +1,4 @@
-"""What a manager counts."""
+"""The counters of a manager, and the snapshots that apps see."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from dataclasses import dataclass, field, fields
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """A snapshot of what this process holds, and of what happened since the manager started.
+    """The state of a manager in this process, and its counters since it started.
 
     Attributes:
         connections: Open connections.
-        users: Distinct users among them.
-        rooms: Rooms with members here.
+        users: Distinct users of these connections.
+        rooms: Rooms with members on this process.
         queued_bytes: Bytes in the outboxes of slow connections.
         published: Messages published by this process.
-        failed_publishes: Messages of `broadcast_nowait` and `send_to_user_nowait` that the broker did not take.
+        failed_publishes: Messages of `broadcast_nowait` and `send_to_user_nowait` that the broker did not accept.
         received: Messages received from clients.
         dropped: Messages that a room's overflow policy dropped for a slow connection.
         slow: Connections closed because their outbox was full (1013).
-        stalled: Connections aborted because their outbox, or their close, did not move.
-        vanished: Connections aborted because they answered no ping when their user reached a limit.
-        errors: Bad messages of clients, by the code of the error frame.
-        refused: Connections refused or closed by a limit or a check, by what refused them.
+        stalled: Connections aborted because their outbox, or their closing, made no progress.
+        vanished: Connections aborted because they did not answer a ping when their user reached a limit.
+        errors: Bad messages from clients, by the code of the error frame.
+        refused: Connections refused or closed by a limit or a check, by its name.
         fast_path: The share of the open connections whose frames go straight to the socket, from 0 to 1.
-        broker_up: Whether the broker is connected, as far as is known; `ConnectionManager.broker_healthy` asks it.
-        broker_reconnects: Connections to the broker that were lost and made again.
-        local_only: Messages that the broker's absence kept to this worker's members (`when_away="local"`).
-        broker_skipped: Messages, log entries and presence entries that were read at the broker and skipped, because
-            they were not written by this release of hubbub.
+        broker_up: Whether the broker is connected, without asking it; `ConnectionManager.broker_healthy` asks it.
+        broker_reconnects: How often a connection to the broker was lost and made again.
+        local_only: Messages that reached only this worker's members while the broker was away
+            (``when_away="local"``).
+        broker_skipped: Messages, history entries and presence entries of the broker that were skipped, because another
+            release of hubbub, or another program, wrote them.
     """
 
     connections: int
@@ -55,7 +56,7 @@ class Stats:
 
 @dataclass(slots=True)
 class Counters:
-    """What goes up while a manager runs."""
+    """The counters of a running manager."""
 
     published: int = 0
     failed_publishes: int = 0
@@ -68,13 +69,15 @@ class Counters:
     refused: Counter[str] = field(default_factory=Counter)
 
     def reset(self) -> None:
-        """Begins at zero again."""
+        """Sets all counters to zero."""
         fresh = Counters()
         for each in fields(self):
             setattr(self, each.name, getattr(fresh, each.name))
 
     def frozen_errors(self) -> Mapping[str, int]:
+        """Returns a copy of ``errors``."""
         return dict(self.errors)
 
     def frozen_refused(self) -> Mapping[str, int]:
+        """Returns a copy of ``refused``."""
         return dict(self.refused)

@@ -1,6 +1,6 @@
-"""What travels between us and clients: one module or folder for each client protocol, and the frames they are made of.
+"""The client protocols, one module or folder each, and the frames that they use.
 
-Nothing outside of this package builds or parses a byte that a client sees.
+No code outside this package builds or parses a byte that a client sees.
 """
 
 from .base import ClientProtocol, RoomInfo

@@ -1,12 +1,12 @@
-"""The contract of a client protocol: how what happens looks on the wire of one kind of client.
+"""The contract of a client protocol: how events look to one kind of client.
 
 Theory of operation. Rooms, fan-out, outboxes and brokers carry events: an `Envelope`, an `Announcement`, a `Reset`, a
-`Relabel`. Each member of a room speaks one protocol, and an event becomes one frame for each protocol that has members
-there, made when it is first needed. A protocol is one object for all connections that speak it. It keeps no state of
-any of them.
+`Relabel`. Each member of a room speaks one protocol. An event becomes one frame for each protocol that has members in
+the room, made when it is first needed. A protocol is one object for all connections that speak it, and keeps no state
+of any of them.
 
-Every method that returns ``bytes`` returns whole frames, ready to be written to the socket. ``None`` means that this
-protocol says nothing of it.
+Every method that returns ``bytes`` returns whole frames, ready to be written to the socket. ``None`` means that the
+protocol has no frame for the event.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from ..positions import Joined
 
 
 class RoomInfo(Protocol):
-    """What a protocol may know of a room."""
+    """A room, as far as a protocol needs it."""
 
     @property
     def label(self) -> str:
-        """The room's name as clients see it."""
+        """The room's name as its clients see it."""
 
     @property
-    def options(self) -> RoomOptions: ...
+    def options(self) -> RoomOptions:
+        """The options of the room."""
 
 
 class ClientProtocol(ABC):
-    """One wire format."""
+    """A wire format: makes the frames of events, and reads the messages of clients that are for hubbub."""
 
     __slots__ = ()
 
@@ -40,43 +41,43 @@ class ClientProtocol(ABC):
 
     @abstractmethod
     def publication(self, room: RoomInfo, message: Envelope) -> bytes | None:
-        """A message that was published in a room."""
+        """Returns the frame of a message that was published to a room."""
 
     @abstractmethod
     def exclusion(self, room: RoomInfo, message: Envelope) -> bytes | None:
-        """What a member gets in place of a message that it is excluded from."""
+        """Returns the frame for a member that a message excludes."""
 
     @abstractmethod
     def announcement(self, room: RoomInfo, news: Announcement) -> bytes | None:
-        """A user joined the room, or left it."""
+        """Returns the frame that tells that a user joined or left the room."""
 
     @abstractmethod
     def renumbering(self, room: RoomInfo, news: Reset | Relabel) -> bytes | None:
-        """The room goes on at another position: with `Reset` some messages are lost, with `Relabel` none is."""
+        """Returns the frame that tells a room's new position: with `Reset` messages are lost, with `Relabel` none."""
 
     # To one connection
 
     @abstractmethod
     def message(self, payload: Payload) -> bytes:
-        """A message that is sent to this connection alone."""
+        """Returns the frame of a message that is sent to one connection only."""
 
     @abstractmethod
     def joined(self, room: RoomInfo, joined: Joined, connection_id: str) -> bytes | None:
-        """The connection is in a room from here on; comes before anything from that room."""
+        """Returns the frame that tells a client that it joined a room. It precedes all frames of the room."""
 
     @abstractmethod
     def dropped(self, room: str, count: int) -> bytes | None:
-        """A slow connection has caught up, and missed so many messages of a room, which overflow dropped."""
+        """Returns the frame that tells a client that was slow how many messages of a room were dropped."""
 
     @abstractmethod
     def error(self, code: str, problem: str) -> bytes | None:
-        """A message of the client was refused; ``problem`` is a sentence for its developer."""
+        """Returns the frame that tells a client that its message was refused. ``problem`` is for its developer."""
 
     # From a client
 
     @abstractmethod
     def reply(self, text: str | None, data: bytes | None) -> bytes | None:
-        """Answers a message that is for the protocol itself, such as a ping; None for a message that is for the app.
+        """Returns the answer to a message for the protocol itself, such as a ping; None if it is for the app.
 
         Args:
             text: The message, if it came in a text frame.

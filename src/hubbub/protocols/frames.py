@@ -1,7 +1,7 @@
 """RFC 6455 server frames (section 5.2): complete, unfragmented, unmasked, without extensions.
 
-A frame with RSV1=0 is legal on a connection that negotiated permessage-deflate (RFC 7692 section 6), so that one
-frame can go to every connection whatever it negotiated.
+A frame with RSV1=0 is legal on a connection that negotiated permessage-deflate (RFC 7692 section 6), so the same frame
+can be written to every connection, whatever it negotiated.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class Opcode(IntEnum):
 
 
 _TINY, _SMALL, _LARGE = Struct("!BB").pack, Struct("!BBH").pack, Struct("!BBQ").pack
-"""The three forms of a header."""
+"""The three forms of a header, by the size of the payload."""
 
 
 def frame(opcode: Opcode, payload: bytes) -> bytes:
-    """Makes one frame of a whole message."""
+    """Returns the frame of a whole message."""
     size = len(payload)
     first = 0x80 | opcode
     if size < 126:
@@ -34,7 +34,7 @@ def frame(opcode: Opcode, payload: bytes) -> bytes:
 
 
 def split(data: bytes) -> Iterator[tuple[Opcode, bytes]]:
-    """Gives back the messages of frames that `frame` made, one after another in ``data``."""
+    """Yields the messages of frames that `frame` made, which follow each other in ``data``."""
     at = 0
     while at < len(data):
         opcode = Opcode(data[at] & 0x0F)

@@ -1,8 +1,8 @@
-"""What the app sent, unchanged: the protocol of clients that know no other.
+"""The raw protocol: clients receive the messages of the app unchanged. It is the default.
 
-A message is one frame: ``str`` and JSON are text, ``bytes`` are binary. Beside them, where the manager's options say
-so, go small JSON objects of ours with a ``type``: ``pong``, ``error``, ``dropped``; and in a room with
-``announce=True``, ``user_joined`` and ``user_left``.
+A message is one frame: ``str`` and JSON are text, ``bytes`` are binary. Depending on the manager's options, hubbub also
+sends small JSON objects with a ``type``: ``pong``, ``error`` and ``dropped``, and in a room with ``announce=True``
+``user_joined`` and ``user_left``.
 
 In a room with ``positions=True`` each message travels with its position. A text message is then
 ``{"room", "epoch", "offset", "data"}``, a binary one follows this header::
@@ -14,7 +14,7 @@ In a room with ``positions=True`` each message travels with its position. A text
     21  n bytes   room, UTF-8
     21+n          the message
 
-and the objects ``sync``, ``reset`` and ``epoch`` say where the client is. A client that comes back presents its
+The objects ``sync``, ``reset`` and ``epoch`` tell the client its position. A client that reconnects presents its
 positions as a `Resume`.
 """
 
@@ -41,10 +41,10 @@ _PONG = frame(Opcode.TEXT, b'{"type":"pong"}')
 
 
 class RawProtocol(ClientProtocol):
-    """What the app sent, unchanged.
+    """The protocol of clients that receive the messages of the app unchanged.
 
     Args:
-        app_ping: Answer ``{"type":"ping"}`` of a client with ``{"type":"pong"}``, in place of the app.
+        app_ping: Answer a client's ``{"type":"ping"}`` with ``{"type":"pong"}`` instead of passing it to the app.
         client_frames: Send ``error`` and ``dropped`` objects.
     """
 
@@ -66,13 +66,13 @@ class RawProtocol(ClientProtocol):
 
     def announcement(self, room: RoomInfo, news: Announcement) -> bytes:
         # The info is JSON already.
-        head = b'{"type":"user_%b","room":%b,"user_id":%b' % (
+        start = b'{"type":"user_%b","room":%b,"user_id":%b' % (
             news.kind.encode(),
             dumps(room.label),
             dumps(news.user_id),
         )
-        tail = b',"info":%b,"count":%d,"timestamp":%b}' % (news.info, news.count, dumps(news.at))
-        return frame(Opcode.TEXT, head + tail)
+        end = b',"info":%b,"count":%d,"timestamp":%b}' % (news.info, news.count, dumps(news.at))
+        return frame(Opcode.TEXT, start + end)
 
     def renumbering(self, room: RoomInfo, news: Reset | Relabel) -> bytes | None:
         if not room.options.positions:
@@ -111,7 +111,7 @@ class RawProtocol(ClientProtocol):
 
 
 def _control(**fields: Any) -> bytes:
-    """The frame of an object of ours."""
+    """Returns the frame of an object that hubbub sends on its own."""
     return frame(Opcode.TEXT, dumps(fields))
 
 
@@ -125,26 +125,26 @@ def _is_ping(text: str) -> bool:
 
 
 def positioned(payload: Payload, room: str, position: Position) -> bytes:
-    """The frame of a message in a room with ``positions=True``."""
+    """Returns the frame of a message in a room with ``positions=True``."""
     if payload.kind is Kind.BINARY:
         name = room.encode()
         header = b"HUB1%c%b%b%b" % (len(name), position.epoch.encode(), position.offset.to_bytes(8, "big"), name)
         return frame(Opcode.BINARY, header + payload.data)
     data = payload.data if payload.kind is Kind.JSON else dumps(payload.data.decode())
-    return frame(Opcode.TEXT, b'%b,"data":%b}' % (_head(room, position), data))
+    return frame(Opcode.TEXT, b'%b,"data":%b}' % (_opening(room, position), data))
 
 
 def position_only(room: str, position: Position) -> bytes:
-    """The frame for members that a message excludes: it moves their position, and carries no message."""
-    return frame(Opcode.TEXT, _head(room, position) + b"}")
+    """Returns the frame for a member that a message excludes. It has the position of the message, but no data."""
+    return frame(Opcode.TEXT, _opening(room, position) + b"}")
 
 
-def _head(room: str, position: Position) -> bytes:
+def _opening(room: str, position: Position) -> bytes:
     return b'{"room":%b,"epoch":"%b","offset":%d' % (dumps(room), position.epoch.encode(), position.offset)
 
 
 class Handshake(Protocol):
-    """What `Resume.from_query` reads: a WebSocket or a request."""
+    """The part of a WebSocket or a request that `Resume.from_query` reads."""
 
     @property
     def query_params(self) -> Mapping[str, str]: ...
@@ -174,7 +174,7 @@ class Resume(Mapping[str, Position]):
             websocket: The handler's WebSocket, or a request.
 
         Returns:
-            None if there is no such parameter, or if it is malformed, since a client may send anything.
+            The state, or None if there is no such parameter or it is malformed. A client may send anything.
         """
         text = websocket.query_params.get("since")
         if not text:

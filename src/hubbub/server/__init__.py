@@ -1,4 +1,4 @@
-"""The servers that run an app: their workers, draining, and `hubbub run`."""
+"""The server that runs an app: its workers, draining, and `hubbub run`."""
 
 from .draining import drain_first
 

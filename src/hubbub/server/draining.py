@@ -1,9 +1,9 @@
-"""The end, told in time: clients are sent away a few at a time, before the server hears that it is to end.
+"""Drains a process before its server shuts down: closes the open sockets a few at a time.
 
-Theory of operation. A server that is to end closes all its sockets in one step, and all who come back storm the fleet.
-It is told to by a signal, for which it has a handler (`signal.signal`); so who stands before that handler has all
-the time to drain, while the server still accepts and HTTP is still answered, and passes the signal on afterwards. That
-is the same under one uvicorn, in its workers and in gunicorn's, and needs nothing of them but the handler.
+Theory of operation. A server that shuts down closes all its sockets in one step, and all their clients reconnect at the
+same time. It learns of the shutdown from a signal, for which it has installed a handler (`signal.signal`). A drain
+replaces that handler, closes the sockets gradually while the server still accepts connections and answers HTTP, and
+then calls the server's handler. That works the same under uvicorn, in its workers and in gunicorn's.
 """
 
 from __future__ import annotations
@@ -26,67 +26,67 @@ logger: Final = logging.getLogger("hubbub")
 
 SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
 ECHO_S: Final = 1.0
-"""A terminal or a service manager signals all processes of a group, and then a supervisor passes its own signal on to
-its workers. So within this time it is one word that is heard twice."""
+"""Within this time a second signal counts as the same signal. A terminal or a service manager signals all processes of
+a group, and a supervisor then forwards its own signal to its workers."""
 
-_MOST_APART_S = 0.1  # so that a handful of sockets, which is no storm, keeps nobody waiting
-_LEAST_APART_S = 0.01
+_MAX_GAP_S = 0.1  # between two closes: a handful of sockets is no storm, and need not take the whole time
+_MIN_GAP_S = 0.01
 
 _Handler: TypeAlias = Callable[[int, FrameType | None], object]
 
 
 class Drainable(Protocol):
-    """What a drain needs of a manager."""
+    """A manager, as far as a drain needs it."""
 
     async def drain(self, over_s: float) -> bool:
-        """Sends everybody away."""
+        """Closes all connections, evenly over a time."""
 
 
 _running: list[tuple[Drainable, asyncio.AbstractEventLoop]] = []
 
 
 def started(manager: Drainable) -> None:
-    """A manager runs from here on, on the running loop."""
+    """Registers a manager that runs from now on, on the running loop."""
     _running.append((manager, asyncio.get_running_loop()))
 
 
 def stopped(manager: Drainable) -> None:
-    """It does not any more."""
+    """Unregisters a manager that has stopped."""
     _running[:] = [each for each in _running if each[0] is not manager]
 
 
 def check_over_s(over_s: object) -> None:
-    """Raises InvalidArgument for what is no time to drain over."""
+    """Raises InvalidArgument if a value is not a number of seconds to drain over."""
     if isinstance(over_s, bool) or not isinstance(over_s, (int, float)) or not 0 <= over_s < inf:
         raise InvalidArgument("over_s", f"got {shown(over_s)}", "seconds, 0 or more")
 
 
 async def send_away(sockets: Sequence[Socket], over_s: float) -> None:
-    """Closes sockets with 1012, evenly over a time; sooner where they are few.
+    """Closes sockets with 1012, evenly over a time, or faster if there are few.
 
-    Their users stay present for the rooms' grace: they are told to come back, and nobody needs to hear that they went.
+    Their users stay present for the grace period of the rooms, because their clients reconnect: no leave is announced.
     """
     loop = asyncio.get_running_loop()
     due = loop.time()
     for socket in sockets:
         early_s = due - loop.time()
         if early_s > 0:
-            await asyncio.sleep(max(early_s, _LEAST_APART_S))
+            await asyncio.sleep(max(early_s, _MIN_GAP_S))
         socket.close_soon(CloseCode.SERVICE_RESTART)
-        due += min(over_s / len(sockets), _MOST_APART_S)
+        due += min(over_s / len(sockets), _MAX_GAP_S)
 
 
 class Drain:
-    """Stands before the server's signal handlers: the first signal drains, and only then is the server told.
+    """Replaces the server's signal handlers: the first signal drains, and then goes to the server's handler.
 
-    One that comes after `ECHO_S` hastens: the server is told at once, and closes who is left.
+    A second signal stops immediately: it ends the drain, and the server closes the remaining sockets.
 
     Args:
-        over_s: Seconds to spread the closes over.
-        echo_s: For how long after the first signal others are taken for the same.
+        over_s: Seconds over which the closes are spread.
+        echo_s: Seconds after the first signal within which another one counts as the same signal.
 
     Raises:
-        InvalidArgument: It is no time.
+        InvalidArgument: ``over_s`` is not a number of seconds.
     """
 
     def __init__(self, over_s: float, *, echo_s: float = ECHO_S) -> None:
@@ -99,9 +99,9 @@ class Drain:
         self._first_at = 0.0
 
     def begin(self) -> None:
-        """Takes the signals, where a server handles them and no other drain does."""
+        """Takes over the signals for which a server has a handler, unless another drain already did."""
         if threading.current_thread() is not threading.main_thread():
-            return  # no other gets any
+            return  # only the main thread handles signals
         for number in SIGNALS:
             handler = signal.getsignal(number)
             taken = isinstance(getattr(handler, "__self__", None), Drain)
@@ -110,15 +110,15 @@ class Drain:
                 signal.signal(number, self._signalled)
 
     def end(self) -> None:
-        """Gives them back. Idempotent."""
+        """Restores the server's handlers. Idempotent."""
         for number, handler in self._servers.items():
             if signal.getsignal(number) == self._signalled:
                 signal.signal(number, handler)
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
-        self._loop.call_soon_threadsafe(self._told, number)
+        self._loop.call_soon_threadsafe(self._handle, number)
 
-    def _told(self, number: int) -> None:
+    def _handle(self, number: int) -> None:
         now = self._loop.time()
         if self._task is None:
             self._first_at = now
@@ -139,16 +139,21 @@ class Drain:
 
 @contextmanager
 def drain_first(over_s: float = 5.0) -> Iterator[None]:
-    """Drains all managers of the event loop on SIGTERM and SIGINT, before the server hears of it.
+    """Drains all managers of the event loop on SIGTERM and SIGINT, before the server shuts down.
 
-    For the lifespan of an app under uvicorn, its workers, or gunicorn with uvicorn's worker; under ``hubbub run`` it is
-    done already. A second signal hastens. Without effect in a thread that gets no signals, such as a test client's.
+        @asynccontextmanager
+        async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+            with drain_first():
+                yield
+
+    Use it in the lifespan of an app under uvicorn, or under gunicorn with uvicorn's worker. ``hubbub run`` drains by
+    itself. A second signal stops immediately. It has no effect outside the main thread, as in a test client.
 
     Args:
-        over_s: Seconds to spread the closes over. What supervises the process has to wait for longer than that.
+        over_s: Seconds over which the closes are spread. The supervisor of the process must wait longer than that.
 
     Raises:
-        InvalidArgument: It is no time.
+        InvalidArgument: ``over_s`` is not a number of seconds.
     """
     drain = Drain(over_s)
     drain.begin()

@@ -1,4 +1,4 @@
-"""uvicorn as sockets need it: it drains when it is told to end, and then ends in bounded time."""
+"""uvicorn with a bounded shutdown: a signal first drains the open sockets, and then the process ends in time."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from .draining import ECHO_S, Drain
 logger: Final = logging.getLogger("hubbub")
 
 GRACEFUL_S: Final = 5
-"""Seconds that requests have once the sockets are drained."""
+"""Seconds that open HTTP requests have after the sockets are drained."""
 
-_LAST_S = 20.0
-"""Seconds in which a server ends that has closed its sockets: `GRACEFUL_S`, its lifespan, its threads."""
+_SHUTDOWN_TIMEOUT_S = 20.0
+"""Seconds that a server has for its shutdown: `GRACEFUL_S`, its lifespan, its threads."""
 
-_REST_S = 30.0
-"""Seconds after the drain in which a worker that works ends: the limits of its managers, requests, its lifespan."""
+_WORKER_TIMEOUT_S = 30.0
+"""Seconds after the drain in which a healthy worker ends: the limits of its managers, requests, its lifespan."""
 
 
 class Config(uvicorn.Config):
-    """uvicorn's settings and the drain. The workers get it as it is, and `load` is what each begins with in its loop.
+    """uvicorn's settings, and those of the drain. Each worker receives a copy, and calls `load` first in its loop.
 
     Args:
         app: The app, as ``"module:attribute"``.
-        drain_s: Seconds to spread the closes over.
-        log_level: The least that is logged, of uvicorn and of hubbub.
-        options: uvicorn's own.
+        drain_s: Seconds over which the closes are spread.
+        log_level: The log level of uvicorn and of hubbub.
+        options: The settings of uvicorn.
     """
 
     def __init__(self, app: str, *, drain_s: float, log_level: str = "info", **options: Any) -> None:
@@ -53,33 +53,33 @@ class Config(uvicorn.Config):
         )
 
     def load(self) -> None:
-        """Loads the app, and stands before the handlers of the server, which has taken the signals by now."""
+        """Loads the app, and begins a `Drain`: the server has installed its signal handlers by now."""
         super().load()
         Drain(self.drain_s, echo_s=ECHO_S if self.workers > 1 else 0.0).begin()
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which at its end waits for threads without end."""
+    """uvicorn's server, with a timeout for its shutdown. uvicorn's own waits for threads without a limit."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Shuts down, and sees to it that the process ends then."""
-        watch = threading.Timer(_LAST_S, _give_up)
+        """Shuts down. If that takes too long, the process ends anyway."""
+        watch = threading.Timer(_SHUTDOWN_TIMEOUT_S, _give_up)
         watch.daemon = True
         watch.start()
         await super().shutdown(sockets)
 
 
 class Supervisor(Multiprocess):
-    """uvicorn's, which waits for its workers without an ear for signals, nor an end."""
+    """uvicorn's supervisor, except that waiting for workers reacts to signals and has a timeout."""
 
     config: Config
 
     def join_all(self) -> None:
-        """Waits for the workers. Signals go on to them, and hasten; who hangs is killed."""
-        deadline = time.monotonic() + self.config.drain_s + _REST_S
+        """Waits for the workers to end. Forwards signals to them, and kills a worker that hangs."""
+        deadline = time.monotonic() + self.config.drain_s + _WORKER_TIMEOUT_S
         while running := [each.process for each in self.processes if each.process.is_alive()]:
-            heard = [self.signal_queue.pop() for _ in range(len(self.signal_queue))]
-            if signal.SIGINT in heard or signal.SIGTERM in heard:
+            signals = [self.signal_queue.pop() for _ in range(len(self.signal_queue))]
+            if signal.SIGINT in signals or signal.SIGTERM in signals:
                 for process in running:
                     process.terminate()
             if time.monotonic() > deadline:
@@ -100,11 +100,11 @@ def serve(config: Config) -> int:
             supervisor = Supervisor(config, [listener])
             supervisor.run()
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # it has ended: a late word would make a failure of it
+            signal.signal(number, signal.SIG_IGN)  # a late signal must not turn a clean end into a failure
         return STARTUP_FAILURE if any(each.exitcode == STARTUP_FAILURE for each in supervisor.processes) else 0
-    # uvicorn sends itself the signal again when it has ended: to have obeyed is no failure.
+    # uvicorn sends itself the signal again after its shutdown. That is no failure, so the exit code is 0.
     signal.signal(signal.SIGTERM, _end)
-    if hasattr(signal, "SIGHUP"):  # a terminal that was closed
+    if hasattr(signal, "SIGHUP"):  # the terminal was closed
         signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))
     server = Server(config)
     with suppress(KeyboardInterrupt):
@@ -113,7 +113,7 @@ def serve(config: Config) -> int:
 
 
 def _give_up() -> None:
-    logger.error("the server did not end in %g s: does a thread hang? Ending it as it is", _LAST_S)
+    logger.error("the server did not shut down in %g s: does a thread hang? Ending the process", _SHUTDOWN_TIMEOUT_S)
     os._exit(1)
 
 
@@ -122,7 +122,7 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def _logging(level: str) -> dict[str, Any]:
-    """Uvicorn's logging, and the same for hubbub."""
+    """Returns uvicorn's logging configuration, extended by the same for hubbub."""
     ours = {"handlers": ["default"], "level": level.upper(), "propagate": False}
     loggers: Mapping[str, Any] = LOGGING_CONFIG["loggers"]
     return {**LOGGING_CONFIG, "loggers": {**loggers, "hubbub": ours}}

@@ -1,25 +1,49 @@
-"""Finds out about the server that runs the event loop: how many processes it runs, and whether it pings clients.
+"""Warns if the server runs several workers without a broker that connects them, or does not ping clients.
 
-A server tells an app neither. With several workers on ``memory://`` messages are lost, and without pings users stay
-online for ever. So that a warning can say so, this module looks up the server's settings in what the event loop runs.
+A server tells an app neither. But several workers on ``memory://`` lose messages, and without pings, users who vanished
+stay online. To warn of that, this module looks for the server's settings in the tasks and frames of the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, Final
+
+from ..brokers import Broker
+
+logger: Final = logging.getLogger("hubbub")
+
+
+def warn_of_server(broker: Broker, *, idle_timeout_s: float | None) -> None:
+    """Logs a warning if the server's settings make hubbub lose messages, or keep users online who vanished."""
+    workers = sibling_workers()
+    if workers > 1 and not broker.distributed:
+        logger.warning(
+            "%d workers on %s://: each one knows only its own clients. Messages that one worker publishes are LOST for "
+            "the clients of the others, and presence and history are wrong. Run one worker, or let them share a Redis: "
+            'ConnectionManager("redis://localhost")',
+            workers,
+            broker.name,
+        )
+    pings = missing_pings() if idle_timeout_s is None else None
+    if pings is not None:
+        logger.warning(
+            "a client that vanishes, such as a closed laptop, stays connected and online: %s. Or let your clients send "
+            "something regularly, and set Limits(idle_timeout_s=60)",
+            pings,
+        )
 
 
 def sibling_workers() -> int:
-    """The number of worker processes that the server was told to run, as far as it can be told; 1 where it can't be.
+    """Returns the number of worker processes that the server is configured to run; 1 if that is unknown.
 
-    Asks the settings of the server. Those of uvicorn, gunicorn's worker and hypercorn are found as what the loop's
-    tasks run. Granian's event loop is started by a plain function: below it, in the stack, is either the server that
-    forked this process, or only the number of this worker, which is at least how many there are. A server that
-    reloads on changes runs one process, whatever it was told.
+    The settings of uvicorn, of gunicorn's worker and of hypercorn are found in the loop's tasks. A plain function
+    starts granian's event loop. The stack below it has either the server that forked this process, or only the number
+    of this worker, which is a lower bound. A server that reloads on changes runs one process, whatever its settings.
     """
     most = 1
     for settings in _settings():
@@ -34,7 +58,7 @@ def sibling_workers() -> int:
 
 
 def missing_pings() -> str | None:
-    """Why nobody notices a client that vanished, and what to set; None if the server does, or that can't be told."""
+    """Returns why the server does not notice clients that vanish, and what to set; None if it does, or is unknown."""
     for settings in _settings():
         if hasattr(settings, "ws_ping_interval"):  # uvicorn's
             if "wsproto" in getattr(getattr(settings, "ws_protocol_class", None), "__module__", ""):
@@ -48,8 +72,8 @@ def missing_pings() -> str | None:
             if settings.websocket_ping_interval:
                 return None
             return (
-                "hypercorn sends no WebSocket pings: give it --websocket-ping-interval 20 (it waits for no pong: TCP "
-                "notices, on Linux after about 15 minutes)"
+                "hypercorn sends no WebSocket pings: give it --websocket-ping-interval 20 (it does not wait for pongs, "
+                "but TCP notices a client that vanished, on Linux after about 15 minutes)"
             )
     if next(_granians(), None) is not None:
         return "granian sends no WebSocket pings, and has no setting for it"
@@ -57,7 +81,7 @@ def missing_pings() -> str | None:
 
 
 def _settings() -> Iterator[object]:
-    """Objects that may be a server, or its settings."""
+    """Yields objects that may be a server or its settings."""
     for task in asyncio.all_tasks():
         frame: Any = getattr(task.get_coro(), "cr_frame", None)
         if frame is not None:
@@ -68,7 +92,7 @@ def _settings() -> Iterator[object]:
 
 
 def _granians() -> Iterator[FrameType]:
-    """The frames of granian that the event loop runs in."""
+    """Yields the frames of granian in which the event loop runs."""
     frame = inspect.currentframe()
     while frame is not None:
         if str(frame.f_globals.get("__name__")).startswith("granian."):

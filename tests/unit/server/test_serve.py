@@ -65,12 +65,12 @@ def test_a_signal_while_it_waits_goes_on_to_the_workers(number: int, workers: li
 
 
 def test_a_worker_that_hangs_is_killed(workers: list[Worker], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hubbub.server.serve, "_REST_S", 0.0)
+    monkeypatch.setattr(hubbub.server.serve, "_WORKER_TIMEOUT_S", 0.0)
     supervisor_of(workers[1:], signal.SIGTERM).join_all()
     assert workers[1].told == ["terminate", "kill"]
 
 
 def test_other_signals_do_not_hasten(workers: list[Worker], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hubbub.server.serve, "_REST_S", 0.0)
+    monkeypatch.setattr(hubbub.server.serve, "_WORKER_TIMEOUT_S", 0.0)
     supervisor_of(workers, signal.SIGWINCH).join_all()
     assert [worker.told for worker in workers] == [["kill"], ["kill"]]

@@ -111,7 +111,7 @@ class Engine:
             self.tasks,
             self.timers,
             options_of,
-            self.admission.send_away,
+            self.admission.kick,
             limits.max_rooms_per_connection,
         )
         self.unawaited: Unawaited = Unawaited(self.tasks, self.counters)
@@ -222,7 +222,7 @@ class Engine:
         arguments.check_handshake(subprotocol, headers)
         if socket.closed is not None:
             raise WebSocketDisconnect(*socket.closed)
-        socket.end_by(expiry)
+        socket.expire_at(expiry)
         known = self.lookup.connection_of(socket)
         if known is not None:
             _check_same(known, user, detached_info)

@@ -444,5 +444,5 @@ class TestAfterOurClose:
             assert await client.close() == (4000, "as you like")
             for _ in range(1000):
                 client.say(FIN | TEXT, b"x")
-            await eventually(lambda: here.sockets[0].transport.deaf)
+            await eventually(lambda: here.sockets[0].transport.reading_stopped)
             await client.end()

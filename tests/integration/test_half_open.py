@@ -19,7 +19,7 @@ from websockets.asyncio.client import ClientConnection
 from hubbub import ConnectionManager, Limits, RoomOptions
 from hubbub.connections.connection import session_of
 from hubbub.connections.socket import Socket
-from hubbub.connections.transports.question import Question, _waiting_bytes, can_be_asked
+from hubbub.connections.transports.ping import OpenPing, _waiting_bytes, pingable
 from tests.integration.support import (
     DEADLINE_S,
     Handler,
@@ -177,7 +177,7 @@ async def test_half_open_socket_makes_room_for_its_client(
             assert (manager.stats().connections, manager.stats().vanished) == (1, 1)
         await live.nothing_left()
         assert not manager.stats().refused
-    assert "it did not answer a ping" in caplog.text
+    assert "the client did not answer a ping" in caplog.text
 
 
 @pytest.mark.usefixtures("patient")
@@ -314,15 +314,15 @@ async def test_peer_that_the_server_does_not_read_from_is_not_taken_for_gone() -
 @pytest.mark.usefixtures("quick")
 async def test_answers_that_came_while_the_server_stood_still_count(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     answered = threading.Event()
-    ask = Socket.ask
+    ping = Socket.ping
 
-    def ask_and_stand_still(asked: Socket, heard: Callable[[], None]) -> Question | None:
-        question = ask(asked, heard)
+    def ping_and_freeze(pinged: Socket, on_data: Callable[[], None]) -> OpenPing | None:
+        sent = ping(pinged, on_data)
         asyncio.get_running_loop().call_soon(answered.wait, DEADLINE_S)
         asyncio.get_running_loop().call_soon(time.sleep, 2 * QUICK_S)  # the patience is over by then
-        return question
+        return sent
 
-    monkeypatch.setattr(Socket, "ask", ask_and_stand_still)
+    monkeypatch.setattr(Socket, "ping", ping_and_freeze)
     manager = ConnectionManager(limits=Limits(max_connections_per_user=1))
     with running(manager, loop=loop) as live:
         path = live.at(welcoming(manager)) + "?user=ann"
@@ -457,7 +457,7 @@ class Noting(asyncio.Protocol):
 
 async def asking(
     end: socket.socket, came: bytearray, heard: asyncio.Event, *, backlog: bytes = b""
-) -> tuple[asyncio.Transport, Question]:
+) -> tuple[asyncio.Transport, OpenPing]:
     """A question that was asked over one end, behind what waits already."""
     transport, _ = await asyncio.get_running_loop().create_connection(lambda: Noting(came), sock=end)
     transport.write(backlog)
@@ -466,6 +466,6 @@ async def asking(
         await asyncio.sleep(0.01)
         before, waiting = waiting, _waiting_bytes(transport)
         same = same + 1 if waiting == before else 0
-    protocol = can_be_asked(transport)
+    protocol = pingable(transport)
     assert protocol is not None
-    return transport, Question(transport, protocol, heard.set)
+    return transport, OpenPing(transport, protocol, heard.set)

@@ -114,7 +114,7 @@ def _no_traceback(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [each.getMessage() for each in caplog.records if "turned away" in each.getMessage()]
+    return [each.getMessage() for each in caplog.records if "rejected a client" in each.getMessage()]
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)

@@ -277,7 +277,7 @@ class TestOnly:
         manager.install(app, only="/ws")
         manager.install(app, only=["/ws"])
         manager.install(app)
-        with pytest.raises(InvalidArgument, match=r"^only: the manager is installed already, with other paths"):
+        with pytest.raises(InvalidArgument, match=r"^only: the manager is already installed with other paths"):
             manager.install(app, only="/live")
 
 
@@ -308,7 +308,7 @@ class TestOriginsOfCors:
     @pytest.mark.parametrize(
         ("cors", "warning"),
         [
-            ({"allow_origins": ["*"], "allow_credentials": True}, 'lets in every origin ("*")'),
+            ({"allow_origins": ["*"], "allow_credentials": True}, 'allows every origin ("*")'),
             ({"allow_origin_regex": "https://.*", "allow_credentials": True}, "the origins of a regular expression"),
             ({"allow_origins": ["null"], "allow_credentials": True}, "'null' is not one origin"),
             ({"allow_origins": ["https://app.example/"], "allow_credentials": True}, "ends with a slash"),

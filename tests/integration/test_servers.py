@@ -94,7 +94,7 @@ FALLBACK = [
     Kind(
         "uvicorn-changed",
         f"{UVICORN} --ws {APPS}.protocols:Changed",
-        "is not what the direct path relies on: its 'writable' is ",
+        "does not behave as direct writes require: its 'writable' is ",
         warns=True,
     ),
     Kind(
@@ -159,7 +159,7 @@ class Server:
     def excuses(self) -> list[str]:
         """Where the manager says why it does not take the fast path."""
         level = "WARNING" if self.kind.warns else "INFO"
-        return [line for line in self.lines(f"[hubbub] {level} ") if "not writing straight to the socket" in line]
+        return [line for line in self.lines(f"[hubbub] {level} ") if "not writing directly to the socket" in line]
 
     @property
     def surprises(self) -> int:

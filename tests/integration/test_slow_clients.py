@@ -202,7 +202,7 @@ async def test_a_client_with_a_format_of_its_own_gets_no_frames_of_ours(
             dropped = manager.stats().dropped
             slow.transport.resume_reading()
             seen = [await receive(slow) for _ in range(count - dropped)]
-            caught_up = f"has caught up: {dropped} messages of {policy!r} dropped"
+            caught_up = f"reads again: {dropped} messages of {policy!r} dropped"
             await eventually(lambda: any(caught_up in record.getMessage() for record in caplog.records))
             await slow.send("that is all")
             assert await receive(slow) == "that is all"

@@ -202,12 +202,12 @@ class TakesOtherArguments(WebSocketsSansIOProtocol):
 SPOILED = {
     AnswersPingsItself: "a frame with opcode 10 came instead of one with 1",
     KeepalivePingInTwoSteps: "it writes a frame in more than one step",
-    WritesAfterAnAwait: "its send waits with 'accept' though the socket takes it",
+    WritesAfterAnAwait: "its send waits with 'accept' although the socket takes data",
     WritesLater: "of 8 bytes sent, 0 were written",
     StaysOpenAfterThePeersClose: "it does not close its transport in the step in which it sends a Close",
     WritesAfterItsClose: "it writes after a Close frame",
     TellsNobodyThatItClosed: "it does not set close_sent",
-    ShutsDownLater: "it does not say that it shuts down",
+    ShutsDownLater: "it does not report that it shuts down",
     StaysOpenWithoutAPong: "it does not close its transport in the step in which it sends a Close",
     NeverPauses: "it does not pause when its buffer is full",
     BufferLies: "its transport is not the socket's",
@@ -262,7 +262,7 @@ class TestTheChoice:
     async def test_before_a_manager_has_started_nothing_is_written_past(self) -> None:
         found = protocol_of(connected().send)
         assert isinstance(found, Detour)
-        assert found.text.startswith("no manager has started on this event loop and tried uvicorn.protocols.")
+        assert found.text.startswith("no manager has started on this event loop yet, so uvicorn.protocols.")
 
     async def test_where_uvicorn_does_not_serve_nothing_is_tried(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in [name for name in sys.modules if name.startswith("uvicorn.protocols.websockets.")]:
@@ -277,9 +277,10 @@ class TestTheChoice:
         assert isinstance(found, Detour)
         assert found.fault
         assert found.text == (
-            f"uvicorn.protocols.websockets.NeverPauses of uvicorn {uvicorn.__version__} is not what the direct path "
-            "relies on: it does not pause when its buffer is full. Until a hubbub release supports it, a broadcast "
-            "costs several times the CPU, and a client that does not read is aborted only when the server gives it up"
+            f"uvicorn.protocols.websockets.NeverPauses of uvicorn {uvicorn.__version__} does not behave as direct "
+            "writes require: it does not pause when its buffer is full. Until a hubbub release supports it, a "
+            "broadcast costs several times the CPU, and a client that does not read is aborted only when the server "
+            "closes it"
         )
 
     async def test_uvicorn_that_has_another_shape_is_a_fault(self, monkeypatch: pytest.MonkeyPatch) -> None:

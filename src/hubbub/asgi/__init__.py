@@ -1,1 +1,1 @@
-"""How a manager joins an app: `install`, the middleware, and the checks of a handshake."""
+"""Adds a manager to an ASGI app: `install`, the middleware, and the redaction of the server's log."""

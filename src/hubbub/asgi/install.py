@@ -1,4 +1,4 @@
-"""How a manager joins an app: its lifespan, and the middleware."""
+"""Installs a manager on a FastAPI or Starlette app: adds the middleware and wraps the app's lifespan."""
 
 from __future__ import annotations
 
@@ -26,29 +26,40 @@ logger: Final = logging.getLogger("hubbub")
 
 
 class Installable(Manager, Protocol):
-    """What `install` needs of a `ConnectionManager`."""
+    """The part of a `ConnectionManager` that `install` uses."""
 
     def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:
-        """Runs the manager."""
+        """Runs the manager while the app runs."""
 
 
 def install(manager: Installable, app: Starlette, only: Paths | None) -> None:
-    """What `ConnectionManager.install` does."""
+    """Implements `ConnectionManager.install`.
+
+    Args:
+        manager: The manager to add.
+        app: The app to add it to.
+        only: The paths that the manager serves; None for all paths.
+
+    Raises:
+        InvalidArgument: ``app`` is not a Starlette app, or the manager is already installed with other paths.
+        NotInstalled: The app has already started.
+    """
     if not isinstance(app, Starlette):
         raise InvalidArgument(
             "app",
             f"got {shown(app)}",
-            "a FastAPI or Starlette app; around another, HubbubMiddleware(app, [manager]) and manager.lifespan()",
+            "a FastAPI or Starlette app; for any other ASGI app, HubbubMiddleware(app, [manager]) and "
+            "manager.lifespan()",
         )
     managers = _managers_of(app)
     engine = manager._hubbub
     if any(each is manager for each in managers):
         if only is not None and (engine.lifecycle.only is None or only.patterns != engine.lifecycle.only.patterns):
-            raise InvalidArgument("only", "the manager is installed already, with other paths", "one call of install")
+            raise InvalidArgument("only", "the manager is already installed with other paths", "one call of install")
         return
     if app.middleware_stack is not None:
         raise NotInstalled(
-            "the app has started already, and neither its middleware nor its lifespan can change any more: call "
+            "the app has already started, so its middleware and its lifespan can no longer change: call "
             "`manager.install(app)` right after `app = FastAPI()`, at import time and not in the lifespan"
         )
     if not managers:
@@ -63,7 +74,7 @@ def install(manager: Installable, app: Starlette, only: Paths | None) -> None:
     async def lifespan(of: Any) -> AsyncIterator[Mapping[str, Any] | None]:
         if not engine.origins_given:
             engine.origins = origins_of_cors(app)
-        _answer_invalid_names(app)  # now that other apps are mounted below it
+        _answer_invalid_names(app)  # again, for the apps that were mounted after `install`
         async with manager.lifespan(of), inner(of) as state:
             yield state
 
@@ -72,15 +83,15 @@ def install(manager: Installable, app: Starlette, only: Paths | None) -> None:
 
 
 def _answer_invalid_names(app: Starlette) -> None:
-    """Answers names that can't be used with 422, in the app and those mounted below it, unless they do so themselves.
+    """Makes the app, and the apps mounted below it, answer `InvalidName` with 422, unless they have a handler for it.
 
-    Between two apps may be routers, and middleware that keeps what it wraps as ``app``, as Starlette's does.
+    The search passes through routers, and through middleware that keeps the wrapped app as ``app``.
     """
     seen: set[int] = set()
     ahead: list[Any] = [app]
     while ahead:
         node = ahead.pop()
-        if id(node) in seen:  # a mounted app may hold the one that it is mounted below
+        if id(node) in seen:  # mounts can form a cycle
             continue
         seen.add(id(node))
         if isinstance(node, Starlette):
@@ -90,7 +101,7 @@ def _answer_invalid_names(app: Starlette) -> None:
 
 
 async def _unprocessable(request: HTTPConnection, error: Exception) -> Response:
-    """Answers a request that names what can't be named. A WebSocket's is the middleware's to answer."""
+    """Answers an HTTP request that uses an invalid name. The middleware answers WebSockets."""
     if not isinstance(request, Request) or not isinstance(error, InvalidName):
         raise error
     detail = {"type": "invalid_name", "loc": [error.argument], "msg": f"{error.problem}; accepted: {error.accepted}"}
@@ -98,9 +109,9 @@ async def _unprocessable(request: HTTPConnection, error: Exception) -> Response:
 
 
 def _keep_outermost(app: Starlette) -> None:
-    """Sees to it that no middleware that is added later stands between the server and ours.
+    """Keeps `HubbubMiddleware` outermost, even if the app adds more middleware later.
 
-    One that wraps ``send`` would hide the server's socket. The stack is built at the first request, once.
+    Middleware that wraps ``send`` would hide the server's socket. Starlette builds the stack at the first request.
     """
     build = app.build_middleware_stack
 
@@ -108,12 +119,12 @@ def _keep_outermost(app: Starlette) -> None:
         app.user_middleware.sort(key=lambda middleware: cast(object, middleware.cls) is not HubbubMiddleware)
         return build()
 
-    # On this app alone, and not in a subclass: the app is the user's own object, and exists already.
+    # Patched on this one instance: the app exists already, so a subclass would come too late.
     app.build_middleware_stack = build_middleware_stack  # type: ignore[method-assign]
 
 
 def _managers_of(app: Starlette) -> list[Manager]:
-    """The managers that an app's middleware has: one list, that later installs add to."""
+    """Returns the list of managers that the app's middleware holds. Later calls of `install` append to it."""
     middleware: Any
     for middleware in app.user_middleware:
         if middleware.cls is HubbubMiddleware:
@@ -125,11 +136,11 @@ def _managers_of(app: Starlette) -> list[Manager]:
 
 
 def origins_of_cors(app: Starlette) -> OriginPolicy:
-    """The origins that an app lets read its HTTP answers with credentials: these pages may open WebSockets too.
+    """Derives the allowed origins from the app's CORSMiddleware: the origins that it lists with credentials.
 
-    A browser asks nobody before it opens a WebSocket, so CORSMiddleware does not run. But an app that names its front
-    end there has said who its pages are. A wildcard or a regular expression is not taken over: with a WebSocket the
-    page could read everything that the user's cookies give access to.
+    Browsers do not apply CORS to WebSockets, so CORSMiddleware never checks them. An app that lists the origins of its
+    pages there has already said that it trusts them. Wildcards and regular expressions are ignored: over a WebSocket,
+    any matching page could read everything that the user's cookies give access to.
     """
     allowed: list[str] = []
     for options in _cors_options(app):
@@ -142,7 +153,7 @@ def origins_of_cors(app: Starlette) -> OriginPolicy:
             _say_not_taken(f"pages of {shown(named, limit=500)} without credentials")
     if allowed:
         logger.info(
-            "pages of %s may open WebSockets, as CORSMiddleware lets them in with credentials; to say otherwise: "
+            "pages of %s may open WebSockets, because CORSMiddleware allows them with credentials; to change this: "
             "ConnectionManager(allowed_origins=[...])",
             shown(allowed, limit=500),
         )
@@ -151,7 +162,7 @@ def origins_of_cors(app: Starlette) -> OriginPolicy:
 
 def _say_not_taken(whom: str) -> None:
     logger.warning(
-        "CORSMiddleware lets in %s, which holds for HTTP only: WebSockets are open to pages of this app's own host. "
+        "CORSMiddleware allows %s, but for HTTP only: only pages of this app's own host may open WebSockets. "
         "List the pages that may open them: ConnectionManager(allowed_origins=[...]), or pass [] to allow only this "
         "host and silence this warning",
         whom,
@@ -164,14 +175,14 @@ def _cors_options(app: Starlette) -> Iterable[Mapping[str, Any]]:
         if isinstance(cls, type) and issubclass(cls, CORSMiddleware):
             try:
                 given = inspect.signature(cls).bind(app, *middleware.args, **middleware.kwargs)
-            except TypeError:  # the app's start fails with it
+            except TypeError:  # the app fails to start with the same error
                 continue
             given.apply_defaults()
             yield {"allow_origins": (), "allow_origin_regex": None, "allow_credentials": False, **given.arguments}
 
 
 def _is_origin(entry: str) -> bool:
-    """Whether an entry of ``allow_origins`` names one origin; says what is wrong with it if it does not."""
+    """Whether an entry of ``allow_origins`` is exactly one origin. Logs the problem if it is not."""
     try:
         OriginPolicy([entry])
     except InvalidArgument as error:
@@ -180,5 +191,5 @@ def _is_origin(entry: str) -> bool:
         if entry != "null" and "*" not in entry:
             return True
         problem = f"{shown(entry)} is not one origin"
-    logger.warning("CORSMiddleware(allow_origins=...) has what WebSockets do not take over: %s", problem)
+    logger.warning("CORSMiddleware(allow_origins=...) has an entry that is ignored for WebSockets: %s", problem)
     return False

@@ -1,8 +1,8 @@
-"""The ASGI middleware: what stands between the server and the app for every WebSocket.
+"""The ASGI middleware between the server and the app.
 
-It owns the ``send`` and ``receive`` that the app gets (`hubbub.connections.socket`), checks the origin before anything
-else, keeps tokens out of the server's log, and sees to it that a socket ends with a Close frame however its handler
-ended.
+For every WebSocket it checks the origin, keeps tokens out of the server's log, and gives the app the ``send`` and
+``receive`` of a `hubbub.connections.socket.Socket`. However the handler ends, the middleware closes the socket with a
+Close frame.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ App: TypeAlias = Callable[[Scope, Receive, ServerSend], Awaitable[None]]
 
 
 class Engine(SocketsManager, Protocol):
-    """What the middleware needs of a manager's engine."""
+    """The part of a manager's engine that the middleware uses."""
 
     origins: OriginPolicy
     origins_given: bool
@@ -42,7 +42,7 @@ class Engine(SocketsManager, Protocol):
 
 
 class Manager(Protocol):
-    """What the middleware needs of a `ConnectionManager`."""
+    """The part of a `ConnectionManager` that the middleware uses."""
 
     @property
     def _hubbub(self) -> Engine: ...
@@ -72,7 +72,7 @@ class HubbubMiddleware:
         self._detours: set[Detour] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: ServerSend) -> None:
-        """Serves a request; only WebSockets are touched."""
+        """Handles a WebSocket, and passes everything else on to the app unchanged."""
         engines = self._engines(scope) if scope["type"] == "websocket" else ()
         if not engines:
             await self.app(scope, receive, send)
@@ -94,11 +94,11 @@ class HubbubMiddleware:
             await self.app(inner, socket.receive, socket.send)
         except (WebSocketDisconnect, RuntimeError, InvalidName, BaseExceptionGroup) as error:
             ended = error
-            if not is_disconnect(error, told=socket.handler.informed):
+            if not is_disconnect(error, informed=socket.handler.informed):
                 closed = answer(invalid_name_in(error))
                 if closed is None:
                     raise
-                await socket.turn_away(CloseCode.INVALID_NAME, closed)
+                await socket.reject(CloseCode.INVALID_NAME, closed)
         except asyncio.CancelledError as error:
             ended = error
             if not socket.handler.cancelled:
@@ -113,7 +113,7 @@ class HubbubMiddleware:
             await self._end(socket, ended)
 
     def _engines(self, scope: Scope) -> Sequence[Engine]:
-        """The managers that serve the path of a socket."""
+        """The engines of the managers that serve the path."""
         path = path_within(scope["path"], scope.get("root_path", ""))
         engines = [manager._hubbub for manager in self.managers]
         return [engine for engine in engines if engine.lifecycle.only is None or path in engine.lifecycle.only]
@@ -121,7 +121,7 @@ class HubbubMiddleware:
     def _socket(self, engines: Sequence[Engine], scope: Scope, receive: Receive, send: ServerSend) -> Socket | None:
         """Makes the socket of a connection; None if an outer middleware has made it already."""
         outer = scope.get("hubbub")
-        if isinstance(outer, Socket):  # a mounted app with managers of its own, below one with others
+        if isinstance(outer, Socket):  # a mounted app has managers of its own, and so has its parent
             outer.managers = [*outer.managers, *(engine for engine in engines if engine not in outer.managers)]
             return None
         client = scope.get("client")
@@ -145,22 +145,25 @@ class HubbubMiddleware:
             if socket.accepted:
                 await socket.close(*close_for(ended, stopping=socket.transport.restarting is not False))
             else:
-                # Uvicorn notes one pass of the loop late that a denial was sent, and would log an error.
+                # Uvicorn records a denial one pass of the loop late. Without this pass, it would log an error.
                 await asyncio.sleep(0)
         finally:
             for manager in socket.managers:
                 manager.sweeper.release(socket)
-            socket.ended()
+            socket.on_handler_end()
 
     def _say_detour(self, detour: Detour | None) -> None:
         if detour is not None and detour not in self._detours:
             self._detours.add(detour)
             level = logging.WARNING if detour.fault else logging.INFO
-            logger.log(level, "not writing straight to the socket, but through %s", detour.text)
+            logger.log(level, "not writing directly to the socket, but through %s", detour.text)
 
 
 def _refusal(engines: Sequence[Engine], scope: Scope) -> str | None:
-    """The reason to refuse the origin, if every manager does: the handler chooses a manager only at `connect`."""
+    """Returns why the origin is refused, or None if any manager allows it.
+
+    The handler chooses a manager only when it calls `connect`, so one that allows the origin is enough here.
+    """
     refusals = [engine.origins.refusal(scope["headers"]) for engine in engines]
     return None if None in refusals else next(iter(refusals), None)
 

@@ -1,8 +1,8 @@
-"""Keeps tokens out of the server's log, and what a client wrote on one line of it.
+"""Keeps credentials and control characters out of the server's log.
 
-Uvicorn prints a WebSocket's whole query when it is accepted or refused, and at debug level the websockets library
-prints every header of the handshake, both before or beyond what an app can do about it. Header values, the reason of a
-Close and an address from ``X-Forwarded-For`` are printed as they came, with what a terminal acts on.
+Uvicorn logs the whole query of each WebSocket that it accepts or refuses. At debug level, the websockets library logs
+every header of the handshake. An app can't prevent either. Both also print text from clients unescaped: header values,
+close reasons, and the address from ``X-Forwarded-For``. Control characters in it would reach the terminal.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _SECRET_HEADERS = frozenset(("authorization", "cookie", "set-cookie", "sec-webso
 
 
 def redact_query(scope: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Hides the values of a handshake's query from the server, which holds the same scope.
+    """Replaces the values of the query in the server's own scope, which the server logs later.
 
     Returns:
-        The scope for the app, which keeps the original.
+        The scope for the app, with the original query.
     """
     query: bytes = scope.get("query_string") or b""
     if not query:
@@ -35,14 +35,15 @@ def _without_value(part: bytes) -> bytes:
 
 
 class ServerLogFilter(logging.Filter):
-    """Hides credentials in the lines that the websockets library logs at debug level, and escapes control characters.
+    """Hides credentials that the websockets library logs at debug level, and escapes control characters in all lines.
 
-    Those lines are ``< GET /path?query HTTP/1.1``, and ``< header: value`` of the request and ``> header: value`` of
-    the answer. What is escaped is in them, in those of frames (``< CLOSE 4000 ...``), and in uvicorn's own.
+    The lines with credentials are ``< GET /path?query HTTP/1.1``, ``< header: value`` for the request, and
+    ``> header: value`` for the response. Control characters may also be in the lines for frames
+    (``< CLOSE 4000 ...``) and in uvicorn's own lines.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Lets every record through, some of them redacted."""
+        """Redacts the record if needed. Never drops one."""
         args = record.args
         if not isinstance(args, tuple):
             return True

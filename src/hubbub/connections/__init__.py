@@ -1,1 +1,1 @@
-"""One client: its socket, what waits for it, what it sends, and when it ends."""
+"""One client: its socket, its outbox, its limits, and its life from handshake to end."""

@@ -1,7 +1,7 @@
-"""The live view that ``manager.active_connections`` gives: it reads like the list of a hand-written manager.
+"""The live view behind ``manager.active_connections``. It reads like the list of a hand-written manager.
 
-Operations that a list and this view answer alike work. A lookup by user or room, as in a dict, and a change raise an
-error with the line to write instead: with another answer than before, or False, the app would go wrong silently.
+Operations that give the same answer as on a list work. Lookups by user or room, as in a dict, and all changes raise an
+error that names the line to write instead. A different answer, or False, would break the app silently.
 """
 
 from __future__ import annotations
@@ -16,10 +16,16 @@ from ..names import is_name
 from .connection import Connection
 from .lookup import Lookup
 
-_BY_USER = "`manager.connections(user=user_id)` has a user's connections, `manager.connections(room=room)` a room's"
+_BY_USER = (
+    "`manager.connections(user=user_id)` lists the connections of a user, `manager.connections(room=room)` those of a "
+    "room"
+)
 _ITERATE = "iterate over `manager.active_connections`: a connection has its `user_id` and its `rooms`"
 _ADD = "`await manager.connect(websocket, user_id)` adds a connection"
-_REMOVE = "`manager.disconnect(websocket)` takes one out, and `await manager.disconnect_user(user_id)` closes a user's"
+_REMOVE = (
+    "`manager.disconnect(websocket)` removes a connection, `await manager.disconnect_user(user_id)` closes all "
+    "connections of a user"
+)
 _LIST = "`list(manager.active_connections)` is a list"
 _SET = "`set(manager.active_connections)` is a set"
 
@@ -33,15 +39,15 @@ INSTEAD: Final[Mapping[str, str]] = {
     **dict.fromkeys(("difference", "intersection", "symmetric_difference", "union"), _SET),
     **dict.fromkeys(("isdisjoint", "issubset", "issuperset"), _SET),
 }
-"""For each method of a list, a dict or a set that the view lacks, the line to write instead."""
+"""For each method of list, dict or set that the view lacks: the line to write instead."""
 
 
 class Active(Collection[Connection]):
-    """The open connections of this process, as they are at each look.
+    """A live view of the open connections of this process.
 
     ``len``, ``bool``, iteration, ``in`` with a WebSocket or a `Connection`, slices, ``copy()``, ``reversed`` and ``==``
-    are a list's. Every other method and operator of a list, a dict or a set raises `NotSupported`, which says what to
-    write.
+    work as on a list. Every other method and operator of list, dict and set raises `NotSupported`, and the error says
+    what to write instead.
     """
 
     def __init__(self, lookup: Lookup) -> None:
@@ -61,9 +67,9 @@ class Active(Collection[Connection]):
             return self._lookup.find(item) is not None
         if is_name(item):
             raise NotSupported(
-                f"{shown(item)} in active_connections: it has connections, no ids; `await manager.is_online(user_id)` "
-                "says whether a user is connected anywhere, `room in manager.rooms` whether a room has members here; "
-                + _BY_USER
+                f"{shown(item)} in active_connections: it holds connections, not ids; "
+                "`await manager.is_online(user_id)` says whether a user is connected anywhere, "
+                "`room in manager.rooms` says whether a room has members here; " + _BY_USER
             )
         raise NotSupported(f"{shown(item)} in active_connections: `in` takes a WebSocket or a Connection")
 
@@ -71,7 +77,8 @@ class Active(Collection[Connection]):
         if isinstance(part, slice):
             return self.copy()[part]
         raise NotSupported(
-            f"active_connections[{shown(part)}]: is that an index or a user id? {_BY_USER}; by index, {_LIST}"
+            f"active_connections[{shown(part)}]: an index and a user id look the same here; {_BY_USER}; "
+            f"to look up by index, {_LIST}"
         )
 
     def __eq__(self, other: object) -> bool:
@@ -82,13 +89,13 @@ class Active(Collection[Connection]):
         if isinstance(other, Set):
             return set(self) == other
         if isinstance(other, Mapping) and other:
-            raise NotSupported(f"active_connections == {shown(other)}: it is no dict; {_ITERATE}")
+            raise NotSupported(f"active_connections == {shown(other)}: it is not a dict; {_ITERATE}")
         return not self if isinstance(other, Mapping) else NotImplemented
 
-    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # as a list has none
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # lists are not hashable either
 
     def copy(self) -> list[Connection]:
-        """A list of the connections as they are now."""
+        """Returns a list of the connections that are open now."""
         return list(self._lookup.registry)
 
     def __repr__(self) -> str:
@@ -103,7 +110,7 @@ class Active(Collection[Connection]):
             raise NotSupported(f"del active_connections[{shown(key)}]: {_REMOVE}")
 
         def _combined(self, other: object) -> NoReturn:
-            raise NotSupported(f"active_connections has no operators but ==: {_LIST}, and {_SET}")
+            raise NotSupported(f"active_connections has no operator except ==: {_LIST}, and {_SET}")
 
         __add__ = __radd__ = __mul__ = __rmul__ = _combined
         __or__ = __ror__ = __and__ = __rand__ = __sub__ = __rsub__ = __xor__ = __rxor__ = _combined

@@ -1,8 +1,8 @@
-"""How a socket becomes a connection, and which are refused.
+"""Admits sockets as connections, or refuses them.
 
-`Admission.admit` is the one way in: the origin, the app's accept, the limits, and the registration. A socket over a
-limit is accepted first and then closed, so that a browser can read the reason. Until a socket is registered it is an
-*arrival*, so that an instruction to disconnect its user reaches it too.
+`Admission.admit` is the only entry: it checks the origin, accepts the socket, checks the limits, and registers the
+connection. A socket over a limit is accepted first and then closed, so that the browser can read the reason. Until it
+is registered, a socket is an *arrival*: an instruction to disconnect its user reaches it as well.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ _MAKES_ROOM: Final = {
 
 
 class Manager(SocketsManager, SessionsManager, ConnectionsManager, Protocol):
-    """What the admission needs of its manager."""
+    """The part of a manager that admission uses."""
 
     origins: OriginPolicy
 
 
 class Arrival:
-    """A user whose socket is being accepted, and is not a connection yet.
+    """A socket that is being admitted, but is not registered yet.
 
     Attributes:
-        user: Whose it is.
-        began_at: When it came to the manager, on the loop's clock.
-        kick: The instruction to close it, where one came meanwhile.
+        user: The id of its user.
+        began_at: When the handler called `connect`, on the loop's clock.
+        kick: The instruction to close it, if one arrived in the meantime.
     """
 
     __slots__ = ("began_at", "kick", "user")
@@ -61,12 +61,12 @@ class Arrival:
 
 
 class Admission:
-    """Lets sockets in, and sends users away.
+    """Admits the sockets of one manager, and closes the connections of kicked users.
 
     Args:
-        manager: Whose limits hold, and whose connections they become.
-        registry: Where connections are registered.
-        sweeper: Looks after the sockets.
+        manager: The manager that the connections belong to. Its limits apply.
+        registry: The registry for admitted connections.
+        sweeper: The sweeper that checks the sockets.
     """
 
     def __init__(self, manager: Manager, registry: Registry[Connection], sweeper: Sweeper) -> None:
@@ -88,22 +88,22 @@ class Admission:
         subprotocol: str | None,
         headers: Iterable[tuple[bytes, bytes]] | None,
     ) -> Connection:
-        """Accepts a socket, unless the handler did, and registers its connection.
+        """Accepts a socket, unless the handler already did, and registers its connection.
 
         Args:
             socket: The socket.
-            websocket: Starlette's object for it.
-            user: Whose it is.
+            websocket: Starlette's object for the same socket.
+            user: The id of its user.
             info: Data about the user.
-            since: What the client presents of its former connection.
-            rooms: The number of rooms that it is about to join.
-            subprotocol: What to answer.
-            headers: Of the accept response.
+            since: The positions of its former connection that the client presents.
+            rooms: The number of rooms that the connection is about to join.
+            subprotocol: The subprotocol to answer with.
+            headers: Extra headers for the accept response.
 
         Raises:
-            WebSocketDisconnect: It was refused, and is closed; or the client is gone.
+            WebSocketDisconnect: The socket was refused and closed, or the client is gone.
         """
-        if len(socket.managers) > 1:  # else the middleware has asked this manager alone
+        if len(socket.managers) > 1:  # with one manager, the middleware has already checked its origins
             await self._check_origin(socket, websocket)
         arrival = Arrival(user)
         self._arrivals.add(arrival)
@@ -116,7 +116,10 @@ class Admission:
             self._arrivals.discard(arrival)
 
     async def _check_origin(self, socket: Socket, websocket: WebSocket) -> None:
-        """Refuses a page that another manager of the app lets in, and this one does not: with 403, or a close."""
+        """Refuses an origin that only another manager of the app allows.
+
+        Answers 403 to a handshake, and closes a socket that is already accepted.
+        """
         refusal = self._manager.origins.refusal(websocket.scope["headers"])
         if refusal is None:
             return
@@ -132,7 +135,7 @@ class Admission:
         raise WebSocketDisconnect(cause.code, cause.reason)
 
     async def _check_limits(self, socket: Socket, user: str | None, rooms: int) -> None:
-        """Refuses a connection that would be one too many, unless one of the same user has vanished and makes room."""
+        """Refuses a connection over a limit, unless closing a dead connection of the same user makes room for it."""
         cause = self._refusal(socket, user, rooms)
         if user is not None and cause in _MAKES_ROOM:
             await self._prober.make_room(user, [session_of(each).socket for each in self._registry.of_user(user)])
@@ -162,7 +165,7 @@ class Admission:
         if arrival.kick is not None:
             socket.close_soon(Closed(arrival.kick.code, arrival.kick.reason), grace=False)
         if socket.transport.closing:
-            socket.lost()
+            socket.on_lost()
         if socket.closed is not None:
             raise WebSocketDisconnect(*socket.closed)
         socket.adopt(self._manager)
@@ -174,10 +177,10 @@ class Admission:
         return connection
 
     async def refuse(self, socket: Socket, cause: CloseCode) -> NoReturn:
-        """Closes a socket that a limit refuses, counted and with a word.
+        """Closes a socket over a limit. Counts and logs the refusal.
 
         Raises:
-            WebSocketDisconnect: Always, for the handler to end.
+            WebSocketDisconnect: Always, so that the handler ends.
         """
         self._manager.counters.refused[cause.name.lower()] += 1
         logger.info("refused a connection on %s: %s", socket.where, cause.reason)
@@ -185,7 +188,12 @@ class Admission:
         raise WebSocketDisconnect(cause.code, cause.reason)
 
     async def make_room(self, session: Session, rooms: Collection[str]) -> None:
-        """Has connections of the same user that vanished leave rooms that are full."""
+        """Frees places in full rooms by closing dead connections of the same user.
+
+        Args:
+            session: The session that wants to join.
+            rooms: The names of the full rooms.
+        """
         user = session.user_id
         if user is not None and rooms:
             others = [session_of(each) for each in self._registry.of_user(user)]
@@ -195,13 +203,17 @@ class Admission:
             )
 
     def knows(self, user: str) -> bool:
-        """Whether a user has a connection here, or is about to."""
+        """Whether a user has a connection here, or an arrival."""
         return self._registry.count_of_user(user) > 0 or any(each.user == user for each in self._arrivals)
 
-    def send_away(self, user: str | None, kick: Kick) -> None:
-        """Closes what a user, or with None everybody, had here when an instruction was given.
+    def kick(self, user: str | None, kick: Kick) -> None:
+        """Closes the connections that a user had here when the instruction was given.
 
-        By the registry, and not by rooms: a connection that is still joining is in none.
+        Searches the registry and not the rooms, because a connection that is still joining is in no room.
+
+        Args:
+            user: The id of the user; None for all users.
+            kick: The instruction, with the close code and the reason.
         """
         given_at = asyncio.get_running_loop().time() - kick.age_s
         for arrival in self._arrivals:
@@ -210,7 +222,7 @@ class Admission:
         for connection in tuple(self._registry) if user is None else self._registry.of_user(user):
             session = session_of(connection)
             if session.began_at <= given_at:
-                # Everybody is only asked to come again.
+                # With None, all clients are only asked to reconnect, so their users stay present.
                 session.socket.close_soon(Closed(kick.code, kick.reason), grace=user is None)
 
 

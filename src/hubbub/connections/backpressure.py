@@ -1,9 +1,9 @@
-"""A burst of the app is not slowness of a client: a sender of much at once gives its clients time to read.
+"""Pauses a sender in a burst, so that clients have time to read.
 
-No call waits for a socket. But an app that sends a thousand messages without a pause would fill the outbox of a client
-that reads as fast as it can. Such a sender pauses while what waits *moves*. It does not wait for a client that has
-taken nothing for `STILL_S`, and its pauses have a budget of a few seconds, which refills slowly: no sender adapts to
-the slowest client for long.
+No call waits for a socket. But an app that sends a thousand messages without a pause would fill the outbox of even the
+fastest client. Such a sender pauses while the outboxes keep *moving*. It does not wait for a client that has taken
+nothing for `STILL_S`. The pauses also have a budget of a few seconds that refills slowly, so a slow client can't slow
+down a sender for long.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Final, Protocol
 
 PAUSE_S: Final = 0.005
 STILL_S: Final = 0.2
-"""A few round trips of a phone: a client that has taken nothing for so long is not waited for until it takes again."""
+"""After this time without progress, a sender no longer waits for a client. It is a few round trips of a phone."""
 PATIENCE_S: Final = 5.0
 EARNED: Final = 0.1
-"""Patience earned per second: half a minute of pauses in five minutes."""
+"""Budget regained per second: half a minute of pauses in five minutes."""
 
 
 class Queue(Protocol):
-    """What may have much waiting."""
+    """A queue of outgoing frames, as seen by a sender."""
 
     @property
     def congested(self) -> bool: ...
@@ -30,7 +30,7 @@ class Queue(Protocol):
 
 
 class Patience:
-    """How long one sender has paused, and may."""
+    """The budget of pauses of one sender."""
 
     __slots__ = ("_at", "left_s")
 
@@ -39,7 +39,7 @@ class Patience:
         self._at = asyncio.get_running_loop().time()
 
     async def pause_for(self, queues: Iterable[Queue]) -> None:
-        """Pauses while any of these queues is congested and moves."""
+        """Pauses while one of these queues is congested and moving, and the budget lasts."""
         clock = asyncio.get_running_loop().time
         now = clock()
         lagging = _moving(queues, now)

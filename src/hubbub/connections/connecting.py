@@ -1,4 +1,7 @@
-"""What ``manager.connect(...)`` gives: awaitable, and an async context manager."""
+"""The result of ``manager.connect(...)``: an awaitable that is also an async context manager.
+
+Also decides how a handler's exception closes its socket.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,12 @@ from .connection import Connection, session_of
 from .handshake import answer
 
 _PATIENCE_S = 2.0
-# The texts of Starlette's WebSocketDisconnected, which older versions do not have: a plain RuntimeError there.
+# The texts of Starlette's WebSocketDisconnected. Older versions raise a plain RuntimeError with the same text.
 _USED_AGAIN = ('Cannot call "send" once', 'Cannot call "receive" once')
 
 
 class Connecting:
-    """A connection to be: ``await`` it, or enter it with ``async with``."""
+    """A pending connection: ``await`` it, or enter it with ``async with``."""
 
     __slots__ = ("_connect", "_connection")
 
@@ -31,8 +34,8 @@ class Connecting:
 
     def __await__(self) -> Generator[Any, None, Connection]:
         if self._connect is None:
-            raise RuntimeError("this connect() was awaited already")
-        connecting, self._connect = self._connect(), None  # it holds what connect() was given; we live long
+            raise RuntimeError("this connect() was already awaited: call `manager.connect(...)` again")
+        connecting, self._connect = self._connect(), None  # frees connect()'s arguments: this object may live long
         return connecting.__await__()
 
     def __del__(self) -> None:
@@ -55,13 +58,13 @@ class Connecting:
         socket = session.socket
         await socket.close(*close_for(error, stopping=socket.transport.restarting is not False))
         if session.departure is not None:
-            # Presence is what it says once the block is left, unless the broker is away.
+            # After the block, presence no longer lists the connection, unless the broker is unavailable.
             await asyncio.wait([session.departure], timeout=_PATIENCE_S)
         return is_disconnect(error)
 
 
 class Done(Coroutine[Any, Any, None]):
-    """An awaitable that has finished. It can be awaited, made a task, or ignored without a warning."""
+    """An awaitable that is already done. It can be awaited, wrapped in a task, or ignored without a warning."""
 
     __slots__ = ()
 
@@ -69,34 +72,37 @@ class Done(Coroutine[Any, Any, None]):
         yield from ()
 
     def send(self, value: object) -> NoReturn:
-        """Ends at once."""
+        """Finishes immediately."""
         raise StopIteration
 
     def throw(self, *error: Any) -> NoReturn:
-        """Ends with the error."""
+        """Raises the error."""
         raise error[-1] if isinstance(error[-1], BaseException) else error[0]
 
     def close(self) -> None:
         """Does nothing."""
 
 
-def is_disconnect(error: BaseException | None, *, told: bool = False) -> bool:
-    """Whether an exception, or all that a task group collected, only says that the client is gone.
+def is_disconnect(error: BaseException | None, *, informed: bool = False) -> bool:
+    """Whether an exception only says that the client is gone. In a group, every exception must say so.
 
     Args:
         error: The exception.
-        told: Whether the handler was told before: then it includes the RuntimeError that Starlette raises when a
-            handler uses its WebSocket again.
+        informed: Whether the handler already knew that its client is gone. Then the RuntimeError counts too that
+            Starlette raises when a handler uses its WebSocket again.
     """
     if isinstance(error, BaseExceptionGroup):
-        return all(is_disconnect(each, told=told) for each in error.exceptions)
+        return all(is_disconnect(each, informed=informed) for each in error.exceptions)
     return isinstance(error, WebSocketDisconnect) or (
-        told and isinstance(error, RuntimeError) and str(error).startswith(_USED_AGAIN)
+        informed and isinstance(error, RuntimeError) and str(error).startswith(_USED_AGAIN)
     )
 
 
 def invalid_name_in(error: BaseException | None) -> InvalidName | None:
-    """The name that a client can't use, where an exception, or all that a task group collected, only says so."""
+    """Returns the `InvalidName` that ended a handler; None for any other end.
+
+    A group counts if it holds nothing but such errors and disconnects.
+    """
     if isinstance(error, BaseExceptionGroup):
         if error.split((InvalidName, WebSocketDisconnect))[1] is not None:
             return None
@@ -105,11 +111,11 @@ def invalid_name_in(error: BaseException | None) -> InvalidName | None:
 
 
 def close_for(error: BaseException | None, *, stopping: bool) -> tuple[int, str]:
-    """The close code and reason for how a handler ended.
+    """Returns the close code and the reason for a handler that ended.
 
     Args:
-        error: What it raised.
-        stopping: Whether the server may be about to stop: then that is why the handler was cancelled.
+        error: The exception that the handler raised; None if it returned.
+        stopping: Whether the server may be shutting down, which explains a cancelled handler.
     """
     answered = answer(invalid_name_in(error) or error)
     if answered is not None:

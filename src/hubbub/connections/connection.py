@@ -1,4 +1,4 @@
-"""One socket's life: from accept to gone."""
+"""The public `Connection`: sends to, receives from, and describes one client."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from .session import Session
 
 
 class Manager(Protocol):
-    """What a connection needs of its manager."""
+    """The part of a manager that a connection uses."""
 
     async def join(self, session: Session, room: RoomName, since: object) -> Joined: ...
     async def leave(self, session: Session, room: RoomName) -> None: ...
 
 
 class Connection:
-    """A client, as long as its socket is open. `ConnectionManager.connect` makes it.
+    """A connected client. `ConnectionManager.connect` returns it.
 
         async with manager.connect(websocket, user.id, room="lobby") as connection:
             async for text in connection.iter_text():
                 await connection.send({"you": "said", "text": text})
 
     The methods that send return True if the message was written or queued, and False if the client is gone or the
-    message was dropped. They never wait for a slow client, apart from pauses of milliseconds in a burst, and never
-    raise for a closed socket.
+    message was dropped. They never wait for a slow client, apart from pauses of milliseconds in a burst. They never
+    raise an error for a closed socket.
 
-    The attributes are read-only. Data of the app belongs to ``connection.websocket.state``.
+    The attributes are read-only. Use ``connection.websocket.state`` for the app's own data.
     """
 
     __slots__ = ("__weakref__", "_manager", "_session", "_websocket")
@@ -49,7 +49,7 @@ class Connection:
         self._websocket = websocket
 
     def __eq__(self, other: object) -> bool:
-        """A connection is also equal to its own WebSocket, which is what hand-written loops compare it with."""
+        """Compares by identity. A connection also equals its own WebSocket, for loops written for plain WebSockets."""
         return other is self or (isinstance(other, WebSocket) and other is self._websocket)
 
     def __hash__(self) -> int:
@@ -61,7 +61,7 @@ class Connection:
 
     @property
     def id(self) -> str:
-        """A random id of this connection, for logs and for ``exclude``: 22 characters."""
+        """The random id of this connection, for logs and for ``exclude``: 22 characters."""
         return self._session.id
 
     @property
@@ -73,7 +73,7 @@ class Connection:
     def info(self) -> Info:
         """The ``info`` that was given to `ConnectionManager.connect`.
 
-        It is read back from JSON: a datetime is a str, and a tuple is a list.
+        Its values have been converted to JSON and back: a datetime is a str, and a tuple is a list.
         """
         return self._session.info
 
@@ -89,7 +89,7 @@ class Connection:
 
     @property
     def joined(self) -> dict[str, Joined]:
-        """The result of each join, by room: the position of the room, and whether the client missed nothing."""
+        """The result of each join, by room: the position of the room, and whether every missed message was sent."""
         return {name: each.joined for name, each in self._session.memberships.items() if each.joined is not None}
 
     @property
@@ -109,19 +109,20 @@ class Connection:
     def is_open(self) -> bool:
         """Whether the connection is registered.
 
-        It is from accept until its socket is gone, closed, or given to `ConnectionManager.disconnect`.
+        True from `ConnectionManager.connect` until the client is gone, the socket is closed, or the app calls
+        `ConnectionManager.disconnect`.
         """
         return self._session.is_open
 
     if not TYPE_CHECKING:
-        id = read_only(id, "hubbub gives it")
+        id = read_only(id, "hubbub sets it")
         user_id = read_only(user_id, "`connect` sets it; close the connection, and connect as the other user")
         info = read_only(info, "`connect` sets it")
         websocket = read_only(websocket, "`connect` sets it")
         rooms = read_only(rooms, "use `await connection.join(room)` and `leave(room)`")
         joined = read_only(joined, "use `await connection.join(room)` and `leave(room)`")
         address = read_only(address, "the server sets it")
-        network = read_only(network, "it follows from the address")
+        network = read_only(network, "it is derived from the address")
         is_open = read_only(is_open, "use `await connection.close()`")
 
     async def wait_gone(self) -> None:
@@ -172,9 +173,8 @@ class Connection:
 
         A message that is not JSON is answered with an ``error`` frame and skipped.
 
-        Integers of any size are exact. Half a surrogate pair, such as an emoji that a page has cut apart, becomes
-        U+FFFD, so the value can always be sent again. JSON that is nested deeper than 200 levels is answered and
-        skipped too.
+        Integers of any size are exact. A lone surrogate, such as half of an emoji that a page has cut, becomes U+FFFD,
+        so the value can always be sent again. JSON that is nested deeper than 200 levels is also answered and skipped.
 
         Args:
             mode: ``"text"`` or ``"binary"``: the kind of frame that carries the JSON.
@@ -272,8 +272,8 @@ class Connection:
     async def send(self, message: Message) -> bool:
         """Sends a message to this client: str as text, bytes as binary, anything else as JSON.
 
-        *Order*: on ``memory://``, after the messages that were published before to the rooms that it is in. Through
-        Redis, in no fixed order with published messages.
+        *Order*: with ``memory://``, the message arrives after all messages published earlier to the connection's
+        rooms. With Redis, the order between sent and published messages is not defined.
 
         Args:
             message: str, bytes, or anything that can be written as JSON.
@@ -369,18 +369,18 @@ class Connection:
     # Rooms
 
     async def join(self, room: RoomName, since: Position | Mapping[str, Position] | None = None) -> Joined:
-        """Adds the connection to a room. Idempotent: a second join returns what the first returned.
+        """Adds the connection to a room. Idempotent: a second join returns the result of the first.
 
-        *Delivery*: every message that is published after the call. With ``since``, and if the history of the room
-        reaches back that far, the messages that were published after that position come first, without a gap or a
-        repeat.
+        *Delivery*: the client receives every message that is published after the call. With ``since``, it first
+        receives the messages published after that position, without a gap or a duplicate, if the room's history
+        reaches back that far.
 
         Args:
             room: The name of the room.
             since: The position that the client presents, or a mapping of room to `Position`.
 
         Returns:
-            The position of the room, and whether everything after the presented one is delivered.
+            The position of the room, and whether every message after the presented position is delivered.
 
         Raises:
             InvalidArgument: The name or the position is not acceptable.
@@ -392,7 +392,7 @@ class Connection:
     async def leave(self, room: RoomName) -> None:
         """Removes the connection from a room. Idempotent.
 
-        No more messages arrive from the room, and the user's presence there ends without a grace period.
+        The client receives no more messages from the room. The user's presence there ends without a grace period.
 
         Args:
             room: The name of the room.
@@ -404,5 +404,5 @@ class Connection:
 
 
 def session_of(connection: Connection) -> Session:
-    """The machine's side of a connection."""
+    """Returns the internal side of a connection."""
     return connection._session

@@ -1,7 +1,8 @@
-"""The app's handler of one socket: what it knows of the end, and when it is cancelled.
+"""Tracks whether the app's handler knows that its socket has ended, and cancels a handler that does not.
 
-A handler that knows that its client is gone has all the time it needs to clean up. A handler that does not know, since
-it neither receives nor sends, has a bounded time; so has one that sends again after it was told. Then it is cancelled.
+A handler that knows that its client is gone has all the time it needs to clean up. A handler that neither receives nor
+sends can't know, so it has a limited time. So has a handler that keeps sending after a send has raised. Then the
+handler is cancelled.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from typing import Any, Final
 
 
 class HandlerState(Enum):
-    """What a handler knows of the end of its socket."""
+    """What a handler knows about the end of its socket."""
 
-    RUNNING = "it does not know of an end"
-    CLOSED = "it closed the socket itself"
-    INFORMED = "it received the disconnect, or a send of it raised"
-    IGNORING = "it sent again after that"
-    CANCELLED = "it was cancelled"
+    RUNNING = "the handler does not know that the socket has ended, or it has not"
+    CLOSED = "the handler closed the socket itself"
+    INFORMED = "the handler received the disconnect, or one of its sends raised"
+    IGNORING = "the handler sent again after that"
+    CANCELLED = "the handler was cancelled"
 
 
 _RUNNING, _CLOSED, _INFORMED, _IGNORING, _CANCELLED = HandlerState
@@ -31,11 +32,11 @@ TRANSITIONS: Final[Mapping[HandlerState, frozenset[HandlerState]]] = {
     _IGNORING: frozenset({_CANCELLED}),
     _CANCELLED: frozenset(),
 }
-"""Where each state may lead."""
+"""The allowed transitions from each state."""
 
 
 class Handler:
-    """The handler that runs in the current task."""
+    """The handler that runs in the current task, and its state."""
 
     __slots__ = ("_ignoring_at", "_task", "state")
 
@@ -46,26 +47,26 @@ class Handler:
 
     @property
     def informed(self) -> bool:
-        """Whether it was told that its client is gone."""
+        """Whether the handler knows that its client is gone."""
         return self.state is not _RUNNING and self.state is not _CLOSED
 
     @property
     def cancelled(self) -> bool:
-        """Whether it was cancelled because its client is gone."""
+        """Whether hubbub cancelled the handler because its client is gone."""
         return self.state is _CANCELLED
 
-    def closes(self) -> None:
-        """The socket is closed from the current task, which is the handler's or another."""
+    def on_close(self) -> None:
+        """Records that the current task closes the socket, if that task is the handler's."""
         if self.state is _RUNNING and asyncio.current_task() is self._task:
             self._enter(_CLOSED)
 
-    def inform(self) -> None:
-        """It receives the disconnect."""
+    def on_disconnect(self) -> None:
+        """Records that the handler receives the disconnect."""
         if not self.informed:
             self._enter(_INFORMED)
 
-    def sends_in_vain(self, now: float) -> None:
-        """It sends after the end, and is told so."""
+    def on_failed_send(self, now: float) -> None:
+        """Records that the handler sends after the end of the socket, and that the send raises."""
         if not self.informed:
             self._enter(_INFORMED)
         elif self.state is _INFORMED:
@@ -73,13 +74,19 @@ class Handler:
             self._ignoring_at = now
 
     def overdue(self, now: float, ended_at: float, patience_s: float | None) -> bool:
-        """Whether its time is over. The clock starts when the socket ended, or when the handler was told in vain."""
+        """Whether the handler has used up its time.
+
+        Args:
+            now: The loop's time.
+            ended_at: When the socket ended. For a handler that ignores the end, its second failed send counts instead.
+            patience_s: How much time the handler has; None for no limit.
+        """
         if patience_s is None or self.state is _CLOSED or self.state is _INFORMED:
             return False
         return now - (self._ignoring_at if self.state is _IGNORING else ended_at) >= patience_s
 
     def cancel(self) -> bool:
-        """Cancels it. False where it has ended, or was cancelled before."""
+        """Cancels the handler. Returns False if it has already ended or was already cancelled."""
         task = self._task
         if task is None or task.done() or self.state is _CANCELLED:
             return False
@@ -88,7 +95,7 @@ class Handler:
         return True
 
     def end(self) -> None:
-        """It has ended: from here on nothing cancels its task, which is the server's."""
+        """Records that the handler has ended. Its task belongs to the server, and is never cancelled after this."""
         self._task = None
 
     def _enter(self, state: HandlerState) -> None:

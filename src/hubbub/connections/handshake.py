@@ -1,7 +1,7 @@
-"""The handshake of one socket: what the client offers, what an auth dependency learns, and how a refusal is answered.
+"""Answers the handshake of one socket for the app.
 
-A browser shows a page nothing of a refused handshake. So by default a refusal is answered by accepting and closing,
-with a code and a reason that the page can read.
+A browser does not tell a page why a handshake was refused. So by default a refusal becomes an accept followed by a
+close, with a code and a reason that the page can read.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ logger = logging.getLogger("hubbub")
 
 
 class Gone(WebSocketDisconnect, ConnectionError):
-    """The client is gone, as an ASGI ``send`` reports it: with an ``OSError``.
+    """The error of an ASGI ``send`` whose client is gone.
 
-    Starlette turns it into its own WebSocketDisconnect and marks the socket as disconnected. From ``accept`` it reaches
-    the application as it is, so it is a WebSocketDisconnect too.
+    As an ``OSError``, it makes Starlette mark the socket as disconnected and raise its own WebSocketDisconnect. From
+    ``accept`` it reaches the app unchanged, so it is a WebSocketDisconnect as well.
     """
 
 
 class Socket(Protocol):
-    """What a handshake needs of its socket."""
+    """The part of a socket that its handshake uses."""
 
     where: str
 
@@ -51,14 +51,14 @@ class Socket(Protocol):
     def count_refused(self, reason: str) -> None:
         """Counts a refusal."""
 
-    def opens(self) -> None:
-        """The server has accepted it."""
+    def on_accept(self) -> None:
+        """Records that the socket is accepted."""
 
-    def refuses(self, closed: Closed) -> None:
-        """The handshake is answered with a refusal."""
+    def on_refuse(self, closed: Closed) -> None:
+        """Records that the handshake is answered with a refusal."""
 
-    def lost(self) -> None:
-        """The client is gone."""
+    def on_lost(self) -> None:
+        """Records that the client is gone."""
 
     async def close(self, code: int, reason: str) -> None:
         """Closes the socket with a Close frame."""
@@ -72,10 +72,10 @@ class Handshake:
         offered: The subprotocols that the client offered.
 
     Attributes:
-        scope: The ASGI scope that the app has, in which its router notes the endpoint.
-        subprotocol: What an auth dependency wants answered.
-        refuse_with: How to answer a refusal, whatever the manager's option says.
-        counted: Whether its refusal is counted already.
+        scope: The ASGI scope of the app, where its router records the endpoint.
+        subprotocol: The subprotocol that an auth dependency wants to answer with.
+        refuse_with: How to answer a refusal; None to follow the manager's option.
+        counted: Whether the refusal is already counted.
     """
 
     __slots__ = ("_offered", "_socket", "counted", "refuse_with", "scope", "subprotocol")
@@ -89,27 +89,28 @@ class Handshake:
         self.counted = False
 
     async def send(self, event: Event) -> None:
-        """The app's answer: an accept, a close, or an HTTP response."""
+        """Sends the app's answer: an accept, a close, or an HTTP response."""
         kind = event["type"]
         if kind == "websocket.accept":
             await self._accept(self._accepting(event))
         elif kind == "websocket.close":
             await self._refuse(Closed(event.get("code", 1000), reason_text(event.get("reason"))), event)
         elif kind == "websocket.http.response.start":
-            error = sys.exc_info()[1]  # the one that Starlette is answering; any other response is the app's own choice
+            # Starlette sends this while it handles the app's exception; without one, the app chose the response.
+            error = sys.exc_info()[1]
             await self._refuse(answer(error) if isinstance(error, HTTPException) else None, event)
         else:
             if kind == "websocket.http.response.body" and not event.get("more_body"):
-                self._socket.refuses(Closed(1006, ""))
+                self._socket.on_refuse(Closed(1006, ""))
             await self._pass_on(event)
 
     async def refuse(self, closed: Closed) -> None:
-        """Refuses the client, as an app does with a close."""
+        """Refuses the client like an app that closes during the handshake."""
         await self._refuse(closed, _close(closed))
 
     async def deny(self, closed: Closed) -> None:
-        """Refuses the client in any case with 403."""
-        self._socket.refuses(closed)
+        """Refuses the client with 403, whatever the options say."""
+        self._socket.on_refuse(closed)
         await self._pass_on(_close(closed))
 
     async def _accept(self, event: Event) -> None:
@@ -118,24 +119,22 @@ class Handshake:
             try:
                 await socket.transport.send(event)
             except OSError:
-                socket.lost()
+                socket.on_lost()
         if socket.closed is not None:
             raise Gone(*socket.closed)
-        socket.opens()
+        socket.on_accept()
 
     def _accepting(self, event: Event) -> Event:
-        """The app's accept, with the subprotocol that an auth dependency wants, unless the app names one."""
+        """Adds the subprotocol of the auth dependency to an accept, unless the app names one."""
         if event.get("subprotocol") is None and self.subprotocol in self._offered:
             return {**event, "subprotocol": self.subprotocol}
         return event
 
     async def _refuse(self, closed: Closed | None, event: Event) -> None:
-        """Refuses for the app: accepts and closes, so that a page can read why, or passes its answer on.
-
-        Starlette calls this while it handles what the app raised.
+        """Accepts and closes, so that a page can read the reason, or passes the app's refusal on to the server.
 
         Args:
-            closed: What to tell the client; None where the app sends an HTTP response of its own making.
+            closed: The close code and reason for the client; None if the app sends an HTTP response of its own.
             event: The app's answer: a close, or the start of an HTTP response.
         """
         socket = self._socket
@@ -146,7 +145,7 @@ class Handshake:
             socket.count_refused("app")
         if not routed or closed is None or (self.refuse_with or socket.refuse_with) == "http":
             if closed is not None and event["type"] == "websocket.close":
-                socket.refuses(closed)
+                socket.on_refuse(closed)
             await self._pass_on(event)
             return
         subprotocol = self.subprotocol if self.subprotocol in self._offered else answer_to(self._offered)
@@ -155,7 +154,7 @@ class Handshake:
             await socket.close(*closed)
 
     def _is_routed(self, event: Event) -> bool:
-        """Whether a route refuses, and not a router that has none for the path, which closes without a word."""
+        """Whether a route refused, and not the router itself, which closes with 1000 if no route matches the path."""
         if event["type"] != "websocket.close" or event.get("code", 1000) != 1000:
             return True
         endpoint = self.scope.get("endpoint")
@@ -164,11 +163,11 @@ class Handshake:
         return inspect.isroutine(endpoint) or inspect.isclass(endpoint)
 
     async def _pass_on(self, event: Event) -> None:
-        """Passes on what refuses the handshake. The client may be gone, which is no error."""
+        """Passes a refusal on to the server. It is no error if the client is already gone."""
         try:
             await self._socket.transport.send(event)
         except OSError:
-            self._socket.lost()
+            self._socket.on_lost()
 
 
 def _close(closed: Closed) -> Event:
@@ -176,7 +175,7 @@ def _close(closed: Closed) -> Event:
 
 
 def answer(error: BaseException | None) -> Closed | None:
-    """The close code and reason for an exception that an app raises to refuse a client; None for any other."""
+    """Returns the close code and reason for an exception that refuses a client; None for any other exception."""
     if isinstance(error, WebSocketException):
         return Closed(error.code, reason_text(error.reason))
     if isinstance(error, HTTPException):

@@ -1,4 +1,4 @@
-"""The bounds on what one client sends: size and rate. Pure: the caller gives the time."""
+"""Limits the size and the rate of the messages from one client. Pure: the caller passes the time."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from ..close import CloseCode
 from ..options import Limits
 
 BURST_S: Final = 5.0
-"""How many seconds' worth of messages a client can save up; at most twice that passes in one burst."""
+"""How many seconds of its rate a client can save up. At most twice that passes in one burst."""
 
 
 class Complaint(NamedTuple):
-    """What is wrong with a message.
+    """A problem with a message from a client.
 
     Attributes:
-        code: For programs.
-        problem: For people.
-        then: What to close with after too many.
+        code: The error code, for programs.
+        problem: The text, for people.
+        then: The close code after too many such messages.
     """
 
     code: str
@@ -27,10 +27,10 @@ class Complaint(NamedTuple):
 
 
 class Guard:
-    """Judges the messages of one client.
+    """Checks the messages of one client against the limits.
 
     Args:
-        limits: The bounds.
+        limits: The limits.
     """
 
     __slots__ = ("_allowance", "_refilled_at", "errors", "limits")
@@ -39,10 +39,10 @@ class Guard:
         self.limits: Limits = limits
         self.errors: int = 0
         self._allowance = 0.0
-        self._refilled_at = -inf  # begins full
+        self._refilled_at = -inf  # the bucket starts full
 
     def judge(self, text: str | None, data: bytes | None, now: float) -> Complaint | None:
-        """Gives what is wrong with a message; None if nothing is."""
+        """Checks a message. Returns the problem, or None if the message is acceptable."""
         limit = self.limits.max_message_bytes
         size = len(text) if text is not None else len(data or b"")
         if limit is not None and size * 4 > limit:  # a character has at most 4 bytes
@@ -53,7 +53,7 @@ class Guard:
         return self.judge_frame(now)
 
     def judge_frame(self, now: float) -> Complaint | None:
-        """Counts a message, or a frame that is none by itself (a ping, a fragment), and judges the rate."""
+        """Counts a message, or a frame that is not a whole message (a ping, a fragment), and checks the rate."""
         rate = self.limits.max_messages_per_s
         if rate is None or self._allowance >= 1.0:
             self._allowance -= 1.0
@@ -62,12 +62,12 @@ class Guard:
         return None
 
     def too_many(self) -> bool:
-        """Counts a bad message, and says whether it is one too many."""
+        """Counts a bad message. Returns True if the client has sent too many."""
         self.errors += 1
         return self.limits.max_errors is not None and self.errors >= self.limits.max_errors
 
     def _earned(self, rate: float, now: float) -> bool:
-        """Fills up the token bucket, now that it ran dry, and takes one."""
+        """Refills the empty token bucket and takes one token. Returns False if there is none."""
         earned = (now - self._refilled_at) * rate
         self._refilled_at = now
         self._allowance = min(self._allowance + earned, max(1.0, rate * BURST_S))

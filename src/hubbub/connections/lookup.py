@@ -1,4 +1,4 @@
-"""From what an app names, a WebSocket, a `Connection` or an id, to the connections of this process."""
+"""Finds the connections of this process by what an app passes: a WebSocket, a `Connection` or an id."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .session import Session
 from .socket import Socket
 
 Exclude: TypeAlias = Connection | WebSocket | str | Iterable[Connection | WebSocket | str] | None
-"""Whom a broadcast leaves out: connections, WebSockets or connection ids, one or several."""
+"""The connections that a broadcast leaves out: one or several connections, WebSockets or connection ids."""
 
 ExcludeUsers: TypeAlias = UserId | Iterable[UserId] | None
-"""The users whom a broadcast leaves out: ids, one or several."""
+"""The users that a broadcast leaves out: one or several user ids."""
 
 NOBODY: Final[frozenset[str]] = frozenset()
 
 
 class Lookup:
-    """Finds the connections that an app names.
+    """Finds connections by what an app passes.
 
     Args:
         registry: The connections of the manager.
@@ -35,14 +35,14 @@ class Lookup:
         self.registry = registry
 
     def find(self, websocket: object) -> Connection | None:
-        """The connection of a WebSocket, or one as it is, if it is registered here."""
+        """Returns the connection of a WebSocket, or a `Connection` itself; None if it is not registered here."""
         if isinstance(websocket, Connection):
             return websocket if websocket in self.registry else None
         socket = socket_of(websocket)
         return None if socket is None else self.connection_of(socket)
 
     def connection_of(self, socket: Socket) -> Connection | None:
-        """The connection that a socket has here."""
+        """Returns the connection of a socket; None if this manager has not connected it."""
         for each in socket.sessions:
             connection = self.registry.get(each.id)
             if connection is not None:
@@ -50,11 +50,11 @@ class Lookup:
         return None
 
     def connected(self, websocket: object) -> Connection:
-        """The connection of a socket that the app names.
+        """Returns the connection of a WebSocket, which must be connected.
 
         Raises:
-            InvalidArgument: It is no socket, or not connected here.
-            WebSocketDisconnect: It was, and is gone.
+            InvalidArgument: The argument is neither a WebSocket nor a `Connection`, or it is not connected here.
+            WebSocketDisconnect: The client is gone.
         """
         connection = self.find(websocket)
         if connection is not None:
@@ -69,27 +69,28 @@ class Lookup:
         )
 
     def addressee(self, websocket: WebSocket | Connection) -> Session | None:
-        """The session of a socket that the app sends to; None if it is gone.
+        """Returns the session of a WebSocket that the app sends to; None if its client is gone.
 
         Raises:
-            InvalidArgument: The socket is open, and no manager has connected it yet.
+            InvalidArgument: The socket is open, but no manager has connected it yet.
         """
         connection, socket = self.find(websocket), socket_of(websocket)
         if connection is None and socket is not None and socket.closed is None:
-            known = socket.sessions or socket.former_ids  # another manager's, or a connection that was disconnected
+            known = socket.sessions or socket.former_ids  # connected by another manager, or disconnected since
             if not known:
                 raise InvalidArgument(
                     "websocket",
                     "is not connected yet",
-                    "a WebSocket after `await manager.connect(websocket)`; before, `await websocket.send_text(...)`",
+                    "a WebSocket after `await manager.connect(websocket)`; before that, use "
+                    "`await websocket.send_text(...)`",
                 )
         return None if connection is None else session_of(connection)
 
     def excluded(self, exclude: Exclude) -> frozenset[str]:
-        """The ids of the connections that a broadcast leaves out.
+        """Returns the ids of the connections that a broadcast leaves out.
 
         Raises:
-            InvalidArgument: It is nothing that can be left out.
+            InvalidArgument: ``exclude`` has an item that is not a connection, a WebSocket or a connection id.
         """
         if exclude is None:
             return NOBODY
@@ -110,14 +111,14 @@ class Lookup:
         return frozenset(ids)
 
     def _connection_id(self, item: str) -> str:
-        """A connection's id, of here or elsewhere, now or formerly; a user's may look like one."""
+        """Checks an id. The connection may be on another worker or gone, but a user id is a mistake."""
         if self.registry.count_of_user(item):
             raise InvalidArgument("exclude", f"{shown(item)} is a user", EXCLUDABLE)
         return connection_id(item)
 
 
 def socket_of(websocket: object) -> Socket | None:
-    """The socket below a WebSocket or a connection; None where there is none (a stand-in of a test has no scope)."""
+    """Returns the socket below a WebSocket or a connection; None if there is none, as for a test's fake."""
     if isinstance(websocket, Connection):
         return session_of(websocket).socket
     scope = getattr(websocket, "scope", None) if isinstance(websocket, WebSocket) else None
@@ -126,7 +127,7 @@ def socket_of(websocket: object) -> Socket | None:
 
 
 def _ids_of(websocket: WebSocket) -> Iterable[str]:
-    """The ids that a socket has, or had: its client may come back, and present them."""
+    """Returns the current and former ids of a socket. A client that reconnects may present a former one."""
     socket = socket_of(websocket)
     if socket is None:
         return ()

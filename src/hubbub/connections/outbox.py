@@ -1,20 +1,28 @@
-"""What waits for one slow connection: a queue bounded in bytes and in count.
+"""The queue of frames for one slow client, bounded in bytes and in count.
 
-Theory of operation. A connection whose socket takes everything has no outbox. Once its socket stops taking, each frame
-goes here with the *lane* (the room) that it came by, and the lane's overflow policy says what a full outbox does:
+Theory of operation. While the socket takes every frame, there is no outbox. Once the socket takes no more, frames wait
+here. Each frame belongs to a *lane*: its room, or `DIRECT`. If the outbox is full, the overflow policy of the lane
+decides:
 
-* ``close``: nothing of the lane may be lost. Frames of lanes that may lose some make room first; if that is not
-  enough, the outbox has overflowed and the connection is to be closed.
-* ``drop_oldest``: the lane's own oldest frames make room, then those of other lanes that may lose some, else the
-  new frame is dropped.
+* ``close``: no frame of this lane may be lost. Frames of lossy lanes are dropped to make room. If that is not enough,
+  the outbox overflows and the caller closes the connection.
+* ``drop_oldest``: the lane's own oldest frames are dropped to make room, then those of other lossy lanes. If that is
+  not enough, the new frame is dropped.
 * ``drop_newest``: the new frame is dropped.
-* ``latest``: a new frame replaces the waiting one of the same lane and key, full or not; then as ``drop_oldest``.
+* ``latest``: a new frame replaces the queued frame of the same lane and key, even if the outbox is not full. After
+  that, as ``drop_oldest``.
 
-What was dropped is counted per lane, for `take_dropped` to tell the client once the outbox is empty.
+The outbox counts dropped frames per lane. `take_dropped` returns the counts, to notify the client.
 
-Invariants: ``bytes`` is the sum over the frames that wait; a frame that waits is in `_entries` once, and in the queue
-of its lane in `_loose` if that lane may lose frames (no queue there is empty); dropped entries stay in `_entries` as
-tombstones (no data) and never outnumber the living by more than `_SLACK`. Pure: no clock, no loop, no socket.
+Invariants:
+
+* ``bytes`` is the total size of the queued frames.
+* A queued frame is in `_entries` once. If its lane is lossy, it is also in that lane's queue in `_lossy`. No queue in
+  `_lossy` is empty.
+* A dropped entry stays in `_entries` as a tombstone without data. There are at most `_SLACK` more tombstones than live
+  entries.
+
+Pure: no clock, no event loop, no socket.
 """
 
 from __future__ import annotations
@@ -31,7 +39,7 @@ Outcome = Literal["queued", "dropped", "overflow"]
 
 
 class Lane(Protocol):
-    """Where a frame came by: a room, or what is sent to one connection directly."""
+    """The origin of a frame, with an overflow policy: a room, or `DIRECT`."""
 
     @property
     def label(self) -> str: ...
@@ -41,7 +49,7 @@ class Lane(Protocol):
 
 
 class Direct:
-    """The lane of what is sent to one connection only."""
+    """The lane of the frames that are sent to one connection only."""
 
     label: str = "$direct"
     overflow: Overflow = "close"
@@ -63,11 +71,11 @@ class _Entry(Generic[TurnT]):
 
 
 class Outbox(Generic[TurnT]):
-    """The frames that wait for one connection, and the places (*turns*) of sends that wait among them.
+    """The queued frames of one connection, and the places (*turns*) of the handler's own sends between them.
 
     Args:
-        max_bytes: The bound; a frame larger than that is taken only when next to nothing else waits.
-        max_frames: The bound in count.
+        max_bytes: The bound in bytes. A larger frame is accepted only if almost nothing else waits.
+        max_frames: The bound in frames.
     """
 
     def __init__(self, max_bytes: int, max_frames: int = MAX_FRAMES) -> None:
@@ -78,26 +86,25 @@ class Outbox(Generic[TurnT]):
         self.dropped_frames: int = 0
         self._entries: deque[_Entry[TurnT]] = deque()
         self._turns = 0
-        self._loose: dict[Lane, deque[_Entry[TurnT]]] = {}
+        self._lossy: dict[Lane, deque[_Entry[TurnT]]] = {}
         self._latest: dict[tuple[Lane, str | None], _Entry[TurnT]] = {}
         self._dropped: dict[str, int] = {}
 
     def __bool__(self) -> bool:
-        """Whether anything is to go out: what waits, or word of what was dropped."""
+        """Whether anything is left to send: a frame, a turn, or a notice of dropped messages."""
         return self.frames + self._turns > 0 or bool(self._dropped)
 
     def push(self, data: bytes, lane: Lane, key: str | None = None, *, buffered: int = 0) -> Outcome:
-        """Queues a frame, or whole frames in one piece.
+        """Queues a frame, or several whole frames as one piece.
 
         Args:
-            data: The frame.
-            lane: Where it came by.
-            key: What ``overflow="latest"`` replaces by.
-            buffered: Bytes that wait below, in the transport's own buffer: they count against the bound.
+            data: The frame or frames.
+            lane: The lane of the frame.
+            key: The key by which ``overflow="latest"`` replaces frames.
+            buffered: Bytes in the transport's own buffer. They count against the bound.
 
         Returns:
-            ``"queued"``; ``"dropped"`` where this very frame was dropped; ``"overflow"`` where the connection is
-            to be closed (nothing was queued).
+            ``"queued"``; ``"dropped"`` if the new frame was dropped; ``"overflow"`` if the connection must be closed.
         """
         policy = lane.overflow
         if policy == "latest":
@@ -115,7 +122,7 @@ class Outbox(Generic[TurnT]):
         self.bytes += len(data)
         self.frames += 1
         if policy != "close":
-            self._loose.setdefault(lane, deque()).append(entry)
+            self._lossy.setdefault(lane, deque()).append(entry)
             if policy == "latest":
                 self._latest[lane, key] = entry
         return "queued"
@@ -126,7 +133,11 @@ class Outbox(Generic[TurnT]):
         self._turns += 1
 
     def take(self, max_bytes: int) -> bytes | TurnT | None:
-        """Takes what is next: frames joined up to ``max_bytes`` (one at least), or a turn; None if empty."""
+        """Removes and returns the next item.
+
+        Returns:
+            Frames joined up to ``max_bytes``, but at least one; or a turn; None if the outbox is empty.
+        """
         taken: list[bytes] = []
         size = 0
         while self._entries:
@@ -142,7 +153,7 @@ class Outbox(Generic[TurnT]):
                     break
                 taken.append(entry.data)
                 size += len(entry.data)
-                self._forget(entry)
+                self._uncount(entry)
             self._entries.popleft()
         self._compact()
         if not taken:
@@ -150,17 +161,17 @@ class Outbox(Generic[TurnT]):
         return taken[0] if len(taken) == 1 else b"".join(taken)
 
     def clear(self) -> list[TurnT]:
-        """Drops everything, uncounted (the connection is gone), and gives back the turns."""
+        """Discards everything and returns the turns. Counts nothing as dropped, because the connection has ended."""
         turns = [entry.turn for entry in self._entries if entry.turn is not None]
         self._entries.clear()
-        self._loose.clear()
+        self._lossy.clear()
         self._latest.clear()
         self._dropped.clear()
         self.bytes = self.frames = self._turns = 0
         return turns
 
     def take_dropped(self) -> dict[str, int]:
-        """What was dropped since the last call: messages by the label of their lane."""
+        """Returns the number of messages dropped since the last call, by the label of their lane."""
         dropped, self._dropped = self._dropped, {}
         return dropped
 
@@ -169,37 +180,37 @@ class Outbox(Generic[TurnT]):
             return False
         if self.bytes + buffered + len(data) <= self.max_bytes:
             return True
-        # Alone, a frame may be larger than the bound: else an app that sends large ones could never reach anybody.
+        # A single frame may be larger than the bound. Otherwise a large message could never reach a slow client.
         return self.frames == 0 and buffered <= self.max_bytes // 4
 
     def _make_room(self, data: bytes, lane: Lane, buffered: int) -> bool:
-        for queue in sorted(self._loose.values(), key=lambda queue: queue[0].lane is not lane):
+        for queue in sorted(self._lossy.values(), key=lambda queue: queue[0].lane is not lane):
             while queue and not self._fits(data, buffered):
                 self._drop(queue[0])
         return self._fits(data, buffered)
 
     def _drop(self, entry: _Entry[TurnT]) -> None:
-        self._forget(entry)
+        self._uncount(entry)
         entry.data = None
         self._count(entry.lane)
         self._compact()
 
     def _compact(self) -> None:
-        """Keeps the tombstones few."""
+        """Removes the tombstones once there are too many."""
         if len(self._entries) > 2 * (self.frames + self._turns) + _SLACK:
             self._entries = deque(each for each in self._entries if each.data is not None or each.turn is not None)
 
-    def _forget(self, entry: _Entry[TurnT]) -> None:
-        """Takes a frame out of the accounts; the caller takes it out of `_entries` or makes it a tombstone."""
+    def _uncount(self, entry: _Entry[TurnT]) -> None:
+        """Removes a frame from all but `_entries`. The caller removes it there, or makes it a tombstone."""
         assert entry.data is not None
         self.bytes -= len(entry.data)
         self.frames -= 1
         lane = entry.lane
-        queue = self._loose.get(lane)
+        queue = self._lossy.get(lane)
         if queue is not None:
-            queue.remove(entry)  # nearly always the first one
+            queue.remove(entry)  # fast, because it is nearly always the first entry
             if not queue:
-                del self._loose[lane]
+                del self._lossy[lane]
             if self._latest.get((lane, entry.key)) is entry:
                 del self._latest[lane, entry.key]
 

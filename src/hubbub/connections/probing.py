@@ -1,13 +1,13 @@
-"""Makes room for a client that comes back while its former socket is half-open.
+"""Makes room for a client that reconnects while its former socket is half-open.
 
-Theory of operation. A phone changes from Wi-Fi to mobile data: nobody closes the old socket, and the server keeps it
-until its pings go unanswered, after 20 to 40 s. Meanwhile the client comes back. Where a limit is one connection, its
-own former one would have it refused. So before a limit refuses anybody, the other connections of the same user are
-pinged. A connection that gives no sign of life in `PATIENCE_S` is aborted. Those that answer stay, and the wait ends
-with the last answer.
+Theory of operation. When a phone changes from Wi-Fi to mobile data, nobody closes the old socket. The server keeps it
+until a keepalive ping goes unanswered, which takes 20 to 40 s. Meanwhile the client reconnects. With a limit of one
+connection per user, its own dead connection would get it refused. So before a limit refuses a connection, the other
+connections of the same user are pinged. Connections that show no sign of life within `PATIENCE_S` are aborted, and
+those that answer stay. The wait ends with the last answer.
 
-Bounds: one probe at a time for each user, and none of a connection that answered less than `FRESH_S` ago. So a client
-that keeps on connecting causes at most one ping a second for each of its user's connections.
+Bounds: one round of probes at a time per user, and no probe of a connection that answered less than `FRESH_S` ago. A
+client that connects in a loop causes at most one ping per second for each connection of its user.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from collections.abc import Iterable
 from typing import Final
 
 from .socket import Socket
-from .transports import Question
+from .transports import OpenPing
 
 PATIENCE_S: Final = 1.5
 FRESH_S: Final = 1.0
 _CATCH_UP_S: Final = 0.05
-"""After a standstill of this process: the time in which what came meanwhile is read."""
+"""Extra time after the deadline, to read answers that arrived while this process was frozen."""
 
 
 class Prober:
@@ -32,11 +32,11 @@ class Prober:
         self._under_way: dict[str, asyncio.Future[None]] = {}
 
     async def make_room(self, user: str, sockets: Iterable[Socket]) -> None:
-        """Aborts the connections of a user that are there no more.
+        """Aborts the connections of a user whose clients no longer answer.
 
         Args:
-            user: Whose they are.
-            sockets: The connections.
+            user: The id of the user.
+            sockets: The sockets of the user's connections.
         """
         while (other := self._under_way.get(user)) is not None:
             await asyncio.wait((other,))
@@ -50,27 +50,27 @@ class Prober:
     async def _probe(self, sockets: Iterable[Socket]) -> None:
         loop = asyncio.get_running_loop()
         heard = asyncio.Event()
-        asked: list[tuple[Socket, Question]] = []
+        asked: list[tuple[Socket, OpenPing]] = []
         try:
             for socket in sockets:
                 if loop.time() - socket.answered_at < FRESH_S:
                     continue
-                question = socket.ask(heard.set)
-                if question is not None:
-                    asked.append((socket, question))
+                ping = socket.ping(heard.set)
+                if ping is not None:
+                    asked.append((socket, ping))
             try:
                 async with asyncio.timeout(PATIENCE_S):
-                    while not all(question.answered for _, question in asked):
+                    while not all(ping.answered for _, ping in asked):
                         heard.clear()
                         await heard.wait()
             except TimeoutError:
                 await asyncio.sleep(_CATCH_UP_S)
         except BaseException:
-            for _, question in asked:
-                question.end()
+            for _, ping in asked:
+                ping.end()
             raise
-        for socket, question in asked:
-            if question.end():
+        for socket, ping in asked:
+            if ping.end():
                 socket.answered_at = loop.time()
             else:
-                socket.vanished()
+                socket.on_vanished()

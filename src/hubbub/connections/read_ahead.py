@@ -1,9 +1,9 @@
-"""Reading for a handler that does not receive.
+"""Reads ahead for a handler that does not receive.
 
-A server reads on only when the application takes what came: uvicorn stops at the first message. So a handler that only
-pushes, or is long at work, sees neither the end of its client nor its pongs, and the server ends a healthy client that
-happens to talk. For such a handler a task takes a bounded number of messages in advance; past that, the server's own
-backpressure holds again.
+A server reads more only after the app has received what arrived: uvicorn pauses at the first message. So if a handler
+only sends, or works for a long time, the server notices neither a disconnect nor pongs. It may then close a healthy
+client because its pong was never read. For such a handler, a task receives a bounded number of messages in advance.
+Beyond the bound, the server's own backpressure applies again.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _MAX_BYTES = 64 * 1024
 
 
 class ReadAhead:
-    """Takes events as they come, and gives them in order.
+    """A bounded buffer of received events, filled by a task.
 
     Args:
-        receive: Where they come from.
-        tasks: Who owns the task.
+        receive: Receives the next event.
+        tasks: The owner of the task.
     """
 
     __slots__ = ("_bytes", "_changed", "_events", "_receive", "_task")
@@ -37,7 +37,7 @@ class ReadAhead:
         self._task = tasks.spawn(self._pump(), "read ahead")
 
     async def get(self) -> Event:
-        """The next event; the disconnect again and again."""
+        """Returns the next event. After a disconnect, returns it again on every call."""
         while not self._events:
             await self._wait()
         event = self._events[0]
@@ -49,11 +49,11 @@ class ReadAhead:
 
     @property
     def full(self) -> bool:
-        """Whether it takes no more, so that what the client sends meanwhile is not seen."""
+        """Whether the buffer is full. Until the handler receives, nothing more is read from the client."""
         return len(self._events) >= _MAX_MESSAGES or self._bytes >= _MAX_BYTES
 
     def stop(self) -> None:
-        """Ends the task. What was read is still given, and then the disconnect."""
+        """Ends the task. `get` still returns the buffered events, and then a disconnect."""
         self._task.cancel()
 
     async def _pump(self) -> None:

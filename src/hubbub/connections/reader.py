@@ -1,7 +1,7 @@
-"""What comes from one socket: for the handler, or read ahead where the handler does not receive.
+"""Receives the events of one socket for its handler, and reads ahead if the handler does not receive.
 
-It also knows for how long nothing has come, and for how long a message has been incomplete. Whether a message is
-acceptable is for the socket to say.
+Also measures how long a client has been silent, and how long a message has been incomplete. The socket decides whether
+a message is acceptable.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Receive: TypeAlias = Callable[[], Awaitable[Event]]
 
 
 class Socket(Protocol):
-    """What a reader needs of the socket that it reads from."""
+    """The part of a socket that its reader uses."""
 
     @property
     def closed(self) -> Closed | None: ...
@@ -32,10 +32,10 @@ class Socket(Protocol):
     def handler(self) -> Handler: ...
 
     def admit(self, event: Event) -> bool:
-        """Says whether a message goes on to the handler."""
+        """Whether a message may reach the handler."""
 
-    def disconnected(self, code: int, reason: str) -> None:
-        """The server says that the socket is closed, and how."""
+    def on_disconnect(self, code: int, reason: str) -> None:
+        """Records that the server reports the disconnect."""
 
 
 class Reader:
@@ -43,7 +43,7 @@ class Reader:
 
     Args:
         socket: The socket.
-        receive: The server's.
+        receive: The server's ASGI ``receive``.
     """
 
     __slots__ = (
@@ -73,7 +73,7 @@ class Reader:
         self._assembling_at: float | None = None
 
     async def receive(self) -> Event:
-        """The ASGI ``receive`` that the app gets: messages within the limits, and the disconnect."""
+        """The app's ASGI ``receive``. Returns messages within the limits, and the disconnect."""
         if self._ahead is not None:
             event = await self._ahead.get()
         else:
@@ -93,29 +93,32 @@ class Reader:
                 self._receiving = False
                 self._received = True
         if event["type"] == "websocket.disconnect":
-            self._socket.handler.inform()
+            self._socket.handler.on_disconnect()
         return event
 
     async def _next(self) -> Event:
-        """The next event, for what reads ahead."""
+        """Receives the next event for `ReadAhead`."""
         while True:
             event = await self._receive()
             if self._passes(event):
                 return event
 
     def _passes(self, event: Event) -> bool:
-        """Whether an event goes on to the handler."""
+        """Whether an event may reach the handler."""
         kind = event["type"]
         if kind == "websocket.receive":
             self._assembling_at = None
             self._heard = True
             return self._socket.admit(event)
         if kind == "websocket.disconnect":
-            self._socket.disconnected(event.get("code", 1005), event.get("reason") or "")
+            self._socket.on_disconnect(event.get("code", 1005), event.get("reason") or "")
         return True
 
     async def _interruptible(self) -> Event:
-        """The server's receive, which a close ends: a server may send none while one is waited for (granian)."""
+        """Calls the server's ``receive`` so that `interrupt` can end it.
+
+        A server may be unable to send a Close while a ``receive`` is pending (granian).
+        """
         self._waiting = task = asyncio.current_task()
         try:
             return await self._server_receive()
@@ -128,7 +131,7 @@ class Reader:
             self._waiting = None
 
     async def interrupt(self) -> None:
-        """Ends the receive that is waited for, if there is one: with the disconnect."""
+        """Ends the pending ``receive``, if there is one. It returns a disconnect."""
         task, self._waiting = self._waiting, None
         if task is not None:
             task.cancel()
@@ -137,24 +140,24 @@ class Reader:
     # Once a second
 
     def neglected(self) -> bool:
-        """Whether the handler has not received since the last call, and nothing reads ahead for it."""
+        """Whether nothing has received since the last call: neither the handler nor a `ReadAhead`."""
         neglected = not (self._received or self._receiving)
         self._received = False
         return neglected and self._ahead is None
 
     def read_ahead(self, tasks: Tasks) -> None:
-        """Reads from here on for a handler that does not receive."""
+        """Starts to read ahead for a handler that does not receive."""
         self._ahead = ReadAhead(self._next, tasks)
 
     def silent_for(self, now: float) -> float:
-        """Seconds without a message, while messages are read; from the first call on."""
+        """Returns the seconds without a message, counted from the first call. Time in which nothing is read is free."""
         if self._heard or (self._ahead is not None and self._ahead.full):
             self._heard = False
             self._heard_at = now
         return now - self._heard_at
 
     def assembling_for(self, now: float) -> float:
-        """Seconds since a message began that has not ended."""
+        """Returns the seconds for which a message has been incomplete; 0 if none is."""
         if not self._socket.transport.assembling:
             self._assembling_at = None
         elif self._assembling_at is None:
@@ -162,6 +165,6 @@ class Reader:
         return 0.0 if self._assembling_at is None else now - self._assembling_at
 
     def stop(self) -> None:
-        """Ends what reads for a handler that does not receive."""
+        """Stops reading ahead."""
         if self._ahead is not None:
             self._ahead.stop()

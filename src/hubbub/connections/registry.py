@@ -1,4 +1,4 @@
-"""Who is here, on this process: connections, and the users among them. Pure: no loop, no socket."""
+"""The open connections of this process, by id, user and network. Pure: no event loop, no socket."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Registered(Protocol):
-    """What the registry needs of a connection."""
+    """The part of a connection that the registry uses."""
 
     @property
     def id(self) -> str: ...
@@ -17,7 +17,7 @@ class Registered(Protocol):
 
     @property
     def network(self) -> str | None:
-        """The network of its address, which limits count."""
+        """The network of the client's address. Limits count connections per network."""
 
 
 ConnectionT = TypeVar("ConnectionT", bound=Registered)
@@ -45,11 +45,11 @@ class Registry(Generic[ConnectionT]):
             self._per_network[connection.network] = self._per_network.get(connection.network, 0) + 1
 
     def get(self, connection_id: str) -> ConnectionT | None:
-        """The connection with an id; None where there is none."""
+        """Returns the connection with an id; None if there is none."""
         return self._connections.get(connection_id)
 
     def remove(self, connection_id: str) -> bool:
-        """Takes a connection out. False where it was not in."""
+        """Removes a connection. Returns False if it was not registered."""
         connection = self._connections.pop(connection_id, None)
         if connection is None:
             return False
@@ -78,11 +78,11 @@ class Registry(Generic[ConnectionT]):
 
     @property
     def user_count(self) -> int:
-        """Distinct users."""
+        """The number of distinct users."""
         return len(self._by_user)
 
     def of_user(self, user_id: str) -> list[ConnectionT]:
-        """The connections of a user."""
+        """Returns the connections of a user."""
         return list(self._by_user.get(user_id, ()))
 
     def count_of_user(self, user_id: str) -> int:

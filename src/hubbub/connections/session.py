@@ -1,6 +1,6 @@
-"""The machine's side of a connection: what rooms, presence and the socket need of it.
+"""The internal side of a connection, used by rooms, presence and the socket.
 
-Apps see a `hubbub.Connection`, which is made of a session and Starlette's WebSocket.
+Apps see a `hubbub.Connection`, which combines a session with Starlette's WebSocket.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ _NOBODY: Final[frozenset[str]] = frozenset()
 
 
 class Manager(Protocol):
-    """What a session needs of its manager."""
+    """The part of a manager that a session uses."""
 
     protocol: ClientProtocol
 
     def flush(self, session: Session) -> None:
-        """Writes what is pending for it in its rooms."""
+        """Writes the pending messages of the session's rooms."""
 
     def forget(self, session: Session, *, grace: bool) -> None:
-        """Takes it out of everything. Idempotent."""
+        """Removes the session from the registry and its rooms. Idempotent."""
 
 
 class Membership:
     """A session's place in a room.
 
     Attributes:
-        joined: What the join gave; None before the answer.
-        grace_s: How long its user stays when it is lost; None where it has no presence there.
+        joined: The result of the join; None while the join is pending.
+        grace_s: How long the user stays present after the connection is lost; None if presence is off for the room.
     """
 
     __slots__ = ("grace_s", "joined")
@@ -48,22 +48,22 @@ class Membership:
 
 
 class Session:
-    """One connection of one manager, from accept until its socket is gone.
+    """One connection of one manager, from its registration to its end.
 
     Attributes:
-        id: A random name, which the app may know: 22 characters.
-        user_id: The user that it belongs to.
-        info: What the app says of the user.
-        began_at: When the client came to the manager, on the loop's clock.
+        id: A random id of 22 characters. Apps see it.
+        user_id: The user that the connection belongs to; None if it belongs to no user.
+        info: The app's data about the user.
+        began_at: When the handler called `connect`, on the loop's clock.
         socket: The socket.
-        writer: The only way out.
-        protocol: What its client speaks.
-        continues: The ids of the connections that its client had before.
-        memberships: The rooms that it is in, by name.
-        joining: The joins that are under way, by room; None for none.
-        departure: What tells the broker that it is gone.
-        gone: Set when it is gone; made when first waited for.
-        is_open: Whether it is registered.
+        writer: The writer of the socket.
+        protocol: The client's protocol.
+        continues: The ids of the former connections of the same client.
+        memberships: The rooms that the session is in, by name.
+        joining: The pending joins, by room; None for none.
+        departure: The task that reports the end of the session to the broker.
+        gone: An event that is set when the session ends. Created by the first waiter.
+        is_open: Whether the session is registered.
     """
 
     __slots__ = (
@@ -112,27 +112,31 @@ class Session:
         return f"<Session {self.id} user_id={self.user_id!r} {'open' if self.is_open else 'closed'}>"
 
     def write(self, payload: Payload) -> bool:
-        """Sends a message behind what was published before, without waiting. False where it does not go out."""
-        self.socket.flush()  # of all managers that share the socket
+        """Sends a message after all messages published earlier, without waiting.
+
+        Returns:
+            False if the client is gone or the message was dropped.
+        """
+        self.socket.flush()  # not only this session: other managers may share the socket
         return self.is_open and self.writer.write(self.protocol.message(payload))
 
     async def send(self, payload: Payload) -> bool:
-        """Sends like `write`, and lets a burst to this connection be read."""
+        """Sends like `write`, and pauses in a burst, so that the client has time to read."""
         sent = self.write(payload)
         if self.writer.congested:
             await self.writer.pace()
         return sent
 
     def flush(self) -> None:
-        """Writes what is pending for it in its rooms."""
+        """Writes the pending messages of its rooms."""
         self._manager.flush(self)
 
     def end(self, *, grace: bool) -> None:
-        """Its socket is gone or going: takes it out of everything."""
+        """Ends the session: removes it from the registry and its rooms. Idempotent."""
         self._manager.forget(self, grace=grace)
 
     def mark_gone(self) -> bool:
-        """Ends its registered life. False where it had ended."""
+        """Marks the session as ended and wakes its waiters. Returns False if it had already ended."""
         if not self.is_open:
             return False
         self.is_open = False

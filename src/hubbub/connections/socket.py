@@ -1,18 +1,25 @@
-"""One socket under the middleware: what the app sends and receives passes here, and its end is seen to.
+"""One WebSocket between the server and the app. Everything the app sends and receives passes through it.
 
-All managers of an app share it, and the handler's own ``websocket.send_*`` go through it, so that there is one order
-and one outbox per socket (`hubbub.connections.writer`). Messages come in (`hubbub.connections.reader`) within the
-limits (`hubbub.connections.inbound_limits`).
+All managers of an app share the socket, and so do the handler's own ``websocket.send_*`` calls. So there is one order
+and one outbox per socket (`hubbub.connections.writer`). Incoming messages are read by `hubbub.connections.reader` and
+checked against the limits (`hubbub.connections.inbound_limits`).
 
-Its life is a `State`, and `TRANSITIONS` says what may follow what:
+The life of a socket is a `State`. `TRANSITIONS` lists the allowed transitions:
 
     HANDSHAKE ─┬─► REFUSED
                ├─► FAILED ──────┐
                └─► OPEN ─┬─► CLOSING ─┬─► ABORTED
                          └─► LOST ────┘
 
-However the socket ends, it ends here, once: with a Close frame behind what is queued, or by an abort where the client
-does not read. What its handler knows of that is a state of its own (`hubbub.connections.handler`).
+Every socket ends here, exactly once. One word for each way:
+
+* *refuse*: the handshake is answered with a refusal.
+* *close*: we send a Close frame, after everything that is queued.
+* *lost*: the client is gone, or has closed the socket itself.
+* *abort*: we reset the connection, because the client does not read.
+* *end*: any of these. The sessions of a socket end with it.
+
+Whether the handler knows of the end is a state of its own (`hubbub.connections.handler`).
 """
 
 from __future__ import annotations
@@ -37,22 +44,22 @@ from .handler import Handler
 from .handshake import Gone, Handshake, answer
 from .inbound_limits import Complaint, Guard
 from .reader import Reader, Receive
-from .transports import Detour, Event, Question, ServerSend, Transport, transport_for
+from .transports import Detour, Event, OpenPing, ServerSend, Transport, transport_for
 from .writer import Writer
 
 logger: Final = logging.getLogger("hubbub")
 
 
 class State(Enum):
-    """Where a socket is in its life."""
+    """The state of a socket."""
 
-    HANDSHAKE = "the app has not answered the handshake"
+    HANDSHAKE = "the app has not answered the handshake yet"
     REFUSED = "the handshake was answered with a refusal"
-    FAILED = "the handshake came to nothing: the client left, or was sent away before the app answered"
+    FAILED = "the client left during the handshake, or we closed the socket before the app answered"
     OPEN = "the app accepted the socket"
-    CLOSING = "we close it: a Close frame is on its way, behind what is queued"
-    LOST = "the client is gone, or has closed it"
-    ABORTED = "the client did not take what was left, so the connection was reset"
+    CLOSING = "we close the socket: a Close frame follows everything that is queued"
+    LOST = "the client is gone, or has closed the socket"
+    ABORTED = "the client did not read, so we reset the connection"
 
 
 TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
@@ -64,24 +71,24 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     State.LOST: frozenset({State.ABORTED}),
     State.ABORTED: frozenset(),
 }
-"""Where each state may lead."""
+"""The allowed transitions from each state."""
 
 
 class Sweeper(Protocol):
-    """What looks at a manager's sockets once a second."""
+    """The part of a sweeper that a socket uses."""
 
     def watch(self, socket: Socket) -> None:
-        """Checks a socket from here on."""
+        """Starts to check a socket."""
 
     def unwatch(self, socket: Socket) -> None:
         """Stops checking a socket."""
 
     def release(self, socket: Socket) -> None:
-        """The handler of a socket has ended."""
+        """Stops checking a socket whose handler has ended."""
 
 
 class Manager(Protocol):
-    """What a socket needs of a manager."""
+    """The part of a manager that a socket uses."""
 
     limits: Limits
     counters: Counters
@@ -91,40 +98,42 @@ class Manager(Protocol):
 
     @property
     def draining(self) -> bool:
-        """Whether clients are sent away."""
+        """Whether the manager closes its connections for a shutdown."""
 
     @property
     def sweeper(self) -> Sweeper: ...
 
 
 class Session(Protocol):
-    """What a socket needs of a manager's session on it."""
+    """The part of a session that its socket uses."""
 
     @property
     def id(self) -> str: ...
 
     def flush(self) -> None:
-        """Writes what is pending for it."""
+        """Writes the pending messages of its rooms."""
 
     def end(self, *, grace: bool) -> None:
-        """Takes it out of everything."""
+        """Ends the session: removes it from the registry and its rooms."""
 
 
 class Socket:
     """One WebSocket, from the handshake to the end of its handler.
 
     Args:
-        managers: The managers of the app. The limits of the first one hold, and once one connects, of that one.
-        receive: The server's.
-        send: The server's.
-        address: The client's, as the server has it.
-        where: What log lines call it: the path.
+        managers: The managers of the app. The limits of the first one apply until one connects the socket.
+        receive: The server's ASGI ``receive``.
+        send: The server's ASGI ``send``.
+        address: The client's address, as the server reports it.
+        where: The path, escaped for log lines.
         offered: The subprotocols that the client offered.
 
     Attributes:
-        state: Where the socket is in its life.
-        closed: How it ended, or is to end; None in the handshake and while it is open.
-        ended_at: When it ended, on the loop's clock; meaningless before, and where the handshake was refused.
+        state: The state of the socket.
+        closed: The close code and reason; None during the handshake and while the socket is open.
+        ended_at: When the socket ended, on the loop's clock; infinity before that, and after a refused handshake.
+        answered_at: When the client last answered a ping of ours.
+        former_ids: The ids of the former sessions of this socket.
     """
 
     __slots__ = (
@@ -184,7 +193,7 @@ class Socket:
         self.answered_at: float = -inf
         self.transport: Transport
         self.detour: Detour | None
-        self.transport, self.detour = transport_for(send, self._end_handler)
+        self.transport, self.detour = transport_for(send, self._cancel_handler)
         self.transport.watch(self._admits_frame)
         self.transport.bound_inbound(self.limits.max_message_bytes)
         self.writer: Writer = Writer(self, self.transport)
@@ -194,7 +203,7 @@ class Socket:
 
     @property
     def accepted(self) -> bool:
-        """Whether the app has accepted it, whatever became of it since; or it was aborted before."""
+        """Whether the app accepted the socket, even if it has ended since. Also true if it was aborted before that."""
         state = self.state
         return state is not State.HANDSHAKE and state is not State.REFUSED and state is not State.FAILED
 
@@ -203,85 +212,85 @@ class Socket:
         self.state = state
 
     def adopt(self, manager: Manager) -> None:
-        """The first manager that connects says which limits hold."""
+        """Applies the limits and the protocol of the first manager that connects the socket."""
         if not self.sessions:
             self.manager.sweeper.unwatch(self)
             self.manager = manager
             self.limits = self.guard.limits = manager.limits
             if not self.speaks_its_own:
                 self.protocol = manager.protocol
-            self.transport.bound(manager.limits.max_outbox_bytes // 4)  # so that whoever is congested can wait for it
+            self.transport.bound(manager.limits.max_outbox_bytes // 4)  # where `Writer.congested` begins
             self.transport.bound_inbound(manager.limits.max_message_bytes)
 
     def speak(self, protocol: ClientProtocol) -> None:
-        """Sets the protocol of this client, in place of the manager's. To be called before a manager connects it."""
+        """Sets the protocol of this client, instead of the manager's. Must be called before a manager connects it."""
         self.protocol = protocol
         self.speaks_its_own = True
 
-    # What an auth dependency tells
+    # Authentication
 
     def grant(self, *, subprotocol: str | None, expires_at: float | None) -> None:
-        """Takes what an auth dependency learnt. Of several dependencies the earliest end holds.
+        """Applies the result of an auth dependency. With several dependencies, the earliest expiry applies.
 
         Args:
-            subprotocol: What to answer at accept, whoever accepts.
-            expires_at: When the token ends, in seconds since the epoch.
+            subprotocol: The subprotocol to answer with, unless the app names another.
+            expires_at: When the token expires, in seconds since the epoch.
         """
         if subprotocol is not None:
             self.handshake.subprotocol = subprotocol
-        self.end_by(expires_at)
+        self.expire_at(expires_at)
 
-    def end_by(self, expires_at: float | None) -> None:
-        """Closes the socket at a time, in seconds since the epoch, or earlier; None changes nothing."""
+    def expire_at(self, expires_at: float | None) -> None:
+        """Sets when the token expires, in seconds since the epoch, unless it expires earlier already. None: never."""
         if expires_at is not None:
             self.expires_at = expires_at if self.expires_at is None else min(self.expires_at, expires_at)
 
     @property
     def expired(self) -> bool:
-        """Whether it is over with the token."""
+        """Whether the token has expired."""
         return self.expires_at is not None and self.expires_at <= time()
 
     def refuse_over_http(self) -> None:
-        """Answers a refusal of the handshake with its HTTP response, whatever the manager's option says."""
+        """Answers a refused handshake with its HTTP response, whatever the manager's option says."""
         self.handshake.refuse_with = "http"
 
     def count_refused(self, reason: str) -> None:
-        """Counts a refusal, with every manager of the app."""
+        """Counts a refusal in every manager of the app."""
         self.handshake.counted = True
         for manager in self.managers:
             manager.counters.refused[reason] += 1
 
-    # Out
+    # Outgoing
 
-    def overflowed(self, queued_bytes: int) -> None:
-        """The peer is too slow for what may not be dropped: it is closed, and may come back and recover."""
-        logger.info("closing a slow connection on %s: %d bytes wait", self.where, queued_bytes)
+    def on_overflow(self, queued_bytes: int) -> None:
+        """Closes a client that is too slow for messages that may not be dropped. It can reconnect and recover."""
+        logger.info("closing a slow connection on %s: %d bytes are queued", self.where, queued_bytes)
         self.manager.counters.slow += 1
         self.close_soon(CloseCode.SLOW_CONSUMER, discard=True)
 
-    def dropped(self, frames: int) -> None:
-        """Counts what an overflow policy dropped."""
+    def on_dropped(self, frames: int) -> None:
+        """Counts the frames that an overflow policy dropped."""
         self.manager.counters.dropped += frames
 
-    def missed(self, room: str, count: int) -> bytes | None:
-        """The frame that tells a client that has caught up what was dropped; None where the app wants none."""
+    def dropped_notice(self, room: str, count: int) -> bytes | None:
+        """Returns the frame that tells the client how many messages were dropped; None if its protocol has none."""
         logger.debug(
-            "a slow client on %s has caught up: %s of %s dropped", self.where, counted(count, "messages"), shown(room)
+            "a slow client on %s reads again: %s of %s dropped", self.where, counted(count, "messages"), shown(room)
         )
         return self.protocol.dropped(room, count)
 
     @property
     def tasks(self) -> Tasks:
-        """Who owns the writer's drain."""
+        """The owner of the writer's pump."""
         return self.manager.tasks
 
     @property
     def max_outbox_bytes(self) -> int:
-        """The outbox's bound."""
+        """The bound of the outbox, in bytes."""
         return self.limits.max_outbox_bytes
 
     async def send(self, event: Event) -> None:
-        """The ASGI ``send`` that the app gets."""
+        """The app's ASGI ``send``."""
         kind = event["type"]
         if kind == "websocket.send":
             await self._send_in_order(event)
@@ -290,13 +299,13 @@ class Socket:
         elif kind == "websocket.close":
             await self.close(event.get("code", 1000), reason_text(event.get("reason")))
         elif kind == "websocket.http.response.start":
-            # An HTTPException after accept: Starlette answers it with an HTTP response, which is too late here.
+            # Starlette answers an HTTPException with an HTTP response. After accept, only a close is possible.
             cause = CloseCode.UNAUTHORIZED if event["status"] < 500 else CloseCode.INTERNAL_ERROR
             await self.close(*(answer(sys.exc_info()[1]) or _code(cause)))
 
-    async def turn_away(self, cause: CloseCode, closed: Closed) -> None:
-        """Closes for what the client asked for, or refuses its handshake: counted, and with a line in the log."""
-        logger.warning("turned away a client on %s: %s", self.where, shown(closed.reason, limit=200))
+    async def reject(self, cause: CloseCode, closed: Closed) -> None:
+        """Closes the socket because of an invalid request, or refuses the handshake. Counts and logs it."""
+        logger.warning("rejected a client on %s: %s", self.where, shown(closed.reason, limit=200))
         self.count_refused(cause.name.lower())
         if self.closed is not None:
             return
@@ -306,23 +315,23 @@ class Socket:
             await self.handshake.refuse(closed)
 
     async def deny(self, cause: CloseCode) -> None:
-        """Refuses the handshake: the server answers it with 403."""
+        """Refuses the handshake with 403."""
         await self.handshake.deny(_code(cause))
 
     @property
     def refuse_with(self) -> RefuseWith:
-        """How the manager answers a handshake that the app refuses."""
+        """The manager's option for refused handshakes."""
         return self.manager.refuse_with
 
-    def opens(self) -> None:
-        """The server has accepted it."""
+    def on_accept(self) -> None:
+        """Records that the socket is accepted. Closes it if the manager is shutting down."""
         if self.state is State.HANDSHAKE:
             self._enter(State.OPEN)
         if self.manager.draining:
             self.close_soon(CloseCode.SERVICE_RESTART)
 
-    def refuses(self, closed: Closed) -> None:
-        """The handshake is answered with a refusal."""
+    def on_refuse(self, closed: Closed) -> None:
+        """Records that the handshake is answered with a refusal."""
         if self.closed is None:
             self._enter(State.REFUSED)
             self.closed = closed
@@ -334,16 +343,16 @@ class Socket:
                 await self.writer.send(event)
                 return
             except OSError:
-                self.lost()
-        self.handler.sends_in_vain(asyncio.get_running_loop().time())
+                self.on_lost()
+        self.handler.on_failed_send(asyncio.get_running_loop().time())
         raise Gone(*(self.closed or Closed(1006, "")))
 
-    # In
+    # Incoming
 
     def admit(self, event: Event) -> bool:
-        """Says whether a message goes on to the handler."""
+        """Whether a message may reach the handler: it is within the limits, and the protocol does not answer it."""
         if self._closing is not None:
-            return False  # what it had sent before it heard: whoever was sent away has no last word
+            return False  # sent before the client saw our Close frame
         manager, text = self.manager, event.get("text")
         manager.counters.received += 1
         complaint = self.guard.judge(text, event.get("bytes"), monotonic())
@@ -357,7 +366,7 @@ class Socket:
         return True
 
     def _admits_frame(self) -> bool:
-        """Counts a control frame or a fragment, which never gets to the handler."""
+        """Checks the rate of control frames and fragments, which never reach the handler."""
         if self.closed is not None:
             return False
         complaint = self.guard.judge_frame(monotonic())
@@ -365,11 +374,11 @@ class Socket:
             self.complain(complaint)
         return complaint is None
 
-    def disconnected(self, code: int, reason: str) -> None:
-        """The server says that the socket is closed, and how."""
+    def on_disconnect(self, code: int, reason: str) -> None:
+        """Records that the server reports the disconnect. The client's own code and reason replace 1006."""
         if self.closed is None and self.transport.outgrown:
             self._refused_message(CloseCode.MESSAGE_TOO_BIG)
-        self.lost()
+        self.on_lost()
         if self._closing is None:
             self.closed = Closed(code, reason)
 
@@ -378,19 +387,19 @@ class Socket:
         self.manager.counters.refused[cause.name.lower()] += 1
 
     def complain(self, complaint: Complaint) -> None:
-        """Tells the client what is wrong with its message, unless the app wants no frames; closes after too many."""
+        """Reports a bad message to the client, if its protocol has a frame for that. Closes after too many."""
         if self.closed is not None:
             return
         code, problem, then = complaint
         self.manager.counters.errors[code] += 1
         logger.debug("refused a message on %s: %s", self.where, problem)
-        if not self.accepted:  # there is no way yet to tell it
-            self.lost()
-            self._abort("it sends too much before it is accepted")
+        if not self.accepted:  # no frame can be sent before accept
+            self.on_lost()
+            self._abort("the client sent too much before accept")
             return
-        told = self.protocol.error(code, problem)
-        if told is not None:
-            self.writer.write(told)
+        error = self.protocol.error(code, problem)
+        if error is not None:
+            self.writer.write(error)
         if self.guard.too_many():
             logger.info(
                 "closing a connection on %s after %s: %s",
@@ -404,18 +413,18 @@ class Socket:
     # The end
 
     async def close(self, code: int, reason: str, *, discard: bool = False, grace: bool = True) -> None:
-        """Closes with a Close frame, behind what is queued; aborts a peer that does not take it in time.
+        """Sends a Close frame after everything queued, and waits. Aborts a client that does not read it in time.
 
-        *Cancellation*: ends the waiting, not the closing.
+        *Cancellation*: the caller stops waiting; the close continues.
 
         Args:
             code: The close code.
-            reason: The reason; what is over 123 bytes (RFC 6455 section 5.5) is cut off.
-            discard: Drop what is queued instead.
-            grace: Whether the user stays present for the rooms' grace.
+            reason: The reason. It is cut after 123 bytes (RFC 6455 section 5.5).
+            discard: Discard queued frames instead of sending them first.
+            grace: Whether the user stays present for the grace period of each room.
         """
         self.close_soon(Closed(code, reason), discard=discard, grace=grace)
-        self.handler.closes()
+        self.handler.on_close()
         if self._closing is not None:
             await asyncio.shield(self._closing)
 
@@ -424,19 +433,19 @@ class Socket:
         if not discard:
             self.flush()
         if self.closed is None:
-            self.transport.hush()
+            self.transport.stop_reading()
             closed = _code(cause) if isinstance(cause, CloseCode) else cause
             self._end(State.CLOSING, closed, discard=discard, grace=grace)
-            # A task, for a close that somebody waits for too: who waits may be cancelled, the Close frame may not.
+            # Always a task: if the caller of `close` is cancelled, the Close frame must still be sent.
             self._closing = self.manager.tasks.spawn(self._finish(closed), "close")
 
-    def lost(self) -> None:
-        """The peer is gone; why, the server says later or never. Idempotent."""
+    def on_lost(self) -> None:
+        """Records that the client is gone. The server may report the close code later, or never. Idempotent."""
         if self.closed is None:
             self._end(State.LOST, Closed(1006, ""), discard=True, grace=True)
 
     def flush(self) -> None:
-        """Writes what was published before. It may turn out by it that the peer is gone."""
+        """Writes the pending messages of all sessions. A failed write may reveal that the client is gone."""
         for session in tuple(self.sessions):
             session.flush()
 
@@ -452,18 +461,19 @@ class Socket:
         event = {"type": "websocket.close", "code": sendable(closed.code), "reason": reason_text(closed.reason)}
         try:
             async with asyncio.timeout(self.limits.close_timeout_s):
-                await self.writer.drained()
+                await self.writer.emptied()
                 await self.reader.interrupt()
                 await self.transport.send(event)
         except TimeoutError:
-            self._abort("it did not take its close")
-        except Exception as error:  # servers differ in what they raise when the peer is gone
-            logger.debug("the close of %s did not go out: %s", self.where, shown(error))
+            self._abort("the client did not read its Close frame")
+        except Exception as error:  # servers raise different exceptions when the client is gone
+            logger.debug("could not send the Close frame on %s: %s", self.where, shown(error))
 
     def check(self, now: float) -> None:
-        """Once a second: is the peer still there, does it read, may it still, and does the handler know?
+        """Checks the socket; called once a second. Ends it if the client is gone, stalled, idle, too slow or expired.
 
-        A handler that knows has all the time it needs to clean up; one that then sends again has not listened.
+        After the end, cancels a handler that does not know of it (`Handler.overdue`), and aborts the connection if the
+        client does not read its Close frame.
 
         Args:
             now: The loop's time.
@@ -473,10 +483,10 @@ class Socket:
             if self.reader.neglected() and accepted:
                 self.reader.read_ahead(self.manager.tasks)
             if self.transport.closing:
-                self.lost()
+                self.on_lost()
             elif self.writer.stalled_for(now) >= self.limits.stall_timeout_s:
-                self.lost()
-                self._abort("it does not read")
+                self.on_lost()
+                self._abort("the client does not read")
             elif accepted and self.expired:
                 self.manager.counters.refused[CloseCode.TOKEN_EXPIRED.name.lower()] += 1
                 self.close_soon(CloseCode.TOKEN_EXPIRED, grace=False)
@@ -488,51 +498,65 @@ class Socket:
                 self.manager.counters.refused[CloseCode.IDLE.name.lower()] += 1
                 self.close_soon(CloseCode.IDLE)
             else:
-                self.transport.tend()
+                self.transport.maintain()
         elif self.state is not State.REFUSED:
             shutdown = self.transport.restarting or self.closed.code == CloseCode.SERVICE_RESTART.code
             patience_s = self.limits.shutdown_timeout_s if shutdown else self.limits.handler_timeout_s
             if self.handler.overdue(now, self.ended_at, patience_s):
-                self._end_handler()
-            if now - self.ended_at >= self.limits.close_timeout_s and (self.transport.buffered or self.transport.deaf):
-                self._abort("it did not take its close")  # a transport that is closed flushes first: maybe never
+                self._cancel_handler()
+            unfinished = self.transport.buffered or self.transport.reading_stopped
+            if unfinished and now - self.ended_at >= self.limits.close_timeout_s:
+                # A closed transport first sends its buffer, which may take forever.
+                self._abort("the client did not read its Close frame")
 
-    def ask(self, heard: Callable[[], None]) -> Question | None:
-        """Asks the peer for a sign of life; None where it can't be asked, or its silence would say nothing."""
+    def ping(self, on_data: Callable[[], None]) -> OpenPing | None:
+        """Pings the client to learn whether it is still there.
+
+        Args:
+            on_data: Called when data arrives from the client.
+
+        Returns:
+            The open ping; None if the client can't be pinged, or if a missing answer would prove nothing.
+        """
         if self.transport.closing:
-            self.lost()
+            self.on_lost()
         if self.closed is not None or self.writer.queued_bytes:
-            return None  # a peer that does not read what waits for it is the business of the stall timeout
-        return self.transport.ask(heard)
+            return None  # the stall timeout deals with clients that do not read
+        return self.transport.ping(on_data)
 
-    def vanished(self) -> None:
-        """The peer gave no sign of life when it was asked."""
+    def on_vanished(self) -> None:
+        """Aborts the connection because the client did not answer a ping."""
         if self.closed is None:
-            self.lost()
+            self.on_lost()
             self._enter(State.ABORTED)
             self.manager.counters.vanished += 1
-            logger.info("aborting a connection on %s: it did not answer a ping, and a limit was reached", self.where)
+            logger.info(
+                "aborting a connection on %s: a limit was reached, and the client did not answer a ping", self.where
+            )
             self.transport.abort()
 
     def _abort(self, why: str) -> None:
-        """Ends a socket whose peer takes nothing."""
+        """Resets the connection, because the client does not read."""
         if self.state is not State.ABORTED:
             self._enter(State.ABORTED)
             self.manager.counters.stalled += 1
             logger.info("aborting a connection on %s: %s", self.where, why)
         self.transport.abort()
 
-    def ended(self) -> None:
-        """The handler has ended, and with it the socket."""
+    def on_handler_end(self) -> None:
+        """Releases everything after the end of the handler."""
         self.handler.end()
-        self.handshake.scope = {}  # which holds this socket
+        self.handshake.scope = {}  # breaks a cycle: the scope refers to this socket
         self.reader.stop()
-        self.writer.abandon()
+        self.writer.stop()
 
-    def _end_handler(self) -> None:
-        """Cancels the handler; the middleware takes the cancellation for what it is."""
+    def _cancel_handler(self) -> None:
+        """Cancels the handler. The middleware recognizes this cancellation and does not raise it."""
         if self.handler.cancel():
-            logger.info("ending the handler of %s: its client is gone and it does not receive", self.where)
+            logger.info(
+                "cancelling the handler of a connection on %s: the client is gone and the handler does not receive",
+                self.where,
+            )
 
 
 def _code(cause: CloseCode) -> Closed:

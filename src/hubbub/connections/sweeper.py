@@ -1,7 +1,7 @@
-"""The look at every socket once a second: is its client there, does it read, may it still, does its handler know?
+"""Checks every socket once a second: `Socket.check` closes the sockets that are dead, stalled, idle or expired.
 
-There is no timer per socket. One timer takes a part of the sockets each time, so that a look at very many of them does
-not hold the event loop.
+There is no timer per socket. One timer checks a part of the sockets at a time, so that even very many sockets do not
+block the event loop.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from .socket import Socket
 from .transports import Transport
 
 _SWEEP_S = 1.0
-_PARTS: Final = 31  # a prime, since hashes are addresses
+_PARTS: Final = 31  # a prime, because hashes are memory addresses and share small factors
 
 
 class Sweeper:
-    """The sockets of one manager, and those of its app that none has connected, until their handlers end.
+    """Checks the sockets of one manager until their handlers end.
+
+    The sockets include those of its app that no manager has connected yet.
 
     Args:
-        limits: How long what lingers may take.
-        lifecycle: Whether the manager runs.
-        timers: When to look.
+        limits: The manager's limits. ``close_timeout_s`` bounds how long a socket may outlive its handler.
+        lifecycle: The manager's lifecycle, to know whether the manager runs.
+        timers: The timers that trigger the checks.
     """
 
     def __init__(self, limits: Limits, lifecycle: Lifecycle, timers: Timers) -> None:
@@ -40,7 +42,7 @@ class Sweeper:
 
     @property
     def sockets(self) -> Iterator[Socket]:
-        """The sockets from accept to the end of their handler: this manager's, and those that none has connected."""
+        """The watched sockets that were accepted."""
         watched = chain.from_iterable(tuple(part) for part in self._sockets)
         return (socket for socket in watched if socket.accepted)
 
@@ -48,7 +50,7 @@ class Sweeper:
         return self._sockets[hash(socket) % _PARTS]
 
     def watch(self, socket: Socket) -> None:
-        """Checks a socket regularly from here on. Idempotent."""
+        """Starts to check a socket. Idempotent."""
         self._part_of(socket)[socket] = None
 
     def unwatch(self, socket: Socket) -> None:
@@ -56,7 +58,7 @@ class Sweeper:
         self._part_of(socket).pop(socket, None)
 
     def release(self, socket: Socket) -> None:
-        """The handler of a socket ended. Sees to it that a client that does not read can't hold the socket open."""
+        """Stops checking a socket whose handler has ended. Aborts it if the client keeps it open by not reading."""
         self.unwatch(socket)
         if not socket.transport.lingers:
             return
@@ -66,11 +68,11 @@ class Sweeper:
             socket.transport.abort()
 
     def start(self) -> None:
-        """Begins to look."""
+        """Starts the timer."""
         self._timers.call_later(_SWEEP_S / _PARTS, self._sweep)
 
     def stop(self) -> None:
-        """Ends every socket that is still there. The timers are stopped by their owner."""
+        """Aborts every socket with unsent data. The owner of the timers stops them."""
         for transport in (*self._lingering, *(socket.transport for socket in self.sockets)):
             if transport.buffered:
                 transport.abort()
@@ -79,7 +81,7 @@ class Sweeper:
             part.clear()
 
     def _sweep(self) -> None:
-        """Looks at a part of the sockets: at each once in `_SWEEP_S`."""
+        """Checks one part of the sockets. Every socket has its turn once in `_SWEEP_S`."""
         self._timers.call_later(_SWEEP_S / _PARTS, self._sweep)
         now = asyncio.get_running_loop().time()
         self._turn = (self._turn + 1) % _PARTS
@@ -90,5 +92,5 @@ class Sweeper:
                 del self._lingering[transport]
             elif now >= deadline:
                 del self._lingering[transport]
-                if transport.buffered or transport.deaf:  # else the server waits for the peer's Close, with a bound
+                if transport.buffered or transport.reading_stopped:  # otherwise the server's own Close timeout applies
                     transport.abort()

@@ -1,12 +1,12 @@
-"""The only writer to one socket: at once while it takes what is written, else through a bounded outbox.
+"""Writes to one socket: directly while the socket takes data, otherwise through a bounded outbox.
 
-Theory of operation. While the socket takes what is written, there is no outbox and no task: a write is one call down
-to the transport. Once it does not, frames wait in the outbox and a task drains it, until it is empty. A send of the
-handler goes straight to the server when nothing waits, else it takes its turn in the outbox and the handler waits for
-it: Starlette's own backpressure. Nothing else ever waits.
+Theory of operation. While the socket takes data, there is no outbox and no task: a write is one call to the transport.
+Once the socket takes no more, frames wait in the outbox, and a task, the *pump*, sends them until the outbox is empty.
+A send of the handler goes directly to the server if nothing waits. Otherwise it takes its turn in the outbox and the
+handler waits for it, which is Starlette's own backpressure. No other caller ever waits.
 
-Invariant: the transport is *held*, and refuses, while a drain or a handler's send is under way and after the end. So
-the fan-out may write to the transports of many members without asking their writers.
+Invariant: the transport is *held* (it refuses writes) while the pump or a send of the handler runs, and after the end.
+So the fan-out may write to the transports of many members directly, without asking their writers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CHUNK_BYTES = 64 * 1024
 
 
 class Socket(Protocol):
-    """What a writer needs of the socket that it writes to: bounds, and an ear for what it finds out."""
+    """The part of a socket that its writer uses: its bounds, and the callbacks for what the writer finds out."""
 
     @property
     def tasks(self) -> Tasks: ...
@@ -32,21 +32,21 @@ class Socket(Protocol):
     @property
     def max_outbox_bytes(self) -> int: ...
 
-    def lost(self) -> None:
-        """The socket is gone."""
+    def on_lost(self) -> None:
+        """Records that the client is gone."""
 
-    def overflowed(self, queued_bytes: int) -> None:
-        """The outbox is full of what may not be dropped."""
+    def on_overflow(self, queued_bytes: int) -> None:
+        """Closes the socket, because the outbox is full of frames that may not be dropped."""
 
-    def dropped(self, frames: int) -> None:
-        """An overflow policy dropped frames."""
+    def on_dropped(self, frames: int) -> None:
+        """Counts the frames that an overflow policy dropped."""
 
-    def missed(self, room: str, count: int) -> bytes | None:
-        """The peer has caught up, and missed so many messages of a room: gives the frame that says so, if any."""
+    def dropped_notice(self, room: str, count: int) -> bytes | None:
+        """Returns the frame that tells the client how many messages of a room were dropped; None for no frame."""
 
 
 class _Turn(NamedTuple):
-    """A send of the handler that waits in the outbox."""
+    """A queued send of the handler."""
 
     event: Event
     sent: asyncio.Future[None]
@@ -57,17 +57,17 @@ class Writer:
 
     Args:
         socket: The socket.
-        transport: How to get there.
+        transport: The transport of the socket.
     """
 
     __slots__ = (
-        "_drain_task",
-        "_drained",
+        "_emptied",
         "_in_hand",
         "_moved_at",
         "_outbox",
         "_own_bytes",
         "_patience",
+        "_pump_task",
         "_seen",
         "_sending",
         "_sent",
@@ -81,8 +81,8 @@ class Writer:
         self.ended: bool = False
         self._socket = socket
         self._outbox: Outbox[_Turn] | None = None
-        self._drained: asyncio.Future[None] | None = None
-        self._drain_task: asyncio.Task[None] | None = None
+        self._emptied: asyncio.Future[None] | None = None
+        self._pump_task: asyncio.Task[None] | None = None
         self._sending = False
         self._sent = 0
         self._moved_at = 0.0
@@ -93,34 +93,34 @@ class Writer:
 
     @property
     def queued_bytes(self) -> int:
-        """Bytes that wait here: in the outbox, and in the hand of the drain."""
+        """Bytes in the outbox, and those that the pump is sending."""
         return self._in_hand if self._outbox is None else self._outbox.bytes + self._in_hand
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes that count against the outbox's bound: those that wait here, and in the transport's own buffer."""
+        """Bytes that count against the outbox's bound: the queued ones, and those in the transport's own buffer."""
         return self.queued_bytes + self._buffered_by_us
 
     @property
     def congested(self) -> bool:
-        """Whether more than a quarter of the outbox is in use: the time to pause a burst, and to page a replay."""
+        """Whether over a quarter of the outbox is in use. Then bursts pause, and replays delay their next page."""
         return self.waiting_bytes > self._socket.max_outbox_bytes // 4
 
     async def uncongested(self) -> None:
-        """Waits until nothing waits here and the socket takes more. Returns too when it is gone."""
-        await self.drained()
+        """Waits until nothing is queued and the socket takes more. Also returns if the client is gone."""
+        await self.emptied()
         await self.transport.ready()
 
     def write(self, data: bytes, lane: Lane = DIRECT, key: str | None = None) -> bool:
         """Writes a frame, or queues it, without waiting.
 
         Args:
-            data: The frame; in a lane that loses nothing, whole frames in one piece.
-            lane: Where it comes by.
-            key: What ``overflow="latest"`` replaces by.
+            data: The frame. In a lane that drops nothing, several whole frames are allowed.
+            lane: The lane of the frame.
+            key: The key by which ``overflow="latest"`` replaces frames.
 
         Returns:
-            False where the peer is gone or the frame was dropped.
+            False if the client is gone or the frame was dropped.
         """
         if self.transport.write(data):
             return True
@@ -128,36 +128,36 @@ class Writer:
 
     def _queue(self, data: bytes, lane: Lane, key: str | None) -> bool:
         if self.transport.closing:
-            self._socket.lost()
+            self._socket.on_lost()
             return False
         outbox = self._opened_outbox()
         before = outbox.dropped_frames
         outcome = outbox.push(data, lane, key, buffered=self._in_hand + self._buffered_by_us)
         if outbox.dropped_frames != before:
-            self._socket.dropped(outbox.dropped_frames - before)
+            self._socket.on_dropped(outbox.dropped_frames - before)
         if outcome == "overflow":
-            self._socket.overflowed(outbox.bytes)
+            self._socket.on_overflow(outbox.bytes)
             return False
-        self._drain_soon()
+        self._start_pump()
         return outcome == "queued"
 
     async def pace(self) -> None:
-        """Lets a burst to this one connection be read."""
+        """Pauses a sender in a burst, so that the client has time to read."""
         if self.congested:
             if self._patience is None:
                 self._patience = Patience()
             await self._patience.pause_for([self])
 
     async def send(self, event: Event) -> None:
-        """A send of the handler: in its turn, and with the server's own backpressure.
+        """Sends an event of the handler after everything that is queued, with the server's own backpressure.
 
         Raises:
-            OSError: The socket is gone.
+            OSError: The client is gone.
         """
-        if self._drain_task is not None or self._sending:
+        if self._pump_task is not None or self._sending:
             sent = asyncio.get_running_loop().create_future()
             self._opened_outbox().push_turn(_Turn(event, sent))
-            self._drain_soon()
+            self._start_pump()
             await sent
             return
         self._own_bytes = _size(event)
@@ -171,43 +171,43 @@ class Writer:
             self._idle()
 
     def end(self, *, discard: bool) -> None:
-        """Takes no more. What is queued still goes out, unless it is discarded."""
+        """Refuses further writes. Queued frames are still sent, unless they are discarded."""
         self.ended = True
         self.transport.hold(True)
         if discard and self._outbox is not None:
-            _give_up(self._outbox)
+            _discard(self._outbox)
 
-    def abandon(self) -> None:
-        """Gives up what has not gone out. For when the handler has ended: a server may keep the socket for long."""
+    def stop(self) -> None:
+        """Discards everything queued and stops the pump. For the end of the handler: the socket may outlive it."""
         self.end(discard=True)
-        if self._drain_task is not None:
-            self._drain_task.cancel()
+        if self._pump_task is not None:
+            self._pump_task.cancel()
 
-    async def drained(self) -> None:
-        """Waits until nothing is queued and no send is under way. Returns too when the socket is gone."""
-        while self._drain_task is not None or self._sending:
-            if self._drained is None:
-                self._drained = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._drained)
+    async def emptied(self) -> None:
+        """Waits until nothing is queued and no send is running. Also returns if the client is gone."""
+        while self._pump_task is not None or self._sending:
+            if self._emptied is None:
+                self._emptied = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._emptied)
 
     def _idle(self) -> None:
-        """A drain or a send has ended: begins the next drain, or wakes who waits for there to be none."""
-        self._drain_soon()
-        if self._drain_task is None and self._drained is not None:
-            if not self._drained.done():
-                self._drained.set_result(None)
-            self._drained = None
+        """Restarts the pump if something is queued; otherwise wakes the waiters of `emptied`."""
+        self._start_pump()
+        if self._pump_task is None and self._emptied is not None:
+            if not self._emptied.done():
+                self._emptied.set_result(None)
+            self._emptied = None
 
     @property
     def _buffered_by_us(self) -> int:
-        """What waits in the transport, less a large message that the handler sent by itself, as Starlette lets it."""
+        """Bytes in the transport's buffer, without the message that the handler sent itself, however large it is."""
         return max(0, self.transport.buffered - self._own_bytes)
 
     def stalled_for(self, now: float) -> float:
-        """Seconds that nothing has moved of what waits, whoever wrote it; 0 where nothing waits. Call it regularly."""
+        """Returns the seconds without progress while data waits; 0 if none waits. Must be called regularly."""
         buffered = self.transport.buffered
         seen = buffered, self._sent
-        if not buffered and self._drain_task is None and not self._outbox:
+        if not buffered and self._pump_task is None and not self._outbox:
             self._seen = seen
             return 0.0
         if seen != self._seen:
@@ -221,25 +221,25 @@ class Writer:
             self._moved_at = asyncio.get_running_loop().time()
         return self._outbox
 
-    def _drain_soon(self) -> None:
-        if self._drain_task is None and not self._sending and self._outbox:
-            task = self._socket.tasks.spawn(self._drain(self._outbox), "drain")
-            if not task.done():  # an eager task may have ended by now
-                self._drain_task = task
-                task.add_done_callback(self._never_began)
-        self.transport.hold(self.ended or self._sending or self._drain_task is not None)
+    def _start_pump(self) -> None:
+        if self._pump_task is None and not self._sending and self._outbox:
+            task = self._socket.tasks.spawn(self._pump(self._outbox), "write queued frames")
+            if not task.done():  # an eager task may already be done
+                self._pump_task = task
+                task.add_done_callback(self._pump_done)
+        self.transport.hold(self.ended or self._sending or self._pump_task is not None)
 
-    async def _drain(self, outbox: Outbox[_Turn]) -> None:
+    async def _pump(self, outbox: Outbox[_Turn]) -> None:
         try:
             while True:
-                await self.transport.ready()  # before the take: what waits is shared with others, what is taken is not
+                await self.transport.ready()  # before `take`: overflow policies apply only to what is in the outbox
                 item = outbox.take(_CHUNK_BYTES)
                 if item is None:
                     notices = outbox.take_dropped()
                     if not notices:
                         break
                     for room, count in notices.items():
-                        notice = self._socket.missed(room, count)
+                        notice = self._socket.dropped_notice(room, count)
                         if notice is not None:
                             outbox.push(notice, DIRECT)
                 elif isinstance(item, bytes):
@@ -250,25 +250,25 @@ class Writer:
                     await self._perform(item)
                 self._moved_at = asyncio.get_running_loop().time()
         except OSError:
-            self._socket.lost()
+            self._socket.on_lost()
         finally:
-            self._drain_is_over(outbox)
+            self._pump_ended(outbox)
 
-    def _never_began(self, task: asyncio.Task[None]) -> None:
-        """A drain that is cancelled before its first step does not get to its end."""
-        if self._drain_task is task and self._outbox is not None:
-            self._drain_is_over(self._outbox)
+    def _pump_done(self, task: asyncio.Task[None]) -> None:
+        """Cleans up after a pump that was cancelled before its first step, and so never ran its ``finally``."""
+        if self._pump_task is task and self._outbox is not None:
+            self._pump_ended(self._outbox)
 
-    def _drain_is_over(self, outbox: Outbox[_Turn]) -> None:
+    def _pump_ended(self, outbox: Outbox[_Turn]) -> None:
         self._in_hand = 0
-        self._drain_task = None
+        self._pump_task = None
         self._outbox = None
-        _give_up(outbox)
+        _discard(outbox)
         self._idle()
 
     async def _perform(self, turn: _Turn) -> None:
         if turn.sent.done():
-            return  # the handler no longer waits
+            return  # the handler's send was cancelled
         self._own_bytes = _size(turn.event)
         try:
             await self.transport.send(turn.event)
@@ -285,11 +285,11 @@ class Writer:
 
 def _size(event: Event) -> int:
     message = event.get("bytes") or event.get("text")
-    return len(message) if isinstance(message, Sized) else 0  # the server says what is wrong with any other
+    return len(message) if isinstance(message, Sized) else 0  # the server reports a message of the wrong type
 
 
-def _give_up(outbox: Outbox[_Turn]) -> None:
-    """Drops what is queued; the sends that wait in it fail."""
+def _discard(outbox: Outbox[_Turn]) -> None:
+    """Discards everything queued. The handler's sends in it fail."""
     for turn in outbox.clear():
         if not turn.sent.done():
             turn.sent.set_exception(ConnectionResetError("the socket is gone"))

@@ -164,7 +164,7 @@ def test_a_manager_that_drains_and_a_token_that_ran_out_refuse() -> None:
     async def test() -> None:
         manager = Manager()
         expired = Client(manager)
-        expired.socket.end_by(1.0)
+        expired.socket.expire_at(1.0)
         assert await expired.refused() == (1008, "token expired")
         accepted = Client(manager)
         await accepted.websocket.accept()
@@ -226,7 +226,7 @@ def test_an_instruction_that_comes_while_a_socket_is_accepted_reaches_it(whom: s
         await client.server.asked.wait()
         assert manager.admission.knows("ann")
         assert len(manager.registry) == 0
-        manager.admission.send_away(whom, OUT)
+        manager.admission.kick(whom, OUT)
         client.server.taking.set()
         assert await arriving == (4005, "out")
         assert not manager.admission.knows("ann")
@@ -238,14 +238,14 @@ def test_an_instruction_closes_what_its_user_had_and_nothing_of_others_or_of_lat
     async def test() -> None:
         manager = Manager()
         ann, bob = await Client(manager).admit("ann"), await Client(manager).admit("bob")
-        manager.admission.send_away("ann", Kick(4005, "out", age_s=60.0))  # given before either was there
+        manager.admission.kick("ann", Kick(4005, "out", age_s=60.0))  # given before either was there
         assert ann.is_open
-        manager.admission.send_away("ann", OUT)
+        manager.admission.kick("ann", OUT)
         assert (ann.is_open, bob.is_open) == (False, True)
         assert session_of(ann).socket.closed == Closed(4005, "out")
         assert not manager.admission.knows("ann")
         assert manager.admission.knows("bob")
-        manager.admission.send_away(None, OUT)
+        manager.admission.kick(None, OUT)
         assert not bob.is_open
         await manager.tasks.close(5.0)
 

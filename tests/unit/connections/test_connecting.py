@@ -43,7 +43,7 @@ def test_a_connect_is_awaited_once() -> None:
         connecting = Connecting(client.admit)
         connection = await connecting
         assert isinstance(connection, Connection)
-        with pytest.raises(RuntimeError, match="awaited already"):
+        with pytest.raises(RuntimeError, match="already awaited"):
             await connecting
         assert client.server.types == ["accept"]
 
@@ -153,7 +153,7 @@ def test_each_end_of_a_handler_has_its_close_code(error: BaseException | None, s
 def test_an_error_says_only_that_the_client_is_gone_if_all_of_it_does(
     error: BaseException | None, told: bool, only_gone: bool
 ) -> None:
-    assert is_disconnect(error, told=told) is only_gone
+    assert is_disconnect(error, informed=told) is only_gone
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ class World:
 
     async def sent(self) -> list[str | bytes]:
         """The messages that the client was sent, once all have gone out."""
-        await self.session.writer.drained()
+        await self.session.writer.emptied()
         events = self.client.server.sent[1:]
         return [event["text"] if "text" in event else event["bytes"] for event in events]
 

@@ -18,8 +18,8 @@ def in_task(*calls: str) -> Handler:
     async def main() -> Handler:
         handler = Handler()
         for call in calls:
-            if call == "sends_in_vain":
-                handler.sends_in_vain(now=ENDED_AT + 50.0)
+            if call == "on_failed_send":
+                handler.on_failed_send(now=ENDED_AT + 50.0)
             else:
                 getattr(handler, call)()
         return handler
@@ -31,15 +31,15 @@ def in_task(*calls: str) -> Handler:
     ("calls", "state", "informed"),
     [
         ([], HandlerState.RUNNING, False),
-        (["closes"], HandlerState.CLOSED, False),
-        (["inform"], HandlerState.INFORMED, True),
-        (["inform", "inform"], HandlerState.INFORMED, True),
-        (["inform", "closes"], HandlerState.INFORMED, True),
-        (["sends_in_vain"], HandlerState.INFORMED, True),
-        (["closes", "sends_in_vain"], HandlerState.INFORMED, True),
-        (["inform", "sends_in_vain"], HandlerState.IGNORING, True),
-        (["sends_in_vain", "sends_in_vain", "sends_in_vain"], HandlerState.IGNORING, True),
-        (["sends_in_vain", "sends_in_vain", "inform", "closes"], HandlerState.IGNORING, True),
+        (["on_close"], HandlerState.CLOSED, False),
+        (["on_disconnect"], HandlerState.INFORMED, True),
+        (["on_disconnect", "on_disconnect"], HandlerState.INFORMED, True),
+        (["on_disconnect", "on_close"], HandlerState.INFORMED, True),
+        (["on_failed_send"], HandlerState.INFORMED, True),
+        (["on_close", "on_failed_send"], HandlerState.INFORMED, True),
+        (["on_disconnect", "on_failed_send"], HandlerState.IGNORING, True),
+        (["on_failed_send", "on_failed_send", "on_failed_send"], HandlerState.IGNORING, True),
+        (["on_failed_send", "on_failed_send", "on_disconnect", "on_close"], HandlerState.IGNORING, True),
     ],
 )
 def test_a_handler_learns_of_the_end_by_receiving_or_sending(
@@ -55,11 +55,11 @@ def test_a_handler_learns_of_the_end_by_receiving_or_sending(
     ("calls", "over_at"),
     [
         ([], ENDED_AT + PATIENCE_S),
-        (["closes"], None),
-        (["inform"], None),
-        (["sends_in_vain"], None),
-        (["inform", "sends_in_vain"], ENDED_AT + 50.0 + PATIENCE_S),
-        (["closes", "sends_in_vain", "sends_in_vain"], ENDED_AT + 50.0 + PATIENCE_S),
+        (["on_close"], None),
+        (["on_disconnect"], None),
+        (["on_failed_send"], None),
+        (["on_disconnect", "on_failed_send"], ENDED_AT + 50.0 + PATIENCE_S),
+        (["on_close", "on_failed_send", "on_failed_send"], ENDED_AT + 50.0 + PATIENCE_S),
     ],
 )
 def test_a_handler_that_knows_and_sends_no_more_has_all_the_time_to_clean_up(
@@ -73,7 +73,7 @@ def test_a_handler_that_knows_and_sends_no_more_has_all_the_time_to_clean_up(
 
 
 async def _close_elsewhere(handler: Handler) -> None:
-    handler.closes()
+    handler.on_close()
 
 
 def test_a_close_from_another_task_tells_the_handler_nothing() -> None:
@@ -94,9 +94,9 @@ def test_a_handler_is_cancelled_once() -> None:
             with pytest.raises(asyncio.CancelledError, match="the client is gone"):
                 await asyncio.Event().wait()
             await asyncio.sleep(0)  # a second cancellation would end it here
-            handlers[0].inform()
-            handlers[0].sends_in_vain(now=0.0)
-            handlers[0].closes()
+            handlers[0].on_disconnect()
+            handlers[0].on_failed_send(now=0.0)
+            handlers[0].on_close()
 
         task = asyncio.create_task(handle())
         await asyncio.sleep(0)

@@ -100,7 +100,7 @@ def test_a_socket_that_was_never_connected_is_no_addressee_and_says_what_to_do()
 def test_a_client_that_left_before_it_was_connected_is_no_mistake() -> None:
     async def test(manager: Manager, lookup: Lookup) -> None:
         client = Client(manager)
-        client.socket.lost()
+        client.socket.on_lost()
         assert lookup.addressee(client.websocket) is None
 
     run(test)

@@ -428,11 +428,11 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_may_be_dropped_is_known_exactly(self) -> None:
-        loose = {id(entry) for queue in self.outbox._loose.values() for entry in queue}
+        loose = {id(entry) for queue in self.outbox._lossy.values() for entry in queue}
         assert loose == {
             id(entry) for entry in self.outbox._entries if entry.data is not None and entry.lane.overflow != "close"
         }
-        assert all(self.outbox._loose.values()), "an empty queue is kept"
+        assert all(self.outbox._lossy.values()), "an empty queue is kept"
         assert set(self.outbox._latest.values()) == {
             entry for entry in self.outbox._entries if entry.data is not None and entry.lane.overflow == "latest"
         }

@@ -13,12 +13,12 @@ from hubbub.connections import probing
 from hubbub.connections.probing import FRESH_S, Prober
 
 
-class Question:
-    """A question to a socket, until it is ended."""
+class OpenPing:
+    """A ping to a socket, until it is ended."""
 
-    def __init__(self, socket: Socket, heard: Callable[[], None]) -> None:
+    def __init__(self, socket: Socket, on_data: Callable[[], None]) -> None:
         self.socket = socket
-        self.heard = heard
+        self.heard = on_data
         self.answered = False
         self.ended = False
 
@@ -35,27 +35,27 @@ class Socket:
     """A socket that can be asked, and notes when it is aborted.
 
     Attributes:
-        questions: Those that it was asked.
+        pings: Those that it was asked.
         answers: Whether its client answers at once.
         drains: Whether its client takes what waits for it, which is seen at the end.
         askable: Cleared, the server gives no way to ask.
     """
 
     def __init__(self, *, answers: bool = False, drains: bool = False, askable: bool = True) -> None:
-        self.questions: list[Question] = []
+        self.pings: list[OpenPing] = []
         self.answers, self.drains, self.askable = answers, drains, askable
         self.answered_at = -inf
         self.aborts = 0
 
-    def ask(self, heard: Callable[[], None]) -> Question | None:
+    def ping(self, on_data: Callable[[], None]) -> OpenPing | None:
         if not self.askable:
             return None
-        self.questions.append(question := Question(self, heard))
+        self.pings.append(ping := OpenPing(self, on_data))
         if self.answers:
-            asyncio.get_running_loop().call_soon(question.answer)
-        return question
+            asyncio.get_running_loop().call_soon(ping.answer)
+        return ping
 
-    def vanished(self) -> None:
+    def on_vanished(self) -> None:
         self.aborts += 1
 
 
@@ -79,12 +79,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "_CATCH_UP_S", 0.0)
 
 
-async def asked(socket: Socket) -> Question:
-    """The question to a socket, once it was asked."""
+async def asked(socket: Socket) -> OpenPing:
+    """The ping to a socket, once it was asked."""
     async with asyncio.timeout(5.0):
-        while not socket.questions:  # noqa: ASYNC110 - it takes a pass or two
+        while not socket.pings:  # noqa: ASYNC110 - it takes a pass or two
             await asyncio.sleep(0)
-    return socket.questions[-1]
+    return socket.pings[-1]
 
 
 @pytest.mark.usefixtures("impatient")
@@ -93,7 +93,7 @@ def test_only_a_connection_that_gives_no_sign_of_life_is_aborted() -> None:
         silent, draining, unaskable = Socket(), Socket(drains=True), Socket(askable=False)
         await make_room(prober, silent, draining, unaskable)
         assert [each.aborts for each in (silent, draining, unaskable)] == [1, 0, 0]
-        assert all(question.ended for each in (silent, draining) for question in each.questions)
+        assert all(ping.ended for each in (silent, draining) for ping in each.pings)
 
     run(test)
 
@@ -118,10 +118,10 @@ def test_a_connection_that_answered_a_moment_ago_is_not_asked_again() -> None:
         socket = Socket(answers=True)
         await make_room(prober, socket)
         await make_room(prober, socket)
-        assert len(socket.questions) == 1
+        assert len(socket.pings) == 1
         socket.answered_at -= FRESH_S
         await make_room(prober, socket)
-        assert len(socket.questions) == 2
+        assert len(socket.pings) == 2
         assert socket.aborts == 0
 
     run(test)
@@ -138,11 +138,11 @@ def test_each_user_has_one_probe_at_a_time_and_does_not_wait_for_anothers() -> N
     async def test(prober: Prober) -> None:
         one, two, of_bob = Socket(), Socket(), Socket(answers=True)
         first = asyncio.create_task(make_room(prober, one))
-        question = await asked(one)
+        ping = await asked(one)
         second = asyncio.create_task(make_room(prober, two))
         await make_room(prober, of_bob, user="bob")
-        assert two.questions == []
-        question.answer()
+        assert two.pings == []
+        ping.answer()
         await first
         (await asked(two)).answer()
         await second
@@ -154,13 +154,13 @@ def test_a_probe_that_is_cancelled_ends_its_questions_and_aborts_nobody() -> Non
     async def test(prober: Prober) -> None:
         socket = Socket()
         first = asyncio.create_task(make_room(prober, socket))
-        question = await asked(socket)
+        ping = await asked(socket)
         second = asyncio.create_task(make_room(prober, of_second := Socket(answers=True)))
         first.cancel()
         await asyncio.wait([first])
         assert first.cancelled()
-        assert (question.ended, socket.aborts) == (True, 0)
+        assert (ping.ended, socket.aborts) == (True, 0)
         await second
-        assert of_second.questions
+        assert of_second.pings
 
     run(test)

@@ -41,7 +41,7 @@ class Socket:
     def admit(self, event: Event) -> bool:
         return event != BAD
 
-    def disconnected(self, code: int, reason: str) -> None:
+    def on_disconnect(self, code: int, reason: str) -> None:
         self.ends.append(Closed(code, reason))
         self.ended.set()
 

@@ -133,7 +133,7 @@ def test_a_session_speaks_the_protocol_of_its_socket_or_else_the_managers(speaks
         (Resume({}), set()),
         (Resume({}, ("a", "b")), {"a", "b"}),
     ],
-    ids=repr,
+    ids=["nothing", "a position", "a mapping", "no ids", "two ids"],
 )
 def test_a_session_continues_the_connections_that_its_client_presents(since: object, continues: set[str]) -> None:
     assert World(since).session.continues == continues

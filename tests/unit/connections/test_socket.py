@@ -82,7 +82,7 @@ def test_a_socket_opens_with_accept_and_closes_with_one_close_frame() -> None:
         await socket.close(4000, "enough")
         await socket.close(4001, "again")
         socket.close_soon(CloseCode.KICKED)
-        socket.lost()
+        socket.on_lost()
         assert (socket.state, socket.closed) == (State.CLOSING, Closed(4000, "enough"))
         assert site.server.types == ["accept", "close"]
         assert site.server.sent[1]["code"] == 4000
@@ -116,7 +116,7 @@ def test_a_client_that_does_not_take_the_close_is_aborted_and_counted_once() -> 
         await site.socket.close(4000, "")
         assert (site.socket.state, site.socket.closed) == (State.ABORTED, Closed(4000, ""))
         site.check(LATER_S)
-        site.socket.vanished()
+        site.socket.on_vanished()
         assert site.socket.state is State.ABORTED
         assert (site.manager.counters.stalled, site.manager.counters.vanished) == (1, 0)
 
@@ -126,7 +126,7 @@ def test_a_client_that_does_not_take_the_close_is_aborted_and_counted_once() -> 
 def test_the_servers_word_says_how_a_socket_that_was_lost_ended() -> None:
     async def test(site: Site) -> None:
         await site.accept()
-        site.socket.lost()
+        site.socket.on_lost()
         assert (site.socket.state, site.socket.closed) == (State.LOST, Closed(1006, ""))
         site.server.inbox.put_nowait({"type": "websocket.disconnect", "code": 4002, "reason": "by the client"})
         await site.socket.receive()
@@ -160,8 +160,8 @@ def test_a_client_without_a_sign_of_life_is_aborted_and_counted_as_vanished() ->
     async def test(site: Site) -> None:
         await site.accept()
         site.spare_the_task()
-        site.socket.vanished()
-        site.socket.vanished()
+        site.socket.on_vanished()
+        site.socket.on_vanished()
         assert site.socket.state is State.ABORTED
         assert (site.manager.counters.stalled, site.manager.counters.vanished) == (0, 1)
 
@@ -189,7 +189,7 @@ def test_an_accept_that_is_overtaken_by_the_end_raises_gone() -> None:
         site.server.taking.clear()
         accepting = asyncio.create_task(site.accept())
         await asyncio.sleep(0)
-        site.socket.lost()
+        site.socket.on_lost()
         site.server.taking.set()
         with pytest.raises(Gone):
             await accepting
@@ -301,7 +301,7 @@ def test_what_came_before_the_client_left_is_still_given_to_the_handler() -> Non
     async def test(site: Site) -> None:
         await site.accept()
         site.server.inbox.put_nowait(dict(HELLO))
-        site.socket.lost()
+        site.socket.on_lost()
         assert await site.socket.receive() == HELLO
 
     on_site(test)
@@ -336,7 +336,7 @@ def test_a_client_that_floods_before_it_is_accepted_is_aborted() -> None:
 def test_a_handler_that_sends_after_the_end_is_told_and_then_ignores_it() -> None:
     async def test(site: Site) -> None:
         await site.accept()
-        site.socket.lost()
+        site.socket.on_lost()
         states = []
         for _ in range(2):
             with pytest.raises(Gone):
@@ -391,8 +391,8 @@ def test_a_handler_that_does_not_know_of_the_end_is_cancelled_in_time(code: int,
 
 def test_a_token_that_runs_out_closes_without_grace_and_the_earliest_counts() -> None:
     async def test(site: Site) -> None:
-        site.socket.end_by(1.0)
-        site.socket.end_by(LATER_S * LATER_S)
+        site.socket.expire_at(1.0)
+        site.socket.expire_at(LATER_S * LATER_S)
         site.socket.grant(subprotocol=None, expires_at=None)
         site.check()
         assert site.socket.state is State.HANDSHAKE

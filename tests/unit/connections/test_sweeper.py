@@ -25,7 +25,7 @@ class Transport:
     def __init__(self) -> None:
         self.lingers = False
         self.buffered = 0
-        self.deaf = False
+        self.reading_stopped = False
         self.aborts = 0
 
     def abort(self) -> None:
@@ -97,7 +97,7 @@ def test_the_sockets_that_count_are_those_that_were_accepted(monkeypatch: pytest
     assert world.sockets == []
 
 
-@pytest.mark.parametrize("left", ["buffered", "deaf", "nothing but the answer to the close"])
+@pytest.mark.parametrize("left", ["buffered", "reading_stopped", "nothing but the answer to the close"])
 def test_what_outlives_its_handler_is_aborted_in_time_unless_only_the_close_is_awaited(
     left: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,14 +105,14 @@ def test_what_outlives_its_handler_is_aborted_in_time_unless_only_the_close_is_a
     world.watch(socket)
     transport = socket.transport
     transport.lingers = True
-    transport.buffered, transport.deaf = int(left == "buffered"), left == "deaf"
+    transport.buffered, transport.reading_stopped = int(left == "buffered"), left == "reading_stopped"
     world.release(socket)
     for _ in range(4):
         world.loop.advance(1.0)
     assert transport.aborts == 0
     for _ in range(4):
         world.loop.advance(1.0)
-    assert transport.aborts == int(left in ("buffered", "deaf"))
+    assert transport.aborts == int(left in ("buffered", "reading_stopped"))
 
 
 def test_what_is_over_in_time_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

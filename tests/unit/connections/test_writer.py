@@ -69,10 +69,10 @@ class Socket(Transport):
     def bound_inbound(self, max_bytes: int | None) -> None:
         raise NotImplementedError
 
-    def tend(self) -> None:
+    def maintain(self) -> None:
         raise NotImplementedError
 
-    def hush(self) -> None:
+    def stop_reading(self) -> None:
         raise NotImplementedError
 
     def write(self, data: bytes) -> bool:
@@ -124,16 +124,16 @@ class Host:
         self.tells = True
         self.overflows: list[int] = []
 
-    def lost(self) -> None:
+    def on_lost(self) -> None:
         self.losses += 1
 
-    def overflowed(self, queued_bytes: int) -> None:
+    def on_overflow(self, queued_bytes: int) -> None:
         self.overflows.append(queued_bytes)
 
-    def dropped(self, frames: int) -> None:
+    def on_dropped(self, frames: int) -> None:
         self.drops += frames
 
-    def missed(self, room: str, count: int) -> bytes | None:
+    def dropped_notice(self, room: str, count: int) -> bytes | None:
         return frame(Opcode.TEXT, dumps({"type": "dropped", "room": room, "count": count})) if self.tells else None
 
 
@@ -155,9 +155,9 @@ class Place:
         await turns()
         return sending
 
-    async def drained(self) -> None:
+    async def emptied(self) -> None:
         async with asyncio.timeout(1.0):
-            await self.writer.drained()
+            await self.writer.emptied()
 
 
 async def turns(count: int = 5) -> None:
@@ -188,7 +188,7 @@ def test_while_the_socket_takes_what_is_written_nothing_waits() -> None:
             assert place.writer.write(data)
         assert place.got == [b"1", b"2"]
         assert (place.writer.queued_bytes, len(place.host.tasks)) == (0, 0)
-        await place.drained()
+        await place.emptied()
 
     run(main)
 
@@ -212,7 +212,7 @@ def test_a_drain_that_ends_at_once_leaves_nothing_held() -> None:
             assert place.writer.write(data)
         assert place.got == [b"1", b"2"]
         assert not place.socket.held
-        await place.drained()
+        await place.emptied()
 
     run(main)
 
@@ -221,9 +221,9 @@ def test_a_drain_that_is_given_up_before_it_began_is_over() -> None:
     async def main(place: Place) -> None:
         place.socket.taking.clear()
         place.writer.write(b"1")
-        place.writer.abandon()
+        place.writer.stop()
         async with asyncio.timeout(1.0):
-            await place.drained()
+            await place.emptied()
         assert place.got == []
 
     run(main)
@@ -238,7 +238,7 @@ def test_nothing_overtakes_what_waits() -> None:
         assert not place.socket.write(b"a fan-out writes to the transport"), "it is not held"
         assert place.writer.write(b"3")
         assert place.writer.queued_bytes == 3
-        await place.drained()
+        await place.emptied()
         assert place.writer.queued_bytes == 0
         assert place.writer.write(b"4")
         assert place.got == [b"123", b"4"]
@@ -256,7 +256,7 @@ def test_a_send_of_the_handler_goes_behind_what_waits_and_before_what_comes() ->
         assert not sending.done(), "the handler was not held back"
         place.socket.taking.set()
         await sending
-        await place.drained()
+        await place.emptied()
         assert place.got == [b"1", "two", b"3"]
 
     run(main)
@@ -270,7 +270,7 @@ def test_what_comes_while_a_send_is_under_way_goes_behind_it() -> None:
         assert place.writer.write(b"2")
         second = await place.send("three")
         assert place.got == []
-        draining = asyncio.create_task(place.drained())
+        draining = asyncio.create_task(place.emptied())
         await turns()
         place.socket.sends.set()
         await first
@@ -293,7 +293,7 @@ def test_a_send_that_nobody_waits_for_any_more_is_left_out() -> None:
         sending.cancel()
         await turns()
         place.socket.taking.set()
-        await place.drained()
+        await place.emptied()
         assert place.got == [b"1", b"3"]
 
     run(main)
@@ -311,7 +311,7 @@ def test_a_send_that_the_server_refuses_fails_alone() -> None:
             with pytest.raises(ValueError, match="bad"):
                 await sending
         await good
-        await place.drained()
+        await place.emptied()
         assert place.got == [b"3", "good"]
         assert place.host.losses == 0
 
@@ -322,7 +322,7 @@ def test_who_waits_until_nothing_waits_does_not_go_on_when_something_came_meanwh
     async def main(place: Place) -> None:
         place.socket.taking.clear()
         place.writer.write(b"1")
-        draining = asyncio.create_task(place.drained())
+        draining = asyncio.create_task(place.emptied())
         await turns()
         place.socket.taking.set()
         while place.writer.queued_bytes:
@@ -348,7 +348,7 @@ def test_what_may_not_be_lost_and_does_not_fit_is_told_and_not_queued() -> None:
         assert not place.writer.write(b"1")
         assert place.host.overflows == [MAX_BYTES]
         place.socket.taking.set()
-        await place.drained()
+        await place.emptied()
         assert place.got == [bytes(MAX_BYTES)]
 
     run(main)
@@ -365,7 +365,7 @@ def test_what_is_dropped_is_counted_and_told_once_the_rest_is_out() -> None:
         assert place.host.drops == 4
         assert place.writer.write(b"f")
         place.socket.taking.set()
-        await place.drained()
+        await place.emptied()
         first, notices = place.got
         assert first == b"d" * 900 + b"f"
         assert isinstance(notices, bytes)
@@ -385,7 +385,7 @@ def test_what_is_dropped_is_only_counted_where_the_host_has_no_frame_for_it() ->
         for data in (b"a", b"b", b"c"):
             assert place.writer.write(data * 500, OLDEST)
         place.socket.taking.set()
-        await place.drained()
+        await place.emptied()
         assert place.host.drops == 1
         assert place.got == [b"b" * 500 + b"c" * 500]
 
@@ -399,7 +399,7 @@ def test_what_waits_may_be_replaced_until_the_socket_takes_it() -> None:
             assert place.writer.write(data, LATEST, "key")
             await turns()
         place.socket.taking.set()
-        await place.drained()
+        await place.emptied()
         assert place.got[0] == b"3"
 
     run(main)
@@ -423,7 +423,7 @@ def test_what_the_drain_has_in_hand_counts_until_it_is_written() -> None:
         assert place.writer.queued_bytes == 400
         assert place.writer.write(bytes(600))
         place.socket.taking.set()
-        await place.drained()
+        await place.emptied()
         assert place.writer.queued_bytes == 0
 
     run(main)
@@ -435,7 +435,7 @@ def test_what_the_drain_has_in_hand_does_not_count_once_it_failed() -> None:
         place.writer.write(bytes(600))
         place.socket.fails = OSError("the peer is gone")
         place.socket.taking.set()
-        await place.drained()
+        await place.emptied()
         assert place.writer.queued_bytes == 0
 
     run(main)
@@ -448,7 +448,7 @@ def test_what_the_transport_holds_counts() -> None:
         assert place.writer.write(bytes(700))
         assert not place.writer.write(b"1")
         place.socket.taking.set()
-        await place.drained()
+        await place.emptied()
 
     run(main)
 
@@ -475,7 +475,7 @@ def test_what_the_handler_sends_does_not_count_until_it_is_out(in_its_turn: bool
         place.socket.waiting = 0
         place.socket.taking.set()
         await sending
-        await place.drained()
+        await place.emptied()
         place.socket.taking.clear()
         place.socket.waiting = 300
         assert not place.writer.write(bytes(900)), "what the handler has sent is out"
@@ -494,7 +494,7 @@ def test_it_is_congested_by_what_waits_here_and_in_the_transport() -> None:
         place.socket.waiting = 0
         assert not place.writer.congested
         place.socket.taking.set()
-        await place.drained()
+        await place.emptied()
 
     run(main)
 
@@ -533,7 +533,7 @@ def test_after_the_end_what_waits_goes_out_and_nothing_else(waiting: bool) -> No
             assert not place.writer.write(b"after")
             assert not place.socket.write(b"after"), "it is not held: a fan-out would write behind the Close frame"
             place.socket.taking.set()
-            await place.drained()
+            await place.emptied()
         assert place.got == [b"1"] * waiting
 
     run(main)
@@ -562,7 +562,7 @@ def test_an_end_that_discards_drops_what_waits_and_fails_the_sends_among_it() ->
         with pytest.raises(ConnectionResetError):
             await sending
         place.socket.taking.set()
-        await place.drained()
+        await place.emptied()
         assert place.got == []
 
     run(main)
@@ -573,8 +573,8 @@ def test_a_writer_that_is_abandoned_waits_for_nothing() -> None:
         place.socket.taking.clear()
         place.writer.write(b"1")
         sending = await place.send("two")
-        place.writer.abandon()
-        await place.drained()
+        place.writer.stop()
+        await place.emptied()
         with pytest.raises(ConnectionResetError):
             await sending
         assert place.got == []
@@ -603,7 +603,7 @@ def test_a_socket_that_is_lost_under_a_drain_fails_the_sends_that_wait(first: st
             place.writer.write(b"4")
         place.socket.fails = OSError("the peer is gone")
         place.socket.taking.set()
-        await place.drained()
+        await place.emptied()
         for sending in sends:
             with pytest.raises(OSError, match="is gone"):
                 await sending
@@ -629,7 +629,7 @@ def test_it_says_for_how_long_nothing_of_what_waits_has_moved() -> None:
         assert writer.stalled_for(now + 6) == 0.0
         assert writer.stalled_for(now + 8) == pytest.approx(2)
         socket.taking.set()
-        await place.drained()
+        await place.emptied()
         assert writer.stalled_for(now + 9) == pytest.approx(9, abs=0.5), (
             "what the transport holds waits too, whoever wrote it"
         )
@@ -659,6 +659,6 @@ def test_what_the_drain_gets_out_is_a_movement(monkeypatch: pytest.MonkeyPatch) 
         assert place.got == [b"1"]
         assert place.writer.stalled_for(loop.time()) == 0.0
         socket.taking.set()
-        await place.drained()
+        await place.emptied()
 
     run(main)

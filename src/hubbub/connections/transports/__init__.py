@@ -1,18 +1,18 @@
-"""Transports: the fastest safe way to a socket on the server at hand."""
+"""Transports: direct writes to the socket under uvicorn, and the ASGI ``send`` of every other server."""
 
 from __future__ import annotations
 
 from .asgi import AsgiTransport
 from .base import Event, ServerReceive, ServerSend, Transport
 from .choosing import Detour, prepare, transport_for
-from .question import Question
+from .ping import OpenPing
 from .uvicorn import UvicornTransport
 
 __all__ = [
     "AsgiTransport",
     "Detour",
     "Event",
-    "Question",
+    "OpenPing",
     "ServerReceive",
     "ServerSend",
     "Transport",

@@ -1,9 +1,10 @@
-"""The fallback: frames go out as ASGI events, through whatever server there is.
+"""The fallback transport: sends frames as ASGI events, on any server.
 
-Theory of operation. ASGI has one way out, ``await send(event)``, which may wait as long as the server likes. So nothing
-is written at once; the outbox's drain sends one message after another. How much the server buffers is not known, nor
-whether the peer is there: an exception from ``send`` (servers differ in which) means that it is gone. To end a socket
-whose peer does not read there is only one thing left, to end the application's task, upon which the server drops it.
+Theory of operation. ASGI offers only ``await send(event)``, which may wait as long as the server likes. So `write`
+always refuses, and the writer's pump sends one message after another. The transport knows neither how much the server
+buffers nor whether the client is there. An exception from ``send`` means that the client is gone; servers differ in
+the type of the exception. The only way to end a socket whose client does not read is to end the app's task. The server
+then drops the connection.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from ...protocols.frames import Opcode, split
 from .base import Event, ServerSend, Transport
 
 _PRIVATE_CODES = 3000
-"""What is added to a code such as 1008 where a server sends only 1000 and codes from 3000 to 4999."""
+"""Added to a code such as 1008 on a server that lets apps use only 1000 and the codes from 3000 to 4999."""
 
 
 class AsgiTransport(Transport):
     """Sends through the server's ASGI ``send``.
 
     Args:
-        send: The server's.
-        end_task: Ends the application's task.
+        send: The server's ASGI ``send``.
+        end_task: Ends the app's task.
     """
 
     __slots__ = ("_end_task", "_gone", "_send")
@@ -33,28 +34,28 @@ class AsgiTransport(Transport):
         self._gone = False
 
     def hold(self, held: bool) -> None:
-        pass  # write refuses anyway
+        pass  # `write` always refuses
 
     def write(self, data: bytes) -> bool:
         return False
 
     def bound(self, max_bytes: int) -> None:
-        pass  # how much is buffered is the server's to say
+        pass  # the server decides how much it buffers
 
     def watch(self, admit: Callable[[], bool]) -> None:
-        pass  # the server tells nobody of what it answers by itself
+        pass  # the server does not report control frames
 
     def bound_inbound(self, max_bytes: int | None) -> None:
-        pass  # how large a message may get is the server's to say
+        pass  # the server decides how large a message may be
 
-    def tend(self) -> None:
-        pass  # nothing was put off
+    def maintain(self) -> None:
+        pass  # there is no deferred work
 
-    def hush(self) -> None:
-        pass  # the server reads what it likes
+    def stop_reading(self) -> None:
+        pass  # the server decides what it reads
 
     async def ready(self) -> None:
-        pass  # there is no telling
+        pass  # ASGI does not report when the socket takes data
 
     async def write_soon(self, data: bytes) -> None:
         for opcode, payload in split(data):
@@ -68,16 +69,16 @@ class AsgiTransport(Transport):
             raise ConnectionResetError("the socket is gone")
         try:
             await self._send_or_translate(event)
-        except UnicodeEncodeError:  # half a surrogate pair in the message: the socket is as it was
+        except UnicodeEncodeError:  # a lone surrogate in the message: the socket is still usable
             raise
         except Exception as error:
             if not _is_sound(event):
-                raise  # the server says what is wrong with the message: the socket is as it was
+                raise  # the server rejects the type of the message: the socket is still usable
             self._gone = True
             raise ConnectionResetError(f"the server's send failed: {type(error).__name__}") from error
 
     async def _send_or_translate(self, event: Event) -> None:
-        """Sends; a close code that the server does not let an application use goes to the private range."""
+        """Sends an event. Moves a close code to the private range if the server does not let apps use it."""
         try:
             await self._send(event)
         except OSError:
@@ -103,7 +104,7 @@ class AsgiTransport(Transport):
 
 
 def _is_sound(event: Event) -> bool:
-    """Whether the message of an event is of a type that a server can send."""
+    """Whether the message of an event has a type that a server can send."""
     text, data = event.get("text"), event.get("bytes")
     return (text is None or isinstance(text, str)) and (
         data is None or isinstance(data, (bytes, bytearray, memoryview))

@@ -1,4 +1,4 @@
-"""What a transport is: how frames get to one socket."""
+"""The contract of a transport, which writes frames to one socket."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
-from .question import Question
+from .ping import OpenPing
 
 Event: TypeAlias = MutableMapping[str, Any]
 ServerReceive: TypeAlias = Callable[[], Awaitable[Event]]
@@ -14,120 +14,125 @@ ServerSend: TypeAlias = Callable[[Event], Awaitable[None]]
 
 
 class Transport(ABC):
-    """One accepted socket, below the outbox.
+    """One socket, below the outbox.
 
-    All writes are whole frames made by `hubbub.protocols.frames`. To keep their order, the owner of the outbox calls
-    `hold` while frames wait in it, while a `send` is under way, and once nothing may be written any more.
+    All writes are whole frames made by `hubbub.protocols.frames`. To keep their order, the writer holds the transport
+    (`hold`) while frames wait in the outbox, while a `send` is running, and after the end of the socket.
     """
 
     __slots__ = ()
 
     @abstractmethod
     def hold(self, held: bool) -> None:
-        """Lets `write` refuse, or no longer."""
+        """Makes `write` refuse, or stops that."""
 
     @abstractmethod
     def write(self, data: bytes) -> bool:
-        """Writes frames at once, without waiting.
+        """Writes frames immediately, without waiting.
 
         Returns:
-            False where it is held, takes nothing now, or is gone: nothing was written.
+            False if nothing was written: the transport is held, the socket takes nothing now, or the client is gone.
         """
 
     @abstractmethod
     def bound(self, max_bytes: int) -> None:
-        """Says from how many buffered bytes on nothing is ready, at the latest."""
+        """Sets the upper limit of the high-water mark: above the mark, `ready` waits."""
 
     @abstractmethod
     async def ready(self) -> None:
-        """Waits until the socket takes something, or is gone."""
+        """Waits until the socket takes data. Also returns if the client is gone."""
 
     @abstractmethod
     async def write_soon(self, data: bytes) -> None:
-        """Waits until the socket takes something, and writes frames.
+        """Waits until the socket takes data, and writes frames.
 
         Raises:
-            OSError: The socket is gone.
+            OSError: The client is gone.
         """
 
     @abstractmethod
     async def send(self, event: Event) -> None:
-        """Hands an ASGI event to the server, with the server's own backpressure.
+        """Passes an ASGI event to the server, with the server's own backpressure.
 
         Raises:
-            OSError: The socket is gone.
+            OSError: The client is gone.
         """
 
     @property
     @abstractmethod
     def buffered(self) -> int:
-        """Bytes that were written and that the socket has not taken."""
+        """Bytes that were written, but that the socket has not taken yet."""
 
     @property
     @abstractmethod
     def closing(self) -> bool:
-        """Whether the socket is known to be gone or going."""
+        """Whether the socket is closed or closing, as far as the server has noticed."""
 
     @property
     def restarting(self) -> bool | None:
-        """Whether the server closed it because it shuts down; None where that can't be told."""
+        """Whether the server closed the socket because it is shutting down; None if the server does not show that."""
         return None
 
-    def ask(self, heard: Callable[[], None]) -> Question | None:
-        """Asks the peer for a sign of life.
+    def ping(self, on_data: Callable[[], None]) -> OpenPing | None:
+        """Sends a ping to learn whether the client is still there.
 
         Args:
-            heard: Called when something comes from it.
+            on_data: Called when data arrives from the client.
 
         Returns:
-            The question; None where the server gives no way to ask, or silence would say nothing.
+            The open ping, which the caller must end; None if the server gives no access, or silence would prove
+            nothing.
         """
         return None
 
     @abstractmethod
     def watch(self, admit: Callable[[], bool]) -> None:
-        """Has each control frame and each fragment of a message counted, where the server lets that be known.
+        """Reports each control frame and each fragment of a message, if the server gives access to them.
 
         Args:
-            admit: Called for each. False where it is one too many: the frame has no effect then.
+            admit: Called for each frame. Returns False to ignore the frame, because the client has sent too many.
         """
 
     def receiving(self, receive: ServerReceive) -> ServerReceive:
-        """Gives the ``receive`` to use instead of the server's, which has the server read on in time."""
+        """Returns the ``receive`` to use instead of the server's."""
         return receive
 
     @abstractmethod
     def bound_inbound(self, max_bytes: int | None) -> None:
-        """Sets how large a message may get while it comes in, where the server has a bound. None is its own."""
+        """Limits the size of a message while it arrives, if the server has such a limit.
+
+        Args:
+            max_bytes: The limit; None for the server's own.
+        """
 
     @property
     def assembling(self) -> bool:
-        """Whether a part of a message has come, and the rest is waited for."""
+        """Whether a message has arrived in part."""
         return False
 
     @property
     def outgrown(self) -> bool:
-        """Whether the server closed it because a message passed `bound_inbound`."""
+        """Whether the server closed the socket because a message was larger than `bound_inbound` allows."""
         return False
 
     @abstractmethod
-    def tend(self) -> None:
-        """Does what was put off until the socket takes more. To be called now and then."""
+    def maintain(self) -> None:
+        """Does the work that was deferred until the socket takes more. Must be called regularly."""
 
     @abstractmethod
-    def hush(self) -> None:
-        """Reads on for a moment only: the connection is closing, and the peer's Close is all that is wanted."""
+    def stop_reading(self) -> None:
+        """Stops reading after a short time, because only the client's Close frame still matters."""
 
     @property
-    def deaf(self) -> bool:
-        """Whether the peer said too much after `hush`, so that its Close is not read any more."""
+    def reading_stopped(self) -> bool:
+        """Whether reading has stopped after `stop_reading`, so that a Close frame of the client goes unread."""
         return False
 
     @property
     def lingers(self) -> bool:
-        """Whether the socket outlives its handler, and can be ended: it has to be seen to."""
+        """Whether the socket is still open after its handler, so that it may need an `abort`."""
         return self.buffered > 0
 
     @abstractmethod
     def abort(self) -> None:
-        """Ends the socket at once, without a Close frame. For a peer that does not read."""
+        """Resets the connection immediately, without a Close frame. For a client that does not read."""

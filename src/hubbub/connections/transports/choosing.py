@@ -1,4 +1,4 @@
-"""Chooses the transport of a socket: straight to it where that is known to work, else the server's ASGI ``send``."""
+"""Chooses the transport of a socket: direct writes if they are proven to work, otherwise the server's ASGI ``send``."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .uvicorn import UvicornProtocol, UvicornTransport, flaw_in_parts
 
 _LOST: Final = (
     "Until a hubbub release supports it, a broadcast costs several times the CPU, and a client that does not read is "
-    "aborted only when the server gives it up"
+    "aborted only when the server closes it"
 )
 
 
 class Detour(NamedTuple):
-    """Through what frames go that don't go straight to the socket, and why.
+    """The reason why frames do not go directly to the socket, and the way they go instead.
 
     Attributes:
-        text: For the log.
-        fault: Whether they should go straight, and something that changed in the server prevents it.
+        text: The text for the log.
+        fault: Whether direct writes should work on this server, but a change in it prevents them.
     """
 
     text: str
@@ -34,11 +34,11 @@ class Detour(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What was found out about uvicorn's own WebSocket protocol.
+    """The result of the trial of uvicorn's own WebSocket protocol.
 
     Attributes:
-        protocol: The class; None where there was none to be found.
-        flaw: What the direct path relies on and it does not do.
+        protocol: The class; None if it could not be created.
+        flaw: The first requirement of direct writes that the class does not meet; None if it meets all.
     """
 
     protocol: type | None
@@ -49,9 +49,9 @@ _verdicts: dict[type[asyncio.AbstractEventLoop], Verdict] = {}
 
 
 async def prepare() -> None:
-    """Tries uvicorn's protocol on the running event loop, where uvicorn serves; once for each kind of loop."""
+    """Tries uvicorn's protocol on the running event loop, if uvicorn serves the app. Once for each type of loop."""
     kind = type(asyncio.get_running_loop())
-    # They are loaded by a server that starts, and not by importing uvicorn.
+    # A server that starts loads these modules. Importing uvicorn does not.
     serves = any(name.startswith("uvicorn.protocols.websockets.") for name in sys.modules)
     if serves and kind not in _verdicts:
         made: list[type] = []
@@ -66,14 +66,14 @@ async def prepare() -> None:
 
 
 def transport_for(send: ServerSend, end_task: Callable[[], None]) -> tuple[Transport, Detour | None]:
-    """Chooses a transport.
+    """Chooses the transport of a socket.
 
     Args:
         send: The server's ASGI ``send``.
-        end_task: Ends the application's task; the last resort of a server that gives no access to its sockets.
+        end_task: Ends the app's task: the last resort on a server that gives no access to its sockets.
 
     Returns:
-        The transport, and where frames don't go straight to the socket: through what they go, and why.
+        The transport, and the detour; None if frames go directly to the socket.
     """
     found = protocol_of(send)
     if isinstance(found, Detour):
@@ -84,10 +84,10 @@ def transport_for(send: ServerSend, end_task: Callable[[], None]) -> tuple[Trans
 
 
 def protocol_of(send: ServerSend) -> UvicornProtocol | Detour:
-    """Finds uvicorn's protocol behind an ASGI ``send``, where it may be written past.
+    """Finds the uvicorn protocol behind an ASGI ``send``, if frames may be written directly.
 
     Returns:
-        The protocol, or why there is none.
+        The protocol, or the reason why there is none.
     """
     owner: Any = getattr(send, "__self__", None)
     if owner is None and (hasattr(send, "__wrapped__") or "<locals>" in repr(send)):
@@ -101,13 +101,13 @@ def protocol_of(send: ServerSend) -> UvicornProtocol | Detour:
     verdict = _verdicts.get(type(asyncio.get_running_loop()))
     uvicorns = cls.__module__.startswith("uvicorn.")
     if uvicorns and verdict is None:
-        return Detour(f"no manager has started on this event loop and tried {name}")
+        return Detour(f"no manager has started on this event loop yet, so {name} is untested")
     if uvicorns and verdict is not None and verdict.protocol is None:
         return _fault(name, verdict.flaw)
     if verdict is None or cls is not verdict.protocol:
         return Detour(f"{name} is not uvicorn's default WebSocket protocol")
     if type(send) is not MethodType:
-        return Detour("another middleware wraps send")  # one that looks like what it wraps
+        return Detour("another middleware wraps send")  # a wrapper that copies the attributes of ``send``
     flaw = verdict.flaw or flaw_in_parts(owner)
     if flaw is not None:
         return _fault(name, flaw)
@@ -117,5 +117,5 @@ def protocol_of(send: ServerSend) -> UvicornProtocol | Detour:
 
 def _fault(name: str, flaw: str | None) -> Detour:
     return Detour(
-        f"{name} of uvicorn {version('uvicorn')} is not what the direct path relies on: {flaw}. {_LOST}", fault=True
+        f"{name} of uvicorn {version('uvicorn')} does not behave as direct writes require: {flaw}. {_LOST}", fault=True
     )

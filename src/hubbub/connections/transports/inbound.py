@@ -1,21 +1,21 @@
-"""Bounds the input that the server handles by itself, before an app sees any of it.
+"""Bounds the input that uvicorn handles by itself, before the app sees any of it.
 
-Theory of operation. Uvicorn answers pings, keeps the fragments of an unfinished message, parses all that it has read
-before it stops reading, and goes on parsing after a Close was sent. None of that passes the app, so that a client could
-cost memory and time without a bound. Four things are done about it:
+Theory of operation. Uvicorn answers pings, keeps the fragments of an unfinished message, parses everything it has read
+before its backpressure applies, and continues to parse after it has sent a Close. The app sees none of this, so a
+client could use memory and time without a bound. Four measures bound it:
 
-* The parser of a connection gets a subclass of its own class (`watched`), which counts control frames and fragments,
-  and answers pings itself: only while the socket takes what is written. A bounded number of pongs waits, the newest:
-  RFC 6455 section 5.5.3 lets a pong answer the most recent ping only.
-* The parser's own bound on a message is lowered to that of `Limits`, with some room for messages that are answered
-  with an error.
-* Uvicorn parses what one read brought to its end before its backpressure holds, and that may be 40,000 messages, or a
-  thousand times its size once inflated. So the parser stops after `TURN_BYTES` of frames: what it has not parsed is
-  taken from it, and waits until the server reads again, or for the next turn of the loop.
-* Once the connection is closing, what the peer says is passed on for a moment only: its own Close is expected. A peer
-  that goes on after that is not read any more.
+* The parser object of a connection changes its class to a subclass (`watched`) that counts control frames and
+  fragments. The subclass also answers pings, but only while the socket takes data. A bounded number of pongs is kept,
+  the newest ones: RFC 6455 section 5.5.3 allows a pong for the most recent ping only.
+* The parser's own limit on the size of a message is lowered to that of `Limits`, plus some slack for messages that are
+  answered with an error.
+* One read may hold 40,000 messages, or inflate to a thousand times its size. Uvicorn parses all of it before it pauses.
+  So the parser stops after `TURN_BYTES` of frames. The unparsed rest is taken from it, and waits until the server reads
+  again, or for the next pass of the event loop.
+* Once the connection is closing, input is passed on only for a short time, because only the client's Close frame
+  matters. After that, nothing more is read.
 
-The last two are done by a protocol of the transport's, `Intake`, that stands before the server's own.
+The last two measures are those of `Intake`, a protocol that is set on the transport in front of the server's own.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from websockets.protocol import State
 from .relay import Relay
 
 FAREWELL_S: Final = 0.05
-"""Seconds of this process that a closing peer may use up, in all. Enough for megabytes of what was on its way."""
+"""CPU seconds for parsing input after a close, in all. Enough for megabytes that were in flight."""
 
-MAX_OWED: Final = 256
-"""Pongs that wait for a socket to take them."""
+MAX_PONGS: Final = 256
+"""The most pongs that wait for a socket to take them."""
 
 TURN_BYTES: Final = 256 * 1024
-"""What is parsed in one turn: payloads, once inflated, and `FRAME_BYTES` for each frame. The last may be over it."""
+"""The bound of one turn: inflated payloads, plus `FRAME_BYTES` for each frame. The last frame may exceed it."""
 
 FRAME_BYTES: Final = 1024
-"""What a frame costs besides its payload."""
+"""The cost of a frame in addition to its payload."""
 
 SLACK_BYTES: Final = 64 * 1024
 _CONT, _PING, _PONG = Opcode.CONT, Opcode.PING, Opcode.PONG
@@ -51,44 +51,44 @@ _watched: dict[type, type] = {}
 
 
 class Inbound:
-    """What the parser of one connection asks.
+    """The state that a `watched` parser shares with the transport of its connection.
 
     Args:
-        transport: The socket's.
-        writable: Whether the socket takes what is written: uvicorn's event.
-        admit: Called for each control frame and fragment. False where it is one too many.
+        transport: The asyncio transport of the socket.
+        writable: Uvicorn's event that is set while the socket takes data.
+        admit: Called for each control frame and fragment. Returns False if the client has sent too many.
 
     Attributes:
-        left_bytes: Of this turn.
-        unparsed: What was taken from the parser at the end of its turn.
+        left_bytes: The bytes that the parser may still parse in this turn.
+        unparsed: The input that was taken from the parser at the end of its turn.
     """
 
-    __slots__ = ("_owed", "_transport", "_writable", "admit", "left_bytes", "unparsed")
+    __slots__ = ("_pongs", "_transport", "_writable", "admit", "left_bytes", "unparsed")
 
     def __init__(self, transport: asyncio.Transport, writable: asyncio.Event, admit: Callable[[], bool]) -> None:
         self.admit: Callable[[], bool] = admit
         self._transport = transport
         self._writable = writable
-        self._owed: deque[bytes] | None = None
+        self._pongs: deque[bytes] | None = None
         self.left_bytes: int = TURN_BYTES
         self.unparsed: bytes = b""
 
     def answer(self, payload: bytes) -> None:
-        """Answers a ping: now, or once the socket takes it."""
+        """Answers a ping, immediately or as soon as the socket takes data."""
         pong = bytes((_FIN | _PONG, len(payload))) + payload
-        if self._owed is None and self._writable.is_set():
+        if self._pongs is None and self._writable.is_set():
             self._write(pong)
             return
-        if self._owed is None:
-            self._owed = deque(maxlen=MAX_OWED)
-        self._owed.append(pong)
-        self.pay()
+        if self._pongs is None:
+            self._pongs = deque(maxlen=MAX_PONGS)
+        self._pongs.append(pong)
+        self.flush_pongs()
 
-    def pay(self) -> None:
-        """Writes the pongs that wait, if the socket takes them."""
-        if self._owed is not None and self._writable.is_set():
-            owed, self._owed = self._owed, None
-            self._write(b"".join(owed))
+    def flush_pongs(self) -> None:
+        """Writes the waiting pongs, if the socket takes data."""
+        if self._pongs is not None and self._writable.is_set():
+            pongs, self._pongs = self._pongs, None
+            self._write(b"".join(pongs))
 
     def _write(self, data: bytes) -> None:
         if not self._transport.is_closing():
@@ -96,7 +96,7 @@ class Inbound:
 
 
 def watched(cls: Any) -> type:
-    """A subclass of a parser whose instances ask their ``hubbub``, an `Inbound`. One for each class."""
+    """Returns the subclass of a parser class that counts frames. Its instances have an `Inbound` as ``hubbub``."""
     if cls not in _watched:
 
         def recv_frame(parser: Any, frame: Any) -> None:
@@ -111,29 +111,30 @@ def watched(cls: Any) -> type:
                     inbound.answer(frame.data)
                 return
             if opcode is _CONT or opcode is _PONG:
-                inbound.admit()  # a fragment that is one too many stays: without it the message would be another
+                inbound.admit()  # too many or not, a fragment is kept: without it, the message would be corrupt
             cls.recv_frame(parser, frame)
 
-        # Without slots or bases of its own, so that an object can change its class to it.
+        # The subclass adds no slots and no bases, so that an existing parser can change its class to it.
         _watched[cls] = type(cls.__name__, (cls,), {"__module__": cls.__module__, "recv_frame": recv_frame})
     return _watched[cls]
 
 
 class Intake(Relay):
-    """Passes on what the peer says, a turn at a time; once hushed, until that has taken `FAREWELL_S`.
+    """Passes input on to the server's protocol, one turn at a time. After `stop_reading`, only for `FAREWELL_S`.
 
-    While the server does not read, what is unparsed waits. That it reads again it tells nobody. It begins to in two
-    places: when the last message is taken from it, and when it sends a Close. `resume` has to be called in that step.
+    While the server does not read, unparsed input is held. The server does not report when it reads again. It does so
+    in two places: when the app receives the last message, and when the server sends a Close. The caller must call
+    `resume` in the same step.
 
     Args:
-        transport: The socket's.
-        protocol: The server's own.
-        inbound: What its parser asks.
+        transport: The asyncio transport of the socket.
+        protocol: The server's own protocol.
+        inbound: The state shared with the parser.
     """
 
     def __init__(self, transport: asyncio.Transport, protocol: Any, inbound: Inbound) -> None:
         super().__init__(protocol)
-        self.deaf: bool = False
+        self.reading_stopped: bool = False
         self.held: bytes = b""
         self._transport = transport
         self._server = protocol
@@ -141,14 +142,14 @@ class Intake(Relay):
         self._take = protocol.data_received
         self._left_s: float | None = None
 
-    def hush(self) -> None:
-        """Reads on for a moment only."""
+    def stop_reading(self) -> None:
+        """Starts the budget of `FAREWELL_S`, after which nothing is read."""
         if self._left_s is None:
             self._left_s = FAREWELL_S
 
     def data_received(self, data: bytes) -> None:
-        """The peer has sent something."""
-        if self.held:  # a transport that is paused may have had more in its hands
+        """Passes data on, unless earlier data is still held."""
+        if self.held:  # a paused transport may still deliver data that it had already read
             self.held += data
             return
         inbound = self._inbound
@@ -162,13 +163,13 @@ class Intake(Relay):
             self.resume()
 
     def resume(self) -> None:
-        """Passes on what is held back, after the others have had their turn, if the server reads."""
+        """Schedules the held input for the next pass of the event loop, if the server reads."""
         if self.held and not self._server.read_paused and not self._transport.is_closing():
             self._transport.pause_reading()
             asyncio.get_running_loop().call_soon(self._go_on)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is gone."""
+        """Discards held input and passes the event on."""
         self.held = b""
         super().connection_lost(exc)
 
@@ -179,11 +180,11 @@ class Intake(Relay):
             self.data_received(held)
 
     def _take_last(self, data: bytes, left_s: float) -> None:
-        if not self.deaf:
+        if not self.reading_stopped:
             before = perf_counter()
             self._take(data)
             self._left_s = left_s - (perf_counter() - before)
-            self.deaf = self._left_s <= 0
-        if self.deaf and not self._transport.is_closing():
+            self.reading_stopped = self._left_s <= 0
+        if self.reading_stopped and not self._transport.is_closing():
             self._inbound.unparsed = b""
-            self._transport.pause_reading()  # again too, where the server has resumed it
+            self._transport.pause_reading()  # repeated, because the server may have resumed reading

@@ -1,4 +1,4 @@
-"""A protocol between a transport and the server's own, for as long as something is to be done with what comes."""
+"""A protocol that passes everything on to the server's own, as a base for protocols that inspect the input."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ class Relay(asyncio.Protocol):
         self.protocol = protocol
 
     def data_received(self, data: bytes) -> None:
-        """The peer has sent something."""
+        """Passes data on."""
         self.protocol.data_received(data)
 
     def eof_received(self) -> bool | None:
-        """The peer sends no more."""
+        """Passes the end of the input on."""
         return self.protocol.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is gone."""
+        """Passes the end of the connection on."""
         self.protocol.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """The socket takes nothing now."""
+        """Passes on that the write buffer is full."""
         self.protocol.pause_writing()
 
     def resume_writing(self) -> None:
-        """The socket takes something again."""
+        """Passes on that the write buffer has room again."""
         self.protocol.resume_writing()

@@ -1,21 +1,21 @@
-"""Tries, on sockets of its own, what the direct path relies on in the uvicorn that is installed.
+"""Tests at startup whether the installed uvicorn meets the requirements of direct writes.
 
 Theory of operation. `hubbub.connections.transports.uvicorn` writes between the steps of uvicorn's protocol, and uvicorn
-does not promise that this works. A list of versions can't tell: it ends at the newest of its day. So this module makes
-the protocol as uvicorn does, over one end of a socket pair, and plays the client at the other end. The event loop, the
-transport and the socket are real. It checks:
+does not promise that this works. A list of known versions would not cover newer ones. So this module creates the
+protocol as uvicorn does, at one end of a socket pair, and plays the client at the other end. The event loop, the
+transport and the socket are real. The trial checks that:
 
-* The parts are what they are taken for: ``send`` is bound to the protocol; ``transport``, ``writable``, ``conn``.
-* A message, and a Close, of the app is written in one step: when ``send`` returns, the socket and the transport's
-  buffer hold all of it, and that buffer's size is true. So what is written then comes behind it.
-* A pong and a keepalive ping come whole within one pass of the loop: no pass ends inside a frame.
-* A message that has begun is seen to have, and one over the parser's bound is refused before it is all there.
-* A transport that is full clears ``writable``, sets it when it has drained, and sets it when its peer is lost.
-* A pong that the protocol did not ask for does no harm, and is noticed while a question is asked.
-* The Close that answers the peer's, that of a missed pong and that of a shutdown come in the pass in which the
-  transport begins to close; nothing comes behind any Close.
+* ``send`` is a method of the protocol, and ``transport``, ``writable`` and ``conn`` have the expected types.
+* The app's messages and its Close are written in one step: when ``send`` returns, the socket and the transport's
+  buffer hold all of it, and the reported size of the buffer is right. So later writes come after it.
+* Pongs and keepalive pings are written whole: no pass of the event loop ends inside a frame.
+* An incomplete message is visible, and a message over the parser's limit is refused before it is complete.
+* ``writable`` is cleared when the buffer is full, set when it has emptied, and set when the connection is lost.
+* An unsolicited pong does no harm, and an open ping of ours notices it.
+* A Close that answers the client's, one for a missed pong, and one for a shutdown are each sent in the step in which
+  the transport begins to close. Nothing is written after a Close.
 
-It takes a few milliseconds, once for a class and a kind of event loop.
+It takes a few milliseconds, once per protocol class and type of event loop.
 """
 
 from __future__ import annotations
@@ -36,39 +36,39 @@ from .uvicorn import UvicornTransport, flaw_in_parts
 _DEADLINE_S: Final = 5.0
 _PING, _PONG, _CLOSE = 0x9, 0xA, 0x8
 _LARGE: Final = b"x" * 1_000_000
-_FRAMES: Final = 300  # that come at once, and are more than a turn's
+_FRAMES: Final = 300  # more than the parser takes in one turn
 _HIGH_WATER: Final = 64 * 1024
 _INBOUND: Final = 1024
-_BEGUN: Final = b"\x01\x81\0\0\0\0x"  # the first frame of a text, of one byte
-_TOO_LARGE: Final = b"\x80\xff" + (1 << 40).to_bytes(8) + b"\0\0\0\0"  # the head of the last one
+_BEGUN: Final = b"\x01\x81\0\0\0\0x"  # the first fragment of a text message
+_TOO_LARGE: Final = b"\x80\xff" + (1 << 40).to_bytes(8) + b"\0\0\0\0"  # the header of its last fragment
 _HANDSHAKE: Final = (
     b"GET /hubbub-tries-its-direct-path HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 
 Make = Callable[[Any, dict[str, Any]], Any]
-"""Makes a protocol for an ASGI app, with settings of uvicorn's."""
+"""Creates a protocol for an ASGI app, with settings for uvicorn's ``Config``."""
 
 
 class Flaw(Exception):
-    """What the protocol does otherwise than the direct path relies on."""
+    """A requirement of direct writes that the protocol does not meet."""
 
 
 async def flaw_in(make: Make) -> str | None:
     """Tries a protocol.
 
     Args:
-        make: Makes it.
+        make: Creates the protocol.
 
     Returns:
-        What does not hold; None where all does.
+        The first requirement that is not met; None if all are met.
     """
     try:
         async with asyncio.timeout(_DEADLINE_S):
             for attempt in (
                 _messages,
                 _full,
-                _asked,
+                _pinged,
                 _lost,
                 _bounded,
                 _closed_by_app,
@@ -87,12 +87,12 @@ async def flaw_in(make: Make) -> str | None:
 
 
 def make_protocol(app: Any, settings: dict[str, Any]) -> Any:
-    """Makes the WebSocket protocol that the installed uvicorn has by default."""
-    import uvicorn  # not above: on another server it need not be loaded
+    """Creates the default WebSocket protocol of the installed uvicorn."""
+    import uvicorn  # imported late, because other servers do not need it
     from uvicorn.server import ServerState
 
     async def none(scope: Any, receive: Any, send: Any) -> None:
-        pass  # so that uvicorn has nothing to wrap
+        pass  # a plain function, which uvicorn does not wrap
 
     config = uvicorn.Config(none, log_config=None, lifespan="off", interface="asgi3", **settings)
     config.load()
@@ -102,7 +102,7 @@ def make_protocol(app: Any, settings: dict[str, Any]) -> Any:
 
 
 class _Trial:
-    """An accepted connection: uvicorn's end, and ours."""
+    """An accepted connection with both of its ends: uvicorn's and the client's."""
 
     def __init__(self, protocol: Any, peer: socket.socket, send: ServerSend) -> None:
         self.protocol = protocol
@@ -121,18 +121,18 @@ class _Trial:
     # The server's end
 
     def send_at_once(self, what: str, **event: Any) -> None:
-        """Has the app send something, which must need one step."""
+        """Sends an event as the app, which must finish in one step."""
         _in_one_step(self.send({"type": "websocket." + what, **event}), what)
 
     def write(self, payload: bytes) -> bool:
-        """Writes past the protocol."""
+        """Writes a frame directly, without the protocol."""
         data = frame(Opcode.TEXT, payload)
         written = self.transport.write(data)
         self.written += len(data) * written
         return written
 
     def message(self, payload: bytes) -> None:
-        """Has the app send a message. When that returns, all of it must be in the socket or the buffer."""
+        """Sends a message as the app. Afterwards, all of it must be in the socket or in the transport's buffer."""
         self.written += len(frame(Opcode.TEXT, payload))
         self.send_at_once("send", text=payload.decode())
         self._read_now()
@@ -142,7 +142,7 @@ class _Trial:
                 "said to be in the buffer"
             )
 
-    # The peer's end
+    # The client's end
 
     def say(self, opcode: int, payload: bytes = b"") -> None:
         self.say_raw(_masked(opcode, payload))
@@ -151,8 +151,8 @@ class _Trial:
         self._peer.send(data)
 
     async def expect(self, opcode: int) -> bytes:
-        """The payload of the next frame, when it has come. Every pass of the loop must leave whole frames."""
-        self._take_frames()  # what came with the answer to the handshake
+        """Waits for the next frame and returns its payload. Every pass of the loop must leave only whole frames."""
+        self._take_frames()  # frames may have arrived together with the answer to the handshake
         while not self._frames:
             if self._ended:
                 raise Flaw("it closed without a Close frame")
@@ -167,7 +167,7 @@ class _Trial:
         return payload
 
     async def expect_close(self, code: int) -> None:
-        """A Close frame, after which nothing comes but the end."""
+        """Waits for a Close frame with a code."""
         payload = await self.expect(_CLOSE)
         if payload[:2] != pack("!H", code):
             raise Flaw(f"a Close with {payload[:2].hex()} came instead of {code}")
@@ -196,7 +196,7 @@ class _Trial:
             del self._came[:size]
 
     async def forget_handshake(self) -> None:
-        """Takes the answer to the handshake, and leaves a ping that came with it."""
+        """Skips the answer to the handshake, but not a ping that arrived with it."""
         while (end := self._came.find(b"\r\n\r\n")) < 0:
             if self._ended:
                 raise Flaw("it refuses the handshake")
@@ -208,7 +208,7 @@ class _Trial:
 
 @asynccontextmanager
 async def _accepted(make: Make, **settings: Any) -> AsyncIterator[_Trial]:
-    """A connection, accepted."""
+    """Opens a connection through the handshake to its acceptance."""
     loop = asyncio.get_running_loop()
     begun: asyncio.Future[ServerSend] = loop.create_future()
     over = loop.create_future()
@@ -221,7 +221,7 @@ async def _accepted(make: Make, **settings: Any) -> AsyncIterator[_Trial]:
 
     protocol = make(app, settings)
     with suppress(AttributeError):
-        protocol.logger = protocol.conn.logger = _silent_log()  # nobody has connected
+        protocol.logger = protocol.conn.logger = _silent_log()  # no real client has connected
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)
@@ -254,11 +254,11 @@ async def _accepted(make: Make, **settings: Any) -> AsyncIterator[_Trial]:
         for task in tasks:
             if task is not None:
                 await asyncio.wait((task,))
-        await asyncio.sleep(0)  # the transport tells the protocol
+        await asyncio.sleep(0)  # lets the transport call the protocol's connection_lost
 
 
 async def _messages(make: Make) -> None:
-    """What is written between the steps of the protocol comes between its frames."""
+    """Checks that frames written between the steps of the protocol arrive between its frames."""
     async with _accepted(make) as trial:
         for number in range(4):
             trial.message(b"sent %d" % number)
@@ -267,22 +267,22 @@ async def _messages(make: Make) -> None:
         wanted = [b"sent 0", b"written 0", b"sent 1", b"written 1", b"sent 2", b"written 2", b"sent 3", b"written 3"]
         for payload in wanted:
             if await trial.expect(Opcode.TEXT) != payload:
-                raise Flaw("messages and what is written between them change places")
+                raise Flaw("messages and the writes between them arrive in a different order")
         for number in range(4):
             trial.say(_PING, b"%d" % number)
             if await trial.expect(_PONG) != b"%d" % number:
-                raise Flaw("its pongs are not those of the pings")
+                raise Flaw("its pongs do not match the pings")
             if not trial.write(b"between"):
                 raise Flaw("it does not take a write between two pongs")
             await trial.expect(Opcode.TEXT)
         trial.say_raw(b"".join(_masked(_PING, b"%d" % number) for number in range(_FRAMES)))
         for number in range(_FRAMES):
             if await trial.expect(_PONG) != b"%d" % number:
-                raise Flaw("its parser, stopped at the end of a turn, does not go on where it was")
+                raise Flaw("its parser does not continue where it stopped at the end of a turn")
 
 
 async def _full(make: Make) -> None:
-    """A socket that takes no more pauses the protocol, and what it has taken the transport tells."""
+    """Checks that a full socket pauses the protocol, and that the transport reports when it takes data again."""
     async with _accepted(make) as trial:
         trial.message(_LARGE)
         await asyncio.sleep(0)
@@ -294,54 +294,54 @@ async def _full(make: Make) -> None:
             raise Flaw("a large message did not come whole")
         await trial.transport.ready()
         if trial.transport.buffered or not trial.write(b"again"):
-            raise Flaw("it takes nothing though its buffer has drained")
+            raise Flaw("it takes nothing although its buffer is empty again")
         if await trial.expect(Opcode.TEXT) != b"again":
-            raise Flaw("what was written after a pause did not come")
+            raise Flaw("a write after a pause did not arrive")
 
 
 async def _bounded(make: Make) -> None:
-    """A message that has begun is seen to have, and one that is too large is refused before it is all there."""
+    """Checks that an incomplete message is visible, and that one that is too large is refused before it is complete."""
     async with _accepted(make) as trial:
         if trial.transport.assembling:
-            raise Flaw("it says that a message has begun where none has")
+            raise Flaw("it reports an incomplete message before any has begun")
         trial.say_raw(_BEGUN)
-        while not trial.transport.assembling:  # noqa: ASYNC110 - no event: the parser tells nobody
+        while not trial.transport.assembling:  # noqa: ASYNC110 - no event: the parser does not report it
             await asyncio.sleep(0)
         trial.say_raw(_TOO_LARGE)
         await trial.expect_close(1009)
         if not trial.transport.outgrown:
-            raise Flaw("it does not say that a message was too large")
+            raise Flaw("it does not report that a message was too large")
 
 
-async def _asked(make: Make) -> None:
-    """A peer that answers a ping of ours is heard, and the protocol goes on as before."""
+async def _pinged(make: Make) -> None:
+    """Checks that the answer to a ping of ours is noticed, and that the protocol then works as before."""
     async with _accepted(make) as trial:
         heard = asyncio.Event()
-        question = trial.transport.ask(heard.set)
-        if question is None:
-            raise Flaw("its peer can't be asked for a sign of life")
+        ping = trial.transport.ping(heard.set)
+        if ping is None:
+            raise Flaw("its client can't be pinged")
         trial.say(_PONG, await trial.expect(_PING))
         await heard.wait()
-        if not question.end():
-            raise Flaw("an answer of its peer is not noticed")
+        if not ping.end():
+            raise Flaw("the client's answer to a ping is not noticed")
         trial.say(_PING, b"after")
         if await trial.expect(_PONG) != b"after":
-            raise Flaw("it does not go on after a pong that it did not ask for")
+            raise Flaw("it does not continue after an unsolicited pong")
 
 
 async def _lost(make: Make) -> None:
-    """A lost socket says so, also one that is paused."""
+    """Checks that a lost connection is reported, even while the protocol is paused."""
     async with _accepted(make) as trial:
         trial.message(_LARGE)
         await asyncio.sleep(0)
         trial.vanish()
         await trial.transport.ready()
         if not trial.transport.closing or trial.write(b"to nobody"):
-            raise Flaw("a lost transport does not say that it is closing")
+            raise Flaw("it does not report a lost connection as closing")
 
 
 async def _closed_by_app(make: Make) -> None:
-    """The app's Close is written in one step, and nothing comes behind it."""
+    """Checks that the app's Close is written in one step, and that nothing is written after it."""
     async with _accepted(make) as trial:
         trial.message(b"before")
         trial.send_at_once("close", code=4321, reason="tried")
@@ -356,23 +356,23 @@ async def _closed_by_app(make: Make) -> None:
 
 
 async def _closed_by_peer(make: Make) -> None:
-    """The Close that answers the peer's comes in the step in which the transport begins to close."""
+    """Checks that an answer to the client's Close is sent in the step in which the transport begins to close."""
     async with _accepted(make) as trial:
         trial.say(_CLOSE, pack("!H", 1000))
         await _closes(trial, 1000)
 
 
 async def _shut_down(make: Make) -> None:
-    """So does that of a server which shuts down, and it can be told from others."""
+    """Checks the Close of a server that shuts down, and that it is recognized as such."""
     async with _accepted(make) as trial:
         trial.protocol.shutdown()
         if not trial.transport.restarting:
-            raise Flaw("it does not say that it shuts down")
+            raise Flaw("it does not report that it shuts down")
         await _closes(trial, 1012)
 
 
 async def _silent(make: Make) -> None:
-    """A keepalive ping comes whole, and when no pong comes, the Close as above."""
+    """Checks that a keepalive ping is written whole, and that the transport closes if no pong arrives."""
     async with _accepted(make, ws_ping_interval=0.001, ws_ping_timeout=0.001) as trial:
         await trial.expect(_PING)
         await _closes(trial, 1011)
@@ -392,7 +392,7 @@ def _in_one_step(sending: Awaitable[None], what: str) -> None:
     except StopIteration:
         return
     steps.close()
-    raise Flaw(f"its send waits with {what!r} though the socket takes it")
+    raise Flaw(f"its send waits with {what!r} although the socket takes data")
 
 
 def _masked(opcode: int, payload: bytes) -> bytes:
@@ -406,7 +406,7 @@ def _silent_log() -> logging.Logger:
 
 
 def _frame_in(data: bytearray) -> tuple[int, bytes, int] | None:
-    """The opcode, payload and size of the first frame, where it is whole."""
+    """Returns the opcode, payload and size of the first frame; None if it is incomplete."""
     if len(data) < 2:
         return None
     at, size = 2, data[1]

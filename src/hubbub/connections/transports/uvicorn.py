@@ -1,25 +1,24 @@
-"""Straight to the socket under uvicorn: no coroutine, no ASGI event, no second framing.
+"""Writes frames directly to the socket under uvicorn: no coroutine, no ASGI event, no second framing.
 
-Theory of operation. A middleware gets a bound method of uvicorn's protocol object as ``send``; ``send.__self__`` is
-that object, and it holds the asyncio transport. Uvicorn builds and writes each of its own frames (messages of the app,
-pongs, Close) in one synchronous step and never fragments, so that frames written between two of its steps land on frame
-boundaries. That these things hold in the version which is installed is tried first
-(`hubbub.connections.transports.trial`).
+Theory of operation. Uvicorn passes a bound method of its protocol object as ``send``. So ``send.__self__`` is that
+object, and it holds the asyncio transport. Uvicorn builds and writes each of its own frames (messages of the app,
+pongs, Close) in one synchronous step and never fragments. So a frame that is written between two such steps lands on a
+frame boundary. `hubbub.connections.transports.trial` first tests that the installed version does so.
 
-What has to hold at each write, checked in the same step (no await between):
+Each write depends on these conditions, and checks them in the same step, with no await in between:
 
-* No Close frame was sent, not even in answer to the peer's: no data may follow it (RFC 6455 section 5.5.1). Uvicorn
-  closes the transport in the step in which it sends one, but for the one that the app asks for; that goes through
-  `send`, and whoever asks for it has this transport held before.
-* The transport is not closing: after ``close()`` asyncio would append behind the Close frame, and uvloop raises.
-* The protocol is not paused (``writable`` is set), or memory grows without a bound. On a lost connection uvicorn *sets*
-  ``writable``: only ``is_closing()`` tells.
+* No Close frame was sent, not even in answer to the client's, because no data may follow one (RFC 6455 section 5.5.1).
+  Uvicorn closes the transport in the same step in which it sends a Close. The only exception is a Close from the app.
+  That one goes through `send`, and this transport is held before.
+* The transport is not closing. After ``close()``, asyncio would append data behind the Close frame, and uvloop raises.
+* The protocol is not paused (``writable`` is set); otherwise memory would grow without a bound. When a connection is
+  lost, uvicorn *sets* ``writable``, so only ``is_closing()`` shows the loss.
 
-A plain TCP transport with nothing in its buffer has nothing to add, so that the write goes to the descriptor itself;
-what the socket does not take is the transport's. In the same step must hold:
+A plain TCP transport with an empty buffer adds nothing to a write, so the write goes directly to the file descriptor.
+The transport takes what the socket does not. Such a write depends on two more conditions, checked in the same step:
 
-* The buffer is empty, or the write would cut into a frame of which the transport holds the rest.
-* The transport is not closing: it closes the descriptor, and the number is then another client's.
+* The transport's buffer is empty; otherwise the write would land inside a frame whose rest is in the buffer.
+* The transport is not closing, because it then closes the descriptor, and the number may belong to another client.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from websockets.server import ServerProtocol
 from ...errors import shown
 from .base import Event, ServerReceive, ServerSend, Transport
 from .inbound import SLACK_BYTES, Inbound, Intake, watched
-from .question import Question, can_be_asked
+from .ping import OpenPing, pingable
 
 _HIGH_WATER = 64 * 1024
 _write: Final = os.write
@@ -49,7 +48,7 @@ _CURRENT_SIZE: Final = "current_size" if hasattr(_PARSER, "current_size") else "
 
 
 class UvicornProtocol(Protocol):
-    """What is used of uvicorn's ``WebSocketsSansIOProtocol``."""
+    """The part of uvicorn's ``WebSocketsSansIOProtocol`` that direct writes use."""
 
     transport: asyncio.Transport
     writable: asyncio.Event
@@ -58,17 +57,17 @@ class UvicornProtocol(Protocol):
 
 
 def flaw_in_parts(protocol: object) -> str | None:
-    """What a protocol lacks of `UvicornProtocol`; None where it has all."""
+    """Returns the first part of `UvicornProtocol` that a protocol lacks; None if it has all."""
     for name, kind in (("transport", asyncio.Transport), ("writable", asyncio.Event), ("conn", ServerProtocol)):
         part = getattr(protocol, name, None)
-        # uvloop's transports are no asyncio.Transport by inheritance.
+        # uvloop's transports do not inherit from asyncio.Transport.
         if not (isinstance(part, kind) or (name == "transport" and hasattr(part, "get_write_buffer_size"))):
             return f"its {name!r} is {shown(part)}, and not an {kind.__name__}" if part else f"it has no {name!r}"
     return None
 
 
 def descriptor_of(transport: asyncio.Transport) -> int | None:
-    """The descriptor that may be written to past a transport; None where the bytes are the transport's business."""
+    """Returns the file descriptor for writes that bypass the transport; None if they are not safe, as under TLS."""
     if sys.platform == "win32" or type(transport).__module__ not in _TRANSPORTS:
         return None
     plain = transport.get_extra_info("socket")
@@ -79,7 +78,7 @@ def descriptor_of(transport: asyncio.Transport) -> int | None:
 
 
 class UvicornTransport(Transport):
-    """Writes to the socket under uvicorn's WebSocket protocol."""
+    """Writes directly to the socket of uvicorn's WebSocket protocol."""
 
     __slots__ = (
         "_conn",
@@ -106,14 +105,14 @@ class UvicornTransport(Transport):
         self._intake: Intake | None = None
         self._server_max: float | None = None
         self._descriptor = descriptor_of(protocol.transport)
-        self._direct = self._descriptor  # what may be written to now; None while held
+        self._direct = self._descriptor  # the descriptor for direct writes; None while held
 
     def hold(self, held: bool) -> None:
         self._held = held
         self._direct = None if held else self._descriptor
 
     def bound(self, max_bytes: int) -> None:
-        # uvloop's own low-water mark is 16 bytes: it would resume only when next to nothing is left.
+        # uvloop's own low-water mark is 16 bytes, so it would resume only when the buffer is almost empty.
         high = min(_HIGH_WATER, max_bytes)
         self._transport.set_write_buffer_limits(high=high, low=high // 4)
 
@@ -123,14 +122,14 @@ class UvicornTransport(Transport):
             return self._write_behind(data)
         try:
             written = _write(descriptor, data)
-        except OSError:  # full, or the peer is gone: the transport finds out which, and does what is to be done
+        except OSError:  # the socket is full or the client is gone: the transport's own write handles both
             written = 0
         if written != len(data):
             transport.write(memoryview(data)[written:] if written else data)
         return True
 
     def _write_behind(self, data: bytes) -> bool:
-        """Writes through the transport, behind what is in its buffer."""
+        """Writes through the transport, after the data in its buffer."""
         if self._held or self._ended or not self._writable.is_set():
             return False
         self._transport.write(data)
@@ -142,11 +141,11 @@ class UvicornTransport(Transport):
 
     @property
     def detour(self) -> str | None:
-        """Why frames do not go straight to the socket; None where they do."""
+        """The reason why frames go through the server's transport; None if they go directly to the socket."""
         if self._descriptor is not None:
             return None
         secured = self._transport.get_extra_info("sslcontext") is not None
-        return "the server's transport: " + ("TLS" if secured else "it is not known to be a plain socket")
+        return "the server's transport: " + ("TLS" if secured else "it is not a known type of plain socket")
 
     async def ready(self) -> None:
         await self._writable.wait()
@@ -155,12 +154,12 @@ class UvicornTransport(Transport):
         await self._writable.wait()
         if self._ended:
             raise ConnectionResetError("the socket is gone")
-        self.tend()
+        self.maintain()
         self._transport.write(data)
 
     async def send(self, event: Event) -> None:
         if self._transport.is_closing():
-            raise ConnectionResetError("the socket is gone")  # where uvicorn would raise RuntimeError
+            raise ConnectionResetError("the socket is gone")  # uvicorn would raise RuntimeError
         await self._send(event)
         if self._intake is not None and self._intake.held:
             self._intake.resume()
@@ -169,7 +168,7 @@ class UvicornTransport(Transport):
     def buffered(self) -> int:
         try:
             return self._transport.get_write_buffer_size()
-        except AttributeError:  # asyncio's TLS transport has nothing below it any more once it is closed
+        except AttributeError:  # asyncio's TLS transport has no transport below it once it is closed
             return 0
 
     @property
@@ -179,7 +178,7 @@ class UvicornTransport(Transport):
     @property
     def restarting(self) -> bool | None:
         sent = self._conn.close_sent
-        if sent is None:  # a handshake that is under way is refused: uvicorn ends its side at once
+        if sent is None:  # during a handshake, a shutdown makes uvicorn end its side without a Close
             return self._conn.eof_sent
         return sent.code == 1012
 
@@ -191,7 +190,10 @@ class UvicornTransport(Transport):
         self._stand_between()
 
     def _stand_between(self) -> None:
-        """Has the intake pass on what comes. With eager tasks, the server sets its own protocol after an app began."""
+        """Sets `Intake` as the transport's protocol.
+
+        Repeated, because with eager tasks the server sets its own protocol only after the app has started.
+        """
         protocol: object = self._transport.get_protocol()
         if self._intake is not None and protocol is self._protocol and not self._transport.is_closing():
             self._transport.set_protocol(self._intake)
@@ -215,35 +217,35 @@ class UvicornTransport(Transport):
     @property
     def assembling(self) -> bool:
         if self._protocol.read_paused:
-            return False  # what has come waits for the app, and not for the peer
+            return False  # the rest waits for the app to receive, and not for the client
         return bool(self._conn.reader.buffer) or getattr(self._conn, _CURRENT_SIZE) is not None
 
     @property
     def outgrown(self) -> bool:
         return isinstance(self._conn.parser_exc, PayloadTooBig)
 
-    def tend(self) -> None:
+    def maintain(self) -> None:
         if self._inbound is not None:
-            self._inbound.pay()
+            self._inbound.flush_pongs()
         self._stand_between()
 
-    def hush(self) -> None:
+    def stop_reading(self) -> None:
         if self._intake is not None:
-            self._intake.hush()
+            self._intake.stop_reading()
             self._stand_between()
 
     @property
-    def deaf(self) -> bool:
-        return self._intake is not None and self._intake.deaf
+    def reading_stopped(self) -> bool:
+        return self._intake is not None and self._intake.reading_stopped
 
     @property
     def lingers(self) -> bool:
         return not self._transport.is_closing() or self.buffered > 0
 
-    def ask(self, heard: Callable[[], None]) -> Question | None:
-        # Uvicorn's own writes are whole frames, and so are those of the outbox: a ping fits between any two.
-        protocol = None if self._ended else can_be_asked(self._transport)
-        return None if protocol is None else Question(self._transport, protocol, heard)
+    def ping(self, on_data: Callable[[], None]) -> OpenPing | None:
+        # Uvicorn and the outbox write only whole frames, so a ping can go between any two writes.
+        protocol = None if self._ended else pingable(self._transport)
+        return None if protocol is None else OpenPing(self._transport, protocol, on_data)
 
     def abort(self) -> None:
         self._transport.abort()

@@ -76,7 +76,7 @@ def test_a_protocol_that_was_tried_is_written_to_straight(verdicts: dict[type, V
         assert found is protocol
         transport, detour = transport_for(protocol.send, end_task)
         assert isinstance(transport, UvicornTransport)
-        assert detour == Detour("the server's transport: it is not known to be a plain socket")
+        assert detour == Detour("the server's transport: it is not a known type of plain socket")
 
     on_loop(test)
 
@@ -138,7 +138,7 @@ def test_any_other_send_goes_through_asgi_and_says_why(
 
 def test_a_protocol_that_nobody_has_tried_is_not_written_past(verdicts: dict[type, Verdict]) -> None:
     async def test(_: type) -> None:
-        detour = Detour(f"no manager has started on this event loop and tried {NAME}")
+        detour = Detour(f"no manager has started on this event loop yet, so {NAME} is untested")
         assert protocol_of(Protocol().send) == detour
 
     on_loop(test)

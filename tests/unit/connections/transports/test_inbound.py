@@ -13,7 +13,7 @@ from hubbub.connections.transports import inbound as inbound_module
 from hubbub.connections.transports.inbound import (
     FAREWELL_S,
     FRAME_BYTES,
-    MAX_OWED,
+    MAX_PONGS,
     TURN_BYTES,
     Inbound,
     Intake,
@@ -96,24 +96,24 @@ def test_pongs_wait_for_a_socket_that_takes_nothing_and_go_out_in_order() -> Non
     watch.writable.clear()
     for payload in (b"1", b"2"):
         watch.inbound.answer(payload)
-    watch.inbound.pay()
+    watch.inbound.flush_pongs()
     assert watch.transport.written == []
     watch.writable.set()
     watch.inbound.answer(b"3")
     assert b"".join(watch.transport.written) == pong(b"1") + pong(b"2") + pong(b"3")
-    watch.inbound.pay()
+    watch.inbound.flush_pongs()
     assert len(b"".join(watch.transport.written)) == 3 * len(pong(b"1")), "each is sent once"
 
 
-@pytest.mark.parametrize("pings", [MAX_OWED, MAX_OWED + 1])
+@pytest.mark.parametrize("pings", [MAX_PONGS, MAX_PONGS + 1])
 def test_only_the_newest_pongs_wait(pings: int) -> None:
     watch = Watched()
     watch.writable.clear()
     for number in range(pings):
         watch.inbound.answer(b"%d" % number)
     watch.writable.set()
-    watch.inbound.pay()
-    assert watch.transport.written == [b"".join(pong(b"%d" % number) for number in range(pings)[-MAX_OWED:])]
+    watch.inbound.flush_pongs()
+    assert watch.transport.written == [b"".join(pong(b"%d" % number) for number in range(pings)[-MAX_PONGS:])]
 
 
 def test_pongs_are_not_written_to_a_socket_that_closes() -> None:
@@ -122,7 +122,7 @@ def test_pongs_are_not_written_to_a_socket_that_closes() -> None:
     watch.inbound.answer(b"1")
     watch.transport.closing = True
     watch.writable.set()
-    watch.inbound.pay()
+    watch.inbound.flush_pongs()
     assert watch.transport.written == []
 
 
@@ -240,12 +240,12 @@ def test_a_closing_peer_is_heard_for_a_moment_and_then_not_read_any_more(monkeyp
     server = FakeProtocol()
     transport = FakeTransport(server)
     intake = Intake(transport, server, Inbound(transport, asyncio.Event(), lambda: True))
-    intake.hush()
+    intake.stop_reading()
     intake.data_received(b"one")
-    intake.hush()  # which gives no second moment
-    assert (intake.deaf, transport.reading) == (False, True)
+    intake.stop_reading()  # which gives no second moment
+    assert (intake.reading_stopped, transport.reading) == (False, True)
     intake.data_received(b"two")
-    assert (intake.deaf, transport.reading) == (True, False)
+    assert (intake.reading_stopped, transport.reading) == (True, False)
     transport.resume_reading()  # as a server does that has sent its Close
     intake.data_received(b"three")
     assert not transport.reading
@@ -259,5 +259,5 @@ def test_a_peer_that_is_not_closing_is_heard_however_long_it_takes(monkeypatch: 
     intake = Intake(transport, server, Inbound(transport, asyncio.Event(), lambda: True))
     for _ in range(3):
         intake.data_received(b"more")
-    assert not intake.deaf
+    assert not intake.reading_stopped
     assert server.received == [b"more"] * 3

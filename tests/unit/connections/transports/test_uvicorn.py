@@ -14,7 +14,7 @@ from websockets.server import ServerProtocol
 from hubbub.connections.transports import uvicorn as uvicorn_module
 from hubbub.connections.transports.base import Event
 from hubbub.connections.transports.inbound import SLACK_BYTES, Intake
-from hubbub.connections.transports.question import PING
+from hubbub.connections.transports.ping import PING
 from hubbub.connections.transports.uvicorn import UvicornProtocol, UvicornTransport, descriptor_of, flaw_in_parts
 from tests.unit.connections.transports.fakes import FakeProtocol, FakeTransport
 
@@ -147,10 +147,10 @@ def test_the_descriptor_of_a_socket_that_closes_is_not_touched(direct: Server) -
     [
         (Selector, {"socket": PlainSocket(7)}, 7, None),
         (Selector, {"socket": PlainSocket(0)}, 0, None),
-        (Selector, {"socket": PlainSocket(-1)}, None, "it is not known to be a plain socket"),
-        (Selector, {}, None, "it is not known to be a plain socket"),
+        (Selector, {"socket": PlainSocket(-1)}, None, "it is not a known type of plain socket"),
+        (Selector, {}, None, "it is not a known type of plain socket"),
         (Selector, {"socket": PlainSocket(7), "sslcontext": "a context"}, None, "TLS"),
-        (FakeTransport, {"socket": PlainSocket(7)}, None, "it is not known to be a plain socket"),
+        (FakeTransport, {"socket": PlainSocket(7)}, None, "it is not a known type of plain socket"),
     ],
 )
 def test_only_a_plain_socket_is_written_to_past_its_transport(
@@ -276,12 +276,12 @@ def test_a_socket_lingers_until_it_is_closed_and_its_buffer_is_empty(
 
 def test_an_open_socket_can_be_asked_and_a_closed_one_can_not() -> None:
     server = Server()
-    question = server.ours.ask(lambda: None)
+    question = server.ours.ping(lambda: None)
     assert question is not None
     assert server.transport.written == [PING]
     question.end()
     server.conn.close_sent = Close(1000, "")
-    assert server.ours.ask(lambda: None) is None
+    assert server.ours.ping(lambda: None) is None
 
 
 # What stands before the server's protocol
@@ -292,10 +292,10 @@ def test_a_watch_stands_before_the_protocol_that_the_server_sets_and_before_no_o
     server.ours.watch(lambda: True)
     assert isinstance(server.transport.get_protocol(), Intake)
     server.transport.set_protocol(server)  # as a server does after an app that began eagerly
-    server.ours.tend()
+    server.ours.maintain()
     assert isinstance(server.transport.get_protocol(), Intake)
     server.transport.set_protocol(upgraded := FakeProtocol())
-    server.ours.tend()
+    server.ours.maintain()
     assert server.transport.get_protocol() is upgraded
 
 
@@ -304,10 +304,10 @@ def test_pongs_that_wait_are_sent_with_the_next_tend() -> None:
     server.ours.watch(lambda: True)
     server.writable.clear()
     cast(Any, server.conn).hubbub.answer(b"1")
-    server.ours.tend()
+    server.ours.maintain()
     assert server.transport.written == []
     server.writable.set()
-    server.ours.tend()
+    server.ours.maintain()
     assert server.transport.written == [b"\x8a\x011"]
 
 

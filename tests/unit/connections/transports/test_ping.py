@@ -1,4 +1,4 @@
-"""A question: what counts as a sign of life, and that the server's protocol is back when it ends."""
+"""A ping: what counts as a sign of life, and that the server's protocol is back when it ends."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import sys
 
 import pytest
 
-from hubbub.connections.transports.question import PING, Question, can_be_asked
+from hubbub.connections.transports.ping import PING, OpenPing, pingable
 from tests.unit.connections.transports.fakes import FakeProtocol, FakeTransport
 
 
 class Asked:
-    """A question to a peer that has sent nothing yet."""
+    """A ping to a peer that has sent nothing yet."""
 
     def __init__(self, *, waiting: int = 0) -> None:
         self.server = FakeProtocol()
         self.transport = FakeTransport(self.server)
         self.transport.waiting = waiting
         self.heard = 0
-        self.question = Question(self.transport, self.server, self._hear)
+        self.ping = OpenPing(self.transport, self.server, self._hear)
 
     def _hear(self) -> None:
         self.heard += 1
@@ -34,7 +34,7 @@ class Asked:
 def test_a_silent_peer_gives_no_sign_of_life() -> None:
     asked = Asked()
     assert asked.transport.written == [PING]
-    assert not asked.question.end()
+    assert not asked.ping.end()
     assert asked.heard == 0
     assert asked.transport.get_protocol() is asked.server
 
@@ -42,17 +42,17 @@ def test_a_silent_peer_gives_no_sign_of_life() -> None:
 def test_whatever_the_peer_sends_is_a_sign_of_life_and_still_reaches_the_server() -> None:
     asked = Asked()
     asked.comes(b"a message")
-    assert asked.question.answered
+    assert asked.ping.answered
     assert asked.heard == 1
     assert asked.server.received == [b"a message"]
-    assert asked.question.end()
+    assert asked.ping.end()
 
 
 def test_after_the_end_of_a_question_nothing_is_heard() -> None:
     asked = Asked()
-    asked.question.end()
+    asked.ping.end()
     asked.comes(b"late")
-    assert (asked.heard, asked.question.answered) == (0, False)
+    assert (asked.heard, asked.ping.answered) == (0, False)
     assert asked.server.received == [b"late"]
 
 
@@ -60,7 +60,7 @@ def test_after_the_end_of_a_question_nothing_is_heard() -> None:
 def test_a_peer_that_takes_what_waits_for_it_is_alive(left: int, alive: bool) -> None:
     asked = Asked(waiting=100)
     asked.transport.waiting = left
-    assert asked.question.end() is alive
+    assert asked.ping.end() is alive
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what its queue holds")
@@ -70,16 +70,16 @@ def test_a_peer_that_empties_the_kernels_queue_is_alive() -> None:
         ours.send(b"x" * 1000)
         server = FakeProtocol()
         transport = FakeTransport(server, socket=ours)
-        assert not Question(transport, server, lambda: None).end()
-        question = Question(transport, server, lambda: None)
+        assert not OpenPing(transport, server, lambda: None).end()
+        ping = OpenPing(transport, server, lambda: None)
         theirs.recv(1000)
-        assert question.end()
+        assert ping.end()
 
 
 def test_a_protocol_that_was_set_during_the_question_stays() -> None:
     asked, upgraded = Asked(), FakeProtocol()
     asked.transport.set_protocol(upgraded)
-    asked.question.end()
+    asked.ping.end()
     assert asked.transport.get_protocol() is upgraded
 
 
@@ -91,16 +91,16 @@ def test_a_socket_that_closes_meanwhile_keeps_its_answer_and_is_left_alone(answe
     asked.transport.closing = True
     asked.transport.waiting = 0
     during = asked.transport.get_protocol()
-    assert asked.question.end() is answered
+    assert asked.ping.end() is answered
     assert asked.transport.get_protocol() is during
 
 
 def test_a_peer_that_the_server_does_not_read_from_can_not_be_asked() -> None:
     transport = FakeTransport(server := FakeProtocol())
-    assert can_be_asked(transport) is server
+    assert pingable(transport) is server
     transport.reading = False
-    assert can_be_asked(transport) is None
+    assert pingable(transport) is None
 
 
 def test_a_protocol_of_another_kind_can_not_be_asked() -> None:
-    assert can_be_asked(FakeTransport(asyncio.BufferedProtocol())) is None
+    assert pingable(FakeTransport(asyncio.BufferedProtocol())) is None

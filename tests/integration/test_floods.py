@@ -12,6 +12,7 @@ import pytest
 from fastapi import WebSocket
 
 from hubbub import ConnectionManager, Limits
+from hubbub.connections.checks import check
 from hubbub.connections.socket import Socket
 from hubbub.connections.transports import inbound
 from tests.integration.support import Live, eventually, masked, may_be_reset, opened, reset, running
@@ -185,7 +186,7 @@ class TestUnfinishedMessages:
                     )
                     now = asyncio.get_running_loop().time()
                     for passed_s in range(10):
-                        socket.check(now + passed_s)
+                        check(socket, now + passed_s)
                     swept.set()
                     got.extend([await connection.receive() for _ in range(201)])
 

@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from hubbub import ConnectionManager, Limits, RoomOptions
+from hubbub.connections.checks import check as check_socket
 from hubbub.connections.connection import session_of
 from tests.integration.conftest import Clock
 from tests.integration.support import DEADLINE_S, Handler, Live, client, closed, eventually, receive, running
@@ -532,7 +533,7 @@ class TestSilence:
             now = asyncio.get_running_loop().time()
             for part in live.manager._hubbub.sweeper._sockets:
                 for socket in tuple(part):
-                    socket.check(now + after_s)
+                    check_socket(socket, now + after_s)
 
         await live.server.acall(check())
 

@@ -15,6 +15,7 @@ from websockets.frames import Frame, Opcode
 from hubbub.connections.transports import UvicornTransport, choosing, trial
 from hubbub.connections.transports.choosing import Detour, prepare, protocol_of
 from hubbub.connections.transports.trial import flaw_in, make_protocol
+from hubbub.connections.transports.trial_connection import Make
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +28,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
     return "asyncio", {"use_uvloop": request.param == "uvloop"}
 
 
-def making(spoiled: Callable[..., asyncio.Protocol]) -> trial.Make:
+def making(spoiled: Callable[..., asyncio.Protocol]) -> Make:
     """As uvicorn makes its own, but of another class."""
 
     def make(app: Any, settings: dict[str, Any]) -> Any:
@@ -239,7 +240,7 @@ def fresh_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choosing, "_verdicts", {})
 
 
-def connected(make: trial.Make = make_protocol) -> Any:
+def connected(make: Make = make_protocol) -> Any:
     """A protocol as uvicorn has it once the connection is made."""
     protocol = make(None, {})
     protocol.transport = asyncio.Transport()

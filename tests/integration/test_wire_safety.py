@@ -286,7 +286,7 @@ async def test_a_write_to_a_client_that_is_lost_does_not_reach_who_has_its_numbe
 ) -> None:
     """Uvicorn says that a lost connection is writable, and its buffer reads empty; the number is the next client's."""
     monkeypatch.setattr(
-        "hubbub.connections.socket.Socket.check", lambda _socket, now: None
+        "hubbub.connections.sweeper.check", lambda _socket, now: None
     )  # nobody is to find out before the write
     manager, plain = place.manager, socket.socket()
     fillers: list[int] = []

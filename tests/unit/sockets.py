@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from hubbub.connections.checks import check
 from hubbub.connections.socket import Socket
 from hubbub.connections.transports import Event
 from hubbub.metrics.counters import Counters
@@ -112,4 +113,4 @@ class Site:
         await self.socket.send({"type": "websocket.close", "code": code, "reason": reason})
 
     def check(self, in_s: float = 0.0) -> None:
-        self.socket.check(asyncio.get_running_loop().time() + in_s)
+        check(self.socket, asyncio.get_running_loop().time() + in_s)

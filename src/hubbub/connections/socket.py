@@ -193,7 +193,7 @@ class Socket:
         self.answered_at: float = -inf
         self.transport: Transport
         self.detour: Detour | None
-        self.transport, self.detour = transport_for(send, self._cancel_handler)
+        self.transport, self.detour = transport_for(send, self.cancel_handler)
         self.transport.watch(self._admits_frame)
         self.transport.bound_inbound(self.limits.max_message_bytes)
         self.writer: Writer = Writer(self, self.transport)
@@ -377,12 +377,13 @@ class Socket:
     def on_disconnect(self, code: int, reason: str) -> None:
         """Records that the server reports the disconnect. The client's own code and reason replace 1006."""
         if self.closed is None and self.transport.outgrown:
-            self._refused_message(CloseCode.MESSAGE_TOO_BIG)
+            self.record_limit(CloseCode.MESSAGE_TOO_BIG)
         self.on_lost()
         if self._closing is None:
             self.closed = Closed(code, reason)
 
-    def _refused_message(self, cause: CloseCode) -> None:
+    def record_limit(self, cause: CloseCode) -> None:
+        """Counts and logs that a limit on messages closes the socket."""
         logger.info("closing a connection on %s: %s", self.where, cause.reason)
         self.manager.counters.refused[cause.name.lower()] += 1
 
@@ -395,7 +396,7 @@ class Socket:
         logger.debug("refused a message on %s: %s", self.where, problem)
         if not self.accepted:  # no frame can be sent before accept
             self.on_lost()
-            self._abort("the client sent too much before accept")
+            self.abort("the client sent too much before accept")
             return
         error = self.protocol.error(code, problem)
         if error is not None:
@@ -465,49 +466,9 @@ class Socket:
                 await self.reader.interrupt()
                 await self.transport.send(event)
         except TimeoutError:
-            self._abort("the client did not read its Close frame")
+            self.abort("the client did not read its Close frame")
         except Exception as error:  # servers raise different exceptions when the client is gone
             logger.debug("could not send the Close frame on %s: %s", self.where, shown(error))
-
-    def check(self, now: float) -> None:
-        """Checks the socket; called once a second. Ends it if the client is gone, stalled, idle, too slow or expired.
-
-        After the end, cancels a handler that does not know of it (`Handler.overdue`), and aborts the connection if the
-        client does not read its Close frame.
-
-        Args:
-            now: The loop's time.
-        """
-        if self.closed is None:
-            accepted = self.state is State.OPEN
-            if self.reader.neglected() and accepted:
-                self.reader.read_ahead(self.manager.tasks)
-            if self.transport.closing:
-                self.on_lost()
-            elif self.writer.stalled_for(now) >= self.limits.stall_timeout_s:
-                self.on_lost()
-                self._abort("the client does not read")
-            elif accepted and self.expired:
-                self.manager.counters.refused[CloseCode.TOKEN_EXPIRED.name.lower()] += 1
-                self.close_soon(CloseCode.TOKEN_EXPIRED, grace=False)
-            elif self.reader.assembling_for(now) >= (self.limits.message_timeout_s or inf):
-                self._refused_message(CloseCode.MESSAGE_TOO_SLOW)
-                self.close_soon(CloseCode.MESSAGE_TOO_SLOW)
-            elif accepted and self.reader.silent_for(now) >= (self.limits.idle_timeout_s or inf):
-                logger.info("closing a connection on %s: no message in %g s", self.where, self.limits.idle_timeout_s)
-                self.manager.counters.refused[CloseCode.IDLE.name.lower()] += 1
-                self.close_soon(CloseCode.IDLE)
-            else:
-                self.transport.maintain()
-        elif self.state is not State.REFUSED:
-            shutdown = self.transport.restarting or self.closed.code == CloseCode.SERVICE_RESTART.code
-            patience_s = self.limits.shutdown_timeout_s if shutdown else self.limits.handler_timeout_s
-            if self.handler.overdue(now, self.ended_at, patience_s):
-                self._cancel_handler()
-            unfinished = self.transport.buffered or self.transport.reading_stopped
-            if unfinished and now - self.ended_at >= self.limits.close_timeout_s:
-                # A closed transport first sends its buffer, which may take forever.
-                self._abort("the client did not read its Close frame")
 
     def ping(self, on_data: Callable[[], None]) -> OpenPing | None:
         """Pings the client to learn whether it is still there.
@@ -535,7 +496,7 @@ class Socket:
             )
             self.transport.abort()
 
-    def _abort(self, why: str) -> None:
+    def abort(self, why: str) -> None:
         """Resets the connection, because the client does not read."""
         if self.state is not State.ABORTED:
             self._enter(State.ABORTED)
@@ -550,7 +511,7 @@ class Socket:
         self.reader.stop()
         self.writer.stop()
 
-    def _cancel_handler(self) -> None:
+    def cancel_handler(self) -> None:
         """Cancels the handler. The middleware recognizes this cancellation and does not raise it."""
         if self.handler.cancel():
             logger.info(

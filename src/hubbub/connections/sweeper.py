@@ -1,4 +1,4 @@
-"""Checks every socket once a second: `Socket.check` closes the sockets that are dead, stalled, idle or expired.
+"""Checks every socket once a second, with the rules of `hubbub.connections.checks`.
 
 There is no timer per socket. One timer checks a part of the sockets at a time, so that even very many sockets do not
 block the event loop.
@@ -14,6 +14,7 @@ from typing import Final
 from ..lifecycle import Lifecycle
 from ..options import Limits
 from ..timers import Timers
+from .checks import check
 from .socket import Socket
 from .transports import Transport
 
@@ -86,7 +87,7 @@ class Sweeper:
         now = asyncio.get_running_loop().time()
         self._turn = (self._turn + 1) % _PARTS
         for socket in tuple(self._sockets[self._turn]):
-            socket.check(now)
+            check(socket, now)
         for transport, deadline in tuple(self._lingering.items()):
             if not transport.lingers:
                 del self._lingering[transport]

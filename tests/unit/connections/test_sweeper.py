@@ -40,8 +40,9 @@ class FakeSocket:
         self.transport = Transport()
         self.checks: list[float] = []
 
-    def check(self, now: float) -> None:
-        self.checks.append(now)
+
+def record_check(socket: FakeSocket, now: float) -> None:
+    socket.checks.append(now)
 
 
 class World:
@@ -50,6 +51,7 @@ class World:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, running: bool = True) -> None:
         self.loop = fake_loop()
         monkeypatch.setattr(asyncio, "get_running_loop", lambda: self.loop)
+        monkeypatch.setattr(sweeper_module, "check", record_check)
         lifecycle, timers = Lifecycle(), Timers()
         timers.start(self.loop)
         if running:

@@ -221,7 +221,7 @@ async def test_a_socket_that_does_not_read_is_given_no_more_than_its_bound_and_a
         transport, data = session_of(place.connections["stops"]).socket.transport, frame(Opcode.BINARY, bytes(4 * KIB))
 
         async def fill() -> int:
-            transport.bound(8 * KIB)
+            transport.set_high_water(8 * KIB)
             for _ in range(5000):
                 if not transport.write(data):
                     return transport.buffered

@@ -146,11 +146,11 @@ def origins_of_cors(app: Starlette) -> OriginPolicy:
     for options in _cors_options(app):
         named = [each for each in options["allow_origins"] if isinstance(each, str)]
         if "*" in named or options["allow_origin_regex"] is not None:
-            _say_not_taken('every origin ("*")' if "*" in named else "the origins of a regular expression")
+            _warn_ignored('every origin ("*")' if "*" in named else "the origins of a regular expression")
         elif options["allow_credentials"]:
             allowed += [each for each in named if _is_origin(each)]
         elif named:
-            _say_not_taken(f"pages of {shown(named, limit=500)} without credentials")
+            _warn_ignored(f"pages of {shown(named, limit=500)} without credentials")
     if allowed:
         logger.info(
             "pages of %s may open WebSockets, because CORSMiddleware allows them with credentials; to change this: "
@@ -160,7 +160,7 @@ def origins_of_cors(app: Starlette) -> OriginPolicy:
     return OriginPolicy(allowed)
 
 
-def _say_not_taken(whom: str) -> None:
+def _warn_ignored(whom: str) -> None:
     logger.warning(
         "CORSMiddleware allows %s, but for HTTP only: only pages of this app's own host may open WebSockets. "
         "List the pages that may open them: ConnectionManager(allowed_origins=[...]), or pass [] to allow only this "

@@ -133,7 +133,7 @@ class HubbubMiddleware:
             where=shown(scope["path"]),
             offered=scope.get("subprotocols") or (),
         )
-        self._say_detour(socket.detour)
+        self._log_detour(socket.detour)
         return socket
 
     async def _end(self, socket: Socket, ended: BaseException | None) -> None:
@@ -152,7 +152,7 @@ class HubbubMiddleware:
                 manager.sweeper.release(socket)
             socket.on_handler_end()
 
-    def _say_detour(self, detour: Detour | None) -> None:
+    def _log_detour(self, detour: Detour | None) -> None:
         if detour is not None and detour not in self._detours:
             self._detours.add(detour)
             level = logging.WARNING if detour.fault else logging.INFO

@@ -41,7 +41,7 @@ class Guard:
         self._allowance = 0.0
         self._refilled_at = -inf  # the bucket starts full
 
-    def judge(self, text: str | None, data: bytes | None, now: float) -> Complaint | None:
+    def check(self, text: str | None, data: bytes | None, now: float) -> Complaint | None:
         """Checks a message. Returns the problem, or None if the message is acceptable."""
         limit = self.limits.max_message_bytes
         size = len(text) if text is not None else len(data or b"")
@@ -50,9 +50,9 @@ class Guard:
             if size > limit:
                 problem = f"a message of {size} bytes; the limit is {limit}"
                 return Complaint("message_too_big", problem, CloseCode.MESSAGE_TOO_BIG)
-        return self.judge_frame(now)
+        return self.check_frame(now)
 
-    def judge_frame(self, now: float) -> Complaint | None:
+    def check_frame(self, now: float) -> Complaint | None:
         """Counts a message, or a frame that is not a whole message (a ping, a fragment), and checks the rate."""
         rate = self.limits.max_messages_per_s
         if rate is None or self._allowance >= 1.0:

@@ -99,7 +99,7 @@ class Session:
         self.began_at: float = began_at
         self.socket: Socket = socket
         self.writer: Writer = socket.writer
-        self.protocol: ClientProtocol = socket.protocol if socket.speaks_its_own else manager.protocol
+        self.protocol: ClientProtocol = socket.protocol if socket.has_own_protocol else manager.protocol
         self.continues: frozenset[str] = frozenset(since.connection_ids) if isinstance(since, Resume) else _NOBODY
         self.memberships: dict[str, Membership] = {}
         self.joining: dict[str, asyncio.Future[None]] | None = None

@@ -148,6 +148,7 @@ class Socket:
         "guard",
         "handler",
         "handshake",
+        "has_own_protocol",
         "limits",
         "manager",
         "managers",
@@ -156,7 +157,6 @@ class Socket:
         "reader",
         "receive",
         "sessions",
-        "speaks_its_own",
         "state",
         "transport",
         "where",
@@ -185,7 +185,7 @@ class Socket:
         self.sessions: list[Session] = []
         self.former_ids: tuple[str, ...] = ()
         self.protocol: ClientProtocol = self.manager.protocol
-        self.speaks_its_own: bool = False
+        self.has_own_protocol: bool = False
         self.state: State = State.HANDSHAKE
         self.closed: Closed | None = None
         self.ended_at: float = inf
@@ -195,7 +195,7 @@ class Socket:
         self.detour: Detour | None
         self.transport, self.detour = transport_for(send, self.cancel_handler)
         self.transport.watch(self._admits_frame)
-        self.transport.bound_inbound(self.limits.max_message_bytes)
+        self.transport.limit_message_size(self.limits.max_message_bytes)
         self.writer: Writer = Writer(self, self.transport)
         self.reader: Reader = Reader(self, receive)
         self.receive: Receive = self.reader.receive
@@ -217,15 +217,15 @@ class Socket:
             self.manager.sweeper.unwatch(self)
             self.manager = manager
             self.limits = self.guard.limits = manager.limits
-            if not self.speaks_its_own:
+            if not self.has_own_protocol:
                 self.protocol = manager.protocol
-            self.transport.bound(manager.limits.max_outbox_bytes // 4)  # where `Writer.congested` begins
-            self.transport.bound_inbound(manager.limits.max_message_bytes)
+            self.transport.set_high_water(manager.limits.max_outbox_bytes // 4)  # where `Writer.congested` begins
+            self.transport.limit_message_size(manager.limits.max_message_bytes)
 
     def speak(self, protocol: ClientProtocol) -> None:
         """Sets the protocol of this client, instead of the manager's. Must be called before a manager connects it."""
         self.protocol = protocol
-        self.speaks_its_own = True
+        self.has_own_protocol = True
 
     # Authentication
 
@@ -355,7 +355,7 @@ class Socket:
             return False  # sent before the client saw our Close frame
         manager, text = self.manager, event.get("text")
         manager.counters.received += 1
-        complaint = self.guard.judge(text, event.get("bytes"), monotonic())
+        complaint = self.guard.check(text, event.get("bytes"), monotonic())
         if complaint is not None:
             self.complain(complaint)
             return False
@@ -369,14 +369,14 @@ class Socket:
         """Checks the rate of control frames and fragments, which never reach the handler."""
         if self.closed is not None:
             return False
-        complaint = self.guard.judge_frame(monotonic())
+        complaint = self.guard.check_frame(monotonic())
         if complaint is not None:
             self.complain(complaint)
         return complaint is None
 
     def on_disconnect(self, code: int, reason: str) -> None:
         """Records that the server reports the disconnect. The client's own code and reason replace 1006."""
-        if self.closed is None and self.transport.outgrown:
+        if self.closed is None and self.transport.message_too_big:
             self.record_limit(CloseCode.MESSAGE_TOO_BIG)
         self.on_lost()
         if self._closing is None:
@@ -515,7 +515,7 @@ class Socket:
         """Cancels the handler. The middleware recognizes this cancellation and does not raise it."""
         if self.handler.cancel():
             logger.info(
-                "cancelling the handler of a connection on %s: the client is gone and the handler does not receive",
+                "canceling the handler of a connection on %s: the client is gone and the handler does not receive",
                 self.where,
             )
 

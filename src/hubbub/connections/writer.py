@@ -62,7 +62,7 @@ class Writer:
 
     __slots__ = (
         "_emptied",
-        "_in_hand",
+        "_in_flight",
         "_moved_at",
         "_outbox",
         "_own_bytes",
@@ -88,13 +88,13 @@ class Writer:
         self._moved_at = 0.0
         self._patience: Patience | None = None
         self._seen = 0, 0
-        self._in_hand = 0
+        self._in_flight = 0
         self._own_bytes = 0
 
     @property
     def queued_bytes(self) -> int:
         """Bytes in the outbox, and those that the pump is sending."""
-        return self._in_hand if self._outbox is None else self._outbox.bytes + self._in_hand
+        return self._in_flight if self._outbox is None else self._outbox.bytes + self._in_flight
 
     @property
     def waiting_bytes(self) -> int:
@@ -132,7 +132,7 @@ class Writer:
             return False
         outbox = self._opened_outbox()
         before = outbox.dropped_frames
-        outcome = outbox.push(data, lane, key, buffered=self._in_hand + self._buffered_by_us)
+        outcome = outbox.push(data, lane, key, buffered=self._in_flight + self._buffered_by_us)
         if outbox.dropped_frames != before:
             self._socket.on_dropped(outbox.dropped_frames - before)
         if outcome == "overflow":
@@ -243,9 +243,9 @@ class Writer:
                         if notice is not None:
                             outbox.push(notice, DIRECT)
                 elif isinstance(item, bytes):
-                    self._in_hand = len(item)
+                    self._in_flight = len(item)
                     await self.transport.write_soon(item)
-                    self._in_hand = self._own_bytes = 0
+                    self._in_flight = self._own_bytes = 0
                 else:
                     await self._perform(item)
                 self._moved_at = asyncio.get_running_loop().time()
@@ -260,7 +260,7 @@ class Writer:
             self._pump_ended(self._outbox)
 
     def _pump_ended(self, outbox: Outbox[_Turn]) -> None:
-        self._in_hand = 0
+        self._in_flight = 0
         self._pump_task = None
         self._outbox = None
         _discard(outbox)

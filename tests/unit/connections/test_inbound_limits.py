@@ -12,7 +12,7 @@ from hubbub.connections.inbound_limits import BURST_S, Guard
 
 def judged(guard: Guard, count: int, now: float) -> int:
     """How many of so many messages at once are let in."""
-    return sum(guard.judge("x", None, now) is None for _ in range(count))
+    return sum(guard.check("x", None, now) is None for _ in range(count))
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def judged(guard: Guard, count: int, now: float) -> int:
     ],
 )
 def test_a_message_is_measured_in_bytes(text: str | None, data: bytes | None, fits: bool) -> None:
-    complaint = Guard(Limits(max_message_bytes=100)).judge(text, data, 0.0)
+    complaint = Guard(Limits(max_message_bytes=100)).check(text, data, 0.0)
     assert (complaint is None) == fits
     if complaint is not None:
         assert (complaint.code, complaint.then) == ("message_too_big", CloseCode.MESSAGE_TOO_BIG)

@@ -45,7 +45,7 @@ class World:
         self.socket = SimpleNamespace(
             writer=self.writer,
             protocol=speaks,
-            speaks_its_own=speaks is not None,
+            has_own_protocol=speaks is not None,
             sessions=[],
             former_ids=(),
             flush=lambda: self.writer.calls.append("flush"),

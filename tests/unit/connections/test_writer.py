@@ -60,13 +60,13 @@ class Socket(Transport):
     def hold(self, held: bool) -> None:
         self.held = held
 
-    def bound(self, max_bytes: int) -> None:
+    def set_high_water(self, max_bytes: int) -> None:
         pass
 
     def watch(self, admit: Callable[[], bool]) -> None:
         raise NotImplementedError
 
-    def bound_inbound(self, max_bytes: int | None) -> None:
+    def limit_message_size(self, max_bytes: int | None) -> None:
         raise NotImplementedError
 
     def maintain(self) -> None:

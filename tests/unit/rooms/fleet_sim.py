@@ -258,7 +258,7 @@ class _Socket:
     closed = (1006, "")
     where = "/ws"
     address = None
-    speaks_its_own = True
+    has_own_protocol = True
 
     def __init__(self, writer: SimWriter, close: Callable[[], None], protocol: ClientProtocol) -> None:
         self.writer = writer

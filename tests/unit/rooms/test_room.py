@@ -235,7 +235,7 @@ class FakeSocket:
     closed = (1006, "")
     where = "/ws"
     address = None
-    speaks_its_own = True
+    has_own_protocol = True
 
     def __init__(self, writer: FakeWriter, protocol: ClientProtocol) -> None:
         self.writer = writer

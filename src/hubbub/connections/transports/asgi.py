@@ -39,13 +39,13 @@ class AsgiTransport(Transport):
     def write(self, data: bytes) -> bool:
         return False
 
-    def bound(self, max_bytes: int) -> None:
+    def set_high_water(self, max_bytes: int) -> None:
         pass  # the server decides how much it buffers
 
     def watch(self, admit: Callable[[], bool]) -> None:
         pass  # the server does not report control frames
 
-    def bound_inbound(self, max_bytes: int | None) -> None:
+    def limit_message_size(self, max_bytes: int | None) -> None:
         pass  # the server decides how large a message may be
 
     def maintain(self) -> None:

@@ -35,7 +35,7 @@ class Transport(ABC):
         """
 
     @abstractmethod
-    def bound(self, max_bytes: int) -> None:
+    def set_high_water(self, max_bytes: int) -> None:
         """Sets the upper limit of the high-water mark: above the mark, `ready` waits."""
 
     @abstractmethod
@@ -98,7 +98,7 @@ class Transport(ABC):
         return receive
 
     @abstractmethod
-    def bound_inbound(self, max_bytes: int | None) -> None:
+    def limit_message_size(self, max_bytes: int | None) -> None:
         """Limits the size of a message while it arrives, if the server has such a limit.
 
         Args:
@@ -111,8 +111,8 @@ class Transport(ABC):
         return False
 
     @property
-    def outgrown(self) -> bool:
-        """Whether the server closed the socket because a message was larger than `bound_inbound` allows."""
+    def message_too_big(self) -> bool:
+        """Whether the server closed the socket because a message was larger than `limit_message_size` allows."""
         return False
 
     @abstractmethod

@@ -15,7 +15,7 @@ from .base import ServerSend, Transport
 from .trial import flaw_in, make_protocol
 from .uvicorn import UvicornProtocol, UvicornTransport, flaw_in_parts
 
-_LOST: Final = (
+_COST: Final = (
     "Until a hubbub release supports it, a broadcast costs several times the CPU, and a client that does not read is "
     "aborted only when the server closes it"
 )
@@ -117,5 +117,5 @@ def protocol_of(send: ServerSend) -> UvicornProtocol | Detour:
 
 def _fault(name: str, flaw: str | None) -> Detour:
     return Detour(
-        f"{name} of uvicorn {version('uvicorn')} does not behave as direct writes require: {flaw}. {_LOST}", fault=True
+        f"{name} of uvicorn {version('uvicorn')} does not behave as direct writes require: {flaw}. {_COST}", fault=True
     )

@@ -136,7 +136,7 @@ async def _bounded(make: Make) -> None:
             await asyncio.sleep(0)
         trial.say_raw(_TOO_LARGE)
         await trial.expect_close(1009)
-        if not trial.transport.outgrown:
+        if not trial.transport.message_too_big:
             raise Flaw("it does not report that a message was too large")
 
 

@@ -36,15 +36,15 @@ class Flaw(Exception):
 class TrialConnection:
     """An accepted connection with both of its ends: uvicorn's and the client's."""
 
-    def __init__(self, protocol: Any, peer: socket.socket, send: ServerSend) -> None:
+    def __init__(self, protocol: Any, client: socket.socket, send: ServerSend) -> None:
         self.protocol = protocol
         self.send = send
         self.transport = UvicornTransport(protocol, send)
-        self.transport.bound(_HIGH_WATER)
+        self.transport.set_high_water(_HIGH_WATER)
         self.transport.watch(lambda: True)
-        self.transport.bound_inbound(_INBOUND)
+        self.transport.limit_message_size(_INBOUND)
         self.written = 0
-        self._peer = peer
+        self._client = client
         self._came = bytearray()
         self._frames: list[tuple[int, bytes]] = []
         self._read = 0
@@ -80,7 +80,7 @@ class TrialConnection:
         self.say_raw(masked(opcode, payload))
 
     def say_raw(self, data: bytes) -> None:
-        self._peer.send(data)
+        self._client.send(data)
 
     async def expect(self, opcode: int) -> bytes:
         """Waits for the next frame and returns its payload. Every pass of the loop must leave only whole frames."""
@@ -112,11 +112,11 @@ class TrialConnection:
             await asyncio.sleep(0)
 
     def vanish(self) -> None:
-        self._peer.close()
+        self._client.close()
 
     def _read_now(self) -> None:
         with suppress(BlockingIOError):
-            while data := self._peer.recv(1 << 20):
+            while data := self._client.recv(1 << 20):
                 self._came += data
                 self._read += len(data)
             self._ended = True

@@ -111,7 +111,7 @@ class UvicornTransport(Transport):
         self._held = held
         self._direct = None if held else self._descriptor
 
-    def bound(self, max_bytes: int) -> None:
+    def set_high_water(self, max_bytes: int) -> None:
         # uvloop's own low-water mark is 16 bytes, so it would resume only when the buffer is almost empty.
         high = min(_HIGH_WATER, max_bytes)
         self._transport.set_write_buffer_limits(high=high, low=high // 4)
@@ -187,9 +187,9 @@ class UvicornTransport(Transport):
         self._inbound = parser.hubbub = Inbound(self._transport, self._writable, admit)
         parser.__class__ = watched(type(parser))
         self._intake = Intake(self._transport, self._protocol, self._inbound)
-        self._stand_between()
+        self._install_intake()
 
-    def _stand_between(self) -> None:
+    def _install_intake(self) -> None:
         """Sets `Intake` as the transport's protocol.
 
         Repeated, because with eager tasks the server sets its own protocol only after the app has started.
@@ -208,7 +208,7 @@ class UvicornTransport(Transport):
         intake = self._intake
         return received
 
-    def bound_inbound(self, max_bytes: int | None) -> None:
+    def limit_message_size(self, max_bytes: int | None) -> None:
         if self._server_max is None:
             self._server_max = getattr(self._conn, _MAX_SIZE) or inf
         bound = self._server_max if max_bytes is None else min(2 * max_bytes + SLACK_BYTES, self._server_max)
@@ -221,18 +221,18 @@ class UvicornTransport(Transport):
         return bool(self._conn.reader.buffer) or getattr(self._conn, _CURRENT_SIZE) is not None
 
     @property
-    def outgrown(self) -> bool:
+    def message_too_big(self) -> bool:
         return isinstance(self._conn.parser_exc, PayloadTooBig)
 
     def maintain(self) -> None:
         if self._inbound is not None:
             self._inbound.flush_pongs()
-        self._stand_between()
+        self._install_intake()
 
     def stop_reading(self) -> None:
         if self._intake is not None:
             self._intake.stop_reading()
-            self._stand_between()
+            self._install_intake()
 
     @property
     def reading_stopped(self) -> bool:

@@ -207,7 +207,7 @@ def test_an_event_for_a_socket_that_closes_raises_and_does_not_reach_uvicorn() -
 )
 def test_the_high_water_mark_is_no_higher_than_the_outbox_allows(max_bytes: int, water: tuple[int, int]) -> None:
     server = Server()
-    server.ours.bound(max_bytes)
+    server.ours.set_high_water(max_bytes)
     assert server.transport.water == water
 
 
@@ -218,15 +218,15 @@ def test_a_message_that_comes_in_is_bounded_but_never_less_strictly_than_by_the_
     max_bytes: int | None, bound: int
 ) -> None:
     server = Server()
-    server.ours.bound_inbound(5)
-    server.ours.bound_inbound(max_bytes)  # the last one counts
+    server.ours.limit_message_size(5)
+    server.ours.limit_message_size(max_bytes)  # the last one counts
     assert getattr(server.conn, uvicorn_module._MAX_SIZE) == bound
 
 
 def test_a_message_is_unbounded_if_neither_the_app_nor_the_server_bounds_it() -> None:
     server = Server()
     setattr(server.conn, uvicorn_module._MAX_SIZE, None)
-    server.ours.bound_inbound(None)
+    server.ours.limit_message_size(None)
     assert getattr(server.conn, uvicorn_module._MAX_SIZE) is None
 
 
@@ -256,11 +256,11 @@ def test_a_part_of_a_message_is_waited_for_unless_the_server_does_not_read() -> 
 
 def test_a_message_that_outgrew_its_bound_is_told_from_other_errors() -> None:
     server = Server()
-    assert not server.ours.outgrown
+    assert not server.ours.message_too_big
     server.conn.parser_exc = EOFError("the stream ended")
-    assert not server.ours.outgrown
+    assert not server.ours.message_too_big
     server.conn.parser_exc = PayloadTooBig(2, 1)
-    assert server.ours.outgrown
+    assert server.ours.message_too_big
 
 
 @pytest.mark.parametrize(

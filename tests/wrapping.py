@@ -28,11 +28,11 @@ class ArrayProtocol(ClientProtocol):
     def exclusion(self, room: RoomInfo, message: Envelope) -> bytes | None:
         return _wrapped_if_any(RAW.exclusion(room, message))
 
-    def announcement(self, room: RoomInfo, news: Announcement) -> bytes:
-        return wrapped(RAW.announcement(room, news))
+    def announcement(self, room: RoomInfo, event: Announcement) -> bytes:
+        return wrapped(RAW.announcement(room, event))
 
-    def renumbering(self, room: RoomInfo, news: Reset | Relabel) -> bytes | None:
-        return _wrapped_if_any(RAW.renumbering(room, news))
+    def renumbering(self, room: RoomInfo, event: Reset | Relabel) -> bytes | None:
+        return _wrapped_if_any(RAW.renumbering(room, event))
 
     def message(self, payload: Payload) -> bytes:
         return wrapped(RAW.message(payload))

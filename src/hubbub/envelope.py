@@ -134,8 +134,8 @@ class Reply(NamedTuple):
     """A reply to a request of another worker.
 
     Attributes:
-        answer: What the worker answered.
-        problem: Why it could not answer; empty if it did.
+        answer: The answer of the worker.
+        problem: The reason why it could not answer; empty if it did.
     """
 
     answer: bytes

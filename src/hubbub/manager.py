@@ -86,8 +86,8 @@ class ConnectionManager:
             the app's CORSMiddleware, provided that it has ``allow_credentials=True`` and lists each origin.
         app_ping: Answer ``{"type": "ping"}`` with ``{"type": "pong"}``, for browsers, which can't send real pings.
         client_frames: Tell clients about messages that were dropped (a ``dropped`` frame) or not acceptable (an
-            ``error`` frame). With False, clients receive nothing but what the app sends, for clients with a format of
-            their own. Both are still counted, and logged at DEBUG, and `Limits.max_errors` still closes.
+            ``error`` frame). Set it to False for clients with a format of their own: they receive only what the app
+            sends. Both cases are still counted and logged at DEBUG, and `Limits.max_errors` still closes.
         refuse_with: The answer to a client that a dependency or a handler refuses before accept. ``"close"`` accepts
             the socket and closes it with the code and reason, because a browser shows a page nothing of a refused
             handshake. ``"http"`` sends the HTTP response: 403, or that of the HTTPException. Both count in
@@ -714,7 +714,7 @@ class ConnectionManager:
         return [entry.recorded() for entry in page.entries]
 
     def stats(self) -> Stats:
-        """Returns a snapshot of what this process holds, and what it has counted since the manager started."""
+        """Returns a snapshot of this process's connections, and of its counters since the manager started."""
         return self._hubbub.stats()
 
     @property

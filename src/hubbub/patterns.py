@@ -1,17 +1,17 @@
-"""Patterns of room names, with one syntax for all that takes a pattern.
+"""Patterns of room names. Every argument that takes a pattern has this syntax.
 
 ==================  ================================================================================
 ``{name}``          one or more characters without ``:``, and binds them to the name
 ``{name:path}``     one or more characters, ``:`` included, and binds them to the name
 ``*``               any characters, or none
 ``?``               one character
-``[abc]``, ``[!a]`` one character of the set, or one outside of it; ``[*]`` and ``[?]`` are the signs themselves
+``[abc]``, ``[!a]`` one character in the set, or not in it; ``[*]`` and ``[?]`` are a literal ``*`` and ``?``
 ==================  ================================================================================
 
-Everything else stands for itself, and so does a brace that encloses no name. Case matters.
+Everything else is literal, and so is a brace that does not enclose a name. Case matters.
 
-``:`` separates the parts of a room's name as ``/`` separates those of a path. A rule for ``doc:{id}`` therefore never
-answers for ``doc:5:private``.
+``:`` separates the parts of a room's name, as ``/`` separates those of a path. So a rule for ``doc:{id}`` never applies
+to ``doc:5:private``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .errors import InvalidArgument, shown
 
 NAME: Final = re.compile(r"\{([A-Za-z_]\w*)(:path)?\}", re.ASCII)
 _SIGN: Final = re.compile(r"\[!?\]?[^]]*\]|[*?]", re.DOTALL)
-_ANYTHING, _END = 5, 9  # what `_ranks` gives for these; in between lie the kinds of part, from narrow to wide
+_ANYTHING, _END = 5, 9  # ranks in `_rank`; those of the other parts are lower than _ANYTHING
 
 
 class Pattern:
@@ -35,13 +35,13 @@ class Pattern:
         text: The pattern as the app wrote it.
 
     Attributes:
-        text: The same.
+        text: The pattern as the app wrote it.
         names: The names that the pattern binds, in order.
-        is_literal: Whether the pattern matches exactly one name, which is `text`.
-        shape: What the pattern matches, without the names that it binds: equal for patterns that match the same.
-        rank: Sorts patterns, the more specific first. Patterns are compared from the left, and the first difference
-            decides: a character, then ``[...]``, ``?``, ``{name}``, ``{name:path}``, ``*``; a longer pattern comes
-            before its own beginning.
+        is_literal: Whether the pattern matches exactly one room's name, namely ``text``.
+        shape: The pattern without the names that it binds. It is equal for patterns that match the same rooms.
+        rank: A sort key that puts specific patterns first. Patterns are compared from the left, and the first
+            difference decides: a character, then ``[...]``, ``?``, ``{name}``, ``{name:path}``, ``*``. A longer
+            pattern comes before its own prefix.
 
     Raises:
         InvalidArgument: The pattern is empty, or binds a name twice.
@@ -66,7 +66,7 @@ class Pattern:
         return f"Pattern({self.text!r})"
 
     def match(self, name: str) -> Mapping[str, str] | None:
-        """What the pattern's names stand for in a room's name; None if the name does not match."""
+        """Returns the parts of a room's name by the names that the pattern binds; None if it does not match."""
         found = self._fullmatch(name)
         return None if found is None else found.groupdict()
 
@@ -81,7 +81,7 @@ def _expression(text: str) -> str:
 
 
 def _shell(text: str) -> str:
-    """The regular expression of a part without names, without fnmatch's mark of the end."""
+    """Returns the regular expression of a part without names, without the end that fnmatch adds."""
     return translate(text)[:-2] if text else ""
 
 

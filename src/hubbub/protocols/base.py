@@ -48,11 +48,11 @@ class ClientProtocol(ABC):
         """Returns the frame for a member that a message excludes."""
 
     @abstractmethod
-    def announcement(self, room: RoomInfo, news: Announcement) -> bytes | None:
+    def announcement(self, room: RoomInfo, event: Announcement) -> bytes | None:
         """Returns the frame that tells that a user joined or left the room."""
 
     @abstractmethod
-    def renumbering(self, room: RoomInfo, news: Reset | Relabel) -> bytes | None:
+    def renumbering(self, room: RoomInfo, event: Reset | Relabel) -> bytes | None:
         """Returns the frame that tells a room's new position: with `Reset` messages are lost, with `Relabel` none."""
 
     # To one connection

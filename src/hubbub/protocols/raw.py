@@ -64,22 +64,22 @@ class RawProtocol(ClientProtocol):
             return None
         return position_only(room.label, message.position)
 
-    def announcement(self, room: RoomInfo, news: Announcement) -> bytes:
+    def announcement(self, room: RoomInfo, event: Announcement) -> bytes:
         # The info is JSON already.
         start = b'{"type":"user_%b","room":%b,"user_id":%b' % (
-            news.kind.encode(),
+            event.kind.encode(),
             dumps(room.label),
-            dumps(news.user_id),
+            dumps(event.user_id),
         )
-        end = b',"info":%b,"count":%d,"timestamp":%b}' % (news.info, news.count, dumps(news.at))
+        end = b',"info":%b,"count":%d,"timestamp":%b}' % (event.info, event.count, dumps(event.at))
         return frame(Opcode.TEXT, start + end)
 
-    def renumbering(self, room: RoomInfo, news: Reset | Relabel) -> bytes | None:
+    def renumbering(self, room: RoomInfo, event: Reset | Relabel) -> bytes | None:
         if not room.options.positions:
             return None
-        epoch, offset = news.position
+        epoch, offset = event.position
         return _control(
-            type="reset" if isinstance(news, Reset) else "epoch", room=room.label, epoch=epoch, offset=offset
+            type="reset" if isinstance(event, Reset) else "epoch", room=room.label, epoch=epoch, offset=offset
         )
 
     def message(self, payload: Payload) -> bytes:

@@ -1,1 +1,1 @@
-"""Many clients: members of rooms, what they receive, and what they missed."""
+"""Rooms: their members, the messages that members receive, and those that they missed."""

@@ -38,19 +38,19 @@ class CentrifugoProtocol(ClientProtocol):
     def exclusion(self, room: RoomInfo, message: Envelope) -> None:
         """Nothing: SDKs accept gaps between offsets."""
 
-    def announcement(self, room: RoomInfo, news: Announcement) -> bytes:
-        conn_info = None if news.info == _NULL else Payload(Kind.JSON, news.info)
-        info = ClientInfo(news.user_id, news.connection_id, conn_info)
-        return self.encoding.encode([Push(room.label, Join(info) if news.kind == "joined" else Leave(info))])
+    def announcement(self, room: RoomInfo, event: Announcement) -> bytes:
+        conn_info = None if event.info == _NULL else Payload(Kind.JSON, event.info)
+        info = ClientInfo(event.user_id, event.connection_id, conn_info)
+        return self.encoding.encode([Push(room.label, Join(info) if event.kind == "joined" else Leave(info))])
 
-    def renumbering(self, room: RoomInfo, news: Reset | Relabel) -> bytes | None:
+    def renumbering(self, room: RoomInfo, event: Reset | Relabel) -> bytes | None:
         """Ends the subscription after a `Reset`, so that the SDK subscribes again and learns that it can't recover.
 
         Nothing after a `Relabel`, which loses no message: the SDK keeps the old epoch until it subscribes again.
         Nothing for a server-side subscription, which an SDK would give up for good: the endpoint closes such a
         connection with 3010.
         """
-        if isinstance(news, Relabel) or room.label.startswith(_OURS):
+        if isinstance(event, Relabel) or room.label.startswith(_OURS):
             return None
         return self.encoding.encode([Push(room.label, UnsubscribeCode.INSUFFICIENT_STATE.push())])
 

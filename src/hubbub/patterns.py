@@ -52,14 +52,14 @@ class Pattern:
     def __init__(self, text: str) -> None:
         if not isinstance(text, str) or not text:
             raise InvalidArgument("pattern", f"got {shown(text)}", "a room name, or a pattern like 'chat:{room}'")
-        self.text = text
+        self.text: str = text
         self.names: tuple[str, ...] = tuple(found[1] for found in NAME.finditer(text))
         if len(set(self.names)) != len(self.names):
             twice = next(name for name in self.names if self.names.count(name) > 1)
             raise InvalidArgument("pattern", f"{shown(text)} binds {twice!r} twice", "each name once")
-        self.shape = NAME.sub(lambda found: f"{{{found[2] or ''}}}", text)
-        self.is_literal = not self.names and _SIGN.search(text) is None
-        self.rank = _rank(text)
+        self.shape: str = NAME.sub(lambda found: f"{{{found[2] or ''}}}", text)
+        self.is_literal: bool = not self.names and _SIGN.search(text) is None
+        self.rank: tuple[int, ...] = _rank(text)
         self._fullmatch = re.compile(_expression(text)).fullmatch
 
     def __repr__(self) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from ..envelope import Reply
 from ..errors import BrokerUnavailable, InvalidArgument, NoSuchWorker, shown
 from ..tasks import Tasks
 from .base import MAX_REQUEST_BYTES, MAX_REQUESTS, Receiver
 
-logger = logging.getLogger("hubbub")
+logger: Final = logging.getLogger("hubbub")
 
 
 class Requests:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.websockets import WebSocketDisconnect
@@ -23,7 +23,7 @@ from ..options import RefuseWith
 from ..subprotocols import answer_to
 from .transports import Event, Transport
 
-logger = logging.getLogger("hubbub")
+logger: Final = logging.getLogger("hubbub")
 
 
 class Gone(WebSocketDisconnect, ConnectionError):
@@ -86,7 +86,7 @@ class Handshake:
         self.scope: Mapping[str, Any] = {}
         self.subprotocol: str | None = None
         self.refuse_with: RefuseWith | None = None
-        self.counted = False
+        self.counted: bool = False
 
     async def send(self, event: Event) -> None:
         """Sends the app's answer: an accept, a close, or an HTTP response."""

@@ -97,8 +97,8 @@ try:
         solve_dependencies,
     )
     from fastapi.params import Body, Depends, Param
-except ImportError as error:
-    raise UnknownFastAPI(str(error)) from error
+except ImportError as _error:
+    raise UnknownFastAPI(str(_error)) from _error
 check_fastapi((get_typed_signature, get_typed_return_annotation, get_dependant, solve_dependencies), Dependant)
 
 _PARTS: Final = (Depends, Param)

@@ -78,14 +78,14 @@ class Function(Generic[T]):
     ) -> None:
         if not callable(function):
             raise InvalidArgument(declared, f"got {shown(function)}", "a function")
-        self.name = f"{name_of(function)} of {declared}"
+        self.name: str = f"{name_of(function)} of {declared}"
         self._function = function
         self._is_async = _is_async(function)
         if _is_generator(function):
             raise InvalidArgument(self.name, "it has a `yield`", "a function that returns; dependencies may yield")
         try:
             parameters = signature_of(function).parameters.values()
-            self.returned = returned_by(function)
+            self.returned: Any = returned_by(function)
         except Exception as error:
             raise InvalidArgument(
                 self.name, f"its signature can't be read ({shown(str(error))})", "annotations that exist at runtime"

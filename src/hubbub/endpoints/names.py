@@ -26,7 +26,7 @@ class Names:
 
     def __init__(self, annotations: Iterable[tuple[str, Any]], function: str) -> None:
         pairs = list(annotations)
-        self.keys = frozenset(name for name, _ in pairs)
+        self.keys: frozenset[str] = frozenset(name for name, _ in pairs)
         self._adapters = [(name, _adapter(name, annotation, function)) for name, annotation in pairs]
 
     def converted(self, texts: Mapping[str, str]) -> dict[str, Any]:

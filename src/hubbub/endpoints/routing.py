@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -16,6 +16,9 @@ from ..patterns import NAME, Pattern
 from .dependencies import name_of
 from .functions import Function
 from .results import Grant, Welcome, grant, nothing, reply, welcome
+
+if TYPE_CHECKING:
+    from functools import _lru_cache_wrapper
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -92,10 +95,10 @@ class Rules(Generic[R]):
     """
 
     def __init__(self, rules: Iterable[R]) -> None:
-        self.all = tuple(sorted(rules, key=lambda rule: rule.pattern.rank))
+        self.all: tuple[R, ...] = tuple(sorted(rules, key=lambda rule: rule.pattern.rank))
         self._literal = {rule.pattern.text: rule for rule in self.all if rule.pattern.is_literal}
         self._others = [rule for rule in self.all if not rule.pattern.is_literal]
-        self.match = lru_cache(maxsize=_CACHED_NAMES)(self._match)
+        self.match: _lru_cache_wrapper[Match[R] | None] = lru_cache(maxsize=_CACHED_NAMES)(self._match)
         """Gives the `Match` for a room's name, or None where no rule applies. The last few thousand are kept."""
 
     def __len__(self) -> int:

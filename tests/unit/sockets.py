@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hubbub.connections.checks import check
@@ -114,3 +115,14 @@ class Site:
 
     def check(self, in_s: float = 0.0) -> None:
         check(self.socket, asyncio.get_running_loop().time() + in_s)
+
+
+def on_site(test: Callable[[Site], Awaitable[None]], *offered: str, **limits: Any) -> None:
+    """Runs a test on a site, and then ends the tasks of its manager."""
+
+    async def main() -> None:
+        site = Site(list(offered), limits)
+        await test(site)
+        await site.manager.tasks.close(5.0)
+
+    asyncio.run(main())

@@ -6,9 +6,7 @@ The server is a fake: it notes what is sent to it, and gives what a test lets it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from itertools import product
-from typing import Any
 
 import pytest
 from starlette.exceptions import HTTPException, WebSocketException
@@ -19,20 +17,11 @@ from hubbub.connections.handshake import Gone
 from hubbub.connections.inbound_limits import Complaint
 from hubbub.connections.socket import TRANSITIONS, State
 from hubbub.options import RefuseWith
-from tests.unit.sockets import ACCEPT, Manager, Session, Site
+from tests.unit.sockets import ACCEPT, Manager, Session, Site, on_site
 
 HELLO = {"type": "websocket.receive", "text": "hello"}
 MOMENT_S = 0.01
 LATER_S = 1_000_000.0
-
-
-def on_site(test: Callable[[Site], Awaitable[None]], *offered: str, **limits: Any) -> None:
-    async def main() -> None:
-        site = Site(list(offered), limits)
-        await test(site)
-        await site.manager.tasks.close(5.0)
-
-    asyncio.run(main())
 
 
 # The states
@@ -356,67 +345,6 @@ def test_a_send_that_fails_tells_that_the_client_is_gone() -> None:
         assert site.socket.state is State.LOST
 
     on_site(test)
-
-
-@pytest.mark.parametrize(
-    ("code", "ends_after_s"), [(4000, 30.0), (CloseCode.SERVICE_RESTART.code, 5.0)], ids=["close", "restart"]
-)
-def test_a_handler_that_does_not_know_of_the_end_is_cancelled_in_time(code: int, ends_after_s: float) -> None:
-    async def main() -> None:
-        opened: asyncio.Future[Site] = asyncio.get_running_loop().create_future()
-
-        async def handle() -> None:
-            site = Site([], {"handler_timeout_s": 30.0, "shutdown_timeout_s": 5.0})
-            await site.accept()
-            opened.set_result(site)
-            await asyncio.Event().wait()
-
-        handler = asyncio.create_task(handle())
-        site = await opened
-        await site.socket.close(code, "")
-        site.check(ends_after_s - 1.0)
-        await asyncio.sleep(0)
-        assert not site.socket.handler.cancelled
-        site.check(ends_after_s + 1.0)
-        await asyncio.wait([handler])
-        assert handler.cancelled()
-        assert site.socket.handler.cancelled
-        await site.manager.tasks.close(5.0)
-
-    asyncio.run(main())
-
-
-# Once a second
-
-
-def test_a_token_that_runs_out_closes_without_grace_and_the_earliest_counts() -> None:
-    async def test(site: Site) -> None:
-        site.socket.expire_at(1.0)
-        site.socket.expire_at(LATER_S * LATER_S)
-        site.socket.grant(subprotocol=None, expires_at=None)
-        site.check()
-        assert site.socket.state is State.HANDSHAKE
-        await site.accept()
-        site.check()
-        assert site.socket.closed == Closed(1008, "token expired")
-        assert site.session.calls[-1] == "gone without grace"
-        assert site.manager.counters.refused == {"token_expired": 1}
-
-    on_site(test)
-
-
-def test_silence_closes_from_accept_on() -> None:
-    async def test(site: Site) -> None:
-        site.check()
-        site.check(100.0)
-        await site.accept()
-        site.check(200.0)
-        site.check(209.0)
-        assert site.socket.state is State.OPEN
-        site.check(211.0)
-        assert site.socket.closed == Closed(1013, "idle")
-
-    on_site(test, idle_timeout_s=10.0)
 
 
 def test_the_first_manager_that_connects_says_which_limits_hold() -> None:

@@ -405,7 +405,7 @@ def test_what_waits_may_be_replaced_until_the_socket_takes_it() -> None:
     run(main)
 
 
-def test_what_the_drain_has_in_hand_counts_until_it_is_written() -> None:
+def test_what_the_pump_is_writing_counts_until_it_is_written() -> None:
     async def main(place: Place) -> None:
         place.socket.taking.clear()
         place.socket.writes.clear()
@@ -429,7 +429,7 @@ def test_what_the_drain_has_in_hand_counts_until_it_is_written() -> None:
     run(main)
 
 
-def test_what_the_drain_has_in_hand_does_not_count_once_it_failed() -> None:
+def test_what_the_pump_is_writing_does_not_count_once_it_failed() -> None:
     async def main(place: Place) -> None:
         place.socket.taking.clear()
         place.writer.write(bytes(600))

@@ -48,7 +48,7 @@ def test_whatever_the_peer_sends_is_a_sign_of_life_and_still_reaches_the_server(
     assert asked.ping.end()
 
 
-def test_after_the_end_of_a_question_nothing_is_heard() -> None:
+def test_after_the_end_of_a_ping_nothing_is_heard() -> None:
     asked = Asked()
     asked.ping.end()
     asked.comes(b"late")
@@ -76,7 +76,7 @@ def test_a_peer_that_empties_the_kernels_queue_is_alive() -> None:
         assert ping.end()
 
 
-def test_a_protocol_that_was_set_during_the_question_stays() -> None:
+def test_a_protocol_that_was_set_during_the_ping_stays() -> None:
     asked, upgraded = Asked(), FakeProtocol()
     asked.transport.set_protocol(upgraded)
     asked.ping.end()

@@ -208,7 +208,7 @@ def test_a_drain_that_ends_at_once_leaves_nothing_held() -> None:
     async def main(place: Place) -> None:
         place.host.tasks = EagerTasks()
         for data in (b"1", b"2"):
-            place.socket.held = True  # on the fallback a write is always refused, and the drain has nothing to wait for
+            place.socket.held = True  # on the fallback a write is always refused, and the pump has nothing to wait for
             assert place.writer.write(data)
         assert place.got == [b"1", b"2"]
         assert not place.socket.held
@@ -499,13 +499,13 @@ def test_it_is_congested_by_what_waits_here_and_in_the_transport() -> None:
     run(main)
 
 
-@pytest.mark.parametrize("where", ["in the outbox", "in the hand of the drain", "in the transport"])
+@pytest.mark.parametrize("where", ["in the outbox", "being written by the pump", "in the transport"])
 def test_who_waits_for_an_end_of_the_congestion_waits_for_all_that_waits(where: str) -> None:
     async def main(place: Place) -> None:
         place.socket.taking.clear()
         if where != "in the transport":
             place.writer.write(b"1")
-        if where == "in the hand of the drain":
+        if where == "being written by the pump":
             place.socket.writes.clear()
             place.socket.taking.set()
         waiting = asyncio.create_task(place.writer.uncongested())

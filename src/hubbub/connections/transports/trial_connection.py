@@ -37,13 +37,13 @@ class TrialConnection:
     """An accepted connection with both of its ends: uvicorn's and the client's."""
 
     def __init__(self, protocol: Any, client: socket.socket, send: ServerSend) -> None:
-        self.protocol = protocol
-        self.send = send
-        self.transport = UvicornTransport(protocol, send)
+        self.protocol: Any = protocol
+        self.send: ServerSend = send
+        self.transport: UvicornTransport = UvicornTransport(protocol, send)
         self.transport.set_high_water(_HIGH_WATER)
         self.transport.watch(lambda: True)
         self.transport.limit_message_size(_INBOUND)
-        self.written = 0
+        self.written: int = 0
         self._client = client
         self._came = bytearray()
         self._frames: list[tuple[int, bytes]] = []
@@ -77,9 +77,11 @@ class TrialConnection:
     # The client's end
 
     def say(self, opcode: int, payload: bytes = b"") -> None:
+        """Sends a frame as the client."""
         self.say_raw(masked(opcode, payload))
 
     def say_raw(self, data: bytes) -> None:
+        """Sends bytes as the client."""
         self._client.send(data)
 
     async def expect(self, opcode: int) -> bytes:
@@ -105,6 +107,7 @@ class TrialConnection:
             raise Flaw(f"a Close with {payload[:2].hex()} came instead of {code}")
 
     async def expect_end(self) -> None:
+        """Waits until the server closes the connection. Nothing may arrive before that."""
         while not self._ended:
             self._read_now()
             if self._came or self._frames:
@@ -112,6 +115,7 @@ class TrialConnection:
             await asyncio.sleep(0)
 
     def vanish(self) -> None:
+        """Closes the client's end without a Close frame."""
         self._client.close()
 
     def _read_now(self) -> None:
@@ -200,6 +204,7 @@ def _in_one_step(sending: Awaitable[None], what: str) -> None:
 
 
 def masked(opcode: int, payload: bytes) -> bytes:
+    """Returns a frame as a client sends it, masked with zeros."""
     return bytes((0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0)) + payload
 
 

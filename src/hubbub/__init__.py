@@ -6,6 +6,7 @@ from .brokers import Broker
 from .close import CloseCode
 from .codec import Message
 from .connections.connection import Connection
+from .endpoints import Endpoint, Grant, MessageRouter, Welcome
 from .envelope import Recorded
 from .errors import (
     BrokerUnavailable,
@@ -36,6 +37,8 @@ __all__ = [
     "CloseCode",
     "Connection",
     "ConnectionManager",
+    "Endpoint",
+    "Grant",
     "History",
     "HubbubError",
     "HubbubMiddleware",
@@ -45,6 +48,7 @@ __all__ = [
     "Limits",
     "Member",
     "Message",
+    "MessageRouter",
     "NotInstalled",
     "NotRunning",
     "NotSupported",
@@ -58,6 +62,7 @@ __all__ = [
     "Stats",
     "ThreadTimeout",
     "UserId",
+    "Welcome",
     "WrongLoop",
     "WrongThread",
     "__version__",

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from . import arguments
@@ -97,6 +99,8 @@ class Engine:
         self.refuse_with: RefuseWith = refuse_with
         self.thread_timeout_s = thread_timeout_s
         self.counters: Counters = Counters()
+        self.endpoints: dict[str, Callable[[WebSocket], Awaitable[None]]] = {}
+        self.app: Starlette | None = None
         self.tasks: Tasks = Tasks()
         self.fanout: Fanout = Fanout(flush_interval_s)
         self.lifecycle: Lifecycle = Lifecycle()
@@ -252,6 +256,16 @@ class Engine:
             self.forget(session, grace=False)
             raise
         return connection
+
+    def serve(self, path: str, endpoint: Callable[[WebSocket], Awaitable[None]]) -> None:
+        """Serves a path of the app, now or once the manager is installed on it."""
+        if path in self.endpoints:
+            raise InvalidArgument(
+                "path", f"there is an endpoint at {shown(path)} already", "one endpoint for each path"
+            )
+        self.endpoints[path] = endpoint
+        if self.app is not None:
+            self.app.router.routes.append(WebSocketRoute(path, endpoint))
 
     async def _join_all(self, session: Session, names: Sequence[str], positions: Mapping[str, Position]) -> None:
         await self.admission.make_room(session, self.memberships.full(session, names))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from math import inf
-from typing import TYPE_CHECKING, Final, NoReturn, overload
+from typing import TYPE_CHECKING, Any, Final, NoReturn, overload
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -19,6 +19,7 @@ from .connections.active import Active
 from .connections.connecting import Connecting, Done
 from .connections.connection import Connection, session_of
 from .connections.lookup import Exclude, ExcludeUsers
+from .endpoints.endpoint import Endpoint
 from .engine import Engine
 from .envelope import Envelope, Kick, Recorded
 from .errors import InvalidArgument, NotInstalled, shown
@@ -172,6 +173,39 @@ class ConnectionManager:
             NotInstalled: The app has already started. The message says what to do instead.
         """
         install(self, app, None if only is None else Paths(only))
+
+    def endpoint(
+        self,
+        path: str,
+        *,
+        auth: Callable[..., Any] | None,
+        user_id: Callable[[Any], UserId | None] | None = None,
+    ) -> Endpoint:
+        """Serves functions that answer clients, on one path of the app.
+
+        Clients speak the Centrifugo protocol, for which official SDKs exist in many languages.
+
+            live = manager.endpoint("/live", auth=current_user)
+
+            @live.room("chat:{room}")
+            async def may_read(room: str, user: User) -> bool: ...
+
+        Args:
+            path: The path of the WebSocket.
+            auth: The dependency that yields the user of a client: a `JWTAuth`, or any other FastAPI dependency. None
+                lets everybody connect, without a user.
+            user_id: Gives the user id for what the dependency yields. By default that is the value itself, or its
+                ``sub``, ``user_id`` or ``id``.
+
+        Returns:
+            The endpoint, whose decorators take the functions.
+
+        Raises:
+            InvalidArgument: The path is taken or is none, or FastAPI can't resolve the dependency.
+        """
+        endpoint = Endpoint(self, path, auth, user_id)
+        self._hubbub.serve(path, endpoint._serve)
+        return endpoint
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:

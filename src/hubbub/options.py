@@ -70,6 +70,8 @@ class RoomOptions:
             combined with ``history``, which promises that nothing is missing.
         positions: Send each message with its position, so that a plain WebSocket client can resume.
         max_members: The maximum number of connections in the room on this process. None means no limit.
+        client_presence: Lets the clients of an endpoint ask who is in the room, if they are subscribed to it.
+        client_history: Lets the clients of an endpoint read the room's history, if they are subscribed to it.
 
     Raises:
         InvalidArgument: An option is out of range, or two options contradict each other.
@@ -81,6 +83,8 @@ class RoomOptions:
     overflow: Overflow = "close"
     positions: bool = False
     max_members: int | None = None
+    client_presence: bool = False
+    client_history: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "history", _history(self.history))
@@ -92,7 +96,7 @@ class RoomOptions:
                 f"{self.overflow!r} loses messages, and history promises that none is missing",
                 "overflow='close' together with history, or no history",
             )
-        for name in ("announce", "positions"):
+        for name in ("announce", "positions", "client_presence", "client_history"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidArgument(name, f"got {shown(getattr(self, name))}", "True or False")
         if not _is_number(self.grace_s) or not 0 <= self.grace_s < inf:

@@ -94,7 +94,7 @@ def _living() -> dict[int, str]:
     found = {}
     for each in gc.get_objects():
         if type(each) in (Connection, Session) or (
-            type(each) is asyncio.Task and each.get_name().startswith("hubbub:")
+            type(each) is asyncio.Task and (each.get_name() or "").startswith("hubbub:")
         ):
             found[id(each)] = repr(each)
     return found

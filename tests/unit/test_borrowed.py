@@ -39,7 +39,7 @@ DOCUMENTED = {
     "starlette.middleware.cors": "CORSMiddleware",
     "starlette.requests": "HTTPConnection Request",
     "starlette.responses": "JSONResponse Response",
-    "starlette.routing": "Route Router",
+    "starlette.routing": "Route Router WebSocketRoute",
     "starlette.staticfiles": "StaticFiles",
     "starlette.types": "ASGIApp Lifespan Message Receive Scope Send",
     "starlette.websockets": "WebSocket WebSocketDisconnect WebSocketState",

@@ -15,6 +15,7 @@ LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 SAFE_CALLS = {"shown", "counted", "_where", "_detail", "said"}
 # Texts of our own: what they hold of others went through `shown` when they were made.
 SAFE_TEXTS = {
+    "function.name": "the name of a function of the app, and what declares it",
     "self.where": "made with shown",
     "socket.where": "made with shown",
     "str(error)": "a HubbubError, whose text is made with shown",

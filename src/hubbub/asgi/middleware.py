@@ -12,7 +12,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
-from starlette.websockets import WebSocketDisconnect
+from starlette.applications import Starlette
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..close import CloseCode
 from ..connections.connecting import close_for, invalid_name_in, is_disconnect
@@ -38,6 +39,8 @@ class Engine(SocketsManager, Protocol):
 
     origins: OriginPolicy
     origins_given: bool
+    app: Starlette | None
+    endpoints: dict[str, Callable[[WebSocket], Awaitable[None]]]
     lifecycle: Lifecycle
 
 

@@ -93,6 +93,18 @@ class Socket(Protocol):
         """Answers the refusal with its HTTP response."""
 
 
+class TokenRefused(HTTPException):
+    """The answer to a token that is not acceptable.
+
+    Attributes:
+        expired: Whether the token was good once, so that a new one may be.
+    """
+
+    def __init__(self, status_code: int, detail: str, headers: dict[str, str], *, expired: bool) -> None:
+        super().__init__(status_code, detail, headers)
+        self.expired: bool = expired
+
+
 class Claims(Mapping[str, Any]):
     """The claims of a verified token: an immutable mapping.
 
@@ -326,7 +338,8 @@ class JWTAuth(SecurityBase):
     async def _refused(self, connection: HTTPConnection, refusal: _Refusal) -> Exception:
         """Accepts the socket if that is how it is refused, and gives what to raise, for Starlette to answer with."""
         scope = connection.scope
-        response = HTTPException(refusal.status, refusal.reason, refusal.headers)
+        expired = refusal.reason == CloseCode.TOKEN_EXPIRED.reason
+        response = TokenRefused(refusal.status, refusal.reason, refusal.headers, expired=expired)
         if scope["type"] == "http":
             return response
         if (socket := _socket(scope)) is not None:

@@ -51,6 +51,8 @@ def _check_open(socket: Socket, now: float) -> None:
         socket.close_soon(CloseCode.IDLE)
     else:
         socket.transport.maintain()
+        if socket.listener is not None:
+            socket.listener.check(now)
 
 
 def _check_ended(socket: Socket, code: int, now: float) -> None:

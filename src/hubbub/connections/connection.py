@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from ..arguments import close_code, close_reason
 from ..codec import Kind, Message, Payload, dumps, encode, loads_from_client
 from ..errors import InvalidArgument, shown
-from ..names import RoomName, RoomNames
+from ..names import RoomName, RoomNames, room_name
 from ..nowait import or_nowait
 from ..positions import Joined, Position
 from ..presence import Info
@@ -86,6 +86,17 @@ class Connection:
     def rooms(self) -> frozenset[str]:
         """The names of the rooms that the connection is in."""
         return RoomNames(name for name in self._session.memberships if name[0] != "$")
+
+    def is_subscribed(self, room: RoomName) -> bool:
+        """Returns whether the connection is in a room: it joined the room, or its client subscribed to it.
+
+        Args:
+            room: The name of the room.
+
+        Raises:
+            InvalidName: The name is not acceptable.
+        """
+        return room_name(room) in self._session.memberships
 
     @property
     def joined(self) -> dict[str, Joined]:

@@ -127,6 +127,12 @@ class Outbox(Generic[TurnT]):
                 self._latest[lane, key] = entry
         return "queued"
 
+    def push_first(self, data: bytes) -> None:
+        """Queues a frame ahead of everything that waits: not bounded, not dropped."""
+        self._entries.appendleft(_Entry(data, DIRECT, None, None))
+        self.bytes += len(data)
+        self.frames += 1
+
     def push_turn(self, turn: TurnT) -> None:
         """Queues the place of a send that somebody waits for: not bounded, not dropped."""
         self._entries.append(_Entry(None, DIRECT, None, turn))

@@ -32,6 +32,13 @@ class Manager(Protocol):
         """Removes the session from the registry and its rooms. Idempotent."""
 
 
+class Listener(Protocol):
+    """The handler of a client that subscribes to rooms itself."""
+
+    def lost_place(self, channel: str) -> None:
+        """Handles a gap: messages of a room are lost, so later ones do not continue what the client has."""
+
+
 class Membership:
     """A session's place in a room.
 
@@ -64,6 +71,7 @@ class Session:
         departure: The task that reports the end of the session to the broker.
         gone: An event that is set when the session ends. Created by the first waiter.
         is_open: Whether the session is registered.
+        listener: The handler of a client that subscribes to rooms itself; None for any other.
     """
 
     __slots__ = (
@@ -77,6 +85,7 @@ class Session:
         "info",
         "is_open",
         "joining",
+        "listener",
         "memberships",
         "protocol",
         "socket",
@@ -106,6 +115,7 @@ class Session:
         self.departure: asyncio.Task[None] | None = None
         self.gone: asyncio.Event | None = None
         self.is_open: bool = True
+        self.listener: Listener | None = None
         self._manager = manager
 
     def __repr__(self) -> str:

@@ -104,6 +104,17 @@ class Manager(Protocol):
     def sweeper(self) -> Sweeper: ...
 
 
+class Listener(Protocol):
+    """The handler of a client whose protocol has its own pings and timeouts."""
+
+    def check(self, now: float) -> None:
+        """Handles everything that is due. Called once a second.
+
+        Args:
+            now: The loop's time.
+        """
+
+
 class Session(Protocol):
     """The part of a session that its socket uses."""
 
@@ -150,6 +161,7 @@ class Socket:
         "handshake",
         "has_own_protocol",
         "limits",
+        "listener",
         "manager",
         "managers",
         "network",
@@ -186,6 +198,7 @@ class Socket:
         self.former_ids: tuple[str, ...] = ()
         self.protocol: ClientProtocol = self.manager.protocol
         self.has_own_protocol: bool = False
+        self.listener: Listener | None = None
         self.state: State = State.HANDSHAKE
         self.closed: Closed | None = None
         self.ended_at: float = inf
@@ -435,7 +448,7 @@ class Socket:
             self.flush()
         if self.closed is None:
             self.transport.stop_reading()
-            closed = _code(cause) if isinstance(cause, CloseCode) else cause
+            closed = self.protocol.closed(*(_code(cause) if isinstance(cause, CloseCode) else cause))
             self._end(State.CLOSING, closed, discard=discard, grace=grace)
             # Always a task: if the caller of `close` is cancelled, the Close frame must still be sent.
             self._closing = self.manager.tasks.spawn(self._finish(closed), "close")

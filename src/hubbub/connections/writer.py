@@ -61,6 +61,7 @@ class Writer:
     """
 
     __slots__ = (
+        "_corked",
         "_emptied",
         "_in_flight",
         "_moved_at",
@@ -84,6 +85,7 @@ class Writer:
         self._emptied: asyncio.Future[None] | None = None
         self._pump_task: asyncio.Task[None] | None = None
         self._sending = False
+        self._corked = False
         self._sent = 0
         self._moved_at = 0.0
         self._patience: Patience | None = None
@@ -125,6 +127,26 @@ class Writer:
         if self.transport.write(data):
             return True
         return not self.ended and self._queue(data, lane, key)
+
+    def cork(self) -> None:
+        """Queues all frames until `uncork`, so that one frame can go ahead of them. The bounds of the outbox hold."""
+        self._corked = True
+        self.transport.hold(True)
+
+    def uncork(self, first: bytes = b"") -> None:
+        """Sends the frames that were queued since `cork`.
+
+        Args:
+            first: A frame to send ahead of them.
+        """
+        self._corked = False
+        if first and not self.ended:
+            if self._outbox:
+                self._outbox.push_first(first)
+            else:
+                self.transport.hold(False)
+                self.write(first)
+        self._start_pump()
 
     def _queue(self, data: bytes, lane: Lane, key: str | None) -> bool:
         if self.transport.closing:
@@ -222,12 +244,12 @@ class Writer:
         return self._outbox
 
     def _start_pump(self) -> None:
-        if self._pump_task is None and not self._sending and self._outbox:
+        if self._pump_task is None and not self._sending and self._outbox and not self._corked:
             task = self._socket.tasks.spawn(self._pump(self._outbox), "write queued frames")
             if not task.done():  # an eager task may already be done
                 self._pump_task = task
                 task.add_done_callback(self._pump_done)
-        self.transport.hold(self.ended or self._sending or self._pump_task is not None)
+        self.transport.hold(self.ended or self._sending or self._corked or self._pump_task is not None)
 
     async def _pump(self, outbox: Outbox[_Turn]) -> None:
         try:

@@ -1,1 +1,7 @@
-"""Functions that answer clients: what an app declares, ready to be called once per message."""
+"""Functions that answer clients, with FastAPI's dependency injection."""
+
+from .endpoint import Endpoint
+from .results import Grant, Welcome
+from .routing import MessageRouter
+
+__all__ = ["Endpoint", "Grant", "MessageRouter", "Welcome"]

@@ -45,7 +45,7 @@ _OPEN: Final = (Any, Signature.empty, typing.NoReturn, typing.Never)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Welcome:
-    """What a function under ``@live.connect`` gives a new client.
+    """Data and rooms for a new client. A function under ``@live.connect`` returns it.
 
     Args:
         data: A message for the client, which its SDK hands to the app with the ``connected`` event.

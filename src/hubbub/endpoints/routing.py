@@ -252,6 +252,9 @@ class MessageRouter:
 
         It returns nothing, or a `Welcome`. The data of the client's ``connect`` is the message.
 
+        Args:
+            function: The function.
+
         Raises:
             InvalidArgument: There is such a function already, or it can't be called.
         """
@@ -261,6 +264,9 @@ class MessageRouter:
 
     def disconnect(self, function: F) -> F:
         """Declares the function that runs once when a connection has ended, whatever the reason: ``@live.disconnect``.
+
+        Args:
+            function: The function.
 
         Raises:
             InvalidArgument: There is such a function already, or it can't be called.

@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Protocol
 
+from ..close import Closed
 from ..codec import Payload
 from ..envelope import Announcement, Envelope, Relabel, Reset
 from ..options import RoomOptions
@@ -72,6 +73,10 @@ class ClientProtocol(ABC):
     @abstractmethod
     def error(self, code: str, problem: str) -> bytes | None:
         """Returns the frame that tells a client that its message was refused. ``problem`` is for its developer."""
+
+    def closed(self, code: int, reason: str) -> Closed:
+        """What a Close frame says in place of a code and a reason of hubbub or of the app."""
+        return Closed(code, reason)
 
     # From a client
 

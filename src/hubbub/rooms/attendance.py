@@ -37,14 +37,20 @@ class Attendance:
         """Forgets all grace periods."""
         self._graces.clear()
 
-    async def enter(self, session: Session, channel: str, grace_s: float) -> None:
+    async def enter(self, session: Session, channel: str, grace_s: float, *, anonymous: bool = False) -> None:
         """Reports that a session joined a room.
+
+        Args:
+            session: The session.
+            channel: The channel of the room.
+            grace_s: How long its user stays when the session is lost.
+            anonymous: Whether to report a session without a user too.
 
         Raises:
             BrokerUnavailable: The broker can't be asked.
         """
         user, membership = session.user_id, session.memberships.get(channel)
-        if user is None or membership is None or is_user_room(channel):
+        if membership is None or is_user_room(channel) or (user is None and not anonymous):
             return
         membership.grace_s = grace_s
         await self._presence.enter(channel, user, session.id, session.info)
@@ -55,7 +61,7 @@ class Attendance:
 
     def leave(self, session: Session, channels: Iterable[str]) -> asyncio.Task[None] | None:
         """Reports that a session left rooms, without a grace period. None if it was not present in any of them."""
-        if session.user_id is None or not channels:
+        if not channels:
             return None
         return self._tasks.spawn(self._exit(session.user_id, session.id, channels), "leave")
 
@@ -67,10 +73,10 @@ class Attendance:
             channels_by_grace: The rooms in which it was present, by their grace periods in seconds. 0 exits at once.
         """
         user = session.user_id
-        if user is None or not channels_by_grace:
+        if not channels_by_grace:
             return
         for grace_s, channels in channels_by_grace.items():
-            if grace_s:
+            if grace_s and user is not None:
                 self._begin_grace(grace_s, user, session, channels)
         session.departure = self._tasks.spawn(self._depart(user, session.id, channels_by_grace), "depart")
 
@@ -94,17 +100,17 @@ class Attendance:
         timer = self._timers.call_later(grace_s, end)
         self._graces.setdefault(own, {})[end] = session.began_at
 
-    async def _depart(self, user: str, connection_id: str, channels_by_grace: Mapping[float, list[str]]) -> None:
+    async def _depart(self, user: str | None, connection_id: str, channels_by_grace: Mapping[float, list[str]]) -> None:
         await asyncio.gather(
             *(
                 self._presence.linger(channel, user, connection_id, grace_s)
-                if grace_s
+                if grace_s and user is not None
                 else self._presence.exit(channel, user, connection_id)
                 for grace_s, channels in channels_by_grace.items()
                 for channel in channels
             )
         )
 
-    async def _exit(self, user: str, connection_id: str, channels: Iterable[str]) -> None:
+    async def _exit(self, user: str | None, connection_id: str, channels: Iterable[str]) -> None:
         """Exits rooms, all at once: a broker that is away then knows all of them when it is back."""
         await asyncio.gather(*(self._presence.exit(channel, user, connection_id) for channel in channels))

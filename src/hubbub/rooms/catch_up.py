@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
 
 from ..brokers.base import Broker
 from ..close import CloseCode
 from ..connections.session import Session
-from ..envelope import Relabel
+from ..envelope import Entry, Relabel
 from ..errors import BrokerUnavailable, shown
 from ..positions import Joined, Position
 from ..tasks import Tasks
 from ..timers import Timers
+from .audience import Outgoing
 from .replay import Replay
 from .room import CatchUp, Room
 
@@ -32,6 +34,10 @@ _PAGE_MESSAGES = 128
 _PAGE_TTL_S = 0.5
 _MAX_PAGES = 64  # of one room
 _RETRY_S = 0.5
+_REPLY_BYTES = 64 * 1024
+
+JoinReply: TypeAlias = Callable[[Joined, Sequence[Entry]], bytes]
+"""Makes the frame that tells a client that it is in a room, with the first messages that it missed."""
 
 
 class Recovery:
@@ -73,12 +79,16 @@ class Recovery:
                 known[after] = replay
         return replay
 
-    def begin(self, session: Session, room: Room, catch_up: CatchUp, replay: Replay) -> Joined:
+    def begin(self, session: Session, room: Room, catch_up: CatchUp, replay: Replay, reply: JoinReply | None) -> Joined:
         """Answers a join with the first page. The other pages follow in the background, as fast as the client reads."""
         joined = Joined(_head_of(room, replay), replay.page.whole)
-        write_joined(session, room, joined)
-        _write_epoch(session, room, catch_up.cursor, replay)
-        if not (_write_page(session, room, catch_up, replay) and room.caught_up(catch_up)):
+        if reply is not None:
+            is_last = _write_reply(session, room, catch_up, replay, joined, reply)
+        else:
+            write_joined(session, room, joined)
+            _write_epoch(session, room, catch_up.cursor, replay)
+            is_last = _write_page(session, room, catch_up, replay)
+        if not (is_last and room.caught_up(catch_up)):
             self.resume(session, room, catch_up)
         return joined
 
@@ -106,6 +116,9 @@ class Recovery:
                 continue
             if not room.is_catching_up(catch_up):
                 return
+            if not replay.page.whole and session.listener is not None:
+                session.listener.lost_place(room.channel)
+                return
             if not replay.page.whole:
                 logger.info("the history of room %s was trimmed or lost during a replay", shown(room.channel))
                 write_joined(session, room, Joined(_head_of(room, replay), recovered=False))
@@ -115,9 +128,9 @@ class Recovery:
             await asyncio.sleep(0)  # a client that reads fast must not keep the loop busy for a whole history
 
 
-def write_joined(session: Session, room: Room, joined: Joined) -> None:
+def write_joined(session: Session, room: Room, joined: Joined, reply: JoinReply | None = None) -> None:
     """Tells a client its position in a room, if its protocol has a frame for that."""
-    frame = session.protocol.joined(room, joined, session.id)
+    frame = session.protocol.joined(room, joined, session.id) if reply is None else reply(joined, ())
     if frame is not None:
         session.writer.write(frame)
 
@@ -136,6 +149,31 @@ def _head_of(room: Room, replay: Replay) -> Position:
     head = replay.page.head or room.head
     assert head is not None
     return head
+
+
+def _write_reply(
+    session: Session, room: Room, catch_up: CatchUp, replay: Replay, joined: Joined, reply: JoinReply
+) -> bool:
+    """Writes a reply with the first messages of a page, and moves the cursor.
+
+    Returns:
+        Whether nothing follows these messages.
+    """
+    page, head = replay.page, _head_of(room, replay)
+    taken: list[Entry] = []
+    size, reached, is_last = 0, catch_up.cursor.offset, page.last
+    for entry in page.entries if page.whole else ():
+        if taken and size + len(entry.envelope.payload.data) > _REPLY_BYTES:
+            is_last = False
+            break
+        assert entry.envelope.position is not None
+        reached = entry.envelope.position.offset
+        if Outgoing(room, entry.envelope).frame_for(session):
+            taken.append(entry)
+            size += len(entry.envelope.payload.data)
+    catch_up.cursor = Position(head.epoch, reached) if page.whole else head
+    session.writer.write(reply(joined, taken), room)
+    return is_last or not page.whole
 
 
 def _write_page(session: Session, room: Room, catch_up: CatchUp, replay: Replay) -> bool:

@@ -27,7 +27,7 @@ from ..tasks import Tasks, together
 from ..timers import Timers
 from .attendance import Attendance
 from .audience import Outgoing
-from .catch_up import Recovery, write_joined
+from .catch_up import JoinReply, Recovery, write_joined
 from .fanout import Fanout
 from .room import CatchUp, Room
 
@@ -157,6 +157,10 @@ class Memberships(Receiver):
             self._recovery.resume(member, room, catch_up)
         if room.members:
             self._fanout.add(room, Outgoing(room, event))
+        if isinstance(event, Reset):
+            for each in tuple(room.members.values()):
+                if isinstance(each, Session) and each.listener is not None:
+                    each.listener.lost_place(room.channel)
 
     def _obey(self, channel: str, instruction: Instruction) -> None:
         """Closes the connections of a user, and ends its grace periods. On the channel of everyone, closes all."""
@@ -175,8 +179,16 @@ class Memberships(Receiver):
         rooms = [self._rooms.get(channel) for channel in channels if channel not in session.memberships]
         return [room.channel for room in rooms if room is not None and room.full]
 
-    async def join(self, session: Session, channel: str, since: Position | None) -> Joined:
+    async def join(
+        self, session: Session, channel: str, since: Position | None, *, reply: JoinReply | None = None
+    ) -> Joined:
         """Adds a session to a room. Idempotent.
+
+        Args:
+            session: The session.
+            channel: The channel of the room.
+            since: The position that the client presents.
+            reply: Makes the frame that tells the client that it is in, instead of the protocol's own frame.
 
         Raises:
             RoomIsFull: The room has as many members as its options allow.
@@ -184,7 +196,7 @@ class Memberships(Receiver):
             WebSocketDisconnect: The client is gone.
             BrokerUnavailable: The broker can't be asked.
         """
-        joined, new = await self._become_member(session, channel, since)
+        joined, new = await self._become_member(session, channel, since, reply)
         if new:
             try:
                 await self._enter(session, channel)
@@ -238,7 +250,9 @@ class Memberships(Receiver):
         if since is not None and room.options.numbered:
             await self._recovery.read(room, since)
 
-    async def _become_member(self, session: Session, channel: str, since: Position | None) -> tuple[Joined, bool]:
+    async def _become_member(
+        self, session: Session, channel: str, since: Position | None, reply: JoinReply | None = None
+    ) -> tuple[Joined, bool]:
         """Adds a session to a room, except for its presence. Also returns whether it is new there."""
         if session.joining is not None:
             await self._joined(session, channel)
@@ -248,8 +262,8 @@ class Memberships(Receiver):
         self._check_count(session, channel)
         room = self._rooms.get(channel)
         if room is not None and room.subscribed and (since is None or not room.options.numbered):
-            return self._add(session, room), True
-        return await self._join(session, channel, since), True
+            return self._add(session, room, reply), True
+        return await self._join(session, channel, since, reply), True
 
     def _check_count(self, session: Session, channel: str) -> None:
         """Raises if a session is in too many rooms. Joins that are under way count too."""
@@ -272,7 +286,7 @@ class Memberships(Receiver):
         while session.joining is not None and (join := session.joining.get(channel)) is not None:
             await asyncio.wait([join])
 
-    async def _join(self, session: Session, channel: str, since: Position | None) -> Joined:
+    async def _join(self, session: Session, channel: str, since: Position | None, reply: JoinReply | None) -> Joined:
         """Joins a room about which the broker has to be asked first."""
         room = self._room(channel)
         if session.joining is None:
@@ -282,8 +296,8 @@ class Memberships(Receiver):
         try:
             await self._subscribe(room)
             if since is None or not room.options.numbered:
-                return self._add(session, room)
-            return await self._add_behind(session, room, since)
+                return self._add(session, room, reply)
+            return await self._add_behind(session, room, since, reply)
         finally:
             room.joining -= 1
             self._release_soon(room)
@@ -300,12 +314,12 @@ class Memberships(Receiver):
         membership = session.memberships[room.channel] = Membership()
         return membership
 
-    def _add(self, session: Session, room: Room) -> Joined:
+    def _add(self, session: Session, room: Room, reply: JoinReply | None) -> Joined:
         """Makes a session a live member."""
         membership = self._begin_membership(session, room)
         joined = membership.joined = _UNNUMBERED if room.head is None else Joined(room.head, recovered=False)
         room.add(session)  # before the write, which may find that the client is gone, and remove it
-        write_joined(session, room, joined)
+        write_joined(session, room, joined, reply)
         return joined
 
     async def _subscribe(self, room: Room) -> None:
@@ -317,7 +331,7 @@ class Memberships(Receiver):
                 room.subscribed = True
                 self._rooms[room.channel] = room
 
-    async def _add_behind(self, session: Session, room: Room, since: Position) -> Joined:
+    async def _add_behind(self, session: Session, room: Room, since: Position, reply: JoinReply | None) -> Joined:
         """Makes a session a member that catches up before it goes live."""
         membership = self._begin_membership(session, room)
         catch_up = CatchUp(session, since)
@@ -329,7 +343,7 @@ class Memberships(Receiver):
             raise
         if not session.is_open:
             raise WebSocketDisconnect(*(session.socket.closed or (1006, "")))
-        membership.joined = self._recovery.begin(session, room, catch_up, replay)
+        membership.joined = self._recovery.begin(session, room, catch_up, replay, reply)
         return membership.joined
 
     # Leaving
@@ -390,4 +404,5 @@ class Memberships(Receiver):
 
     async def _enter(self, session: Session, channel: str) -> None:
         if channel in session.memberships:  # the room exists as long as it has a member
-            await self._attendance.enter(session, channel, self._rooms[channel].options.grace_s)
+            options = self._rooms[channel].options
+            await self._attendance.enter(session, channel, options.grace_s, anonymous=options.client_presence)

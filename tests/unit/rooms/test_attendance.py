@@ -114,9 +114,9 @@ async def test_a_session_that_leaves_while_it_enters_exits_again() -> None:
 
 async def test_a_session_that_was_present_nowhere_has_nothing_to_leave() -> None:
     async with serving() as worker:
-        assert worker.attendance.leave(worker.session(None), ["lobby"]) is None
+        assert worker.attendance.leave(worker.session(None), []) is None
         assert worker.attendance.leave(worker.session("ann"), []) is None
-        worker.attendance.lose(worker.session(None), {5.0: ["lobby"]})
+        worker.attendance.lose(worker.session(None), {})
         worker.attendance.lose(worker.session("ann"), {})
         assert not len(worker.tasks)
         assert not len(worker.timers)

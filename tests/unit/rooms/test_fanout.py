@@ -27,14 +27,14 @@ from tests.unit.support import FakeLoop, fake_loop
 class Plain(RawProtocol):
     """Frames that are the messages themselves, between brackets where it has any."""
 
-    def __init__(self, opened: bytes = b"", closed: bytes = b"") -> None:
+    def __init__(self, left: bytes = b"", right: bytes = b"") -> None:
         super().__init__(app_ping=False, client_frames=False)
-        self.opened, self.closed = opened, closed
+        self.left, self.right = left, right
         self.framed = 0
 
     def publication(self, room: RoomInfo, message: Envelope) -> bytes:
         self.framed += 1
-        return self.opened + message.payload.data + self.closed
+        return self.left + message.payload.data + self.right
 
     def exclusion(self, room: RoomInfo, message: Envelope) -> bytes | None:
         return b"!" if message.position is not None else None
@@ -468,7 +468,7 @@ def _check_deliveries(actions: list[Action]) -> None:
             for each in inside:
                 if what == "publish" or member.id not in {members[each].id, *members[each].continues}:
                     protocol = members[each].protocol
-                    due[each].append(protocol.opened + data + protocol.closed)
+                    due[each].append(protocol.left + data + protocol.right)
         elif what == "join" and which not in inside:
             inside.add(which)
             room.add(member)
@@ -510,7 +510,7 @@ def test_a_message_is_framed_once_for_each_protocol_that_has_members(
     loop.turn()
     for member in members:
         protocol = member.protocol
-        assert member.written == [b"".join(protocol.opened + b"%d" % n + protocol.closed for n in range(messages))]
+        assert member.written == [b"".join(protocol.left + b"%d" % n + protocol.right for n in range(messages))]
         assert member.written[0] is members[int(member.id) % 2].written[0]
     assert (PLAIN.framed - before[0], BRACKETS.framed - before[1]) == (messages, messages)
 

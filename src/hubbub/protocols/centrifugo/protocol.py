@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from ...close import Closed
 from ...codec import Kind, Payload
 from ...envelope import Announcement, Envelope, Relabel, Reset
 from ...positions import Joined
 from ..base import ClientProtocol, RoomInfo
-from .codes import UnsubscribeCode
+from .codes import UnsubscribeCode, closed_as
 from .encoding import Encoding
 from .messages import ClientInfo, Join, Leave, Message, Push
 
@@ -65,6 +66,9 @@ class CentrifugoProtocol(ClientProtocol):
 
     def error(self, code: str, problem: str) -> None:
         """Nothing: errors are answers to commands."""
+
+    def closed(self, code: int, reason: str) -> Closed:
+        return closed_as(code, reason)
 
     def reply(self, text: str | None, data: bytes | None) -> None:
         """Nothing: the endpoint handles every message from a client."""

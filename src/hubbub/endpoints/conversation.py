@@ -1,0 +1,779 @@
+"""One client of an endpoint: its commands are read, handled, and answered.
+
+Theory of operation. The first command is ``connect``. It authenticates the client, connects it to the manager, and runs
+``@connect``; nothing else is read until that is answered. From then on three kinds of work go on at once:
+
+* Requests, messages and publications wait in a queue. One task, which lives while the queue is not empty, handles them
+  one after the other, in order.
+* Subscriptions are authorized side by side, a bounded number at a time. The reply to one comes before anything from its
+  room.
+* Pongs, refreshes and unsubscribes are handled as they come, whatever else goes on.
+
+A client that sends more than the queue takes is not read from until there is room.
+
+Pings, and the ends of tokens and grants, are looked at once a second with everything else of the socket: an idle client
+has no task and no timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from starlette.exceptions import HTTPException, WebSocketException
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from ..brokers.base import Broker
+from ..close import Closed
+from ..codec import Kind, Payload, encode, loads
+from ..connections.connection import Connection, session_of
+from ..connections.session import Session
+from ..connections.socket import Socket
+from ..envelope import Entry, Envelope
+from ..errors import BrokerUnavailable, InvalidName, shown
+from ..metrics.counters import Counters
+from ..names import EVERYONE_NAME, MAX_NAME_BYTES, RoomName, UserId, label, room_name, user_room
+from ..options import Limits, RoomOptions
+from ..positions import Joined, Position
+from ..presence import Info
+from ..protocols.centrifugo import BadRequest, CentrifugoProtocol
+from ..protocols.centrifugo.codes import DisconnectCode, ErrorCode, UnsubscribeCode, closed_as
+from ..protocols.centrifugo.messages import (
+    ClientInfo,
+    Command,
+    ConnectRequest,
+    ConnectResult,
+    Error,
+    HistoryRequest,
+    HistoryResult,
+    PingRequest,
+    Pong,
+    PresenceRequest,
+    PresenceResult,
+    PresenceStatsRequest,
+    PresenceStatsResult,
+    Publication,
+    PublishRequest,
+    PublishResult,
+    Push,
+    RefreshRequest,
+    RefreshResult,
+    Reply,
+    Result,
+    RPCRequest,
+    RPCResult,
+    SendRequest,
+    SubRefreshRequest,
+    SubscribeRequest,
+    SubscribeResult,
+    UnsubscribeRequest,
+    UnsubscribeResult,
+)
+from ..rooms.memberships import JoinRefused, Memberships
+from ..tasks import Tasks
+from .dependencies import Caller
+from .functions import MISSING, Function
+from .refusals import RoomUnknown, refusal_of
+from .results import Grant, Welcome
+from .routing import Routes
+
+logger: Final = logging.getLogger("hubbub")
+
+PING_S: Final = 25.0
+PONG_S: Final = 10.0
+CONNECT_S: Final = 15.0
+REFRESH_GRACE_S: Final = 25.0
+"""How long after its end a token may still be replaced by the client."""
+
+MAX_WAITING: Final = 64
+"""Commands of one client that wait for their turn."""
+
+MAX_SUBSCRIBING: Final = 16
+"""Subscriptions of one client that are authorized at the same time."""
+
+FIRST_PAGE_BYTES: Final = 64 * 1024
+"""Missed messages in the reply to a subscribe; the rest follows as the socket drains."""
+
+_VERSION: Final = "hubbub"
+
+
+class Engine(Protocol):
+    """What a conversation needs of its manager."""
+
+    limits: Limits
+    counters: Counters
+    tasks: Tasks
+    broker: Broker
+    memberships: Memberships
+
+    def options_of(self, channel: str) -> RoomOptions:
+        """The options of a room."""
+
+    async def connect(
+        self,
+        websocket: WebSocket,
+        user_id: UserId | None,
+        *,
+        room: RoomName | None,
+        rooms: Iterable[RoomName],
+        info: Info,
+        since: Position | Mapping[str, Position] | None,
+        subprotocol: str | None,
+        headers: Iterable[tuple[bytes, bytes]] | None,
+        expires_at: datetime | float | None,
+    ) -> Connection:
+        """What `ConnectionManager.connect` does."""
+
+    async def publish(self, name: str, envelope: Envelope) -> Position | None:
+        """Publishes a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What an endpoint serves its clients with.
+
+    Attributes:
+        routes: Its functions.
+        authenticate: Runs the ``auth=`` dependency; None where everybody may connect.
+        user_id_of: Gives the id of the user that the dependency yields.
+        app: The app, for ``dependency_overrides``.
+    """
+
+    routes: Routes
+    authenticate: Function[Any] | None
+    user_id_of: Callable[[Any], UserId | None]
+    app: object
+
+
+@dataclass(slots=True)
+class Subscription:
+    """A room that the client is subscribed to.
+
+    Attributes:
+        room: Its name.
+        grant: What the rule gave; None until it has answered.
+    """
+
+    room: str
+    grant: Grant | None = None
+
+
+class Ended(Exception):
+    """The conversation is over."""
+
+
+class Conversation:
+    """What one client and its endpoint say to each other.
+
+    Args:
+        served: The endpoint.
+        engine: The manager.
+        websocket: The client's socket, before it is accepted.
+        protocol: What the client speaks.
+    """
+
+    def __init__(self, served: Served, engine: Engine, websocket: WebSocket, protocol: CentrifugoProtocol) -> None:
+        self._served = served
+        self._engine = engine
+        self._websocket = websocket
+        self._encoding = protocol.encoding
+        self._protocol = protocol
+        self._socket: Socket = websocket.scope["hubbub"]
+        self._session: Session | None = None
+        self._caller: Caller | None = None
+        self._began_at = asyncio.get_running_loop().time()
+        self._ping_at = self._began_at + random.uniform(PING_S / 2, PING_S)  # noqa: S311 - spreads load, no secret
+        self._pong_by: float | None = None
+        self._token_ends_at: float | None = None
+        self._subscriptions: dict[str, Subscription] = {}
+        self._authorizing = asyncio.Semaphore(MAX_SUBSCRIBING)
+        self._waiting: deque[Command] = deque()
+        self._working = False
+        self._room_for_more: asyncio.Event | None = None
+        self._replies: list[Reply | Push] = []
+
+    async def run(self) -> None:
+        """Talks with the client until it is gone."""
+        self._socket.speak(self._protocol)
+        offered: Sequence[str] = self._websocket.scope.get("subprotocols") or ()
+        mine = self._encoding.subprotocol
+        await self._websocket.accept(mine if mine in offered else None)
+        self._socket.listener = self
+        try:
+            await self._listen()
+        except (Ended, WebSocketDisconnect):
+            pass
+        finally:
+            self._socket.listener = None
+            await self._end()
+
+    async def _listen(self) -> None:
+        receive = self._socket.receive
+        while (event := await receive())["type"] != "websocket.disconnect":
+            text = event.get("text")
+            try:
+                commands = self._encoding.decode(event["bytes"] if text is None else text)
+            except BadRequest as error:
+                await self._close(DisconnectCode.BAD_REQUEST, str(error))
+            for command in commands:
+                if self._session is not None:
+                    await self._take(command)
+                elif isinstance(command.request, ConnectRequest):
+                    if not await self._connect(command.id, command.request):
+                        break
+                else:
+                    await self._close(DisconnectCode.BAD_REQUEST, "the first command has to be connect")
+
+    # Connecting
+
+    async def _connect(self, number: int, request: ConnectRequest) -> bool:
+        """Answers ``connect``. False where it failed, and the rest of the frame is not for a client."""
+        try:
+            user, ends_at = await self._authenticated(request.token)
+            user_id = self._served.user_id_of(user)
+        except _Refused as refused:
+            self._say(Reply(number, refused.error))
+            return False
+        self._token_ends_at = ends_at
+        writer = self._socket.writer
+        writer.cork()  # nothing of a room comes before the reply
+        try:
+            connection = await self._engine.connect(
+                self._websocket,
+                user_id,
+                room=None,
+                rooms=(),
+                info=None,
+                since=None,
+                subprotocol=None,
+                headers=None,
+                expires_at=None,
+            )
+            session = session_of(connection)
+            caller = Caller(self._websocket.scope, connection=connection, user=user, app=self._served.app)
+            welcome = await self._welcome(caller, request)
+            names = [*([] if user_id is None else [user_room(session.user_id or "")]), EVERYONE_NAME]
+            for name in welcome.names:
+                if name not in session.memberships:
+                    await self._engine.memberships.join(session, name, _presented(request.subs.get(name)))
+                names.append(name)
+        except _Refused as refused:
+            self._say(Reply(number, refused.error))
+            writer.uncork()
+            await self._close(DisconnectCode.PERMISSION_DENIED, refused.error.message)
+        except JoinRefused as refusal:
+            writer.uncork()
+            await self._close(closed_as(refusal.cause.code, refusal.cause.reason))
+        except BrokerUnavailable:
+            writer.uncork()
+            await self._close(DisconnectCode.INTERNAL)
+        result = ConnectResult(
+            client=session.id,
+            version=_VERSION,
+            expires=ends_at is not None,
+            ttl=_ttl(ends_at),
+            data=None if welcome.data is None else encode(welcome.data),
+            subs={label(name): self._joined(session, name, request.subs.get(name)) for name in names},
+            ping=int(PING_S),
+            pong=True,
+        )
+        self._caller, self._session = caller, session
+        session.listener = self
+        writer.uncork(self._encoding.encode([Reply(number, result)]))
+        return True
+
+    async def _welcome(self, caller: Caller, request: ConnectRequest) -> Welcome:
+        function = self._served.routes.connect
+        if function is None:
+            return Welcome()
+        try:
+            return await function(caller, _message(request.data), is_encoded=request.data is not None)
+        except Exception as error:
+            raise _Refused(await self._error(error, function)) from error
+
+    async def _authenticated(self, token: str) -> tuple[Any, float | None]:
+        """The user, and when the token of the command ends."""
+        function = self._served.authenticate
+        if function is None:
+            return None, None
+        scope = self._websocket.scope
+        if token:  # its end is the conversation's to watch: it can be replaced
+            scope = {key: value for key, value in scope.items() if key != "hubbub"}
+        try:
+            user = await function(Caller(scope, app=self._served.app, token=token or None))
+        except HTTPException as error:
+            if getattr(error, "expired", False) and token:
+                raise _Refused(ErrorCode.TOKEN_EXPIRED.error()) from error
+            if error.status_code == 401:
+                await self._close(DisconnectCode.INVALID_TOKEN, str(error.detail))
+            if error.status_code == 403:
+                await self._close(DisconnectCode.PERMISSION_DENIED, str(error.detail))
+            raise _Refused(await self._error(error, function)) from error
+        except Exception as error:
+            raise _Refused(await self._error(error, function)) from error
+        return user, _end_of(user) if token else None
+
+    def _joined(self, session: Session, name: str, asked: SubscribeRequest | None) -> SubscribeResult:
+        """What the reply to ``connect`` says of a room that the server joined the client to."""
+        membership = session.memberships.get(name)
+        joined = None if membership is None else membership.joined
+        if joined is None or joined.position is None:
+            return SubscribeResult()
+        recovers = asked is not None and asked.recover
+        position = joined.position
+        offset = asked.offset if recovers and joined.recovered and asked is not None else position.offset
+        return SubscribeResult(
+            recoverable=self._engine.options_of(name).history is not None,
+            positioned=True,
+            epoch=position.epoch,
+            offset=offset,
+            was_recovering=recovers,
+            recovered=recovers and joined.recovered,
+        )
+
+    # Commands
+
+    async def _take(self, command: Command) -> None:
+        request = command.request
+        match request:
+            case Pong():
+                await self._ponged()
+            case SubscribeRequest():
+                await self._begin_subscribing(command.id, request)
+            case UnsubscribeRequest():
+                self._spawn(self._unsubscribe(command.id, request))
+            case RefreshRequest():
+                self._spawn(self._refresh(command.id, request))
+            case ConnectRequest():
+                await self._close(DisconnectCode.BAD_REQUEST, "a second connect")
+            case PingRequest() | SubRefreshRequest():
+                self._say(Reply(command.id, ErrorCode.NOT_AVAILABLE.error()))
+            case RPCRequest() if self._is_concurrent(request):
+                self._spawn(self._answer(command))
+            case _:
+                await self._queue(command)
+
+    def _is_concurrent(self, request: RPCRequest) -> bool:
+        method = self._served.routes.methods.get(request.method)
+        return method is not None and method.concurrent
+
+    async def _queue(self, command: Command) -> None:
+        """Puts a command behind those that wait. Waits where they are many: then nothing is read either."""
+        while len(self._waiting) >= MAX_WAITING:
+            self._room_for_more = asyncio.Event()
+            await self._room_for_more.wait()
+            self._pong_by = None  # its pong may wait behind what was not read
+        self._waiting.append(command)
+        if not self._working:
+            self._working = True
+            self._spawn(self._work())
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                command = self._waiting.popleft()
+                if self._room_for_more is not None:
+                    self._room_for_more.set()
+                    self._room_for_more = None
+                await self._answer(command)
+        finally:
+            self._working = False
+
+    async def _answer(self, command: Command) -> None:
+        """Handles a command of the queue, and says what came of it."""
+        request = command.request
+        try:
+            match request:
+                case RPCRequest():
+                    result: Result | Error = await self._rpc(request)
+                case SendRequest():
+                    await self._sent(request)
+                    return
+                case PublishRequest():
+                    result = await self._publish(request)
+                case PresenceRequest():
+                    result = await self._presence(request)
+                case PresenceStatsRequest():
+                    result = await self._presence_stats(request)
+                case HistoryRequest():
+                    result = await self._history(request)
+                case _:
+                    result = ErrorCode.NOT_AVAILABLE.error()
+        except Ended:
+            return
+        except _Refused as refused:
+            result = refused.error
+        except BrokerUnavailable:
+            result = ErrorCode.INTERNAL.error("the broker is unavailable")
+        self._say(Reply(command.id, result))
+
+    async def _call(self, function: Function[Any], data: Payload | None, names: Mapping[str, str] | None = None) -> Any:
+        """Calls a function of the app.
+
+        Raises:
+            _Refused: It refused, or failed; the answer is in it.
+        """
+        assert self._caller is not None
+        try:
+            return await function(self._caller, _message(data), names or {}, is_encoded=data is not None)
+        except Exception as error:
+            raise _Refused(await self._error(error, function)) from error
+
+    async def _error(self, error: Exception, function: Function[Any]) -> Error:
+        """The answer to a request whose function raised."""
+        if isinstance(error, WebSocketDisconnect):
+            raise Ended from error
+        if isinstance(error, WebSocketException):
+            await self._close(closed_as(error.code, error.reason))
+        if isinstance(error, RoomUnknown):
+            return ErrorCode.UNKNOWN_CHANNEL.error()
+        refusal = refusal_of(error)
+        if refusal is not None:
+            return Error(refusal.code, refusal.reason, refusal.temporary)
+        if isinstance(error, (InvalidName, BrokerUnavailable)):
+            return (
+                ErrorCode.BAD_REQUEST.error(str(error))
+                if isinstance(error, InvalidName)
+                else ErrorCode.INTERNAL.error()
+            )
+        self._engine.counters.errors["function"] += 1
+        logger.error("%s failed", function.name, exc_info=error)
+        return ErrorCode.INTERNAL.error()
+
+    async def _rpc(self, request: RPCRequest) -> RPCResult:
+        method = self._served.routes.methods.get(request.method)
+        if method is None:
+            methods = self._served.routes.methods
+            raise _Refused((ErrorCode.METHOD_NOT_FOUND if methods else ErrorCode.NOT_AVAILABLE).error())
+        return RPCResult(await self._call(method.function, request.data))
+
+    async def _sent(self, request: SendRequest) -> None:
+        """A message without an answer: an object with the ``method``, and its ``data``."""
+        try:
+            message = loads((request.data or Payload(Kind.JSON, b"null")).data)
+            name = message["method"]
+            method = self._served.routes.methods[name]
+            data = message.get("data")
+        except (ValueError, TypeError, KeyError, AttributeError):
+            await self._close(DisconnectCode.NOT_AVAILABLE)
+        try:
+            await self._call(method.function, None if data is None else encode(data))
+        except _Refused as refused:
+            logger.debug("a message to %s was refused: %s", shown(name), shown(refused.error.message))
+
+    async def _publish(self, request: PublishRequest) -> PublishResult:
+        name = request.channel
+        match = self._served.routes.publishing.match(name)
+        if match is None or not self._is_subscribed(name):
+            raise _Refused(ErrorCode.PERMISSION_DENIED.error())
+        payload = await self._call(match.rule.function, request.data, match.names)
+        if payload is not None:
+            await self._engine.publish(name, Envelope(payload))
+        return PublishResult()
+
+    async def _presence(self, request: PresenceRequest) -> PresenceResult:
+        self._check_may_ask(request.channel, self._engine.options_of(request.channel).client_presence)
+        clients = {}
+        for each in await self._engine.broker.connections(request.channel):  # one entry for all connections of a user
+            name = each.presence_id
+            clients[name] = ClientInfo(each.user_id or "", name, _info(each.info), _info(each.room_info))
+        return PresenceResult(clients)
+
+    async def _presence_stats(self, request: PresenceStatsRequest) -> PresenceStatsResult:
+        self._check_may_ask(request.channel, self._engine.options_of(request.channel).client_presence)
+        entries = await self._engine.broker.connections(request.channel)
+        return PresenceStatsResult(sum(each.live for each in entries), len({each.user_id or "" for each in entries}))
+
+    async def _history(self, request: HistoryRequest) -> HistoryResult:
+        options = self._engine.options_of(request.channel)
+        self._check_may_ask(request.channel, options.client_history and options.history is not None)
+        broker, name = self._engine.broker, request.channel
+        if not request.limit:
+            return _history_of((), await broker.position(name))
+        since = None if request.since is None else Position(request.since.epoch, request.since.offset)
+        forward = since is not None and not request.reverse
+        most = request.limit if request.limit > 0 else None
+        page = await broker.history(name, since if forward else None, most if forward or since is None else None)
+        if since is not None and page.head is not None and since.epoch not in ("", page.head.epoch):
+            raise _Refused(ErrorCode.UNRECOVERABLE_POSITION.error())
+        entries = list(page.entries)
+        if request.reverse:
+            entries.reverse()
+            if since is not None:
+                entries = [each for each in entries if each.recorded().position.offset < since.offset]
+        return _history_of(entries[:most], page.head)
+
+    def _check_may_ask(self, name: str, allowed: bool) -> None:
+        if not self._is_subscribed(name):
+            raise _Refused(ErrorCode.PERMISSION_DENIED.error())
+        if not allowed:
+            raise _Refused(ErrorCode.NOT_AVAILABLE.error())
+
+    def _is_subscribed(self, name: str) -> bool:
+        return self._session is not None and name[:1] != "$" and name in self._session.memberships
+
+    # Subscribing
+
+    async def _begin_subscribing(self, number: int, request: SubscribeRequest) -> None:
+        """Refuses a subscription at once, or authorizes it beside everything else."""
+        name = request.channel
+        refusal = self._refusal(request)
+        if refusal is not None:
+            self._say(Reply(number, refusal))
+            return
+        subscription = self._subscriptions[name] = Subscription(name)
+        self._spawn(self._subscribe(number, request, subscription))
+
+    def _refusal(self, request: SubscribeRequest) -> Error | None:
+        name = request.channel
+        if len(name.encode()) > MAX_NAME_BYTES or request.tf is not None:
+            return ErrorCode.BAD_REQUEST.error()
+        if request.type:
+            return ErrorCode.NOT_AVAILABLE.error()
+        if name in self._subscriptions or self._is_subscribed(name):
+            return ErrorCode.ALREADY_SUBSCRIBED.error()
+        most = self._engine.limits.max_rooms_per_connection
+        if most is not None and len(self._subscriptions) >= most:
+            return ErrorCode.LIMIT_EXCEEDED.error()
+        return None
+
+    async def _subscribe(self, number: int, request: SubscribeRequest, subscription: Subscription) -> None:
+        try:
+            async with self._authorizing:
+                result = await self._authorized(number, request, subscription)
+        except Ended:
+            return
+        except _Refused as refused:
+            result = refused.error
+        except JoinRefused:
+            result = ErrorCode.LIMIT_EXCEEDED.error()
+        except BrokerUnavailable:
+            result = ErrorCode.INTERNAL.error("the broker is unavailable")
+        except WebSocketDisconnect:
+            return
+        if result is not None:
+            if self._subscriptions.get(subscription.room) is subscription:
+                del self._subscriptions[subscription.room]
+            self._say(Reply(number, result))
+
+    async def _authorized(self, number: int, request: SubscribeRequest, subscription: Subscription) -> Error | None:
+        """Asks the rule, and joins the room; the reply is written by the join. The error where it was refused."""
+        name = request.channel
+        match = self._served.routes.rooms.match(name)
+        if match is None:
+            return ErrorCode.PERMISSION_DENIED.error()
+        try:
+            room_name(name)
+        except InvalidName as error:
+            return ErrorCode.BAD_REQUEST.error(str(error))
+        grant: Grant | None = await self._call(match.rule.function, request.data, match.names)
+        if grant is None:
+            return ErrorCode.PERMISSION_DENIED.error()
+        if self._subscriptions.get(name) is not subscription:
+            return ErrorCode.PERMISSION_DENIED.error("unsubscribed meanwhile")
+        ends_at = grant.expires_at_s
+        if ends_at is not None and ends_at <= time.time():
+            return ErrorCode.EXPIRED.error()
+        subscription.grant = grant
+        assert self._session is not None
+        options = self._engine.options_of(name)
+        # It may present a position of a room that numbers its messages no more: then it is not recovered.
+        since = _presented(request) if options.history is not None else None
+
+        def reply(joined: Joined, entries: Sequence[Entry]) -> bytes:
+            """What the room writes to the client when it is in, before anything else of the room."""
+            position = joined.position
+            recovered = request.recover and joined.recovered
+            result = SubscribeResult(
+                expires=ends_at is not None,
+                ttl=_ttl(ends_at),
+                recoverable=options.history is not None,
+                epoch="" if position is None else position.epoch,
+                publications=_publications(entries),
+                recovered=recovered,
+                offset=0 if position is None else request.offset if recovered else position.offset,
+                positioned=position is not None,
+                data=None if grant.data is None else encode(grant.data),
+                was_recovering=request.recover,
+            )
+            return self._taken([Reply(number, result)])
+
+        await self._engine.memberships.join(self._session, name, since, reply=reply)
+        if self._subscriptions.get(name) is not subscription:  # unsubscribed while the broker was asked
+            await self._engine.memberships.leave(self._session, name)
+        return None
+
+    async def _unsubscribe(self, number: int, request: UnsubscribeRequest) -> None:
+        name = request.channel
+        if self._subscriptions.pop(name, None) is not None and self._session is not None:
+            await self._engine.memberships.leave(self._session, name)
+        self._say(Reply(number, UnsubscribeResult()))
+
+    def unsubscribe(self, name: str, code: UnsubscribeCode) -> None:
+        """Ends a subscription of the client, and tells it why."""
+        if self._subscriptions.pop(name, None) is not None and self._session is not None:
+            self._spawn(self._engine.memberships.leave(self._session, name))
+            self._say(Push(name, code.push()))
+
+    def lost_place(self, name: str) -> None:
+        """Messages of a room are lost: the client subscribes again, and is told that it can't recover.
+
+        The subscription ends with the frame that the protocol writes for all its members (`renumbering`).
+        """
+        if name[:1] == "$" or name not in self._subscriptions:
+            self._socket.close_soon(DisconnectCode.INSUFFICIENT_STATE.closed())
+        elif self._session is not None:
+            del self._subscriptions[name]
+            self._spawn(self._engine.memberships.leave(self._session, name))
+
+    # Tokens
+
+    async def _refresh(self, number: int, request: RefreshRequest) -> None:
+        assert self._session is not None
+        assert self._caller is not None
+        try:
+            user, ends_at = await self._authenticated(request.token)
+            user_id = self._served.user_id_of(user)
+        except Ended:
+            return
+        except _Refused as refused:
+            if refused.error.code == ErrorCode.TOKEN_EXPIRED.code:
+                await self._close_quietly(DisconnectCode.EXPIRED)
+            else:
+                self._say(Reply(number, refused.error))
+            return
+        if (None if user_id is None else str(user_id)) != self._session.user_id:
+            await self._close_quietly(DisconnectCode.INVALID_TOKEN, "the token is another user's")
+            return
+        self._caller.user = user
+        self._token_ends_at = ends_at
+        self._say(Reply(number, RefreshResult(self._session.id, _VERSION, ends_at is not None, _ttl(ends_at))))
+
+    # Once a second
+
+    def check(self, now: float) -> None:
+        """Pings, and ends what has run out. Called once a second.
+
+        Args:
+            now: The loop's time.
+        """
+        if self._session is None:
+            if now - self._began_at >= CONNECT_S:
+                self._socket.close_soon(DisconnectCode.STALE.closed())
+            return
+        if self._pong_by is not None and now >= self._pong_by and self._room_for_more is None:
+            self._socket.close_soon(DisconnectCode.NO_PONG.closed())
+        elif now >= self._ping_at:
+            self._ping_at = now + PING_S
+            self._pong_by = now + PONG_S
+            self._socket.writer.write(self._encoding.ping)
+        wall = time.time()
+        if self._token_ends_at is not None and wall >= self._token_ends_at + REFRESH_GRACE_S:
+            self._socket.close_soon(DisconnectCode.EXPIRED.closed(), grace=False)
+        for subscription in tuple(self._subscriptions.values()):
+            ends_at = None if subscription.grant is None else subscription.grant.expires_at_s
+            if ends_at is not None and wall >= ends_at:
+                self.unsubscribe(subscription.room, UnsubscribeCode.EXPIRED)
+
+    async def _ponged(self) -> None:
+        if self._pong_by is None:
+            await self._close(DisconnectCode.BAD_REQUEST, "a pong that nobody asked for")
+        self._pong_by = None
+
+    # Out
+
+    def _say(self, told: Reply | Push) -> None:
+        """Writes a reply or a push at the end of this pass of the event loop, with the others of the pass."""
+        if not self._replies:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._replies.append(told)
+
+    def _write(self) -> None:
+        if self._replies and self._socket.closed is None:
+            self._socket.flush()  # behind what the functions published
+            self._socket.writer.write(self._taken([]))
+
+    def _taken(self, more: list[Reply | Push]) -> bytes:
+        """One frame of everything that is to be said."""
+        told, self._replies = [*self._replies, *more], []
+        return self._encoding.encode(told)
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        self._engine.tasks.spawn(work, "endpoint")
+
+    async def _close(self, cause: DisconnectCode | Closed, reason: str = "") -> None:
+        """Closes the socket, and ends the conversation.
+
+        Raises:
+            Ended: Always.
+        """
+        await self._close_quietly(cause, reason)
+        raise Ended
+
+    async def _close_quietly(self, cause: DisconnectCode | Closed, reason: str = "") -> None:
+        self._write()
+        closed = cause.closed(reason) if isinstance(cause, DisconnectCode) else cause
+        await self._socket.close(*closed)
+
+    async def _end(self) -> None:
+        """The socket is gone: runs ``@disconnect`` once."""
+        self._waiting.clear()
+        if self._room_for_more is not None:
+            self._room_for_more.set()
+        function = self._served.routes.disconnect
+        if self._session is None:
+            return
+        self._session.listener = None
+        if function is not None and self._caller is not None:
+            try:
+                await function(self._caller)
+            except Exception as error:
+                self._engine.counters.errors["function"] += 1
+                logger.error("%s failed", function.name, exc_info=error)
+
+
+class _Refused(Exception):
+    """A request is answered with an error."""
+
+    def __init__(self, error: Error) -> None:
+        self.error = error
+
+
+def _message(data: Payload | None) -> Any:
+    return MISSING if data is None else data.data
+
+
+def _presented(request: SubscribeRequest | None) -> Position | None:
+    """The position that a client comes back with."""
+    if request is None or not request.recover:
+        return None
+    return Position(request.epoch, request.offset)
+
+
+def _ttl(ends_at: float | None) -> int:
+    return 0 if ends_at is None else max(1, int(ends_at - time.time()))
+
+
+def _end_of(user: object) -> float | None:
+    """When the token of a user ends, where the user is made of its claims."""
+    ends_at = user.get("exp") if isinstance(user, Mapping) else getattr(user, "exp", None)
+    return float(ends_at) if isinstance(ends_at, (int, float)) else None
+
+
+def _publications(entries: Sequence[Entry]) -> tuple[Publication, ...]:
+    return tuple(Publication(each.envelope.payload, offset=each.recorded().position.offset) for each in entries)
+
+
+def _history_of(entries: Sequence[Entry], head: Position | None) -> HistoryResult:
+    return HistoryResult(_publications(entries), *(("", 0) if head is None else head))
+
+
+def _info(info: object) -> Payload | None:
+    return None if info is None else encode(info)

@@ -1,0 +1,96 @@
+"""An endpoint: functions that answer clients, served on one path of the app."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+from urllib.parse import parse_qs
+
+from starlette.websockets import WebSocket
+
+from ..errors import InvalidArgument, shown
+from ..names import UserId
+from ..protocols.centrifugo import CENTRIFUGO_JSON, CentrifugoProtocol, centrifugo_protobuf
+from .conversation import Conversation, Engine, Served
+from .functions import Function, authenticator
+from .routing import MessageRouter
+
+_PROTOBUF: Final = "centrifuge-protobuf"
+
+
+class Manager(Protocol):
+    """What an endpoint needs of a `ConnectionManager`."""
+
+    @property
+    def _hubbub(self) -> Engine: ...
+
+
+class Endpoint(MessageRouter):
+    """Functions that answer clients of the Centrifugo protocol. `ConnectionManager.endpoint` makes it.
+
+    ```python
+    live = manager.endpoint("/live", auth=current_user)
+
+
+    @live.room("chat:{room}")
+    async def may_read(room: str, user: User) -> bool: ...
+
+
+    @live.on("say")
+    async def say(message: Say, user: User) -> Said: ...
+    ```
+
+    Attributes:
+        path: The path of its WebSocket.
+    """
+
+    def __init__(
+        self,
+        manager: Manager,
+        path: str,
+        auth: Callable[..., Any] | None,
+        user_id: Callable[[Any], UserId | None] | None,
+    ) -> None:
+        if not isinstance(path, str) or not path.startswith("/"):
+            raise InvalidArgument("path", f"got {shown(path)}", "the path of a WebSocket, such as '/live'")
+        super().__init__()
+        self.path: str = path
+        self._auth = auth
+        self._manager = manager
+        self._authenticate: Function[Any] | None = None if auth is None else authenticator(auth)
+        self._user_id_of = user_id or user_id_of
+        self._served: Served | None = None
+
+    async def _serve(self, websocket: WebSocket) -> None:
+        """Talks with one client. The WebSocket route of the endpoint."""
+        if self._served is None:
+            app = websocket.scope.get("app")
+            self._served = Served(self._routes(), self._authenticate, self._user_id_of, app)
+        await Conversation(self._served, self._manager._hubbub, websocket, _protocol_of(websocket)).run()
+
+
+def user_id_of(user: Any) -> UserId | None:
+    """The id of what an ``auth=`` dependency yields: itself, or its ``sub``, ``user_id`` or ``id``.
+
+    Raises:
+        InvalidArgument: It has none of these.
+    """
+    if user is None or isinstance(user, (str, int)):
+        return user
+    for name in ("sub", "user_id", "id"):
+        found = user.get(name) if isinstance(user, Mapping) else getattr(user, name, None)
+        if found is not None:
+            return found  # type: ignore[no-any-return]  # connecting checks it
+    raise InvalidArgument(
+        "auth",
+        f"what it yields has no user id ({shown(user)})",
+        "a str, an object with sub, user_id or id, or user_id=",
+    )
+
+
+def _protocol_of(websocket: WebSocket) -> CentrifugoProtocol:
+    query = parse_qs(websocket.scope.get("query_string", b"").decode("latin-1"))
+    asked = (*query.get("format", ()), *query.get("cf_protocol", ()))
+    if _PROTOBUF in (websocket.scope.get("subprotocols") or ()) or "protobuf" in asked:
+        return centrifugo_protobuf()
+    return CENTRIFUGO_JSON

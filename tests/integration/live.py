@@ -1,0 +1,331 @@
+"""An app with an endpoint, and clients of it: the official Python SDK, and one by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Annotated, Any, TypeVar
+
+import jwt
+from centrifuge import Client, ClientEventHandler, Subscription, SubscriptionEventHandler
+from fastapi import Depends, FastAPI, HTTPException
+from pydantic import BaseModel
+from websockets.asyncio.client import ClientConnection
+
+from hubbub import Connection, ConnectionManager, History, Limits, RoomOptions
+from hubbub.auth import JWTAuth
+from hubbub.auth.jwt import Claims
+from hubbub.endpoints.endpoint import Endpoint
+from hubbub.endpoints.results import Grant, Welcome
+from tests.integration.support import DEADLINE_S, LiveServer, client, may_be_reset, receive, serving
+
+T = TypeVar("T")
+
+KEY = os.urandom(32)
+ROOMS = {
+    "chat:*": RoomOptions(history=History(20_000, 600), announce=True, client_presence=True, client_history=True),
+    "short:*": RoomOptions(history=History(5, 600)),
+    "ticker:*": RoomOptions(),
+    "small:*": RoomOptions(max_members=1),
+}
+
+
+current_user = JWTAuth(KEY, algorithms=["HS256"])
+User = Annotated[Claims, Depends(current_user)]
+
+
+def token(user: str, *, lasts_s: float = 600.0) -> str:
+    """A token of a user."""
+    return jwt.encode({"sub": user, "exp": time.time() + lasts_s}, KEY, "HS256")
+
+
+class Say(BaseModel):
+    room: str
+    text: str
+
+
+class Said(BaseModel):
+    user_id: str
+    text: str
+
+
+class Live:
+    """The app.
+
+    Attributes:
+        gates: What `wait` waits for, by name.
+        ended: The users whose connections ended.
+        began: What `wait` was called with.
+    """
+
+    def __init__(self, url: str = "memory://", **limits: Any) -> None:
+        self.manager = ConnectionManager(url, rooms=ROOMS, limits=Limits(**limits))
+        self.app = FastAPI()
+        self.manager.install(self.app)
+        self.live: Endpoint = self.manager.endpoint("/live", auth=current_user)
+        self.open: Endpoint = self.manager.endpoint("/open", auth=None)
+        self.gates: dict[str, asyncio.Event] = {}
+        self.ended: list[str] = []
+        self.began: list[str] = []
+        self.server: LiveServer
+        self._declare()
+
+    def _declare(self) -> None:
+        manager, live = self.manager, self.live
+
+        @live.connect
+        async def hello(connection: Connection, user: User) -> Welcome:
+            return Welcome(data={"hello": user.sub}, rooms=["ticker:news"])
+
+        @live.disconnect
+        async def bye(user: User) -> None:
+            self.ended.append(user.sub)
+
+        @live.room("chat:{room}")
+        async def may_chat(room: str, user: User) -> bool | Grant:
+            if room == "broken":
+                raise ZeroDivisionError
+            if room == "brief":
+                return Grant(data={"granted": True}, expires_at=time.time() + 1.0)
+            return room != "secret"
+
+        @live.room("{kind}:{room}")
+        async def may_read(kind: str, room: str) -> bool:
+            return kind in {"short", "ticker", "small"}
+
+        @live.on("say")
+        async def say(message: Say, user: User) -> Said:
+            said = Said(user_id=user.sub, text=message.text)
+            await manager.broadcast(said, room=f"chat:{message.room}")
+            return said
+
+        @live.on("wait")
+        async def wait(message: str) -> str:
+            self.began.append(message)
+            await self.gates[message].wait()
+            return f"waited for {message}"
+
+        @live.on("aside", concurrent=True)
+        async def aside(message: str) -> str:
+            return message
+
+        @live.on("forbid")
+        async def forbid() -> None:
+            raise HTTPException(403, "not you")
+
+        @live.on("busy")
+        async def busy() -> None:
+            raise HTTPException(503, "later")
+
+        @live.on("fail")
+        async def fail() -> None:
+            raise ZeroDivisionError
+
+        @live.publish("chat:{room}")
+        async def publish(message: dict[str, Any], room: str, user: User) -> dict[str, Any]:
+            return {**message, "by": user.sub}
+
+        @self.open.room("ticker:{room}")
+        async def everybody(room: str) -> bool:
+            return True
+
+    async def publish(self, room: str, message: Any) -> None:
+        await self.server.acall(self.manager.broadcast(message, room=room))
+
+
+@contextmanager
+def live_app(live: Live, **config: Any) -> Iterator[Live]:
+    with serving(live.app, **config) as server:
+        live.server = server
+        yield live
+
+
+class Events(ClientEventHandler):
+    """What a client of the SDK was told."""
+
+    def __init__(self) -> None:
+        self.connected: list[Any] = []
+        self.disconnected: list[tuple[int, str]] = []
+        self.publications: list[tuple[str, Any]] = []
+        self.subscribed: list[Any] = []
+
+    async def on_connected(self, ctx: Any) -> None:
+        self.connected.append(ctx)
+
+    async def on_disconnected(self, ctx: Any) -> None:
+        self.disconnected.append((ctx.code, ctx.reason))
+
+    async def on_publication(self, ctx: Any) -> None:
+        self.publications.append((ctx.channel, ctx.pub.data))
+
+    async def on_subscribed(self, ctx: Any) -> None:
+        self.subscribed.append(ctx)
+
+
+class Room(SubscriptionEventHandler):
+    """What a subscription of the SDK was told."""
+
+    def __init__(self, parsed: Callable[[Any], Any]) -> None:
+        self._parsed = parsed
+        self.subscribed: list[Any] = []
+        self.unsubscribed: list[tuple[int, str]] = []
+        self.errors: list[Any] = []
+        self.got: list[Any] = []
+        self.offsets: list[int] = []
+        self.joins: list[str] = []
+        self.leaves: list[str] = []
+
+    async def on_subscribed(self, ctx: Any) -> None:
+        self.subscribed.append(ctx)
+
+    async def on_unsubscribed(self, ctx: Any) -> None:
+        self.unsubscribed.append((ctx.code, ctx.reason))
+
+    async def on_error(self, ctx: Any) -> None:
+        self.errors.append(ctx)
+
+    async def on_publication(self, ctx: Any) -> None:
+        self.got.append(self._parsed(ctx.pub.data))
+        self.offsets.append(ctx.pub.offset)
+
+    async def on_join(self, ctx: Any) -> None:
+        self.joins.append(ctx.info.user)
+
+    async def on_leave(self, ctx: Any) -> None:
+        self.leaves.append(ctx.info.user)
+
+
+class Sdk:
+    """A client of the official SDK, in JSON or in Protobuf."""
+
+    def __init__(
+        self,
+        live: Live,
+        user: str | None,
+        *,
+        protobuf: bool,
+        path: str = "/live",
+        port: int = 0,
+        tokens: Sequence[str] = (),
+    ) -> None:
+        self.events = Events()
+        self.protobuf = protobuf
+        self.tokens: list[str] = list(tokens)
+        url = f"ws://127.0.0.1:{port or live.server.port}{path}"
+        fetched: dict[str, Any] = {} if user is None else {"get_token": self._token}
+        self.client = Client(
+            url,
+            events=self.events,
+            use_protobuf=protobuf,
+            min_reconnect_delay=0.01,
+            max_reconnect_delay=0.05,
+            **fetched,
+        )
+        self._user = user
+
+    async def _token(self, *_: Any) -> str:
+        return self.tokens.pop(0) if self.tokens else token(self._user or "")
+
+    def sent(self, value: Any) -> Any:
+        return json.dumps(value).encode() if self.protobuf else value
+
+    def parsed(self, data: Any) -> Any:
+        return json.loads(data) if self.protobuf and isinstance(data, bytes) else data
+
+    @property
+    def published(self) -> list[tuple[str, Any]]:
+        """What came from rooms that the server joined it to."""
+        return [(room, self.parsed(data)) for room, data in self.events.publications]
+
+    async def rpc(self, method: str, value: Any = None) -> Any:
+        return self.parsed((await self.client.rpc(method, self.sent(value))).data)
+
+    def room(self, name: str, **options: Any) -> tuple[Subscription, Room]:
+        room = Room(self.parsed)
+        return self.client.new_subscription(name, events=room, **options), room
+
+    async def subscribed(self, name: str, **options: Any) -> tuple[Subscription, Room]:
+        subscription, room = self.room(name, **options)
+        await subscription.subscribe()
+        await subscription.ready(DEADLINE_S)
+        return subscription, room
+
+
+@asynccontextmanager
+async def sdk(live: Live, user: str | None = "ann", *, protobuf: bool = False, **options: Any) -> AsyncIterator[Sdk]:
+    """A client of the SDK that is connected."""
+    made = Sdk(live, user, protobuf=protobuf, **options)
+    await made.client.connect()
+    try:
+        await made.client.ready(DEADLINE_S)
+        yield made
+    finally:
+        socket = made.client._conn
+        await made.client.disconnect()
+        if socket is not None:
+            await socket.wait_closed()  # which the SDK does not wait for
+
+
+@asynccontextmanager
+async def by_hand(live: Live, user: str | None = "ann", path: str = "/live") -> AsyncIterator[ClientConnection]:
+    """A client that writes its own JSON. With a user, it has connected."""
+    async with client(live.server, path) as websocket:
+        if user is not None:
+            await websocket.send(json.dumps({"id": 1, "connect": {"token": token(user)}}))
+            assert (await receive(websocket))["id"] == 1
+        yield websocket
+
+
+class Cable:
+    """Passes bytes between clients and a server. It can be cut, and mended."""
+
+    def __init__(self, port: int) -> None:
+        self._leads_to = port
+        self._is_cut = False
+        self._writers: list[asyncio.StreamWriter] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+
+    async def __aenter__(self) -> Cable:
+        self._server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._server.close()
+        self.cut()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def cut(self) -> None:
+        """Resets all connections, and refuses others until `mend`."""
+        self._is_cut = True
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    def mend(self) -> None:
+        self._is_cut = False
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        may_be_reset(writer)
+        if self._is_cut:
+            writer.transport.abort()
+            return
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._leads_to)
+        may_be_reset(to_server)
+        self._writers += [writer, to_server]
+        for source, target in ((reader, to_server), (from_server, writer)):
+            task = asyncio.create_task(self._pass(source, target))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                target.write(data)
+                await target.drain()
+        target.close()

@@ -1,4 +1,4 @@
-"""Who is it: tokens, in HTTP requests and WebSocket handshakes alike. Which pages may connect is `hubbub.origin`'s."""
+"""Authentication by tokens, in HTTP requests and WebSocket handshakes. The origin is checked by `hubbub.origin`."""
 
 from .jwt import Claims, InvalidToken, JWTAuth, KeyUnavailable
 

@@ -1,8 +1,8 @@
-"""JSON Web Tokens: `JWTAuth`, one FastAPI dependency for HTTP routes and WebSockets, and the `Claims` that it gives.
+"""JSON Web Tokens: `JWTAuth`, one FastAPI dependency for HTTP routes and WebSockets, and the `Claims` that it returns.
 
-What decides is in three places that do not know each other: where the token is (`hubbub.auth.tokens`), whether it is
-good (`JWTAuth.verify`), and how a refusal reaches the client (the dependency). RFC 7519, with the advice of RFC 8725:
-algorithms are named and of one family, keys fit them, and everything is checked before a claim is looked at.
+Three independent parts decide: `hubbub.auth.tokens` finds the token, `JWTAuth.verify` verifies it, and the dependency
+sends a refusal to the client. The code follows RFC 7519 and the advice of RFC 8725: the accepted algorithms are listed
+and of one family, the key fits them, and a token is verified before any claim is read.
 """
 
 # No `from __future__ import annotations`: FastAPI up to 0.115 can't resolve string annotations of a callable object.
@@ -36,10 +36,10 @@ logger: Final = logging.getLogger("hubbub.auth")
 
 Refuse: TypeAlias = Literal["close", "http"]
 
-_CLOCKS_S = 10.0  # by which the clocks of two machines differ, and more
-_MAX_TOKEN_CHARS = 7 * 1024  # a handshake with a line of over 8,192 bytes never gets to an app
-_LAST_SECOND = 253_402_300_799  # of the year 9999, and of what a datetime holds
-_CLAIM_NAME = re.compile(r"[!#-\[\]-~]{1,64}")  # goes into WWW-Authenticate
+_CLOCKS_S = 10.0  # more than the clocks of two machines usually differ
+_MAX_TOKEN_CHARS = 7 * 1024  # servers reject a handshake with a line of over 8,192 bytes
+_LAST_SECOND = 253_402_300_799  # the end of the year 9999, the latest time that a datetime can hold
+_CLAIM_NAME = re.compile(r"[!#-\[\]-~]{1,64}")  # appears in WWW-Authenticate
 _NOT_IN_CHALLENGE = re.compile(r"[^ !#-\[\]-~]")  # RFC 6750 section 3
 
 _CAUSES: tuple[tuple[type[Exception], str], ...] = (
@@ -55,9 +55,9 @@ class InvalidToken(HubbubError):
     """A token is missing or not acceptable.
 
     Attributes:
-        cause: Why, in a few fixed words: nothing of the token is in it.
-        code: What to close a WebSocket with.
-        reason: What to tell the client, who comes back with a new token after ``token expired``.
+        cause: The problem, in a few fixed words that contain nothing of the token.
+        code: The code to close a WebSocket with.
+        reason: The reason for the client. After ``token expired``, clients reconnect with a new token.
     """
 
     def __init__(self, cause: str, close_code: CloseCode = CloseCode.UNAUTHORIZED) -> None:
@@ -69,11 +69,11 @@ class InvalidToken(HubbubError):
 
 
 class KeyUnavailable(HubbubError):
-    """The key to check a token with can't be had now: the function that finds it failed. Not the client's fault.
+    """The key to verify a token is unavailable, because the key function failed. The client is not at fault.
 
     Attributes:
-        code: What to close a WebSocket with: 1013, try again later.
-        reason: What to tell the client.
+        code: The code to close a WebSocket with: 1013, try again later.
+        reason: The reason for the client.
     """
 
     code = 1013
@@ -81,10 +81,10 @@ class KeyUnavailable(HubbubError):
 
 
 class Socket(Protocol):
-    """The one that hubbub's middleware puts into ``scope["hubbub"]`` of a WebSocket."""
+    """The object that hubbub's middleware stores in ``scope["hubbub"]`` of a WebSocket."""
 
     def grant(self, *, subprotocol: str | None, expires_at: float | None) -> None:
-        """Takes what to answer at accept, and when the connection ends (seconds since the epoch)."""
+        """Sets the subprotocol to answer with, and when the connection ends (seconds since the epoch)."""
 
     def count_refused(self, reason: str) -> None:
         """Counts a refusal."""
@@ -110,8 +110,8 @@ class Claims(Mapping[str, Any]):
 
         claims["name"], claims.get("scope"), claims.sub
 
-    Tests make their own, ``Claims({"sub": "ann", "name": "Ann"})``; nothing is verified here. The ``repr`` contains
-    nothing but the subject.
+    Tests can create one directly: ``Claims({"sub": "ann", "name": "Ann"})``. The class verifies nothing. Its ``repr``
+    shows only the subject.
     """
 
     __slots__ = ("_claims",)
@@ -155,31 +155,32 @@ class _Refusal(NamedTuple):
 
 
 class JWTAuth(SecurityBase):
-    """A dependency that gives the `Claims` of the request's token, for HTTP routes and WebSockets alike.
+    """A dependency that returns the `Claims` of the request's token, for HTTP routes and WebSockets alike.
 
-    Make one per kind of token, at import, and use it as ``Annotated[Claims, Depends(current_user)]``. The token is
-    taken from the ``Authorization`` header, the subprotocol pair ``bearer, <token>``, and as configured a cookie and a
-    query parameter: the first of these that is there counts. On a WebSocket under `ConnectionManager.install` the
-    subprotocol is answered, and the connection ends when the token does (plus the leeway for ``exp``).
+    Create one per kind of token, at import time, and use it as ``Annotated[Claims, Depends(current_user)]``. The token
+    is read from the ``Authorization`` header, the subprotocol pair ``bearer, <token>``, the configured cookie, or the
+    configured query parameter; the first one present counts. On a WebSocket under `ConnectionManager.install`, the
+    subprotocol is answered, and the connection closes when the token expires (plus the leeway for ``exp``).
 
-    A refused request gets 401. A refused WebSocket is accepted and closed with 1008 and a reason, since a browser shows
-    a page nothing of a refused handshake. Each refusal is one line of the logger ``hubbub.auth``, without the token.
+    A refused request gets 401. A refused WebSocket is accepted and closed with 1008 and a reason, because browsers hide
+    a refused handshake from the page. Each refusal is logged to ``hubbub.auth`` in one line, without the token.
 
     Args:
-        key: The HMAC secret, the public key, or a function of the token's (unverified!) header that gives it, such as
-            one around ``PyJWKClient.get_signing_key``. The function runs in a worker thread.
-        algorithms: The algorithms that are accepted: HS256, HS384, HS512, or of RS256 and so on, PS256, ES256, EdDSA;
-            the two families can't be mixed.
-        audience: What ``aud`` has to contain, one of them. None refuses tokens that are meant for an audience.
-        issuer: What ``iss`` has to be, one of them. None doesn't look.
-        leeway_s: Seconds by which clocks may differ, for ``exp``, ``nbf`` and ``iat``. By default 10 for ``nbf`` and
-            ``iat``: a client can't mend a token from a machine whose clock is ahead. And 0 for ``exp``: a client
-            replaces an expired token, and a token is accepted for no longer than it says.
-        cookie: The name of the cookie to look into. None: no cookie is.
-        query: The name of the query parameter to look into, on WebSockets. None: no parameter is.
-        required: Claims that a token must have. Without ``"exp"`` a token may be valid for ever.
-        refuse: ``"close"``: accept a WebSocket, then close it with a reason. ``"http"``: refuse the handshake with 401
-            (403 where the server can't).
+        key: The HMAC secret, the public key, or a function that returns the key for a token's header, such as a wrapper
+            of ``PyJWKClient.get_signing_key``. The function runs in a worker thread. The header is not verified yet.
+        algorithms: The accepted algorithms: HS256, HS384 and HS512 for secrets, or RS256, PS256, ES256, EdDSA and so on
+            for public keys. The two families can't be mixed.
+        audience: The accepted values of ``aud``; a token must contain one of them. With None, a token that names an
+            audience is refused.
+        issuer: The accepted values of ``iss``. With None, ``iss`` is not checked.
+        leeway_s: Seconds by which clocks may differ, for ``exp``, ``nbf`` and ``iat``. The default is 10 for ``nbf``
+            and ``iat``, because a client can't repair a token from a machine whose clock is ahead, and 0 for ``exp``,
+            because a client can replace an expired token.
+        cookie: The name of the cookie to read the token from. With None, cookies are ignored.
+        query: The name of the query parameter to read the token from, on WebSockets. With None, the query is ignored.
+        required: Claims that a token must have. Without ``"exp"``, a token may be valid forever.
+        refuse: ``"close"`` accepts a WebSocket, then closes it with a reason. ``"http"`` refuses the handshake with 401
+            (403 if the server can't send a response).
 
     Raises:
         InvalidArgument: An argument is wrong, or the key does not fit the algorithms.
@@ -230,7 +231,7 @@ class JWTAuth(SecurityBase):
         if refuse not in ("close", "http"):
             raise InvalidArgument("refuse", f"got {shown(refuse)}", "'close' or 'http'")
         self._refuse = refuse
-        # PyJWT wants a str as sub; a user id is an int in many a token, so that verify() looks itself.
+        # PyJWT requires a str as sub. Many tokens have an int, so verify() checks it itself.
         self._options = {"require": list(required), "verify_sub": False}
 
     def __repr__(self) -> str:
@@ -268,12 +269,12 @@ class JWTAuth(SecurityBase):
         raise await self._refused(connection, refusal)
 
     def verify(self, token: str) -> Claims:
-        """Checks a token that arrived in another way, such as in a first message.
+        """Verifies a token that arrived in another way, such as in a first message.
 
             claims = await run_in_threadpool(current_user.verify, message["token"])
 
-        It calls the key function, if there is one, in the current thread. If that function may wait for the network,
-        use another thread, as above.
+        The key function, if there is one, is called in the current thread. If it may wait for the network, call
+        `verify` in another thread, as above.
 
         Args:
             token: The token, in the compact form of three parts.
@@ -303,7 +304,7 @@ class JWTAuth(SecurityBase):
         except jwt.MissingRequiredClaimError as error:
             raise InvalidToken(f"no {error.claim} claim") from None
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
-            # The last four: what PyJWT lets through for input that no issuer makes; it depends on its version.
+            # PyJWT lets the last four through for malformed input; which ones depends on its version.
             cause = next((text for kind, text in _CAUSES if isinstance(error, kind)), "malformed token")
             raise InvalidToken(cause) from None
         expiry = _expiry(claims)
@@ -317,7 +318,7 @@ class JWTAuth(SecurityBase):
         header = jwt.get_unverified_header(token)
         algorithm = header.get("alg")
         if algorithm not in self._algorithms:
-            raise InvalidToken("algorithm not allowed")  # before it costs a look-up
+            raise InvalidToken("algorithm not allowed")  # before it costs a key lookup
         try:
             key = find_key(MappingProxyType(header))
         except (InvalidToken, KeyUnavailable):
@@ -336,7 +337,7 @@ class JWTAuth(SecurityBase):
             raise InvalidToken("its key is not for its algorithm") from error
 
     async def _refused(self, connection: HTTPConnection, refusal: _Refusal) -> Exception:
-        """Accepts the socket if that is how it is refused, and gives what to raise, for Starlette to answer with."""
+        """Accepts the socket if it is refused with a close, and returns the exception for Starlette to answer."""
         scope = connection.scope
         expired = refusal.reason == CloseCode.TOKEN_EXPIRED.reason
         response = TokenRefused(refusal.status, refusal.reason, refusal.headers, expired=expired)
@@ -377,7 +378,7 @@ def _is_user(sub: object) -> bool:
 
 
 def _expiry(claims: Mapping[str, Any]) -> float | None:
-    """``exp`` as PyJWT reads it, within what a datetime holds."""
+    """Returns ``exp`` as PyJWT reads it, limited to the range of a datetime."""
     exp = claims.get("exp")
     return None if exp is None else float(min(int(exp), _LAST_SECOND))
 
@@ -392,6 +393,6 @@ def _where(scope: Mapping[str, Any]) -> str:
 
 
 def _detail(error: Exception) -> str:
-    """What the key function raised: the token was never in its hands."""
+    """Returns what the key function raised. It is safe to log, because the function never sees the token."""
     cause = error.__cause__
     return "" if cause is None else f" ({type(cause).__name__}: {shown(str(cause), limit=200)})"

@@ -1,7 +1,7 @@
-"""Which keys go with which algorithms: what PyJWT leaves to its callers, checked before a token is seen.
+"""Checks that keys fit their algorithms, which PyJWT leaves to its callers, before any token is read.
 
-RFC 8725 section 2: most broken uses of JWT let the token choose its algorithm, take a public key for the secret of an
-HMAC, or have a secret that can be guessed.
+RFC 8725 section 2 lists the common mistakes: the token chooses its algorithm, a public key is used as an HMAC secret,
+or the secret can be guessed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Key: TypeAlias = "str | bytes | AllowedPublicKeys | jwt.PyJWK"
 """An HMAC secret, the PEM text of a public key, a public key of ``cryptography``, or a JWK."""
 
 KeyFunction: TypeAlias = Callable[[Mapping[str, Any]], "Key | None"]
-"""Gives the key for a token's header; None or a LookupError where there is none."""
+"""Returns the key for a token's header. None or a LookupError means that there is none."""
 
-# In documentation that many copy: of this package before 0.2, and FastAPI's tutorial.
+# Secrets that are printed in documentation: this package's before 0.2, and FastAPI's tutorial.
 _PRINTED = frozenset(
     (
         b"change-me-to-32-bytes-or-more!!!!",
@@ -31,13 +31,13 @@ _PRINTED = frozenset(
     )
 )
 
-_HMAC = {"HS256": 32, "HS384": 48, "HS512": 64}  # the least bytes of a secret, RFC 7518 section 3.2
+_HMAC = {"HS256": 32, "HS384": 48, "HS512": 64}  # the minimum size of a secret in bytes, RFC 7518 section 3.2
 _ASYMMETRIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES256K", "ES384", "ES512", "EdDSA")
 _MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
 
 
 class UnfitKey(Exception):
-    """A key is not one for an algorithm. The text says why, and has nothing of the key."""
+    """A key does not fit an algorithm. The text says why, and contains nothing of the key."""
 
 
 def checked_algorithms(algorithms: object) -> list[str]:
@@ -60,17 +60,17 @@ def checked_algorithms(algorithms: object) -> list[str]:
             problem = f"{name} needs the package cryptography, which is not installed"
             raise InvalidArgument("algorithms", problem, f"{', '.join(_HMAC)}; or pip install 'hubbub[crypto]'")
     if len({name in _HMAC for name in algorithms}) > 1:
-        # The public key, which anybody has, would be tried as the secret of an HMAC: RFC 8725 section 2.1.
+        # A forged token could use the public key, which is no secret, as an HMAC secret: RFC 8725 section 2.1.
         problem = f"{shown(list(algorithms), limit=200)} mixes secrets with public keys"
         raise InvalidArgument("algorithms", problem, accepted)
     return list(algorithms)
 
 
 def checked_key(key: Key, algorithms: Sequence[str]) -> Key:
-    """Checks a key, and gives it in a form that needs no parsing.
+    """Checks a key, and returns it in a form that needs no more parsing.
 
     Raises:
-        InvalidArgument: It does not fit every one of the algorithms.
+        InvalidArgument: The key does not fit all of the algorithms.
     """
     try:
         for name in algorithms:
@@ -84,10 +84,10 @@ def checked_key(key: Key, algorithms: Sequence[str]) -> Key:
 
 
 def fitting_key(key: Key, algorithm: str) -> Key:
-    """Checks a key, and gives it in a form that needs no parsing.
+    """Checks a key, and returns it in a form that needs no more parsing.
 
     Raises:
-        UnfitKey: It is not one for the algorithm.
+        UnfitKey: The key does not fit the algorithm.
     """
     if isinstance(key, jwt.PyJWK):
         if key.algorithm_name != algorithm:
@@ -99,7 +99,7 @@ def fitting_key(key: Key, algorithm: str) -> Key:
         prepared = jwt.get_algorithm_by_name(algorithm).prepare_key(key)
     except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
         raise UnfitKey(f"is not a public key for {algorithm}") from None
-    if hasattr(prepared, "public_key"):  # a private key: the public half is all that verifying takes
+    if hasattr(prepared, "public_key"):  # a private key; only its public half is needed to verify
         prepared = prepared.public_key()
     bits = getattr(prepared, "key_size", _MIN_RSA_BITS)
     if algorithm[:2] in ("RS", "PS") and bits < _MIN_RSA_BITS:

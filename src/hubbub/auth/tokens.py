@@ -1,11 +1,11 @@
-"""Where a token is found in a request or a WebSocket handshake: pure.
+"""Finds the token in a request or a WebSocket handshake. Pure functions.
 
-A browser's WebSocket can't set headers, so that there are four places, read in this order:
+A browser's WebSocket can't set headers, so there are four places. They are read in this order:
 
-1. ``Authorization: Bearer <token>``: everything that is not a browser's WebSocket.
-2. The subprotocol pair ``bearer, <token>``, WebSockets only. The server answers ``bearer``.
-3. A cookie, which a browser sends by itself: safe only where the origin is checked.
-4. A query parameter, WebSockets only: URLs end up in access logs, histories and ``Referer`` (RFC 6750 section 2.3).
+1. ``Authorization: Bearer <token>``, for everything but a browser's WebSocket.
+2. The subprotocol pair ``bearer, <token>``, on WebSockets only. The server answers ``bearer``.
+3. A cookie. Browsers send it without being asked, so it is safe only where the origin is checked.
+4. A query parameter, on WebSockets only. URLs end up in access logs, histories and ``Referer`` (RFC 6750 section 2.3).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from starlette.requests import cookie_parser
 Source: TypeAlias = Literal["header", "subprotocol", "cookie", "query"]
 
 SUBPROTOCOL: Final = "bearer"
-"""Offered with the token behind it, and answered at accept."""
+"""The subprotocol that a client offers together with its token, and that the server answers."""
 
 
 class Presented(NamedTuple):
-    """A token as it came, not verified yet."""
+    """A token as the client sent it, not verified yet."""
 
     token: str
     source: Source
@@ -33,12 +33,12 @@ class Presented(NamedTuple):
 
 
 def find_token(scope: Mapping[str, Any], *, cookie: str | None = None, query: str | None = None) -> Presented | None:
-    """Gives the first token that an ASGI scope presents, or None.
+    """Returns the first token in an ASGI scope, or None.
 
     Args:
-        scope: Of type ``http`` or ``websocket``.
-        cookie: The name of the cookie to look into. None: cookies are not looked at.
-        query: The name of the query parameter to look into. None: the query is not looked at.
+        scope: An ASGI scope of type ``http`` or ``websocket``.
+        cookie: The name of the cookie to read. With None, cookies are ignored.
+        query: The name of the query parameter to read. With None, the query is ignored.
     """
     for source, token in _tokens(scope, cookie, query):
         if token:
@@ -47,7 +47,7 @@ def find_token(scope: Mapping[str, Any], *, cookie: str | None = None, query: st
 
 
 def offered_subprotocol(scope: Mapping[str, Any]) -> str | None:
-    """Gives the subprotocol to answer: ``bearer`` if it was offered, never the token behind it."""
+    """Returns the subprotocol to answer: ``bearer`` if it was offered, never the token itself."""
     return SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", ()) else None
 
 

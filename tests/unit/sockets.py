@@ -30,7 +30,8 @@ class Sweeper:
         self.watched.remove(socket)
 
     def release(self, socket: Socket) -> None:
-        self.watched.remove(socket)
+        if socket in self.watched:
+            self.watched.remove(socket)
 
 
 class Manager:

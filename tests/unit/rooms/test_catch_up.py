@@ -1,0 +1,340 @@
+"""Catching up: pages that are shared, a replay at the pace of its socket, and what ends one early."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+
+from hubbub import Position, RoomOptions
+from hubbub.brokers import Broker
+from hubbub.close import CloseCode
+from hubbub.codec import encode
+from hubbub.connections.session import Manager, Session
+from hubbub.envelope import Entry, Envelope, Page
+from hubbub.errors import BrokerUnavailable
+from hubbub.positions import Joined
+from hubbub.protocols import RawProtocol
+from hubbub.rooms import catch_up as catch_up_module
+from hubbub.rooms.catch_up import Recovery
+from hubbub.rooms.room import CatchUp, Room
+from hubbub.tasks import Tasks
+from hubbub.timers import Timers
+from tests.unit.rooms.test_room import FakeWriter
+
+RAW = RawProtocol(app_ping=False, client_frames=True)
+THEN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def at(offset: int, epoch: str = "now") -> Position:
+    return Position(epoch, offset)
+
+
+class Log:
+    """A broker's history of one room: messages 1, 2, 3, ..., of which the first may be trimmed.
+
+    Attributes:
+        epoch: The numbering.
+        newest: The offset of the last message.
+        trimmed: The offset of the last message that is not kept any more.
+        page_messages: How many it gives at once, however many are asked for.
+        reads: The positions that were asked for.
+        fails: What the next calls raise.
+        going: Cleared, it does not answer.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = "now"
+        self.newest = 3
+        self.trimmed = 0
+        self.page_messages = 2
+        self.reads: list[Position] = []
+        self.fails: list[Exception] = []
+        self.going = asyncio.Event()
+        self.going.set()
+
+    async def history(self, channel: str, after: Position, limit: int) -> Page:
+        assert channel == "lobby"
+        assert limit >= self.page_messages
+        self.reads.append(after)
+        await self.going.wait()
+        if self.fails:
+            raise self.fails.pop(0)
+        first = max(after.offset, self.trimmed) + 1
+        entries = [
+            Entry(Envelope(encode(f"message {offset}"), position=at(offset, self.epoch)), THEN)
+            for offset in range(first, self.newest + 1)[: self.page_messages]
+        ]
+        return Page(entries, at(self.newest, self.epoch), whole=after.offset >= self.trimmed)
+
+
+class Socket:
+    """What is below a session: notes what its client is told, in short."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+        self.writer = FakeWriter(self._take)
+        self.protocol = RAW
+        self.has_own_protocol = True
+        self.sessions: list[Session] = []
+        self.former_ids = ()
+        self.closed_with: list[CloseCode] = []
+
+    def _take(self, message: dict[str, Any]) -> None:
+        kind = message.get("type")
+        if kind == "sync":
+            self.told.append(("sync", message["offset"], message["recovered"]))
+        elif kind is not None:
+            self.told.append((kind, message["epoch"], message["offset"]))
+        else:
+            self.told.append(message["offset"])
+
+    def close_soon(self, cause: CloseCode) -> None:
+        self.closed_with.append(cause)
+
+
+class World:
+    """A room with a history, and members that come back to it."""
+
+    def __init__(self) -> None:
+        self.log = Log()
+        self.tasks, self.timers = Tasks(), Timers()
+        self.timers.start(asyncio.get_running_loop())
+        self.recovery = Recovery(cast(Broker, self.log), self.tasks, self.timers)
+        self.room = Room("lobby", RoomOptions(history=10, positions=True))
+        self.room.head = at(3)
+
+    def comes_back(self, since: Position) -> tuple[Session, Socket, CatchUp]:
+        socket = Socket()
+        session = Session(cast(Manager, self), cast(Any, socket), None, None)
+        catch_up = self.room.catching_up[session.id] = CatchUp(session, since)
+        return session, socket, catch_up
+
+    async def join(self, since: Position) -> tuple[Joined, Session, Socket]:
+        session, socket, catch_up = self.comes_back(since)
+        replay = await self.recovery.read(self.room, since)
+        return self.recovery.begin(session, self.room, catch_up, replay, None), session, socket
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5.0):
+            while not condition():  # noqa: ASYNC110 - it takes some passes
+                await asyncio.sleep(0)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that is away is asked again in the next pass of the loop."""
+    monkeypatch.setattr(catch_up_module, "_RETRY_S", 0.0)
+
+
+def run(test: Callable[[World], Awaitable[None]]) -> None:
+    async def main() -> None:
+        world = World()
+        await test(world)
+        await world.tasks.close(1.0)
+        world.timers.stop()
+
+    asyncio.run(main())
+
+
+# A replay
+
+
+@pytest.mark.parametrize(
+    ("offset", "told"),
+    [(3, []), (2, [3]), (1, [2, 3])],
+)
+def test_what_fits_in_a_page_is_written_with_the_answer_and_the_member_is_live(offset: int, told: list[int]) -> None:
+    async def test(world: World) -> None:
+        joined, session, socket = await world.join(at(offset))
+        assert joined == Joined(at(3), recovered=True)
+        assert socket.told == [("sync", 3, True), *told]
+        assert world.room.members == {session.id: session}
+
+    run(test)
+
+
+def test_what_does_not_fit_follows_page_by_page() -> None:
+    async def test(world: World) -> None:
+        world.log.newest = 5
+        world.room.head = at(5)
+        joined, session, socket = await world.join(at(0))
+        assert joined.position == at(5)
+        assert (socket.told[1:], session.id in world.room.members) == ([1, 2], False)
+        await world.until(lambda: session.id in world.room.members)
+        assert socket.told[1:] == [1, 2, 3, 4, 5]
+        assert world.log.reads == [at(0), at(2), at(4)]
+
+    run(test)
+
+
+def test_a_socket_that_takes_nothing_is_given_the_rest_once_it_does() -> None:
+    async def test(world: World) -> None:
+        world.log.page_messages = 10
+        session, socket, catch_up = world.comes_back(at(0))
+        socket.writer.be_slow(True)
+        replay = await world.recovery.read(world.room, at(0))
+        world.recovery.begin(session, world.room, catch_up, replay, None)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert socket.told == [("sync", 3, True)]
+        socket.writer.be_slow(False)
+        await world.until(lambda: session.id in world.room.members)
+        assert socket.told[1:] == [1, 2, 3]
+
+    run(test)
+
+
+def test_a_member_whose_position_is_out_of_reach_is_told_and_is_live_at_once() -> None:
+    async def test(world: World) -> None:
+        world.log.trimmed = 2
+        joined, session, socket = await world.join(at(1))
+        assert joined == Joined(at(3), recovered=False)
+        assert socket.told == [("sync", 3, False)]
+        assert session.id in world.room.members
+
+    run(test)
+
+
+def test_a_history_that_is_trimmed_under_a_replay_is_told_too() -> None:
+    async def test(world: World) -> None:
+        world.log.newest = 5
+        world.room.head = at(5)
+        _, session, socket = await world.join(at(0))
+        world.log.trimmed = 4
+        await world.until(lambda: session.id in world.room.members)
+        assert socket.told == [("sync", 5, True), 1, 2, ("sync", 5, False)]
+
+    run(test)
+
+
+def test_a_new_epoch_that_lost_nothing_is_told_before_its_messages() -> None:
+    async def test(world: World) -> None:
+        world.log.epoch = "new"
+        world.room.head = at(3, "new")
+        _, session, socket = await world.join(at(2, "old"))
+        assert socket.told == [("sync", 3, True), ("epoch", "new", 2), 3]
+        assert session.id in world.room.members
+
+    run(test)
+
+
+def test_a_message_that_comes_live_meanwhile_is_read_and_not_missed() -> None:
+    async def test(world: World) -> None:
+        session, socket, catch_up = world.comes_back(at(2))
+        replay = await world.recovery.read(world.room, at(2))
+        world.log.newest = 4
+        world.room.advance(at(4))
+        world.recovery.begin(session, world.room, catch_up, replay, None)
+        assert session.id not in world.room.members
+        await world.until(lambda: session.id in world.room.members)
+        assert socket.told == [("sync", 3, True), 3, 4]
+
+    run(test)
+
+
+# What ends it early
+
+
+def test_a_broker_that_is_away_is_asked_again() -> None:
+    async def test(world: World) -> None:
+        session, socket, catch_up = world.comes_back(at(2))
+        world.log.fails = [BrokerUnavailable("away"), BrokerUnavailable("away")]
+        world.recovery.resume(session, world.room, catch_up)
+        await world.until(lambda: session.id in world.room.members)
+        assert (len(world.log.reads), socket.told) == (3, [3])
+
+    run(test)
+
+
+def test_a_member_that_leaves_during_a_read_is_told_nothing_more() -> None:
+    async def test(world: World) -> None:
+        session, socket, catch_up = world.comes_back(at(2))
+        world.log.going.clear()
+        world.recovery.resume(session, world.room, catch_up)
+        await world.until(lambda: world.log.reads != [])
+        world.room.remove(session)
+        world.log.going.set()
+        await world.tasks.close(5.0)
+        assert (socket.told, socket.closed_with) == ([], [])
+
+    run(test)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_replay_that_fails_closes_its_socket_if_that_is_still_there(
+    there: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(world: World) -> None:
+        session, socket, catch_up = world.comes_back(at(2))
+        world.log.going.clear()
+        world.log.fails = [ValueError("a fault of ours")]
+        world.recovery.resume(session, world.room, catch_up)
+        await world.until(lambda: world.log.reads != [])
+        if not there:
+            world.room.remove(session)
+        world.log.going.set()
+        await world.tasks.close(5.0)
+        assert socket.closed_with == ([CloseCode.INTERNAL_ERROR] if there else [])
+        assert "a fault of ours" in caplog.text
+
+    run(test)
+
+
+# Pages that are shared
+
+
+def test_those_who_come_back_from_one_position_share_a_read_until_something_is_published() -> None:
+    async def test(world: World) -> None:
+        read, room = world.recovery.read, world.room
+        first = await read(room, at(1))
+        assert await read(room, at(1)) is first
+        assert await read(room, at(2)) is not first
+        room.head = at(4)
+        assert await read(room, at(1)) is not first
+        assert world.log.reads == [at(1), at(2), at(1)]
+
+    run(test)
+
+
+def test_pages_that_are_forgotten_are_read_again() -> None:
+    async def test(world: World) -> None:
+        read, room, other = world.recovery.read, world.room, Room("lobby", RoomOptions())
+        other.head = room.head
+        await read(room, at(1))
+        await read(other, at(1))
+        world.recovery.forget(room)
+        await read(other, at(1))
+        assert len(world.log.reads) == 2
+        await read(room, at(1))
+        assert len(world.log.reads) == 3
+        world.recovery.forget()
+        await read(other, at(1))
+        assert len(world.log.reads) == 4
+
+    run(test)
+
+
+def test_pages_of_only_so_many_positions_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catch_up_module, "_MAX_PAGES", 2)
+
+    async def test(world: World) -> None:
+        for _ in range(2):
+            for offset in range(3):
+                await world.recovery.read(world.room, at(offset))
+        assert world.log.reads == [at(0), at(1), at(2), at(2)]
+
+    run(test)
+
+
+def test_a_read_that_fails_is_not_remembered() -> None:
+    async def test(world: World) -> None:
+        world.log.fails = [BrokerUnavailable("away")]
+        with pytest.raises(BrokerUnavailable):
+            await world.recovery.read(world.room, at(1))
+        assert (await world.recovery.read(world.room, at(1))).page.whole
+
+    run(test)

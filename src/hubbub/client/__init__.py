@@ -1,6 +1,6 @@
-"""The browser client: one ES module and its types, and the ASGI app that serves them.
+"""The browser client: one ES module, its types, and the ASGI app that serves both.
 
-``app.mount("/hubbub", BrowserClient())`` makes ``import { HubbubClient } from "/hubbub/hubbub.js"`` work in a page.
+After ``app.mount("/hubbub", BrowserClient())``, a page can ``import { HubbubClient } from "/hubbub/hubbub.js"``.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _FILES = {"hubbub.js": "text/javascript", "hubbub.d.ts": "application/typescript
 class BrowserClient:
     """An ASGI app that serves ``hubbub.js`` and ``hubbub.d.ts``, and nothing else.
 
-    Browsers may keep them but ask each time whether they are still the same (``ETag``, ``Cache-Control: no-cache``), so
-    that an upgrade of the server reaches every page with its next load.
+    Browsers may cache the files, but revalidate them each time (``ETag``, ``Cache-Control: no-cache``), so every page
+    has the new client when it is loaded after an upgrade of the server.
     """
 
     def __init__(self) -> None:

@@ -1,5 +1,5 @@
 /**
- * The browser client of hubbub: a WebSocket that comes back, and knows what it has missed.
+ * The browser client of hubbub: a WebSocket that reconnects, and recovers the messages it missed.
  *
  * Theory of operation. The client is in one of four states:
  *
@@ -10,30 +10,30 @@
  *        └── close(), or a code ── waiting ◄────────────────────────┘
  *            that means stop
  *
- * A *link* is one attempt and the connection that it becomes. There is at most one; whatever an older one still
- * reports is ignored, so that leaving a link is to forget it.
+ * A *link* is one attempt and the connection that it becomes. There is at most one. Events of an older link are
+ * ignored, so the client leaves a link by forgetting it.
  *
- * A room that numbers its messages is introduced, once per link, by a `sync` frame. Its messages then carry a
- * position (epoch, offset). The client keeps the last one for each room, and presents them all in the query parameter
- * `since` when it comes back; the server sends what was missed, or says that it can't.
+ * A room with positions sends one `sync` frame per link. Each of its messages then carries a position (epoch, offset).
+ * The client stores the latest one of each room, and presents them all in the query parameter `since` when it
+ * reconnects. The server sends the missed messages, or reports that it can't.
  */
 
 const EVENTS = ["message", "state", "sync", "reset", "dropped", "error"];
 
-/** Close codes after which the client comes back. Every other code is an answer: coming back would change nothing. */
+/** Close codes after which the client reconnects. After any other code, a retry would have the same result. */
 const RETRY = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014]);
 
-/** Codes of a server that has many clients to send away at once: they spread over four times as long. */
+/** Close codes that a server sends to many clients at once: their retries spread over four times as long. */
 const SPREAD = new Set([1012, 1013]);
 
-/** A connection that held this long starts the backoff anew. One that was accepted and closed at once does not. */
+/** A connection that stays open this long resets the backoff. One that is closed right after accept does not. */
 const HELD_MS = 5_000;
 
 const HANDSHAKE_MS = 20_000;
 const MAX_TIMER_MS = 2 ** 31 - 1;
 const MAX_IDS = 8;
 
-/** Servers and proxies take request lines of 8 KiB. Rooms that moved last come first; the others can't be recovered. */
+/** Servers and proxies accept request lines of 8 KiB. If not all rooms fit, the most recently active ones are sent. */
 const MAX_SINCE_CHARS = 5_000;
 
 const HEADER_BYTES = 21;
@@ -42,7 +42,7 @@ const UNPLACED = Object.freeze({ room: null, position: null, replayed: false });
 
 export class HubbubClient {
   /**
-   * The position in each room, as far as messages have come. To forget a room, delete it here.
+   * The position in each room, after the last message received. To forget a room, delete it here.
    * @type {Map<string, {epoch: string, offset: number}>}
    */
   positions = new Map();
@@ -54,27 +54,27 @@ export class HubbubClient {
   #pingIntervalMs;
   #handlers = new Map(EVENTS.map((event) => [event, new Set()]));
   #state = "stopped";
-  #attempt = 0; // retries since a connection last held
+  #attempt = 0; // retries since a connection last stayed open
   #link = null;
-  #ids = []; // of the connections whose own messages a replay may meet, newest first
+  #ids = []; // of former connections whose own messages a replay may contain, newest first
   #retryTimer;
   #watching = null; // an AbortController for the listeners on window, while not stopped
 
   /**
-   * @param {string | URL | (() => string | URL | Promise<string | URL>)} url where to connect: relative to the page,
+   * @param {string | URL | (() => string | URL | Promise<string | URL>)} url the endpoint: relative to the page,
    *   ws(s) or http(s); a function is called for every attempt
    * @param {object} [options]
    * @param {string | (() => string | null | undefined | Promise<string | null | undefined>)} [options.token] sent as
    *   the subprotocol pair "bearer", token; a function is called for every attempt
-   * @param {number} [options.minDelayMs] the first retry comes after a random time of up to this
-   * @param {number} [options.maxDelayMs] which doubles with every failure, up to this
-   * @param {number} [options.pingIntervalMs] above 0: ask the server for a sign of life this often, and replace a
-   *   socket that was silent for twice as long
-   * @param {boolean} [options.connect] start at once; false: wait for `connect()`
+   * @param {number} [options.minDelayMs] the first retry follows after a random delay of at most this
+   * @param {number} [options.maxDelayMs] the bound on the delay doubles with every failure, up to this
+   * @param {number} [options.pingIntervalMs] if above 0: ping the server this often, and replace a socket that is
+   *   silent for twice as long
+   * @param {boolean} [options.connect] whether to connect immediately, or to wait for `connect()`
    */
   constructor(url, options = {}) {
     const { token, minDelayMs = 500, maxDelayMs = 30_000, pingIntervalMs = 0, connect = true } = options;
-    if (typeof url !== "function") address(url); // throws now rather than in every attempt
+    if (typeof url !== "function") address(url); // throws here instead of in every attempt
     this.#url = url;
     this.#token = token;
     this.#minDelayMs = milliseconds("minDelayMs", minDelayMs, 1);
@@ -82,7 +82,7 @@ export class HubbubClient {
     this.#pingIntervalMs = milliseconds("pingIntervalMs", pingIntervalMs, 0);
     if (connect) {
       this.#state = "connecting";
-      // Not before the caller had the time to add its handlers, or to think better of it.
+      // In a microtask, so that the caller can add its handlers first, or call close().
       queueMicrotask(() => this.#state === "connecting" && this.#dial());
     }
   }
@@ -92,16 +92,16 @@ export class HubbubClient {
     return this.#state;
   }
 
-  /** The server's id of the current connection, once a room with positions was joined; else null. */
+  /** The server's id of the current connection; null until the connection has joined a room with positions. */
   get connectionId() {
     return this.#link?.ids[0] ?? null;
   }
 
   /**
-   * Calls the handler whenever the event happens. What a handler throws is reported, and harms nothing else.
+   * Calls the handler whenever the event happens. An error in a handler is reported, and affects nothing else.
    * @param {"message" | "state" | "sync" | "reset" | "dropped" | "error"} event
    * @param {Function} handler
-   * @returns {() => void} takes the handler away again
+   * @returns {() => void} a function that removes the handler
    */
   on(event, handler) {
     const handlers = this.#handlers.get(event);
@@ -112,10 +112,10 @@ export class HubbubClient {
   }
 
   /**
-   * Sends a message: a string, an ArrayBuffer, a view on one, or a Blob as it is, anything else as JSON.
+   * Sends a message: a string, an ArrayBuffer, a view on one, or a Blob as it is, and anything else as JSON.
    * @param {unknown} value
-   * @returns {boolean} whether it was handed to an open socket. Nothing is queued for later
-   * @throws {TypeError} JSON can't say the value
+   * @returns {boolean} whether the socket was open. Nothing is queued for later
+   * @throws {TypeError} the value can't be written as JSON
    */
   send(value) {
     const binary = value instanceof ArrayBuffer || ArrayBuffer.isView(value) || value instanceof Blob;
@@ -142,7 +142,7 @@ export class HubbubClient {
     if (this.#state !== "stopped") this.#stop(code, reason);
   }
 
-  // A link, from dialling to its end
+  // A link, from its attempt to its end
 
   async #dial() {
     clearTimeout(this.#retryTimer);
@@ -176,7 +176,7 @@ export class HubbubClient {
   }
 
   #ping(link) {
-    // Silence counts only after a question: the timers of a page in the background stand still for minutes.
+    // Silence counts only after a ping, because timers of a page in the background may pause for minutes.
     if (link.asked && performance.now() - link.heardAt >= 2 * this.#pingIntervalMs) {
       this.#retry(null, "no sign of life");
     } else {
@@ -191,7 +191,7 @@ export class HubbubClient {
     else this.#stop(code, reason);
   }
 
-  /** Full jitter: the delay is anything from 0 to a ceiling that doubles, so that a crowd comes back spread out. */
+  /** Full jitter: a random delay from 0 to a bound that doubles, so that many clients do not reconnect at once. */
   #retry(code, reason) {
     this.#leave();
     const doublings = this.#attempt + (SPREAD.has(code) ? 2 : 0);
@@ -201,7 +201,7 @@ export class HubbubClient {
     this.#become("waiting", { code, reason, delayMs, retryAt: Date.now() + delayMs });
   }
 
-  /** Waits for an event, not for a time. */
+  /** Waits for an event instead of a delay. */
   #pause(reason) {
     this.#leave();
     this.#become("waiting", { reason });
@@ -216,14 +216,14 @@ export class HubbubClient {
 
   #leave(code, reason) {
     const link = this.#link;
-    // First, as it throws for a code that a page may not use. A socket that is closed already takes any.
+    // First, because it throws for a code that a page may not use. A closed socket accepts any code.
     if (link?.socket && link.socket.readyState < WebSocket.CLOSING) link.socket.close(code ?? 1000, reason);
     clearTimeout(this.#retryTimer);
     this.#link = null;
     if (!link) return;
-    clearTimeout(link.timer); // or interval: they share their numbers
+    clearTimeout(link.timer); // also clears an interval: both share their ids
     if (link.openedAt !== null && performance.now() - link.openedAt >= HELD_MS) this.#attempt = 0;
-    // Once each room has come to where it was when this link began, no replay reaches back into older connections.
+    // Once each room has reached its position at the start of this link, no replay reaches back to older connections.
     const caughtUp = [...this.positions].every(([room, { offset }]) => offset >= link.rooms.get(room)?.offset);
     if (link.ids.length > 0) this.#ids = caughtUp ? link.ids : [...link.ids, ...this.#ids].slice(0, MAX_IDS);
   }
@@ -234,12 +234,12 @@ export class HubbubClient {
     const listen = (event, react) => addEventListener(event, react, { signal: this.#watching.signal });
     listen("offline", () => this.#pause("offline"));
     listen("online", () => this.connect());
-    // A page with an open socket can't go into the back/forward cache.
+    // Browsers do not keep a page with an open socket in the back/forward cache.
     listen("pagehide", () => this.#pause("page hidden"));
     listen("pageshow", ({ persisted }) => persisted && this.connect());
   }
 
-  /** Adds what the server needs to send what was missed. */
+  /** Adds the positions from which the server resumes. */
   #addSince(url) {
     const rooms = [];
     let chars = 0;
@@ -255,7 +255,7 @@ export class HubbubClient {
     return url;
   }
 
-  // What comes in
+  // Receiving
 
   #receive(link, data) {
     link.heardAt = performance.now();
@@ -268,7 +268,7 @@ export class HubbubClient {
     else this.#emit("message", text ? frame : data, UNPLACED);
   }
 
-  /** Takes a frame that is for the client itself. Returns false for any other. */
+  /** Handles a control frame. Returns false for a message. */
   #control(link, frame) {
     switch (frame?.type) {
       case "sync":
@@ -280,12 +280,12 @@ export class HubbubClient {
         link.rooms.set(frame.room, this.#move(frame));
         this.#emit("reset", { room: frame.room, reason: "lost" });
         return true;
-      case "epoch": // the same place by another name: nothing is lost
+      case "epoch": // the same position in a new numbering: nothing is lost
         if (!isPlaced(frame) || !link.rooms.has(frame.room)) return false;
         this.#move(frame);
         link.rooms.set(frame.room, {
           epoch: frame.epoch,
-          offset: Math.max(frame.offset, link.rooms.get(frame.room).offset), // offsets go on counting
+          offset: Math.max(frame.offset, link.rooms.get(frame.room).offset), // offsets continue across epochs
         });
         return true;
       case "dropped":
@@ -309,7 +309,7 @@ export class HubbubClient {
     link.rooms.set(room, { epoch, offset });
     if (id && !link.ids.includes(id)) link.ids.unshift(id);
     if (!recovered) this.#move(frame);
-    else if (known?.epoch !== epoch) this.positions.delete(room); // the app resumed from a position of its own
+    else if (known?.epoch !== epoch) this.positions.delete(room); // the app resumed from another position
     this.#emit("sync", { room, recovered, position: { epoch, offset } });
     if (!recovered && known && (known.epoch !== epoch || known.offset !== offset)) {
       this.#emit("reset", { room, reason: known.epoch === epoch ? "too_old" : "lost" });
@@ -318,20 +318,20 @@ export class HubbubClient {
 
   #place(frame, synced) {
     const known = this.positions.get(frame.room);
-    if (known?.epoch === frame.epoch && frame.offset <= known.offset) return; // seen
+    if (known?.epoch === frame.epoch && frame.offset <= known.offset) return; // a duplicate
     const position = this.#move(frame);
-    if (!("data" in frame)) return; // somebody excluded this client: it only moves on
+    if (!("data" in frame)) return; // the message excludes this client, and only its position moves
     this.#emit("message", frame.data, { room: frame.room, position, replayed: frame.offset <= synced.offset });
   }
 
   #move({ room, epoch, offset }) {
     const position = Object.freeze({ epoch, offset });
-    this.positions.delete(room); // so that the room goes to the end: see #addSince
+    this.positions.delete(room); // moves the room to the end of the map: see #addSince
     this.positions.set(room, position);
     return position;
   }
 
-  // What goes to the page
+  // Events for the page
 
   #become(state, detail) {
     this.#state = state;
@@ -354,7 +354,7 @@ function address(url) {
   const absolute = new URL(url, location.href);
   absolute.protocol = absolute.protocol.replace(/^http/, "ws");
   if (!/^wss?:$/.test(absolute.protocol)) throw new TypeError(`${absolute} is no address of a WebSocket`);
-  absolute.hash = ""; // WebSocket refuses one
+  absolute.hash = ""; // WebSocket does not accept a fragment
   return absolute;
 }
 
@@ -371,14 +371,14 @@ function parse(text) {
   }
 }
 
-/** Whether it says where it is in a room. */
+/** Returns whether a frame has a position in a room. */
 function isPlaced(frame) {
   return typeof frame?.room === "string" && typeof frame.epoch === "string" && Number.isSafeInteger(frame.offset);
 }
 
 /**
  * Reads a binary frame: "HUB1", the length n of the room, 8 bytes of epoch, 8 bytes of offset (big endian), n bytes
- * of room, the message. Returns null where it is not one.
+ * of room, the message. Returns null for any other binary message.
  */
 function unpack(buffer) {
   const view = new DataView(buffer);
@@ -386,7 +386,7 @@ function unpack(buffer) {
   const start = HEADER_BYTES + view.getUint8(4);
   if (buffer.byteLength < start) return null;
   const text = (from, to) => new TextDecoder().decode(buffer.slice(from, to));
-  // An offset over 2^53 - 1 becomes one that is not safe, which isPlaced refuses.
+  // An offset over 2^53 - 1 becomes an unsafe integer, which isPlaced rejects.
   const offset = Number(view.getBigUint64(13));
   return { room: text(HEADER_BYTES, start), epoch: text(5, 13), offset, data: buffer.slice(start) };
 }

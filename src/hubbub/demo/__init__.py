@@ -1,4 +1,4 @@
-"""The demo: a small real app, one module for each thing that people build. ``hubbub demo`` serves it."""
+"""The demo: a small real app, with one module per use case. ``hubbub demo`` serves it."""
 
 from .app import create_app
 

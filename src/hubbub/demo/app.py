@@ -13,9 +13,9 @@ from .live import manager
 
 
 def create_app() -> FastAPI:
-    """Makes the demo app.
+    """Creates the demo app.
 
-    What it keeps, and the manager, belong to the process: make one app, and run it once at a time.
+    Its data and its manager belong to the process: create one app, and run it once at a time.
     """
     app = FastAPI(title="hubbub demo", lifespan=dashboard.lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     manager.install(app)
@@ -30,6 +30,6 @@ def create_app() -> FastAPI:
 
 
 def in_words(request: Request, error: Exception) -> JSONResponse:
-    """Answers a request that makes no sense with a sentence, and without what was sent (which may not even be text)."""
+    """Answers an invalid request with a sentence. The input is not repeated, because it may not even be text."""
     assert isinstance(error, RequestValidationError)
     return JSONResponse({"detail": error.errors()[0]["msg"]}, 422)

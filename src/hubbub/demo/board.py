@@ -1,19 +1,19 @@
-"""A shared whiteboard. A stroke travels in pieces while it is drawn, each a binary frame that stands alone.
+"""A shared whiteboard. A stroke is sent in pieces while it is drawn, each an independent binary frame.
 
-A piece, in network byte order:
+The layout of a piece, in network byte order:
 
     ======  ======  ===========================================================
     offset  bytes   what
     ======  ======  ===========================================================
     0       1       1: a piece of a stroke, in this layout
     1       1       the width of the line, 1 to 64
-    2       3       its colour: red, green, blue
-    5       4 × n   n points, 1 to 256: x, y as two uint16 each, of which 65535
-                    is the right and the bottom edge. The first is where the
-                    piece before it ended; one alone is a dot
+    2       3       its color: red, green, blue
+    5       4 × n   n points, 1 to 256: x and y as uint16; 65535 is the right
+                    or the bottom edge. The first point is the end of the
+                    previous piece; a single point is a dot
     ======  ======  ===========================================================
 
-The room's history is the drawing: whoever comes is replayed the pieces since the board was last cleared.
+The room's history is the drawing: a client that joins receives the pieces since the board was last cleared.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MAX_WIDTH = 64
 
 
 class Clear(BaseModel):
-    """From a page, as JSON: begin anew."""
+    """A page's message, as JSON: clear the board."""
 
     type: Literal["clear"]
 
@@ -44,13 +44,13 @@ FromPage: TypeAdapter[Clear] = TypeAdapter(Clear)
 
 
 def is_piece(data: bytes) -> bool:
-    """Whether a frame is a piece of a stroke."""
+    """Returns whether a frame is a piece of a stroke."""
     points, rest = divmod(len(data) - _HEADER_BYTES, _POINT_BYTES)
     return rest == 0 and 1 <= points <= _MAX_POINTS and data[0] == 1 and 1 <= data[1] <= _MAX_WIDTH
 
 
 async def drawing() -> Position | None:
-    """The position before the first piece of what is on the board now."""
+    """Returns the position before the first piece that is on the board now."""
     start = None
     for position, message, _ in await manager.history(ROOM):
         if not isinstance(message, bytes):
@@ -65,7 +65,7 @@ router: Final = APIRouter()
 
 @router.websocket("/ws/board")
 async def board(websocket: WebSocket, user: User) -> None:
-    """One tab at the board."""
+    """Serves a tab that shows the board."""
     since = await resume_or_start(websocket, ROOM, drawing)
     try:
         async with manager.connect(
@@ -75,7 +75,7 @@ async def board(websocket: WebSocket, user: User) -> None:
             async for message in connection:
                 if isinstance(message, bytes):
                     if is_piece(message):
-                        # Not to who drew it, who saw it at once.
+                        # Not to the page that drew it, which has already shown it.
                         await manager.broadcast(message, room=ROOM, exclude=connection)
                     else:
                         await refuse(connection, "not a piece of a stroke")

@@ -1,4 +1,4 @@
-"""A bound on what a request may send: FastAPI reads a body whole, however large it is."""
+"""A bound on the size of request bodies: FastAPI reads a body of any size into memory."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ MAX_BODY_BYTES: Final = 16 * 1024
 
 
 class BoundedBodies:
-    """Refuses request bodies of over `MAX_BODY_BYTES` with 413, as they are read: a header may say less than comes."""
+    """Refuses request bodies of over `MAX_BODY_BYTES` with 413 while they are read, because a header may lie."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handles one request; WebSockets have limits of their own."""
+        """Handles a request. WebSockets have limits of their own."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

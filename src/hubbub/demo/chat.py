@@ -1,7 +1,7 @@
-"""Chat in rooms: who is here with how many tabs, who is typing, and what was said before one came.
+"""Chat in rooms, with presence, typing indicators, and the messages from before a page was opened.
 
-What is said goes to ``chat:<room>``, which keeps history. Who is here and who types goes to ``live:chat:<room>``,
-which keeps nothing: the same people, under other options.
+Messages go to ``chat:<room>``, which keeps history. Presence and typing go to ``live:chat:<room>``, which keeps none.
+Both rooms have the same members, but different options.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _RECENT = 50
 
 
 class Say(BaseModel):
-    """From a page: something to say. The nonce comes back with it, so that the page knows its own."""
+    """A page's message: a text to say. The nonce is sent back with it, so that the page recognizes its own message."""
 
     type: Literal["say"]
     text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
@@ -29,7 +29,7 @@ class Say(BaseModel):
 
 
 class Typing(BaseModel):
-    """From a page: its user is typing."""
+    """A page's message: its user is typing."""
 
     type: Literal["typing"]
 
@@ -38,7 +38,7 @@ FromPage: TypeAdapter[Say | Typing] = TypeAdapter(Annotated[Say | Typing, Field(
 
 
 class Said(BaseModel):
-    """To the room."""
+    """A message to the room."""
 
     type: Literal["said"] = "said"
     user_id: str
@@ -49,7 +49,7 @@ class Said(BaseModel):
 
 
 async def room_name(websocket: WebSocket, room: str) -> str:
-    """Checks the name of a room. It accepts, then refuses: of a refused handshake a browser tells a page nothing."""
+    """Checks the name of a room. The socket is accepted before it is refused, so that the page can read the reason."""
     if not _ROOM.fullmatch(room):
         await websocket.accept()
         raise WebSocketException(1008, "a room's name is 1 to 32 of a-z, 0-9 and -")
@@ -61,7 +61,7 @@ router: Final = APIRouter()
 
 @router.websocket("/ws/chat/{room}")
 async def chat(websocket: WebSocket, user: User, room: Annotated[str, Depends(room_name)]) -> None:
-    """One tab of a user in one room."""
+    """Serves a tab of a user in a room."""
     rooms = [room, f"live:{room}"]
     since = await resume_or_start(websocket, room, lambda: recent(room, _RECENT))
     try:

@@ -1,8 +1,7 @@
-"""A live dashboard: the numbers of the process that serves it, twice a second.
+"""A live dashboard: the metrics of the process that serves it, twice a second.
 
-The room drops all but the newest sample for a client that is slow (``overflow="latest"``): nobody wants old numbers
-late. Samples are taken all the time, so that whoever comes sees the last minute; they are published while somebody
-watches.
+For a slow client, the room keeps only the latest sample (``overflow="latest"``), because outdated numbers are useless.
+Samples are always taken, so that a new page shows the last minute. They are published only while a page is open.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from .. import Resume, Stats
 from .live import manager
 from .signin import User
 
-ROOM = f"dashboard:{secrets.token_hex(4)}"  # of this process: each of several workers has its own numbers
+ROOM = f"dashboard:{secrets.token_hex(4)}"  # for this process only: each worker has its own numbers
 INTERVAL_S = 0.5
 _KEPT = 120
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What the server does at one moment."""
+    """The metrics of the server at one moment."""
 
     at_ms: int
     process: int
@@ -55,7 +54,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Reading:
-    """What only ever goes up, and so has to be read twice to say something."""
+    """Counters that only increase. The difference of two readings gives a rate."""
 
     stats: Stats
     cpu_s: float
@@ -63,7 +62,7 @@ class Reading:
 
     @classmethod
     def now(cls) -> Reading:
-        """Reads it."""
+        """Reads the counters."""
         return cls(manager.stats(), time.process_time(), time.perf_counter())
 
 
@@ -71,7 +70,7 @@ samples: deque[Sample] = deque(maxlen=_KEPT)
 
 
 def sample(before: Reading, now: Reading, loop_delay_s: float) -> Sample:
-    """What happened between two readings."""
+    """Computes the metrics from two readings."""
     stats, elapsed_s = now.stats, now.at_s - before.at_s
     return Sample(
         at_ms=time.time_ns() // 1_000_000,
@@ -95,7 +94,7 @@ def sample(before: Reading, now: Reading, loop_delay_s: float) -> Sample:
 
 
 def memory_mb() -> float | None:
-    """What the process holds in memory: now on Linux, at most so far on other Unixes, elsewhere unknown."""
+    """Returns the memory of the process: current on Linux, the peak on other Unixes, None elsewhere."""
     try:
         import resource
 
@@ -109,7 +108,7 @@ def memory_mb() -> float | None:
 
 
 async def measure() -> None:
-    """Takes samples, and publishes them while somebody watches."""
+    """Takes samples, and publishes them while a page is open."""
     loop = asyncio.get_running_loop()
     due, before = loop.time(), Reading.now()
     while True:
@@ -125,7 +124,7 @@ async def measure() -> None:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Measures for as long as the app runs. The manager is up before this begins, and until after it ends."""
+    """Takes samples while the app runs. The manager starts before this lifespan and stops after it."""
     samples.clear()
     async with asyncio.TaskGroup() as tasks:
         measuring = tasks.create_task(measure(), name="demo: measure")
@@ -138,7 +137,7 @@ router: Final = APIRouter()
 
 @router.websocket("/ws/dashboard")
 async def watch(websocket: WebSocket, user: User) -> None:
-    """A page that shows the numbers: the last minute's first."""
+    """Serves a page that shows the metrics. It first receives those of the last minute."""
     since = Resume.from_query(websocket)
     async with manager.connect(websocket, user.sub, room=ROOM, info={"name": user["name"]}, since=since) as connection:
         await connection.send({"type": "samples", "interval_s": INTERVAL_S, "samples": [*samples]})

@@ -1,4 +1,4 @@
-"""The demo's database: SQLite. In memory for one process; a file, ``HUBBUB_DEMO_DATABASE``, that several share."""
+"""The demo's SQLite database: in memory for one process, or the file ``HUBBUB_DEMO_DATABASE``, shared by several."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _TABLES = """
 
 
 class Database:
-    """One connection, which threads take in turns.
+    """One connection, which threads use in turn.
 
     Args:
-        path: The file; ":memory:" for none.
+        path: The file, or ":memory:".
     """
 
     def __init__(self, path: str) -> None:
@@ -37,7 +37,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Nobody else writes meanwhile, in any process; an exception takes it back."""
+        """Runs a transaction. No other thread or process writes meanwhile, and an exception rolls it back."""
         with self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -50,5 +50,5 @@ class Database:
 
 @cache
 def database() -> Database:
-    """That of this process."""
+    """Returns the database of this process."""
     return Database(os.environ.get("HUBBUB_DEMO_DATABASE") or ":memory:")

@@ -1,7 +1,7 @@
-"""The manager, and what the sockets of all pages have in common.
+"""The manager, and helpers for the sockets of all pages.
 
-A page has one socket, in the page's room. Being a user's, it also gets what `ConnectionManager.send_to_user` sends, so
-that a notification reaches every tab, whatever page is open in it.
+A page has one socket, in the page's room. The socket belongs to a user, so it also receives the messages of
+`ConnectionManager.send_to_user`. That is how a notification reaches every tab, whichever page it shows.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ M = TypeVar("M")
 _DAY_S = 24 * 3600
 
 manager: Final = ConnectionManager(
-    os.environ.get("HUBBUB_BROKER") or "memory://",  # what `hubbub demo --broker` tells its workers
+    os.environ.get("HUBBUB_BROKER") or "memory://",  # `hubbub demo --broker` sets it for its workers
     rooms={
-        # What is said and drawn: kept, so that who was cut off gets what was missed, and who is new what was before.
+        # Messages and drawings are kept: clients that reconnect recover them, and new clients receive the recent ones.
         "chat:*": RoomOptions(history=History(500, ttl_s=_DAY_S), announce=True, positions=True),
         "posts": RoomOptions(history=History(200, ttl_s=_DAY_S), positions=True),
         "board:*": RoomOptions(history=History(5000, ttl_s=_DAY_S), announce=True, positions=True),
-        # What is worth nothing a moment later (who is here, who types, numbers): for a slow client, the newest only.
+        # Presence, typing and metrics are outdated after a moment: a slow client receives only the latest.
         "live:*": RoomOptions(overflow="latest"),
         "dashboard:*": RoomOptions(overflow="latest"),
     },
-    # A notification that comes while the socket is down is replayed when it is back.
+    # A notification that is sent while a socket is down is replayed when its client reconnects.
     users=RoomOptions(history=History(50, ttl_s=_DAY_S), positions=True),
     limits=Limits(max_message_bytes=16 * 1024, max_messages_per_s=100, max_connections_per_user=50),
     app_ping=True,
@@ -37,10 +37,10 @@ manager: Final = ConnectionManager(
 
 
 async def resume_or_start(websocket: WebSocket, room: str, start: Callable[[], Awaitable[Position | None]]) -> Resume:
-    """Where a client comes back from; for one that is new in the room, where it starts.
+    """Returns the position from which a client resumes, or the start for a client that is new in the room.
 
-    With a start a few messages ago, the replay that serves those who come back brings a newcomer the recent messages:
-    in order with the live ones, and none of them twice.
+    If the start is a few messages ago, recovery brings a new client the recent messages: in order with the live ones,
+    and without duplicates.
     """
     resume = Resume.from_query(websocket) or Resume({})
     position = None if room in resume else await start()
@@ -48,24 +48,24 @@ async def resume_or_start(websocket: WebSocket, room: str, start: Callable[[], A
 
 
 async def recent(room: str, count: int) -> Position | None:
-    """The position before the last ``count`` messages of a room; None where it is silent."""
+    """Returns the position before the last ``count`` messages of a room; None if it has no messages."""
     messages = await manager.history(room, limit=count)
     return before(messages[0].position) if messages else None
 
 
 def before(position: Position) -> Position:
-    """The position of which the message at ``position`` is the next."""
+    """Returns the position just before the message at ``position``."""
     return Position(position.epoch, position.offset - 1)
 
 
 async def tell_who_is_here(room: str) -> None:
-    """Tells a room who is in it, with how many tabs. The room's own announcements only tell of first and last tabs."""
+    """Publishes who is in a room, with how many tabs. Announcements report only each user's first and last tab."""
     here = {"type": "here", "members": await manager.presence(room)}
     await manager.broadcast(here, room=f"live:{room}", key="here")
 
 
 async def messages(connection: Connection, kind: TypeAdapter[M]) -> AsyncIterator[M]:
-    """A client's messages, as far as they are what they should be. Others are answered with an error frame."""
+    """Iterates over a client's valid messages. Others are answered with an error frame."""
     async for value in connection.iter_json():
         try:
             message = kind.validate_python(value)
@@ -76,5 +76,5 @@ async def messages(connection: Connection, kind: TypeAdapter[M]) -> AsyncIterato
 
 
 async def refuse(connection: Connection, problem: str) -> None:
-    """Tells a client that its message was not taken, and why."""
+    """Tells a client that its message was not accepted, and why."""
     await connection.send({"type": "error", "code": "invalid_message", "message": problem})

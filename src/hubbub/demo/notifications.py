@@ -1,7 +1,7 @@
-"""Notifications: kept for the user, and pushed to every tab that is open.
+"""Notifications: stored for the user, and pushed to every open tab.
 
-To push alone would lose what comes while nobody is there. So it is stored first; the page loads what is stored, and
-hears of the rest. Each push says how many are unread, so that all tabs show the same number.
+A push alone would be lost while the user is away, so a notification is stored first. A page loads the stored ones and
+receives the new ones as they are pushed. Each push has the number of unread ones, so all tabs show the same number.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KEPT = 50
 
 @dataclass(frozen=True)
 class Notification:
-    """Something that a user is told."""
+    """A notification of a user."""
 
     id: UUID
     text: str
@@ -44,10 +44,10 @@ _AsJson = TypeAdapter(Notification)
 
 
 class Inboxes:
-    """Everybody's, in the database. Safe to use from threads, and from several processes."""
+    """The inboxes of all users, in the database. Safe to use from threads and from several processes."""
 
     def add(self, user_id: str, text: str, link: str) -> dict[str, Any]:
-        """Stores a notification, and gives the message that tells the user's tabs."""
+        """Stores a notification, and returns the message for the user's tabs."""
         item = Notification(uuid4(), text, link, datetime.now(UTC))
         with database().transaction() as db:
             db.execute("INSERT INTO notifications (user_id, item) VALUES (?, ?)", (user_id, _AsJson.dump_json(item)))
@@ -60,7 +60,7 @@ class Inboxes:
         return {"type": "notification", "item": item, "unread": unread}
 
     def of(self, user_id: str) -> Inbox:
-        """What a user has, as of now."""
+        """Returns the inbox of a user."""
         with database().transaction() as db:
             found = db.execute(
                 "SELECT unread, item FROM notifications WHERE user_id = ? ORDER BY number DESC", (user_id,)
@@ -68,7 +68,7 @@ class Inboxes:
         return Inbox(sum(unread for unread, _ in found), [_AsJson.validate_json(item) for _, item in found])
 
     def mark_read(self, user_id: str) -> None:
-        """The user has seen them."""
+        """Marks all notifications of a user as read."""
         with database().transaction() as db:
             db.execute("UPDATE notifications SET unread = 0 WHERE user_id = ?", (user_id,))
 
@@ -79,21 +79,21 @@ router: Final = APIRouter()
 
 @router.get("/api/notifications")
 def my_notifications(user: User) -> Inbox:
-    """What a page shows when it is opened."""
+    """Returns the inbox for a page that was opened."""
     return inboxes.of(user.sub)
 
 
 @router.post("/api/notifications/read", status_code=204)
 def mark_read(user: User) -> None:
-    """Marks all as read, in every tab."""
+    """Marks all notifications as read, in every tab."""
     inboxes.mark_read(user.sub)
     manager.from_thread.send_to_user(user.sub, {"type": "notifications_read"})
 
 
 @router.websocket("/ws/notifications")
 async def listen(websocket: WebSocket, user: User) -> None:
-    """A page without a room of its own. It is its user's nonetheless, and `send_to_user` reaches it."""
+    """Serves a page without a room of its own. Its socket belongs to a user, so `send_to_user` reaches it."""
     since = Resume.from_query(websocket)
     async with manager.connect(websocket, user.sub, info={"name": user["name"]}, since=since) as connection:
         async for _ in connection:
-            pass  # it has nothing to say; but to receive is how one learns that it is gone
+            pass  # the page sends nothing, but the loop ends when it is gone

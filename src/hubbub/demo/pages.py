@@ -1,4 +1,4 @@
-"""The pages: one shell around a part of each, and the headers that keep scripts of others out."""
+"""The pages, which share one shell, and the headers that keep foreign scripts out."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ for _name, _title in _PAGES.items():
 
 
 def static_files() -> StaticFiles:
-    """Scripts, styles and the icon."""
+    """Returns the app that serves scripts, styles and the icon."""
     return StaticFiles(packages=[("hubbub.demo", "static")])
 
 
 class SecurityHeaders:
-    """Puts the headers on every response. Scripts and styles are the app's own files, never in the page."""
+    """Adds the headers to every response. Scripts and styles are files of the app, and never inline."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handles one request; WebSockets go through as they are."""
+        """Handles a request. WebSockets pass unchanged."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -66,7 +66,7 @@ class SecurityHeaders:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(_HEADERS)
-                headers.setdefault("Cache-Control", "no-cache")  # keep it, and ask whether it is still the same
+                headers.setdefault("Cache-Control", "no-cache")  # cache, but revalidate
             await send(message)
 
         await self._app(scope, receive, with_headers)

@@ -1,7 +1,7 @@
-"""Posts that people like: plain HTTP routes, which tell every page that shows the posts, and the author.
+"""Posts and likes: plain HTTP routes that notify every page that shows the posts, and the author.
 
-The routes are ``def``: FastAPI runs them in threads, since they use a database, and from there ``manager.from_thread``
-has the manager's calls.
+The routes are plain functions, which FastAPI runs in threads, because they use a database. In a thread,
+``manager.from_thread`` offers the manager's calls.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _KEPT = 100
 
 @dataclass(frozen=True)
 class Post:
-    """A post. Of two that a page has heard of, the one with the higher version is the newer."""
+    """A post. If a page has received it twice, the higher version is the newer one."""
 
     id: int
     author_id: str
@@ -42,13 +42,13 @@ _AsJson = TypeAdapter(Post)
 
 
 class Posts:
-    """All posts, in the database. Safe to use from threads, and from several processes."""
+    """All posts, in the database. Safe to use from threads and from several processes."""
 
     def add(self, user_id: str, name: str, text: str) -> Post:
-        """Stores a new post, and forgets the oldest one when there are too many."""
+        """Stores a new post, and deletes the oldest one if there are too many."""
         with database().transaction() as db:
             (newest,) = db.execute("SELECT coalesce(max(id), 0) FROM posts").fetchone()
-            # Not from 1 on: a room's history may outlive this database, and the pages know posts by their id.
+            # Not from 1: a room's history may outlive this database, and pages identify posts by their id.
             number = max(newest + 1, time.time_ns() // 1_000_000)
             post = Post(number, user_id, name, text, datetime.now(UTC))
             db.execute("INSERT INTO posts VALUES (?, ?)", (post.id, _AsJson.dump_json(post)))
@@ -56,7 +56,7 @@ class Posts:
             return post
 
     def change(self, post_id: int, liked_by: Callable[[frozenset[str]], frozenset[str]]) -> tuple[Post, Post]:
-        """Changes who likes a post. Gives it as it was and as it is.
+        """Changes the likes of a post, and returns the post before and after the change.
 
         Raises:
             KeyError: There is no such post.
@@ -71,13 +71,13 @@ class Posts:
             return old, new
 
     def newest_first(self) -> list[Post]:
-        """All of them."""
+        """Returns all posts, newest first."""
         with database().transaction() as db:
             return [_AsJson.validate_json(post) for (post,) in db.execute("SELECT post FROM posts ORDER BY id DESC")]
 
 
 class Draft(BaseModel):
-    """What a page sends to post something."""
+    """The body of a request to publish a post."""
 
     text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 
@@ -88,13 +88,13 @@ router: Final = APIRouter()
 
 @router.get("/api/posts")
 def all_posts(user: User) -> list[Post]:
-    """What a page shows when it is opened."""
+    """Returns the posts for a page that was opened."""
     return posts.newest_first()
 
 
 @router.post("/api/posts", status_code=201)
 def publish(draft: Draft, user: User) -> Post:
-    """Posts something."""
+    """Publishes a post."""
     post = posts.add(user.sub, user["name"], draft.text)
     manager.from_thread.broadcast({"type": "post", "post": post}, room=ROOM)
     return post
@@ -102,7 +102,7 @@ def publish(draft: Draft, user: User) -> Post:
 
 @router.put("/api/posts/{post_id}/like")
 def like(post_id: int, user: User) -> Post:
-    """Likes a post, and tells its author: in every tab, on whatever page."""
+    """Adds a like to a post, and notifies its author in every tab, whichever page it shows."""
     old, post = _changed(post_id, lambda liked_by: liked_by | {user.sub})
     if user.sub not in old.liked_by and user.sub != post.author_id:
         pushed = inboxes.add(post.author_id, f"{user['name']} liked your post “{_shortened(post.text)}”", "/posts")
@@ -112,14 +112,14 @@ def like(post_id: int, user: User) -> Post:
 
 @router.delete("/api/posts/{post_id}/like")
 def unlike(post_id: int, user: User) -> Post:
-    """Takes a like back."""
+    """Removes a like."""
     return _changed(post_id, lambda liked_by: liked_by - {user.sub})[1]
 
 
 def _changed(post_id: int, liked_by: Callable[[frozenset[str]], frozenset[str]]) -> tuple[Post, Post]:
     try:
         old, new = posts.change(post_id, liked_by)
-    except (KeyError, OverflowError):  # SQLite's numbers end where Python's go on
+    except (KeyError, OverflowError):  # the id is larger than SQLite's integers
         raise HTTPException(404, "there is no such post") from None
     manager.from_thread.broadcast({"type": "post", "post": new}, room=ROOM)
     return old, new
@@ -132,8 +132,8 @@ def _shortened(text: str, most: int = 60) -> str:
 
 @router.websocket("/ws/posts")
 async def watch(websocket: WebSocket, user: User) -> None:
-    """A page that shows the posts."""
+    """Serves a page that shows the posts."""
     since = Resume.from_query(websocket)
     async with manager.connect(websocket, user.sub, room=ROOM, info={"name": user["name"]}, since=since) as connection:
         async for _ in connection:
-            pass  # what it has to say comes by HTTP
+            pass  # the page sends its changes by HTTP

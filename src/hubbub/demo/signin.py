@@ -1,9 +1,9 @@
-"""Signing in with a name: a JWT, and the dependency that every other module asks who it is.
+"""Sign-in with a name: a JWT, and the dependency that identifies the user in every other module.
 
-The key has to outlive the process, or a restart would sign everybody out. It is ``HUBBUB_DEMO_KEY``, or else in a file
-below the user's state directory (``$XDG_STATE_HOME``, by default ``~/.local/state``) that only the user can read.
+The key must outlive the process, or a restart would sign every user out. It is ``HUBBUB_DEMO_KEY``, or is stored in a
+file in the user's state directory (``$XDG_STATE_HOME``, by default ``~/.local/state``) that only the user can read.
 
-There are no passwords: a name is what others see, and anybody may choose the same. Who one *is* is a random id.
+There are no passwords. A name is only displayed, and several users may choose the same; the identity is a random id.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ _VALID_FOR = timedelta(days=7)
 
 @cache
 def signing_key() -> str:
-    """The key that tokens are signed with."""
+    """Returns the key that signs tokens."""
     key = os.environ.get("HUBBUB_DEMO_KEY")
     if key:
         return key
     try:
         return kept_key(Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "hubbub")
-    except (OSError, RuntimeError) as error:  # RuntimeError: nobody knows where home is
-        logger.warning("the demo's key can't be kept (%s): a restart will sign everybody out", shown(error))
+    except (OSError, RuntimeError) as error:  # RuntimeError: the home directory is unknown
+        logger.warning("the demo's key can't be stored (%s): a restart will sign every user out", shown(error))
         return secrets.token_urlsafe(32)
 
 
 def kept_key(directory: Path) -> str:
-    """The key in a directory; made when there is none."""
+    """Returns the key in a directory, and creates it if there is none."""
     path = directory / "demo.key"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
-        # Written aside and linked into place, so that of two that start at once both read one key, and a whole one.
+        # Written to another file and linked into place, so that two processes that start at once read the same key.
         fresh = path.with_name(f"demo.key.{secrets.token_hex(4)}")
         with open(fresh, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write(secrets.token_urlsafe(32))
@@ -62,15 +62,15 @@ def kept_key(directory: Path) -> str:
     return path.read_text().strip()
 
 
-# A function, so that to import this module makes no file.
+# A function, so that importing this module creates no file.
 current_user: Final = JWTAuth(lambda header: signing_key(), algorithms=["HS256"], required=["exp", "sub", "name"])
 User = Annotated[Claims, Depends(current_user)]
-"""Who it is, for HTTP routes and WebSockets alike: ``user.sub`` and ``user["name"]``."""
+"""The signed-in user, for HTTP routes and WebSockets alike: ``user.sub`` and ``user["name"]``."""
 
 
 def _name(text: str) -> str:
     name = " ".join(unicodedata.normalize("NFC", text).split())
-    if not name or not name.isprintable():  # which also keeps out what turns the direction of writing
+    if not name or not name.isprintable():  # this also rejects characters that change the text direction
         raise PydanticCustomError("name", "a name is 1 to 32 printable characters")
     return name
 
@@ -79,13 +79,13 @@ Name = Annotated[str, StringConstraints(max_length=32), AfterValidator(_name)]
 
 
 class SignIn(BaseModel):
-    """What a page sends to sign in."""
+    """The body of a request to sign in."""
 
     name: Name
 
 
 class Session(BaseModel):
-    """What it gets."""
+    """The response to a sign-in."""
 
     token: str
 
@@ -95,12 +95,12 @@ router: Final = APIRouter(prefix="/api/session")
 
 @router.post("", status_code=201)
 def sign_in(who: SignIn) -> Session:
-    """Gives a token to anybody who has a name."""
+    """Returns a token for any name."""
     claims = {"sub": secrets.token_urlsafe(9), "name": who.name, "exp": datetime.now(UTC) + _VALID_FOR}
     return Session(token=jwt.encode(claims, signing_key(), algorithm="HS256"))
 
 
 @router.delete("", status_code=204)
 async def sign_out(user: User) -> None:
-    """Closes all of the user's sockets; the pages forget the token. The token itself is good until it expires."""
+    """Closes all of the user's sockets. The pages forget the token, which stays valid until it expires."""
     await manager.disconnect_user(user.sub, reason="signed out")

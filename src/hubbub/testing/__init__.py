@@ -1,4 +1,4 @@
-"""For the tests of apps, and of brokers."""
+"""Helpers for the tests of apps and of brokers."""
 
 from .pushed import Push, Pushed, record
 

@@ -1,7 +1,7 @@
-"""What any `Broker` has to do, as tests: for the authors of brokers.
+"""The conformance tests for `Broker`, for authors of brokers.
 
-Subclass `BrokerSuite`, say where brokers come from, and let pytest run it with whatever plugin runs async tests
-(anyio's comes with Starlette)::
+Subclass `BrokerSuite`, implement `brokers`, and run it in pytest with any plugin for async tests (anyio's is installed
+with Starlette)::
 
     @pytest.mark.anyio
     class TestMyBroker(BrokerSuite):
@@ -10,8 +10,8 @@ Subclass `BrokerSuite`, say where brokers come from, and let pytest run it with 
             async with an_empty_server() as url:
                 yield MyBroker(url), MyBroker(url)
 
-Each test begins with nothing at the broker. With two brokers all that workers share is tested between the two; an
-embedded broker is both. Nothing here imports pytest. For its reports to show values, call
+Each test needs an empty broker. With two brokers, the tests cover what workers share; an embedded broker acts as both.
+This module does not import pytest. To see values in assertion errors, call
 ``pytest.register_assert_rewrite("hubbub.testing.broker_suite")`` in a conftest.
 """
 
@@ -35,13 +35,13 @@ from ..presence import PresentConnection
 KEPT = "kept"
 """A channel with history: the newest five messages."""
 BRIEF = "brief"
-"""A channel with history that is soon forgotten."""
+"""A channel with history that expires soon."""
 NUMBERED = "numbered"
-"""A channel with positions and without history."""
+"""A channel with positions but no history."""
 PLAIN = "plain"
 """A channel with neither."""
 TOLD = "told"
-"""A channel that is told who comes and goes."""
+"""A channel with announcements."""
 
 SIZE = 5
 
@@ -64,16 +64,16 @@ ODD_NAMES = [
     "👋",
     '"',
 ]
-"""Names that a broker might take for something else."""
+"""Names that a broker might misread, such as patterns and prefixes."""
 
 
 class Worker(Receiver):
-    """A broker that is started, and what it has delivered.
+    """A running broker, and the deliveries it has made.
 
     Attributes:
         broker: The broker.
-        received: Channel and delivery, as they came.
-        answers: Answers what other workers ask.
+        received: Each channel with its delivery, in order.
+        answers: The function that answers requests of other workers.
     """
 
     def __init__(self, broker: Broker, deadline_s: float) -> None:
@@ -88,15 +88,15 @@ class Worker(Receiver):
         await self.broker.start(self, rooms)
 
     def deliver(self, channel: str, delivery: Delivery) -> None:
-        """Notes it."""
+        """Records a delivery."""
         self.received.append((channel, delivery))
         self._changed.set()
 
     async def settled(self) -> None:
-        """Is so at once."""
+        """Returns immediately."""
 
     async def answer(self, payload: bytes) -> bytes:
-        """Answers as the test says."""
+        """Answers a request with `answers`."""
         assert self.answers is not None, f"asked {payload!r}"
         return await self.answers(payload)
 
@@ -111,7 +111,7 @@ class Worker(Receiver):
         return position
 
     async def until(self, reached: Callable[[], bool]) -> None:
-        """Waits until something that deliveries change has come true."""
+        """Waits until a condition that depends on deliveries is true."""
         try:
             async with asyncio.timeout(self._deadline_s):
                 while not reached():
@@ -121,7 +121,7 @@ class Worker(Receiver):
             raise AssertionError(f"not delivered in {self._deadline_s:g} s; there is {self.received!r}") from None
 
     async def all_of(self, channel: str) -> list[Delivery]:
-        """What was delivered on a channel, after everything published before this has come."""
+        """Returns the deliveries of a channel, after everything that was published before the call has arrived."""
         end = f"end {len(self.received)} {id(self)}"
         await self.publish(channel, end, keep=False)
         await self.until(lambda: end in self._messages(channel))
@@ -129,19 +129,19 @@ class Worker(Receiver):
         return [each for each in found if not isinstance(each, Envelope) or not _is_end(each)]
 
     async def messages(self, channel: str) -> list[Any]:
-        """The messages that were delivered on a channel, after everything published before this has come."""
+        """Returns the messages of a channel, after everything that was published before the call has arrived."""
         return [decode(each.payload) for each in await self.all_of(channel) if isinstance(each, Envelope)]
 
     async def announced(self, channel: str) -> list[Announcement]:
-        """The announcements that were delivered on a channel, after everything published before this has come."""
+        """Returns the announcements of a channel, after everything that was published before the call has arrived."""
         return [each for each in await self.all_of(channel) if isinstance(each, Announcement)]
 
     async def announcements(self, channel: str) -> list[tuple[str, str, int]]:
-        """Who joined and left, as it was announced until now, with how many there were then."""
+        """Returns each announcement so far as its kind, its user, and the number of users at that time."""
         return [(each.kind, each.user_id, each.count) for each in await self.announced(channel)]
 
     async def offsets(self, channel: str) -> list[int]:
-        """The offsets that were delivered on a channel, after everything published before this has come."""
+        """Returns the offsets of a channel, after everything that was published before the call has arrived."""
         envelopes = [each for each in await self.all_of(channel) if isinstance(each, Envelope)]
         return [each.position.offset for each in envelopes if each.position is not None]
 
@@ -163,27 +163,27 @@ def _messages(page: Page) -> list[Any]:
 
 
 class BrokerSuite:
-    """The tests. Every sentence of `hubbub.brokers.Broker` that can be seen from outside is one.
+    """The tests. They cover everything in the contract of `hubbub.brokers.Broker` that is visible from outside.
 
     Attributes:
-        ttl_s: How long the history of a short-lived room is kept. With a real server, as short as its clock allows.
-        deadline_s: How long to wait for a delivery.
+        ttl_s: The lifetime of a short-lived history, in seconds. For a real server, as short as its clock allows.
+        deadline_s: The longest wait for a delivery, in seconds.
     """
 
     ttl_s: float = 1.0
     deadline_s: float = 5.0
 
     def brokers(self) -> AbstractAsyncContextManager[Sequence[Broker]]:
-        """Gives brokers that are not started and share what they keep: two, or the only one there can be."""
+        """Returns brokers that share their data and are not started: two, or one if the broker is embedded."""
         raise NotImplementedError("say where the brokers come from: see the module's docstring")
 
     async def pass_time(self, seconds: float) -> None:
-        """Lets time go by at the broker. Override it where a test can set the broker's clock."""
+        """Lets time pass at the broker. Override it if tests can set the broker's clock."""
         await asyncio.sleep(seconds)
 
     @property
     def rooms(self) -> RoomTable:
-        """The options of the rooms that the tests use."""
+        """Returns the options of the rooms in the tests."""
         kept = RoomOptions(history=History(SIZE, 60.0))
         rooms = {
             PLAIN: RoomOptions(),
@@ -196,7 +196,7 @@ class BrokerSuite:
 
     @asynccontextmanager
     async def workers(self) -> AsyncIterator[tuple[Worker, Worker]]:
-        """Two workers; with an embedded broker the same one twice."""
+        """Yields two workers; with an embedded broker, the same worker twice."""
         async with self.brokers() as brokers:
             workers = [Worker(broker, self.deadline_s) for broker in brokers]
             for worker in workers:
@@ -208,7 +208,7 @@ class BrokerSuite:
                     await worker.broker.close()
 
     async def _problem(self, asked: Awaitable[bytes], kind: type[Exception]) -> str:
-        """The error that a request ends with, in time."""
+        """Returns the text of the error that a request fails with, before the deadline."""
         try:
             async with asyncio.timeout(self.deadline_s):
                 answer = await asked
@@ -221,7 +221,7 @@ class BrokerSuite:
     # Delivery and order
 
     async def test_a_message_is_delivered_as_it_was_published(self) -> None:
-        """Kind, data, key and the excluded arrive unchanged, on the publishing worker too."""
+        """Kind, data, key and exclusions arrive unchanged, on the publishing worker too."""
         sent = [
             Envelope(encode("text with ü and \0")),
             Envelope(encode("")),
@@ -244,7 +244,7 @@ class BrokerSuite:
                     ]
 
     async def test_each_worker_gets_each_message_once_in_the_order_of_its_publisher(self) -> None:
-        """What one worker publishes, one call after another, comes once and in that order everywhere."""
+        """Messages that one worker publishes one after another arrive once and in that order on every worker."""
         for channel in (PLAIN, NUMBERED, KEPT):
             async with self.workers() as (first, second):
                 for worker in (first, second):
@@ -255,7 +255,7 @@ class BrokerSuite:
                     assert await worker.messages(channel) == list(range(50))
 
     async def test_what_nobody_awaits_is_published_in_the_order_of_the_calls(self) -> None:
-        """One order for `publish_nowait` and `publish`: that of the calls, or, with the default, of the awaits."""
+        """`publish_nowait` and `publish` share one order: that of the calls, or, by default, that of the awaits."""
         for channel in (PLAIN, NUMBERED, KEPT):
             async with self.workers() as (first, second):
                 for worker in (first, second):
@@ -273,7 +273,7 @@ class BrokerSuite:
                     assert await worker.messages(channel) == list(range(40))
 
     async def test_all_workers_get_concurrent_messages_in_one_order(self) -> None:
-        """Publishes from several workers at once are numbered without holes, and come in the order of the numbers."""
+        """Concurrent messages of several workers are numbered without gaps, and arrive in the order of the numbers."""
         async with self.workers() as (first, second):
             for worker in (first, second):
                 await worker.broker.subscribe(KEPT)
@@ -287,7 +287,7 @@ class BrokerSuite:
             assert await first.messages(KEPT) == await second.messages(KEPT)
 
     async def test_channels_do_not_mix(self) -> None:
-        """A name is a name: no pattern, no prefix, nothing special in it."""
+        """A name is taken literally: no patterns, no prefixes, no special characters."""
         async with self.workers() as (first, second):
             for name in ODD_NAMES[::2]:
                 await first.broker.subscribe(name)
@@ -301,7 +301,7 @@ class BrokerSuite:
                 assert _messages(await first.broker.history(name)) == [f"to {name}"]
 
     async def test_a_cancelled_publish_leaves_no_hole(self) -> None:
-        """It may or may not have taken effect; what follows goes on."""
+        """The message may or may not have been published; the messages after it are."""
         async with self.workers() as (first, second):
             await first.broker.subscribe(KEPT)
             cancelled = asyncio.create_task(second.publish(KEPT, "cancelled"))
@@ -317,7 +317,7 @@ class BrokerSuite:
     # Subscriptions
 
     async def test_nothing_comes_without_a_subscription(self) -> None:
-        """A worker gets the channels that it subscribed to, and no others."""
+        """A worker receives the channels that it subscribed to, and no others."""
         async with self.workers() as (first, second):
             await first.publish(PLAIN, "before")
             await first.broker.subscribe(PLAIN)
@@ -327,7 +327,7 @@ class BrokerSuite:
             assert {channel for channel, _ in first.received} == {PLAIN}
 
     async def test_subscribe_is_idempotent(self) -> None:
-        """Twice subscribed is delivered once; one unsubscribe ends it."""
+        """After two subscribes a message is delivered once, and one unsubscribe ends the delivery."""
         async with self.workers() as (first, second):
             position = await first.broker.subscribe(KEPT)
             assert await first.broker.subscribe(KEPT) == position
@@ -339,7 +339,7 @@ class BrokerSuite:
             assert await first.messages(KEPT) == ["once"]
 
     async def test_unsubscribe_ends_the_delivery_and_is_idempotent(self) -> None:
-        """What is published without a subscription never comes, not after the next subscription either."""
+        """Messages that were published without a subscription never arrive, not even after the next subscription."""
         async with self.workers() as (first, second):
             await first.broker.unsubscribe(PLAIN)
             await first.broker.subscribe(PLAIN)
@@ -353,7 +353,7 @@ class BrokerSuite:
             assert await first.messages(PLAIN) == ["one", "three"]
 
     async def test_unsubscribe_is_of_one_worker_only(self) -> None:
-        """The others go on."""
+        """Other workers still receive messages."""
         async with self.workers() as (first, second):
             for worker in (first, second):
                 await worker.broker.subscribe(PLAIN)
@@ -364,7 +364,7 @@ class BrokerSuite:
             assert await first.messages(PLAIN) == ["hello"]
 
     async def test_subscribe_gives_a_position_after_which_nothing_is_missed(self) -> None:
-        """Whatever is published meanwhile: each message after the position that subscribe gave is delivered, once."""
+        """Each message after the position that subscribe returns is delivered once, also if published meanwhile."""
         async with self.workers() as (first, second):
             going, numbers = True, 0
 
@@ -397,7 +397,7 @@ class BrokerSuite:
     # Positions
 
     async def test_positions_count_from_one_without_holes(self) -> None:
-        """Within one epoch of eight characters; publish, delivery and `position` agree."""
+        """All have one epoch of eight characters, and publish, delivery and `position` agree."""
         for channel in (NUMBERED, KEPT):
             async with self.workers() as (first, second):
                 start = await first.broker.subscribe(channel)
@@ -412,13 +412,13 @@ class BrokerSuite:
                 assert came == [Position(start.epoch, number) for number in range(1, 9)]
 
     async def test_each_room_has_an_epoch_of_its_own(self) -> None:
-        """A position of one room is none of another."""
+        """A position of one room is not valid in another."""
         async with self.workers() as (first, _):
             positions = [await first.broker.subscribe(channel) for channel in ("one", "two", "three")]
             assert len({position.epoch for position in positions if position is not None}) == 3
 
     async def test_reading_begins_nothing(self) -> None:
-        """A room that was only read has no position, for anybody, until it is subscribed or published to."""
+        """A room that was only read has no position on any worker until it is subscribed or published to."""
         async with self.workers() as (first, second):
             for channel in (KEPT, NUMBERED):
                 for worker in (first, second):
@@ -438,7 +438,7 @@ class BrokerSuite:
             assert await first.broker.position(NUMBERED) == one
 
     async def test_a_room_that_was_read_before_anybody_came_recovers_as_any_other(self) -> None:
-        """A member has a position from the first moment, whoever asked for the room before or in between."""
+        """A member has a position from the start, even if the room was read before or in between."""
         async with self.workers() as (first, second):
             assert (await second.broker.history(KEPT)).head is None
             start = await first.broker.subscribe(KEPT)
@@ -451,7 +451,7 @@ class BrokerSuite:
             assert _messages(page) == ["missed"]
 
     async def test_a_room_without_positions_has_none(self) -> None:
-        """Nothing is numbered there, and nothing is kept."""
+        """The broker numbers and keeps nothing in such a room."""
         async with self.workers() as (first, second):
             assert await first.broker.subscribe(PLAIN) is None
             assert await second.publish(PLAIN, "hello") is None
@@ -460,7 +460,7 @@ class BrokerSuite:
             assert await first.broker.history(PLAIN, Position("abcdefgh", 0), 10) == Page([], None, whole=False)
 
     async def test_a_room_with_positions_alone_keeps_nothing(self) -> None:
-        """Only who missed nothing can be told so."""
+        """Only a client that missed nothing can recover there."""
         async with self.workers() as (first, second):
             early = await first.publish_numbered(NUMBERED, "one")
             head = await first.publish_numbered(NUMBERED, "two")
@@ -469,7 +469,7 @@ class BrokerSuite:
             assert (await second.broker.history(NUMBERED)).entries == []
 
     async def test_what_is_not_to_be_kept_has_no_position(self) -> None:
-        """``keep=False`` is delivered in its place among the others, and leaves no trace."""
+        """A message with ``keep=False`` is delivered in order with the others, but not numbered or kept."""
         async with self.workers() as (first, second):
             await first.broker.subscribe(KEPT)
             await second.publish(KEPT, "one")
@@ -483,7 +483,7 @@ class BrokerSuite:
     # History
 
     async def test_history_without_a_position_gives_the_newest_oldest_first(self) -> None:
-        """At most ``limit``, at most what is kept."""
+        """The result is bounded by ``limit`` and by what is kept."""
         async with self.workers() as (first, second):
             assert (await second.broker.history(KEPT)).entries == []
             for number in range(1, 8):
@@ -495,7 +495,7 @@ class BrokerSuite:
             assert _messages(await second.broker.history(KEPT, limit=100)) == [3, 4, 5, 6, 7]
 
     async def test_history_after_a_position_is_exactly_what_was_missed(self) -> None:
-        """Whole, in order, with positions; nothing at the head itself."""
+        """The result is whole, in order, and has positions; after the head it is empty."""
         async with self.workers() as (first, second):
             positions = [await first.broker.subscribe(KEPT)]
             positions += [await first.publish(KEPT, number) for number in range(1, SIZE + 1)]
@@ -508,7 +508,7 @@ class BrokerSuite:
                 assert [entry.recorded().position for entry in page.entries] == positions[missed_from + 1 :]
 
     async def test_history_is_read_in_pages(self) -> None:
-        """With a position, ``limit`` gives the oldest after it, and the last page says that it is."""
+        """With a position, ``limit`` returns the oldest messages after it, and the last page is marked as the last."""
         async with self.workers() as (first, second):
             after = await first.broker.subscribe(KEPT)
             for number in range(1, SIZE + 1):
@@ -525,7 +525,7 @@ class BrokerSuite:
             assert found == list(range(1, SIZE + 1))
 
     async def test_history_that_was_trimmed_by_size_is_not_whole(self) -> None:
-        """It says so, and gives what is kept; from where nothing was trimmed it is whole."""
+        """The page is marked and has the messages that are kept; after a newer position it is whole."""
         async with self.workers() as (first, second):
             positions = [await first.publish(KEPT, number) for number in range(1, SIZE + 4)]
             for position in positions[:2]:
@@ -537,7 +537,7 @@ class BrokerSuite:
             assert _messages(page) == [4, 5, 6, 7, 8]
 
     async def test_history_that_was_trimmed_by_age_is_not_whole(self) -> None:
-        """A message is kept for the room's ttl; the numbers go on."""
+        """A message is kept for the room's ttl, and the numbering continues."""
         async with self.workers() as (first, second):
             start = await first.broker.subscribe(BRIEF)
             one = await first.publish_numbered(BRIEF, "one")
@@ -558,7 +558,7 @@ class BrokerSuite:
             assert page.head == two
 
     async def test_what_is_too_old_is_never_called_whole(self) -> None:
-        """After the ttl nothing is left; whether the room still has its epoch or a new one, a gap is a gap."""
+        """After the ttl nothing is kept, and a page with a gap is not whole, whether or not the epoch changed."""
         async with self.workers() as (first, second):
             start = await first.broker.subscribe(BRIEF)
             await first.publish_numbered(BRIEF, "one")
@@ -571,7 +571,7 @@ class BrokerSuite:
             assert after.offset in {1, 2}
 
     async def test_a_position_of_elsewhere_is_not_whole(self) -> None:
-        """Another epoch, or an offset that was not reached: the room is not the one that the position is of."""
+        """A position of another epoch, or past the head, does not belong to the room."""
         async with self.workers() as (first, second):
             head = await first.publish_numbered(KEPT, "one")
             other = await first.publish_numbered("other", "one")
@@ -581,7 +581,7 @@ class BrokerSuite:
                 assert page.head == head
 
     async def test_history_outlives_the_members(self) -> None:
-        """Who comes back alone finds what was there, and what was published to nobody."""
+        """A client that comes back to an empty room finds the messages, also those published while it was empty."""
         async with self.workers() as (first, second):
             await first.broker.subscribe(KEPT)
             position = await first.publish_numbered(KEPT, "one")
@@ -593,7 +593,7 @@ class BrokerSuite:
             assert _messages(page) == ["two"]
 
     async def test_history_gives_copies_of_what_the_json_of_messages_says(self) -> None:
-        """Neither the publisher's object nor another reader's copy changes it."""
+        """Changes to the publisher's object, or to another reader's copy, do not affect the history."""
         async with self.workers() as (first, second):
             tags = ["a"]
             message = {"at": datetime(2026, 1, 2, tzinfo=UTC), "pair": (1, 2), "big": 2**70, "tags": tags, 7: None}
@@ -606,7 +606,7 @@ class BrokerSuite:
                 read["tags"].append("changed")
 
     async def test_history_keeps_a_message_as_it_was_published(self) -> None:
-        """Kind, data, key and the excluded, and when it was published (UTC)."""
+        """The history keeps kind, data, key and exclusions, and the time of publication (UTC)."""
         sent = [
             Envelope(encode("text")),
             Envelope(encode(bytes(range(256))), key="a key"),
@@ -630,7 +630,7 @@ class BrokerSuite:
     # Instructions
 
     async def test_an_instruction_reaches_every_worker_in_its_place(self) -> None:
-        """It is no message: not numbered, not kept."""
+        """It arrives in order with the messages, but is not numbered or kept."""
         kick = Kick(4001, "because ü")
         for channel in (PLAIN, KEPT):
             async with self.workers() as (first, second):
@@ -647,7 +647,7 @@ class BrokerSuite:
                 assert _messages(page) == ([] if channel == PLAIN else ["before", "after"])
 
     async def test_each_kind_of_instruction_arrives_as_it_was_given(self) -> None:
-        """With all of its fields, once, and in the order of the calls."""
+        """Each arrives once with all its fields, in the order of the calls."""
         given: list[Instruction] = [
             Subscribe("a room ü"),
             Unsubscribe("a room ü"),
@@ -657,7 +657,7 @@ class BrokerSuite:
         ]
         async with self.workers() as (first, second):
             for worker in (first, second):
-                await worker.broker.subscribe(PLAIN)  # so that it has read what was given before
+                await worker.broker.subscribe(PLAIN)  # so that it has read the earlier instructions
             for instruction in given:
                 await second.broker.instruct("$user:ü", instruction)
             for worker in (first, second):
@@ -665,7 +665,7 @@ class BrokerSuite:
                 assert worker.received == [("$user:ü", instruction) for instruction in given]
 
     async def test_an_instruction_reaches_a_worker_without_members_too(self) -> None:
-        """It may have users of the channel in grace. Nobody gets it later, and no other channel does."""
+        """Such a worker may have users in their grace period. The instruction does not arrive later or elsewhere."""
         async with self.workers() as (first, second):
             await first.broker.subscribe(PLAIN)
             kick = Kick(4001, "")
@@ -679,14 +679,14 @@ class BrokerSuite:
 
     @asynccontextmanager
     async def askable(self) -> AsyncIterator[tuple[Worker, Worker]]:
-        """Two workers that can be asked: they have subscribed to something, so they are connected."""
+        """Yields two workers that can be asked. Both have a subscription, so they are connected."""
         async with self.workers() as (first, second):
             for worker in (first, second):
                 await worker.broker.subscribe(PLAIN)
             yield first, second
 
     async def test_a_worker_answers_what_it_is_asked(self) -> None:
-        """By its name, itself too; whatever bytes it is asked, up to the bound, and with as many."""
+        """Any worker can be asked by name, including the asking one. Both ways, bytes up to the bound are allowed."""
 
         async def turn_around(payload: bytes) -> bytes:
             return payload[::-1]
@@ -698,10 +698,10 @@ class BrokerSuite:
             for asking in (first, second):
                 for payload in (b"", b"\0\xff", b"ab" * (MAX_REQUEST_BYTES // 2)):
                     assert await asking.broker.ask(name, payload, self.deadline_s) == payload[::-1]
-            assert first.received == second.received == [], "it is no delivery"
+            assert first.received == second.received == [], "a request is not a delivery"
 
     async def test_each_request_gets_its_own_answer(self) -> None:
-        """Also where a later one is answered first."""
+        """Each request gets its own answer, also if a later request is answered first."""
         answered: dict[bytes, asyncio.Event] = {b"%d" % number: asyncio.Event() for number in range(20)}
 
         async def answer(payload: bytes) -> bytes:
@@ -717,7 +717,7 @@ class BrokerSuite:
             assert await asyncio.gather(*asking) == [b"to " + payload for payload in answered]
 
     async def test_a_worker_that_does_not_exist_is_not_waited_for(self) -> None:
-        """Nor is one whose broker is closed."""
+        """A worker whose broker is closed is not waited for either."""
         async with self.askable() as (first, second):
             names = ["nobody", "", "*", "a b"]
             if first is not second:
@@ -727,7 +727,7 @@ class BrokerSuite:
                 assert await self._problem(first.broker.ask(name, b"?", 60.0), NoSuchWorker)
 
     async def test_an_answer_that_does_not_come_in_time_is_not_waited_for(self) -> None:
-        """And the worker is not busy with it any more."""
+        """The asked worker stops working on the request."""
         given_up = asyncio.Event()
 
         async def never(payload: bytes) -> bytes:
@@ -745,7 +745,7 @@ class BrokerSuite:
                 await given_up.wait()
 
     async def test_a_worker_that_fails_to_answer_says_so(self) -> None:
-        """Where it raises, where its answer is too large, and where it answers nothing at all."""
+        """This holds if the worker raises, and if its answer is too large."""
 
         async def fail(payload: bytes) -> bytes:
             raise RuntimeError(payload)
@@ -760,7 +760,7 @@ class BrokerSuite:
                 assert why in await self._problem(asked, BrokerUnavailable)
 
     async def test_requests_are_bounded(self) -> None:
-        """In size, and in how many wait. What is over a bound fails at once, and the others are answered."""
+        """Size and number are bounded. A request over a bound fails immediately; the others are answered."""
         go = asyncio.Event()
 
         async def held(payload: bytes) -> bytes:
@@ -774,14 +774,14 @@ class BrokerSuite:
             assert str(MAX_REQUEST_BYTES) in await self._problem(too_large, InvalidArgument)
             ask = partial(first.broker.ask, name, timeout_s=self.deadline_s)
             asking = [asyncio.ensure_future(ask(b"%d" % number)) for number in range(MAX_REQUESTS)]
-            await asyncio.sleep(0)  # in which each has begun
+            await asyncio.sleep(0)  # lets each begin
             assert str(MAX_REQUESTS) in await self._problem(ask(b"one too many"), BrokerUnavailable)
             go.set()
             assert await asyncio.gather(*asking) == [b"%d" % number for number in range(MAX_REQUESTS)]
             assert await ask(b"again") == b"again"
 
     async def test_closing_ends_the_wait_for_answers(self) -> None:
-        """Nobody waits for what can't come any more."""
+        """A caller does not wait for an answer that can no longer arrive."""
         asked = asyncio.Event()
 
         async def never(payload: bytes) -> bytes:
@@ -800,7 +800,7 @@ class BrokerSuite:
     # Presence
 
     async def test_presence_begins_with_the_first_connection_and_ends_with_the_last(self) -> None:
-        """Wherever they are; the count is of users."""
+        """This holds across workers. The count is of users, not of connections."""
         async with self.workers() as (first, second):
             one, two = first.broker, second.broker
             await one.enter(PLAIN, "ann", "a1", {"n": 1})
@@ -817,7 +817,7 @@ class BrokerSuite:
             assert await one.members(PLAIN) == []
 
     async def test_a_room_is_told_of_first_and_last_connections(self) -> None:
-        """Once for each user, on every worker, under the id of its first connection; where its options say so."""
+        """Rooms with announcements hear of each user once, on every worker, under the id of its first connection."""
         async with self.workers() as (first, second):
             for worker in (first, second):
                 for channel in (TOLD, PLAIN):
@@ -846,7 +846,7 @@ class BrokerSuite:
                 assert await worker.all_of(PLAIN) == []
 
     async def test_what_a_room_is_told_is_in_the_order_in_which_it_was_so(self) -> None:
-        """A user who leaves one worker and comes to the other at once: who heard it last knows."""
+        """A user may leave one worker and join the other at once: the last announcement must tell the final state."""
         async with self.workers() as (first, second):
             await first.broker.subscribe(TOLD)
             brokers = (first.broker, second.broker)
@@ -861,7 +861,7 @@ class BrokerSuite:
                 assert [kind for kind, _, _ in heard] == ["joined", "left"] * (len(heard) // 2) + ["joined"]
 
     async def test_members_are_users_with_their_connections(self) -> None:
-        """With what the latest connection said of its user, and when the first one came."""
+        """A member has the info of its latest connection, and the time of its first one."""
         async with self.workers() as (first, second):
             before = datetime.now(UTC)
             await first.broker.enter(PLAIN, "ann", "a1", {"name": "Änn"})
@@ -877,7 +877,7 @@ class BrokerSuite:
                 assert (bob.user_id, bob.info, bob.connections) == ("bob", None, 1)
 
     async def test_info_is_a_copy_of_what_its_json_says(self) -> None:
-        """Neither the caller's object nor another reader's copy changes it."""
+        """Changes to the caller's object, or to another reader's copy, do not affect the info."""
         async with self.workers() as (first, second):
             await first.broker.subscribe(TOLD)
             tags = ["a"]
@@ -901,7 +901,7 @@ class BrokerSuite:
             assert [loads(each.info) for each in await first.announced(TOLD)] == [said, said]
 
     async def test_a_user_whose_connection_was_lost_lingers(self) -> None:
-        """Present with no connection, until `exit`."""
+        """The user is present without a connection until `exit`."""
         async with self.workers() as (first, second):
             await first.broker.enter(PLAIN, "ann", "a1", None)
             await first.broker.linger(PLAIN, "ann", "a1", 60.0)
@@ -913,7 +913,7 @@ class BrokerSuite:
             assert not await second.broker.present(PLAIN, "ann")
 
     async def test_a_connection_in_the_grace_takes_the_presence_over(self) -> None:
-        """Nobody hears of a page that was loaded again, on whatever worker it comes back."""
+        """A page that is reloaded is not announced, on whichever worker it comes back."""
         async with self.workers() as (first, second):
             await first.broker.subscribe(TOLD)
             await first.broker.enter(TOLD, "ann", "a1", {"n": 1})
@@ -929,7 +929,7 @@ class BrokerSuite:
             assert [each.connection_id for each in await first.announced(TOLD)] == ["a1", "a1"]
 
     async def test_leaving_at_once_in_the_grace_of_a_forgotten_connection_ends_the_presence(self) -> None:
-        """The connection that lingered was taken over: it does not hold its user any more."""
+        """The new connection took over from the lingering one, which no longer keeps its user present."""
         async with self.workers() as (first, second):
             await first.broker.enter(PLAIN, "ann", "a1", None)
             await first.broker.linger(PLAIN, "ann", "a1", 60.0)
@@ -938,7 +938,7 @@ class BrokerSuite:
             assert not await first.broker.present(PLAIN, "ann")
 
     async def test_exit_is_idempotent(self) -> None:
-        """Once gone is gone; whom nobody knows changes nothing."""
+        """A second `exit`, and one of an unknown connection, change nothing."""
         async with self.workers() as (first, second):
             await second.broker.subscribe(TOLD)
             await first.broker.exit(TOLD, "ann", "a1")
@@ -954,7 +954,7 @@ class BrokerSuite:
             assert (await second.announcements(TOLD))[2:] == [("left", "ann", 1)]
 
     async def test_presence_is_of_one_room(self) -> None:
-        """The same user and connection in two rooms are in each on their own."""
+        """A user and connection in two rooms are present in each independently."""
         async with self.workers() as (first, second):
             for name in ODD_NAMES:
                 await first.broker.enter(name, "ann", "a1", None)
@@ -966,7 +966,7 @@ class BrokerSuite:
             assert not await second.broker.present(ODD_NAMES[0], "ann")
 
     async def test_of_many_who_come_and_go_at_once_one_is_first_and_one_is_last(self) -> None:
-        """Presence begins and ends once, however many connections race for it."""
+        """Presence begins and ends once, however many connections race."""
         async with self.workers() as (first, second):
             await second.broker.subscribe(TOLD)
             both = [(number, worker.broker) for number, worker in enumerate((first, second) * 10)]
@@ -979,7 +979,7 @@ class BrokerSuite:
     # Connections
 
     async def test_connections_are_listed_each_with_what_it_says(self) -> None:
-        """Of itself and in the room, whatever its user's other connections say, and until it leaves."""
+        """Until it leaves, a connection is listed with its own info and room info, whatever the user's others have."""
         async with self.workers() as (first, second):
             one, two = first.broker, second.broker
             await one.enter(PLAIN, "ann", "a1", {"n": 1})
@@ -1010,7 +1010,7 @@ class BrokerSuite:
             assert await one.connections(PLAIN) == []
 
     async def test_a_lost_connection_is_listed_until_its_grace_is_over_or_taken_over(self) -> None:
-        """Not as a live one; and its user keeps the id under which it is known."""
+        """It is not listed as live, and its user keeps the id under which it was announced."""
         async with self.workers() as (first, second):
             await first.broker.enter(PLAIN, "ann", "a1", {"n": 1}, {"role": "owner"})
             await first.broker.linger(PLAIN, "ann", "a1", 60.0)
@@ -1020,7 +1020,7 @@ class BrokerSuite:
             assert await first.broker.connections(PLAIN) == [PresentConnection("a2", "ann", {"n": 2}, None, True, "a1")]
 
     async def test_an_anonymous_connection_is_no_user_and_is_not_announced(self) -> None:
-        """Whatever its id is."""
+        """This holds for any id."""
         async with self.workers() as (first, second):
             await second.broker.subscribe(TOLD)
             await first.broker.enter(TOLD, None, "ann", {"n": 1})
@@ -1041,7 +1041,7 @@ class BrokerSuite:
     # The rest
 
     async def test_a_user_is_connected_while_it_has_a_live_connection(self) -> None:
-        """On any worker, and in that room; one whose connections are all in grace is not, nor is a subscription."""
+        """This holds across workers, per room. Neither a user in its grace period nor a subscription is connected."""
         async with self.workers() as (first, second):
             one, two = first.broker, second.broker
             await two.subscribe(PLAIN)
@@ -1063,7 +1063,7 @@ class BrokerSuite:
             assert not await two.connected(PLAIN, "ann")
 
     async def test_a_broker_has_a_name_and_is_healthy_once_started(self) -> None:
-        """The name is for messages."""
+        """The name appears in log lines and errors."""
         async with self.workers() as (first, second):
             for worker in (first, second):
                 assert await worker.broker.healthy()
@@ -1071,7 +1071,7 @@ class BrokerSuite:
                 assert isinstance(worker.broker.distributed, bool)
 
     async def test_nothing_is_delivered_after_close(self) -> None:
-        """Not what was under way, either."""
+        """This includes deliveries in flight."""
         async with self.workers() as (first, second):
             await first.broker.subscribe(PLAIN)
             for number in range(20):
@@ -1087,7 +1087,7 @@ class BrokerSuite:
             assert len(first.received) == count
 
     async def test_a_closed_broker_starts_again(self) -> None:
-        """As test clients do: started, closed, started."""
+        """Test clients start, close and start a broker again."""
         async with self.workers() as (first, _):
             for round_ in range(3):
                 await first.broker.close()
@@ -1100,7 +1100,7 @@ class BrokerSuite:
 
 
 async def _connections(broker: Broker, channel: str) -> list[PresentConnection]:
-    """The connections in a room. They have no order."""
+    """Returns the connections in a room, sorted, because a broker returns them in any order."""
     return sorted(await broker.connections(channel), key=lambda each: each.connection_id)
 
 

@@ -1,8 +1,8 @@
-"""What an app pushed, for its own tests: no socket needs to be connected.
+"""Records the messages that an app pushes, for the app's own tests. No socket needs to be connected.
 
-While `record` lasts, the manager publishes through a broker that notes each message and passes it on to the real one,
-so that connected test clients get theirs as ever. What goes to a single connection (``send_personal``,
-``connection.send``) has its client to ask, and is not noted; nor are announcements.
+Inside `record`, the manager publishes through a broker that records each message and passes it on to the real broker,
+so connected test clients still receive it. Messages to a single connection (``send_personal``, ``connection.send``) are
+not recorded, because the test has that client; nor are announcements.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Pushed(Collection[Push]):
         return f"<Pushed, {counted(len(self), 'messages')}{':' if pushes else ''}{pushes}>"
 
     def _note(self, channel: str, noted: Envelope | Kick) -> None:
-        """Notes a message or an instruction; the recording broker calls it."""
+        """Records a message or an instruction; the recording broker calls it."""
         with self._changed:
             if isinstance(noted, Kick):
                 self._kicks.append((channel, noted))
@@ -171,7 +171,7 @@ def record(manager: ConnectionManager, *, online: Iterable[UserId] = ()) -> Iter
 
 
 class _Recording(Broker):
-    """A broker that notes what is published, and passes everything on."""
+    """A broker that records messages and instructions, and passes everything on."""
 
     def __init__(self, broker: Broker, pushed: Pushed, online: frozenset[str]) -> None:
         self.name = broker.name

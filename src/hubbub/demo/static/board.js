@@ -29,7 +29,7 @@ const client = connect("/ws/board", {
     }
   },
   onReset() {
-    context.clearRect(0, 0, board.width, board.height); // what there is comes again
+    context.clearRect(0, 0, board.width, board.height); // the server sends all pieces again
   },
 });
 client.on("message", (message, { replayed }) => {
@@ -71,9 +71,9 @@ function pieceOf(points, { width, colour }) {
   return piece;
 }
 
-// Drawing: seen here at once, and by the others when the server has it
+// Drawing: shown here immediately, and to the others through the server
 
-let points = null; // of the stroke under the pointer: the last one that was sent, and those that were not
+let points = null; // of the current stroke: the last point that was sent, and those that were not
 let timer = null;
 
 function place({ clientX, clientY }) {

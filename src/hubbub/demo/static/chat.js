@@ -1,8 +1,8 @@
 import { connect } from "./live.js";
 import { $, avatar, el, header, nameOf, requireUser, showPeople, time } from "./ui.js";
 
-const TYPING_EVERY_MS = 2_000; // we say so
-const TYPING_FOR_MS = 4_000; // others are believed
+const TYPING_EVERY_MS = 2_000; // how often this page says that its user is typing
+const TYPING_FOR_MS = 4_000; // how long another user counts as typing
 const MAX_SHOWN = 1_000;
 
 header();
@@ -10,7 +10,7 @@ const me = await requireUser();
 const room = new URLSearchParams(location.search).get("room") || "lobby";
 const log = $("messages");
 const text = $("text");
-const pending = new Map(); // what was sent and has not come back, by nonce
+const pending = new Map(); // messages that were sent and not echoed yet, by nonce
 
 document.title = `#${room} · hubbub`;
 showRooms();
@@ -72,7 +72,7 @@ function line({ user_id: id, name, text, at }) {
   return item;
 }
 
-/** Adds a line, below what the server has confirmed and above what it has not. */
+/** Adds a line below the confirmed messages and above the pending ones. */
 function show(item) {
   const firstPending = pending.values().next().value?.item ?? null;
   const before = firstPending ? firstPending.previousElementSibling : log.lastElementChild;
@@ -89,7 +89,7 @@ function note(...words) {
   });
 }
 
-/** Follows the end of the log, unless the reader went up. */
+/** Scrolls to the end of the log, unless the reader has scrolled up. */
 function keepingPlace(change) {
   const following = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
   change();
@@ -104,14 +104,14 @@ $("newer").addEventListener("click", () => {
   log.scrollTop = log.scrollHeight;
 });
 
-// Saying something
+// Sending
 
 $("composer").addEventListener("submit", (event) => {
   event.preventDefault();
   const words = text.value.trim();
   if (!words) return;
   const nonce = crypto.randomUUID?.() ?? String(Math.random());
-  if (!client.send({ type: "say", text: words, nonce })) return; // it stays where it was written
+  if (!client.send({ type: "say", text: words, nonce })) return; // the text stays in the field
   const item = line({ user_id: me.id, name: me.name, text: words, at: new Date().toISOString() });
   const again = el("button", { type: "button", className: "again" }, "Not confirmed. Send again?");
   again.addEventListener("click", () => {
@@ -146,12 +146,12 @@ function fit() {
   text.style.height = `${Math.min(text.scrollHeight + 2, 160)}px`;
 }
 
-// Who types, who is gone
+// Typing and presence
 
 const typers = new Map(); // name and timer, by user
 
 function types({ user_id: id, name }) {
-  if (id === me.id) return; // in another tab
+  if (id === me.id) return; // the same user in another tab
   clearTimeout(typers.get(id)?.timer);
   const timer = setTimeout(() => {
     typers.delete(id);

@@ -4,7 +4,7 @@ import { $, el, header, requireUser } from "./ui.js";
 const KEPT = 120;
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
-// What each graph shows: a number of the samples, how it is written, the least height of its scale, and a word below.
+// Each graph: the field of a sample, its format, the minimum height of the scale, and the caption.
 const GRAPHS = [
   { title: "Connections", key: "connections", least: 4, more: ({ users, rooms }) => `${count(users, "user")} in ${count(rooms, "room")}` },
   { title: "Published", key: "published_per_s", unit: "/s", least: 5, more: () => "messages to rooms and users" },
@@ -83,7 +83,7 @@ function count(number, noun) {
   return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }
 
-// The picture moves between samples: the newest one slides in while the next is on its way.
+// The graph moves between samples: the newest one slides in while the next is in flight.
 
 function draw() {
   const slide = still.matches ? 1 : Math.min(1, (performance.now() - heardAt) / intervalMs);
@@ -98,7 +98,7 @@ function plot(graph, slide) {
   if (canvas.width !== Math.round(width * scale)) canvas.width = Math.round(width * scale);
   if (canvas.height !== Math.round(height * scale)) canvas.height = Math.round(height * scale);
   const context = canvas.getContext("2d");
-  const style = getComputedStyle(canvas); // resolves light and dark, which a custom property does not
+  const style = getComputedStyle(canvas); // resolves light-dark(), unlike a custom property
   context.setTransform(scale, 0, 0, scale, 0, 0);
   context.clearRect(0, 0, width, height);
 

@@ -21,7 +21,7 @@ if (user()) {
   });
 }
 
-/** Where to go: a page of ours only, whatever the address says. */
+/** Returns where to go next: only to a page of this app, whatever the address says. */
 function next() {
   const wanted = new URLSearchParams(location.search).get("next") ?? "";
   return /^\/(chat(\?room=[a-z0-9-]+)?|posts|dashboard|board)$/.test(wanted) ? wanted : "/chat";

@@ -1,4 +1,4 @@
-// The page's connection: the shipped client, what it says of its state, and the notifications that come by it.
+// The page's connection: the shipped client, the display of its state, and the notifications that it receives.
 
 import { HubbubClient } from "/hubbub/hubbub.js";
 import { api, forget, token } from "./session.js";
@@ -22,15 +22,15 @@ const RESETS = {
  */
 export function connect(path, { onMessage = () => {}, onFresh = () => {}, onReset = () => {} } = {}) {
   const client = new HubbubClient(path, { token, maxDelayMs: 5_000, pingIntervalMs: 10_000 });
-  let opened = 0; // times
-  let reset = null; // why, since the connection was last lost
-  let anew = false; // closed by ourselves, to come back as a new one
+  let opened = 0; // how often the connection opened
+  let reset = null; // the reason of a reset since the connection was last lost
+  let anew = false; // whether this page closed the connection to start a new one
 
   client.on("state", (state, { code, reason, retryAt }) => {
     if (anew && (state === "stopped" || state === "connecting")) return;
     anew = false;
     if (state === "waiting" && reason === "token expired") {
-      client.close(); // it can't be renewed: there is nothing but a name to do that with
+      client.close(); // the token can't be renewed, because the demo has no passwords
       signedOut("your sign-in has expired");
     } else if (state === "waiting") {
       reset = null;
@@ -41,14 +41,14 @@ export function connect(path, { onMessage = () => {}, onFresh = () => {}, onRese
       say("connecting", "Connecting…");
     } else {
       opened += 1;
-      if (opened === 1) say("open", "Connected"); // later, the server first says what was missed: below
+      if (opened === 1) say("open", "Connected"); // after a reconnect, sync or reset says more: see below
     }
   });
 
   client.on("sync", ({ room, recovered }) => {
     if (opened > 1) say("open", reset ? RESETS[reset] : NOTHING_MISSED);
     if (recovered) return;
-    // Only now, when whatever is new comes by itself, can nothing fall between what is loaded and what comes.
+    // Only now: new messages already arrive, so none is missed between them and the loaded state.
     if (room === "$user") loadNotifications();
     else onFresh();
   });
@@ -80,7 +80,7 @@ export function connect(path, { onMessage = () => {}, onFresh = () => {}, onRese
 
   client.on("error", ({ message }) => toast(`The server did not take that: ${message}`));
 
-  // Another tab signed out, or in as somebody else: this page is no longer what it says.
+  // Another tab signed out, or signed in as another user: this page is outdated.
   addEventListener("storage", ({ key, oldValue, newValue }) => {
     if (key === "hubbub-demo-token" && oldValue !== newValue && newValue) location.reload();
   });
@@ -89,7 +89,7 @@ export function connect(path, { onMessage = () => {}, onFresh = () => {}, onRese
   return client;
 }
 
-// The line that says how it is
+// The status line
 
 let countdown;
 
@@ -126,7 +126,7 @@ function signedOut(why) {
 // Notifications
 
 const shown = new Set();
-let news = 0; // times that the server told of them
+let news = 0; // how many pushes have arrived
 
 async function loadNotifications() {
   const before = news;
@@ -135,7 +135,7 @@ async function loadNotifications() {
     for (const item of items.reverse()) showNotification(item);
     if (news === before) showUnread(unread);
   } catch {
-    // the line at the top says that there is no connection
+    // the status line already says that there is no connection
   }
 }
 
@@ -156,7 +156,7 @@ function showUnread(count) {
 function wireNotifications() {
   $("bell").addEventListener("toggle", () => {
     if (!$("bell").open) return;
-    $("toasts").replaceChildren(); // they say the same
+    $("toasts").replaceChildren(); // the list shows the same
     if (!$("unread").hidden) api("POST", "/api/notifications/read").catch(() => {});
   });
 }

@@ -30,7 +30,7 @@ async function load() {
 
 function show(post) {
   const known = shown.get(post.id);
-  if (known && known.version >= post.version) return; // an answer and a message may overtake each other
+  if (known && known.version >= post.version) return; // a response and a message may arrive in any order
   const item = known?.item ?? draw(post);
   const mine = post.liked_by.includes(me.id);
   const count = post.liked_by.length;

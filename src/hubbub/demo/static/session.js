@@ -1,8 +1,8 @@
-// Who is signed in: a token in this browser's storage, which all of its tabs share.
+// The signed-in user: a token in this browser's storage, which all tabs share.
 
 const KEY = "hubbub-demo-token";
 
-/** The user, as the token says; null where nobody is signed in. The server checks it, here it is only shown. */
+/** The user of the token; null if no user is signed in. The token is not verified here: the server does that. */
 export function user() {
   try {
     const payload = token().split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
@@ -33,7 +33,7 @@ export async function signOut() {
   forget();
 }
 
-/** Calls the HTTP API. Throws an Error whose message is for people. */
+/** Calls the HTTP API. Throws an Error whose message can be shown to users. */
 export async function api(method, path, body) {
   const headers = {};
   if (token()) headers.Authorization = `Bearer ${token()}`;

@@ -1,17 +1,17 @@
-// What all pages show: small helpers for the DOM, people, times, toasts, the header.
+// Helpers for all pages: the DOM, people, times, toasts, the header.
 
 import { forget, signOut, user } from "./session.js";
 
 export const $ = (id) => document.getElementById(id);
 
-/** Makes an element. Children are elements or text; text never becomes markup. */
+/** Creates an element. Children are elements or text; text never becomes markup. */
 export function el(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
   element.append(...children);
   return element;
 }
 
-/** A colour of one's own, and two letters. */
+/** Creates an avatar: two letters on a color that belongs to the user. */
 export function paintAvatar(element, { id, name }) {
   let hash = 0;
   for (const character of id) hash = (hash * 31 + character.codePointAt(0)) % 360;
@@ -28,7 +28,7 @@ export function avatar(person) {
   return element;
 }
 
-/** Somebody's name: of any script and direction, and never mixed up with the words around it. */
+/** Creates the element of a user's name, isolated so that its text direction does not affect the text around it. */
 export function nameOf(name) {
   return el("bdi", { className: "name" }, name);
 }
@@ -40,7 +40,7 @@ export function time(at) {
   return el("time", { dateTime: date.toISOString(), title: date.toLocaleString() }, clock.format(date));
 }
 
-/** Who is where, as the server tells: `{type: "here", members}`. Those without a connection may be back in a moment. */
+/** Shows the users in a room, from `{type: "here", members}`. Users without a connection may soon reconnect. */
 export function showPeople(list, members, describe = tabs) {
   const me = user()?.id;
   list.replaceChildren(
@@ -73,7 +73,7 @@ export function toast(text, link) {
   while ($("toasts").children.length > 4) $("toasts").firstChild.remove();
 }
 
-/** Wires the header up. */
+/** Connects the controls of the header. */
 export function header() {
   $("theme").addEventListener("click", () => {
     const root = document.documentElement;
@@ -106,11 +106,11 @@ export function header() {
   });
 }
 
-/** The user. Sends whoever is not signed in to where that is done, and has them come back. */
+/** Returns the user. Without one, redirects to the sign-in page, which then leads back here. */
 export async function requireUser() {
   const me = user();
   if (me) return me;
   forget();
   location.replace(`/?next=${encodeURIComponent(location.pathname + location.search)}`);
-  return new Promise(() => {}); // nothing more happens on this page
+  return new Promise(() => {}); // this page does nothing more
 }

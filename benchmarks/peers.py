@@ -1,4 +1,4 @@
-"""Who is measured: what each is, how it is started, which version it is; and where one can't be had, why not."""
+"""The servers that are measured: how each is started, its version, and the reason if it is unavailable."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REDIS_PY = ("redis", "hiredis")
 
 
 class NotToBeHad(Exception):
-    """A peer is not there; says what is missing."""
+    """A peer is unavailable. The text says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class Ready:
     """A server that can be started.
 
     Attributes:
-        command: What starts it; ``{port}`` is still to be filled in.
-        version: Which it is.
-        environment: What is added to the environment; ``{redis}`` is the URL of a Redis that is started for it.
+        command: The command that starts it, with the placeholder ``{port}``.
+        version: The version, for the results.
+        environment: Additions to the environment; ``{redis}`` is the URL of a Redis server that is started for it.
     """
 
     command: tuple[str, ...]
@@ -41,13 +41,13 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A server of the same chat room.
+    """A server that implements the same chat room.
 
     Attributes:
-        name: What it is called here, and on the command line.
-        what: What it is, in a few words.
-        prepare: Gives how to start it; takes a directory for what it needs. Raises `NotToBeHad`.
-        dialect: How its clients speak.
+        name: The name in the results and on the command line.
+        what: A short description.
+        prepare: Prepares it in a given directory, and returns how to start it. Raises `NotToBeHad`.
+        dialect: The protocol of its clients.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Peer:
 
 
 def _asgi(app: str, *packages: str) -> Callable[[Path], Ready]:
-    """An ASGI app on uvicorn's defaults, but for a log line per connection."""
+    """Prepares an ASGI app on uvicorn with its defaults, but without a log line per connection."""
     command = ("-m", "uvicorn", "--host", "127.0.0.1", "--port", "{port}", "--log-level", "warning", app)
     return _python(command, *packages, "uvicorn", "uvloop")
 
@@ -76,7 +76,7 @@ def _python(command: tuple[str, ...], *packages: str) -> Callable[[Path], Ready]
 
 
 def _on_redis(prepare: Callable[[Path], Ready], **environment: str) -> Callable[[Path], Ready]:
-    """The same through a Redis, of which its environment has the URL."""
+    """Prepares the same server with a Redis server, whose URL is in the environment."""
 
     def prepared(place: Path) -> Ready:
         redis, ready = redis_server(), prepare(place)
@@ -89,7 +89,7 @@ def _on_redis(prepare: Callable[[Path], Ready], **environment: str) -> Callable[
 
 
 def redis_server() -> str:
-    """The program.
+    """Returns the Redis server program.
 
     Raises:
         NotToBeHad: There is none.
@@ -98,7 +98,7 @@ def redis_server() -> str:
 
 
 def redis_command() -> tuple[str, ...]:
-    """What starts a Redis with nothing in it, that keeps nothing."""
+    """Returns the command that starts an empty Redis server without persistence."""
     options = ("--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--loglevel", "warning")
     return (redis_server(), "--port", "{port}", *options)
 
@@ -134,7 +134,7 @@ def _nchan(place: Path) -> Ready:
     built = _said(nginx, "-V", lines=9)
     module = Path(_match(r"--modules-path=(\S+)", built) or "/usr/lib/nginx/modules") / "ngx_nchan_module.so"
     if not module.exists() and "nchan" not in built:
-        raise NotToBeHad("nginx is there, its module nchan is not")
+        raise NotToBeHad("nginx is installed, but its module nchan is not")
     load = f"load_module {module};" if module.exists() else ""
     start = _configured(place, "nchan.conf", f'exec "{nginx}" -e stderr -p "{place}" -c "$1"', {"module": load})
     return Ready(start, built.splitlines()[0].removeprefix("nginx version: "))
@@ -146,7 +146,7 @@ def _nats(place: Path) -> Ready:
 
 
 def _configured(place: Path, name: str, start: str, values: Mapping[str, str]) -> tuple[str, ...]:
-    """A command that fills the port into a configuration first."""
+    """Returns a command that writes the port into a configuration before it starts the server."""
     text = (SERVERS / name).read_text()
     for key, value in {"files": str(open_files()), **values}.items():
         text = text.replace(f"{{{key}}}", value)
@@ -180,10 +180,10 @@ PEERS = {
         Peer("floor", "a C loop of `send()`, one for each message and member", _floor),
         Peer(
             "handwritten",
-            "the manager that everybody copies, FastAPI on uvicorn",
+            "the usual hand-written manager, on FastAPI and uvicorn",
             _asgi("benchmarks.servers.handwritten:app", "fastapi"),
         ),
-        Peer("bare", "the same routes on FastAPI and nothing else", _asgi("benchmarks.servers.bare:app", "fastapi")),
+        Peer("bare", "the same routes on FastAPI alone", _asgi("benchmarks.servers.bare:app", "fastapi")),
         Peer(
             "websockets",
             "`websockets.broadcast` on uvloop",
@@ -215,7 +215,7 @@ PEERS = {
         Peer("ws", "ws on Node", _node("ws_server.js", "ws")),
         Peer("socket.io", "Socket.IO on Node", _node("socketio_server.js", "socket.io"), "socketio"),
         Peer("nchan", "nchan, a module of nginx (C)", _nchan),
-        Peer("nats", "nats-server (Go), its WebSocket", _nats, "nats"),
+        Peer("nats", "nats-server (Go), over WebSocket", _nats, "nats"),
         Peer(
             "hubbub-redis",
             "this library on uvicorn, on `redis://`",
@@ -223,7 +223,7 @@ PEERS = {
         ),
         Peer(
             "handwritten-redis",
-            "the manager that everybody copies, with redis-py's Pub/Sub",
+            "the usual hand-written manager, with redis-py's Pub/Sub",
             _on_redis(_asgi("benchmarks.servers.handwritten_redis:app", "fastapi", *_REDIS_PY)),
         ),
         Peer(
@@ -241,7 +241,7 @@ PEERS = {
         ),
         Peer(
             "python-socketio-redis",
-            "python-socketio with its AsyncRedisManager: to its own clients it sends without waiting for Redis",
+            "python-socketio with its AsyncRedisManager, which sends to local clients without waiting for Redis",
             _on_redis(_asgi("benchmarks.servers.socketio_app:app", "python-socketio", *_REDIS_PY)),
             "socketio",
         ),

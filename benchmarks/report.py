@@ -1,4 +1,4 @@
-"""The results as Markdown, with a plot."""
+"""Writes the results as Markdown, with a plot."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from .scenarios import SCENARIOS, Scenario, Size, Target
 
 Part = Mapping[str, Any]
 
-_MEMBERS = Size().members  # that the targets are for
+_MEMBERS = Size().members  # the size for which the targets are set
 _LIMITED = "†"
 _HEAD = f"""# Results
 
-What hubbub costs, beside its peers. Written by `scripts/bench`, which anyone can run; `results.json` has every single
-measurement.
+The cost of hubbub compared with other libraries and servers. `scripts/bench` writes this page, and anyone can run it.
+`results.json` has every single measurement.
 
-Server and load generator are processes of their own, each on a core of its own; every run of a server is a fresh one,
-and the runs of all servers are interleaved. CPU is what the operating system has accounted to the server and what it
-started, per message that arrived. Numbers are medians of the runs; in brackets the smallest and the largest. A ratio is
-that of the medians; in brackets the ratios of the single runs, pair by pair. Messages are text of 128 bytes where
-nothing else is said, no compression is offered, and no server is configured beyond what its own documentation has.
+The server and the load generator are separate processes, each on its own core. Each run starts a fresh server, and the
+runs of all servers are interleaved. CPU is the time that the operating system reports for the server and its child
+processes, per delivered message. Numbers are medians of the runs, with the smallest and the largest in brackets. A
+ratio is that of the medians, with the ratios of the single runs in brackets, pair by pair. Unless stated otherwise,
+messages are 128 bytes of text. No compression is offered, and each server is configured as its own documentation shows.
 
-That the load generator is not what is measured can be seen in the columns *busy*, shares of a core: where the server is
-at 1.00 and the generator below it, the server is the limit. Rows where it is the other way round have a {_LIMITED}:
-their deliveries per second are the generator's, and their CPU per delivery is still the server's.
+The columns *busy* show which side is the bottleneck, as shares of a core: if the server is at 1.00 and the generator
+below it, the server is the limit. In rows marked {_LIMITED} the generator is the limit: their deliveries per second
+are the generator's, while their CPU per delivery is still the server's.
 
-Where a Redis takes part, each run has a fresh one that keeps nothing on disk. It runs on the generator's core, and its
-CPU is not counted to the server."""
+If Redis is involved, each run starts a fresh Redis server without persistence. It runs on the generator's core, and its
+CPU does not count as the server's."""
 
 
 def markdown(parts: Mapping[str, Part]) -> str:
-    """All results."""
+    """Returns the page with all results."""
     sections = [_HEAD, "![CPU per delivery, by peer](results.svg)"] if "fanout" in parts else [_HEAD]
-    sections += ["## Targets", _targets(parts), "## The machine", _machines(parts), "## Who takes part", _peers(parts)]
+    sections += ["## Targets", _targets(parts), "## The machine", _machines(parts), "## The peers", _peers(parts)]
     for name, scenario in SCENARIOS.items():
         if name in parts:
             sections += [f"## {name}", section(scenario, parts[name])]
@@ -46,7 +46,7 @@ def markdown(parts: Mapping[str, Part]) -> str:
 
 
 def section(scenario: Scenario, part: Part) -> str:
-    """One scenario's results."""
+    """Returns the section of a scenario."""
     runs, settings = runs_of(part), part["settings"]
     lines = [
         scenario.text,
@@ -61,7 +61,7 @@ def section(scenario: Scenario, part: Part) -> str:
 
 
 def shown(value: float) -> str:
-    """A number for a reader: three digits that say something."""
+    """Formats a number with three significant digits."""
     if not isfinite(value):
         return "–"
     size = abs(value)
@@ -129,7 +129,7 @@ def _verdict(target: Target, part: Part | None) -> list[str]:
 
 
 def _machines(parts: Mapping[str, Part]) -> str:
-    """A column for each machine that results are from."""
+    """Returns a table with a column for each machine that was used."""
     machines: dict[tuple[str, ...], list[str]] = {}
     keys = list(dict.fromkeys(key for part in parts.values() for key in part["machine"]))
     for name, part in parts.items():
@@ -166,7 +166,7 @@ _ROW, _LEFT, _RIGHT, _TOP, _BOTTOM, _WIDTH = 26, 150, 30, 64, 46, 860
 
 
 def svg(part: Part) -> str:
-    """CPU per delivery of each peer in each case of the fan-out, on a logarithmic axis."""
+    """Plots the CPU per delivery of each peer in each case of the fan-out, on a logarithmic axis."""
     runs = runs_of(part)
     cases = [case for case in runs.cases if case.startswith("window")]
     rows = runs.rows(cases[0], "cpu_us") if cases else []
@@ -184,7 +184,7 @@ def svg(part: Part) -> str:
     def across(value: float) -> float:
         return _LEFT + (log10(value) - log10(low)) / (log10(high) - log10(low)) * (_WIDTH - _LEFT - _RIGHT)
 
-    shapes = [_text(16, 26, "CPU per delivery, µs (logarithmic): less is better", 15, "600")]
+    shapes = [_text(16, 26, "CPU per delivery, µs (logarithmic); lower is better", 15, "600")]
     for index, case in enumerate(cases):
         x = _WIDTH - _RIGHT - 100 * (len(cases) - index)
         shapes += [_dot(x, 43, _COLOURS[index % 4], case), _text(x + 10, 47, case, 12)]

@@ -1,4 +1,4 @@
-"""What is measured: the scenarios, who takes part in each, and what hubbub is to reach."""
+"""The scenarios of the benchmark, the peers in each, and the targets for hubbub."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _SPARE_FILES = 64
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much of it.
+    """The size of a benchmark.
 
     Attributes:
-        members: Of the room; what other scenarios need goes with it.
-        seconds: How long each case is measured.
+        members: The members of the room. The sizes of the other scenarios follow from it.
+        seconds: The measuring time of each case.
     """
 
     members: int = 1000
@@ -34,23 +34,23 @@ class Size:
 
     @property
     def connections(self) -> int:
-        """Idle ones, or opened and closed."""
+        """The number of connections that are held idle, or opened and closed."""
         return self.members * 5
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One server's life: started, loaded in one or more phases, ended.
+    """The life of a server: it is started, loaded in one or more phases, and stopped.
 
     Attributes:
-        peer: Which server.
-        phases: What is done to it: each phase with the case that it belongs to.
+        peer: The name of the server.
+        phases: The phases of load, each with its case.
         groups: The paths of the clients, group by group.
-        subject: The row that it belongs to, where that is not the peer's.
-        payload: Bytes of a message.
-        environment: What is added to the server's environment.
-        files: Sockets that each side needs.
-        workers: How many of it are started, each on a port of its own; the clients are dealt out to them in turn.
+        subject: The row of the results, if it is not named after the peer.
+        payload: The size of a message in bytes.
+        environment: Additions to the server's environment.
+        files: The number of sockets that each side needs.
+        workers: The number of workers, each on its own port. The clients are assigned to them in turn.
     """
 
     peer: str
@@ -80,18 +80,18 @@ How = Literal["ratio", "pairs", "more", "median", "worst"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What hubbub is to reach.
+    """A target for hubbub.
 
     Attributes:
-        text: What it is, for a reader.
-        case: Of the scenario.
-        metric: What is compared.
+        text: The description in the results.
+        case: The case of the scenario.
+        metric: The metric that is compared.
         of: The row that is judged.
-        limit: At most.
-        over: The row that it is held against.
-        how: ``"ratio"`` of the medians, median of the ratios of the ``"pairs"``, how much ``"more"`` in medians, the
-            ``"median"`` itself, the ``"worst"`` of all runs.
-        unit: Of what is judged.
+        limit: The highest value that meets the target.
+        over: The row that it is compared with.
+        how: The value that is judged: the ``"ratio"`` of the medians, the median of the ratios of the ``"pairs"``, the
+            difference (``"more"``) of the medians, the ``"median"`` itself, or the ``"worst"`` of all runs.
+        unit: The unit of that value.
     """
 
     text: str
@@ -120,13 +120,13 @@ class Scenario:
     """A kind of load.
 
     Attributes:
-        name: On the command line.
-        text: What happens in it, for a reader.
-        trials: What one run is made of.
-        metric: What the ratios are of.
-        of: The row that the others are held against.
-        columns: Metrics and their titles.
-        targets: What is to be reached.
+        name: The name on the command line.
+        text: The description in the results.
+        trials: The trials of one run.
+        metric: The metric of the ratios.
+        of: The row that the others are compared with.
+        columns: The metrics in the table, with their titles.
+        targets: The targets for hubbub.
     """
 
     name: str
@@ -219,7 +219,7 @@ def _slow(size: Size) -> list[Trial]:
         "publishers": 4,
         "rate": 200,
         "warm_s": size.seconds / 3,
-        "measure_s": size.seconds * 3,  # so long that an outbox fills, and that who is closed comes back
+        "measure_s": size.seconds * 3,  # long enough for an outbox to fill, and for the closed client to reconnect
         "patience_s": 3.0,
     }
     return [
@@ -255,7 +255,7 @@ def _redis_fanout(size: Size) -> list[Trial]:
 _KEPT = {"HUBBUB_BENCH_ROOMS": json.dumps({"*": {"history": 100}})}
 _MISSED = 1000
 _NUMBERED = {"HUBBUB_BENCH_ROOMS": json.dumps({"*": {"history": _MISSED, "positions": True}})}
-_LATENCY_TIMES = 4  # as long as the others are measured: at 50 messages a second it takes that to have a p99
+_LATENCY_TIMES = 4  # longer than the others: 50 messages a second need that much time for a p99
 
 
 def _redis_rooms(size: Size) -> list[Trial]:
@@ -309,10 +309,10 @@ SCENARIOS = {
     for scenario in (
         Scenario(
             "fanout",
-            "One room. What a member sends goes to all. Closed loop with a window: so many messages are in flight, "
-            "each from another member, and the next is sent when one has reached all. Then a paced load: 16 publishers "
-            "that do not wait send 200 messages a second in all, at random times, and CPU is counted until the last "
-            "has arrived.",
+            "One room. Each message of a member goes to all members. First a closed loop: a fixed number of messages "
+            "(the window) is in flight, each from another member, and the next is sent when one has reached all. Then "
+            "a paced load: 16 publishers send 200 messages a second in total, at random times and without waiting, and "
+            "CPU is counted until the last has arrived.",
             _fanout,
             targets=_FANOUT_TARGETS,
         ),
@@ -331,12 +331,12 @@ SCENARIOS = {
                 )
             ],
         ),
-        Scenario("users", "Users with two tabs each; what a tab sends goes to both.", _users),
+        Scenario("users", "Users with two tabs each. Each message of a tab goes to both tabs of its user.", _users),
         Scenario(
             "echo",
-            "Each client gets back what it sends. Then messages that the server only reads, of 200 clients: "
-            "`async for` and `iter_json` of a connection, against Starlette's `iter_text` and `iter_json` on bare "
-            "FastAPI. There a delivery is one to the server, and one message in a hundred is answered.",
+            "Each client receives its own messages back. Then 200 clients send messages that the server only reads: "
+            "with `async for` and `iter_json` of a connection, compared with Starlette's `iter_text` and `iter_json` "
+            "on bare FastAPI. In these cases a delivery is one to the server, which answers one message in a hundred.",
             _echo,
             targets=[
                 Target(f"one received message ({kind}), against bare FastAPI", case, "cpu_us", "hubbub", 1.1, "bare")
@@ -360,8 +360,8 @@ SCENARIOS = {
         ),
         Scenario(
             "memory",
-            "Connections are opened and idle. What each adds to the server's own memory (USS) and resident memory "
-            "(RSS), at once and when it has settled.",
+            "Connections are opened and stay idle. The table shows how much each adds to the server's own memory (USS) "
+            "and resident memory (RSS), immediately and after it has settled.",
             _memory,
             metric="uss_kb",
             columns={
@@ -380,9 +380,10 @@ SCENARIOS = {
         ),
         Scenario(
             "slow",
-            "One room of a quarter of the members, messages of 4 KiB, 200 a second from 4 of them, paced. With one "
-            "more member that never reads, has next to no receive buffer, and comes back as often as it is closed; and "
-            "without. Latencies are those of the others. What has not arrived after 3 seconds counts with its age.",
+            "One room with a quarter of the members. Four of them send 200 messages of 4 KiB a second in total, paced. "
+            "In one case another member never reads, has almost no receive buffer, and reconnects whenever it is "
+            "closed. Latencies are those of the other members. A message that has not arrived after 3 seconds counts "
+            "with its age.",
             _slow,
             metric="p99_ms",
             of="one never reads",
@@ -418,11 +419,11 @@ SCENARIOS = {
         ),
         Scenario(
             "scale",
-            "One room, window 1, and the same with ten times the members. In runs of their own a ticker of 1 ms in the "
-            "server looks for the longest time that its event loop was not free.",
+            "One room, window 1, and the same with ten times the members. In separate runs, a ticker of 1 ms in the "
+            "server measures the longest time for which its event loop was blocked.",
             _scale,
             of="members × 10",
-            columns={**_COST, "loop_ms": "loop not free, ms"},
+            columns={**_COST, "loop_ms": "loop blocked, ms"},
             targets=[
                 Target(
                     "10,000 members: CPU per delivery, against 1,000",
@@ -433,7 +434,7 @@ SCENARIOS = {
                     "members × 1",
                 ),
                 Target(
-                    "10,000 members: longest time that the loop is not free (median of the runs)",
+                    "10,000 members: longest time that the loop is blocked (median of the runs)",
                     "hubbub",
                     "loop_ms",
                     "members × 10, loop watched",
@@ -445,8 +446,8 @@ SCENARIOS = {
         ),
         Scenario(
             "redis_fanout",
-            "The fan-out again, through Redis: what a member sends goes through a Redis server to all members. Only "
-            "the worker's CPU counts. hubbub is there on `memory://` too, as what it is held against.",
+            "The fan-out again, but each message goes through a Redis server to all members. Only the worker's CPU "
+            "counts. For comparison, hubbub also runs on `memory://`.",
             _redis_fanout,
             of="hubbub-redis",
             columns=_COST_ON_REDIS,
@@ -471,9 +472,9 @@ SCENARIOS = {
         ),
         Scenario(
             "redis_rooms",
-            "As many rooms as the other scenarios have members, two members in each, and a message in flight in each "
-            "room: publishes a second that one worker does, and what one costs it. Then the same where each room keeps "
-            "its last 100 messages, for those who can.",
+            "As many rooms as the other scenarios have members, with two members and one message in flight in each. "
+            "The table shows the publishes per second of one worker, and the cost of each. Then the same with a "
+            "history of 100 messages in each room, for the peers that have one.",
             _redis_rooms,
             metric="publish_us",
             of="hubbub-redis",
@@ -485,8 +486,8 @@ SCENARIOS = {
         ),
         Scenario(
             "redis_latency",
-            "Two workers that do nothing else, a client of one room on each. The one sends 50 messages a second at "
-            "random times: from there until the other has it.",
+            "Two idle workers, each with one client in the same room. One client sends 50 messages a second at random "
+            "times. The latency is the time until the other has a message.",
             _redis_latency,
             metric="p50_ms",
             of="hubbub-redis",
@@ -494,19 +495,19 @@ SCENARIOS = {
         ),
         Scenario(
             "redis_recovery",
-            f"A room with {_MISSED:,} messages in its history. All clients come back at once, each with the position "
-            "before the first of them: dialled as fast as the server's listening queue takes them. How long until "
-            "the last one has every message; a sample is checked message by message.",
+            f"A room with {_MISSED:,} messages in its history. All clients reconnect at once, as fast as the server's "
+            "listen queue accepts them, each with the position before the first message. The table shows the time "
+            "until the last client has every message. A sample of the clients is checked message by message.",
             _redis_recovery,
             metric="max_ms",
             of="hubbub-redis",
             columns={
-                "max_ms": "all are whole, ms",
-                "p50_ms": "half are whole, ms",
-                "accepted_ms": "all are accepted, ms",
+                "max_ms": "all complete, ms",
+                "p50_ms": "half complete, ms",
+                "accepted_ms": "all accepted, ms",
                 "per_s": "messages/s",
                 "cpu_us": "CPU per message, µs",
-                "peak_mb": "most memory, MiB",
+                "peak_mb": "peak memory, MiB",
                 "server_busy": "server busy",
                 "load_busy": "generator busy",
                 "redis_busy": "Redis busy",
@@ -516,4 +517,4 @@ SCENARIOS = {
 }
 
 GROUPS = {"redis": [name for name in SCENARIOS if name.startswith("redis_")]}
-"""What one word on the command line stands for."""
+"""The groups of scenarios that have a name on the command line."""

@@ -12,12 +12,12 @@ const RESETS = {
 
 /**
  * Connects the page.
- * @param {string} path of the WebSocket
+ * @param {string} path the path of the WebSocket
  * @param {object} page
- * @param {(data: unknown, meta: object) => void} [page.onMessage] for what is not a notification
- * @param {() => void} [page.onFresh] the page's room was joined from where it is now: load its state
- * @param {(reason: "lost" | "too_old") => void} [page.onReset] what was missed in the page's room can't be had: the
- *   client then comes back as a new one, and is sent what a new one is sent
+ * @param {(data: unknown, meta: object) => void} [page.onMessage] a message that is not a notification arrived
+ * @param {() => void} [page.onFresh] the page joined its room at the current position: load the state
+ * @param {(reason: "lost" | "too_old") => void} [page.onReset] the missed messages of the page's room can't be
+ *   recovered; the client then reconnects as a new one, and receives what a new client receives
  * @returns {HubbubClient}
  */
 export function connect(path, { onMessage = () => {}, onFresh = () => {}, onReset = () => {} } = {}) {

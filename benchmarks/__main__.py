@@ -1,4 +1,4 @@
-"""Runs the benchmark: ``scripts/bench [SCENARIO...]``; all scenarios without one, which takes hours."""
+"""Runs the benchmark: ``scripts/bench [SCENARIO...]``. Without a scenario it runs all of them, which takes hours."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .scenarios import GROUPS, SCENARIOS, Scenario, Size
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures, prints each scenario's tables, and renews its part of the results. Gives the exit status."""
+    """Measures, prints the tables of each scenario, and updates the results. Returns the exit status."""
     options = _options(arguments)
     signal.signal(signal.SIGTERM, _ended)
     output: Path = options.output
@@ -49,11 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure the cost of hubbub and of its peers.")
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure the cost of hubbub and other servers.")
     names = [*SCENARIOS, *GROUPS]
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"{', '.join(names)} (default: all)")
     parser.add_argument("--runs", type=int, default=5, help="runs of each server, interleaved (default: 5)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="how long to measure each case (default: 3)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="measuring time of each case (default: 3)")
     parser.add_argument(
         "--members", type=int, default=1000, help="members of the room; scales the other sizes (default: 1000)"
     )
@@ -73,7 +73,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _no_redis() -> str:
-    """Why there is none to measure with; empty where there is."""
+    """Returns why no Redis server is available; empty if one is."""
     try:
         redis_server()
     except NotToBeHad as error:
@@ -98,7 +98,7 @@ def _measured(scenario: Scenario, options: argparse.Namespace) -> dict[str, Any]
 
 
 def _machine() -> dict[str, str]:
-    """What it is measured on."""
+    """Describes this machine."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
         "processor": models[0].partition(":")[2].strip() if models else platform.machine(),
@@ -110,7 +110,7 @@ def _machine() -> dict[str, str]:
 
 
 def _ended(number: int, frame: object) -> None:
-    sys.exit(128 + number)  # as an exception, so that the server that runs is ended too
+    sys.exit(128 + number)  # an exception, so that the running server is stopped too
 
 
 def _say(text: str) -> None:

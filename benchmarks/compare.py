@@ -1,4 +1,4 @@
-"""Interleaved runs, and what follows from them: medians, and ratios pair by pair."""
+"""Interleaved runs, and their evaluation: medians, and ratios pair by pair."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .server import DidNotStart, load, open_files, serving
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What one phase of one run has measured.
+    """The measurements of one phase of one run.
 
     Attributes:
-        case: What was done.
-        row: To whom.
-        run: In which run.
+        case: The case of the scenario.
+        row: The row of the results, usually the peer.
+        run: The number of the run.
         values: The measurements by name.
     """
 
@@ -37,14 +37,14 @@ class Record:
 
 @dataclass(slots=True)
 class Outcome:
-    """What the runs of a scenario have given.
+    """The outcome of the runs of a scenario.
 
     Attributes:
         records: The measurements.
-        versions: Of the peers that took part.
-        absent: Peers that did not, and why.
-        notes: What else was not measured, and why.
-        failed: Peers that did not do what was asked.
+        versions: The versions of the measured peers.
+        absent: The peers that were not measured, with reasons.
+        notes: Other measurements that are missing, with reasons.
+        failed: The peers that failed.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -55,13 +55,13 @@ class Outcome:
 
 
 def interleaved(trials: Sequence[Trial], runs: int, tell: Callable[[str], None]) -> Outcome:
-    """Runs all trials one after the other, and that as often as wanted: each time on a fresh server, each run beginning
-    with the next trial.
+    """Runs all trials one after another, several times. Each trial starts a fresh server, and each run starts with
+    another trial.
 
     Args:
-        trials: What one run is made of.
-        runs: How many.
-        tell: Is told what is under way.
+        trials: The trials of one run.
+        runs: The number of runs.
+        tell: A function that reports progress.
     """
     outcome = Outcome()
     with tempfile.TemporaryDirectory(prefix="hubbub-bench-") as directory:
@@ -115,7 +115,7 @@ def _run(trial: Trial, peer: Peer, ready: Ready, run: int, outcome: Outcome) -> 
 
 
 def _loaded(trial: Trial, ready: Ready, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Starts the server, with a fresh Redis where it wants one, and has it loaded."""
+    """Starts the server, with a fresh Redis server if it needs one, and runs the load generator."""
     environment = {**ready.environment, **trial.environment}
     with ExitStack() as stack:
         redis = None
@@ -132,14 +132,14 @@ def _note(outcome: Outcome, text: str) -> None:
         outcome.notes.append(text)
 
 
-# What follows from them
+# Evaluation
 
 
 class Runs:
     """The measurements of a scenario.
 
     Args:
-        records: Of all its cases, rows and runs.
+        records: The measurements of all cases, rows and runs.
     """
 
     def __init__(self, records: Iterable[Record]) -> None:
@@ -147,16 +147,16 @@ class Runs:
 
     @property
     def cases(self) -> list[str]:
-        """The cases, as they came."""
+        """Returns the cases, in order of appearance."""
         return list(dict.fromkeys(record.case for record in self._records))
 
     def rows(self, case: str, metric: str) -> list[str]:
-        """The rows of a case, the smallest first."""
+        """Returns the rows of a case, the smallest value first."""
         rows = dict.fromkeys(record.row for record in self._records if record.case == case)
         return sorted(rows, key=lambda row: _or_last(self.median(case, row, metric)))
 
     def values(self, case: str, row: str, metric: str) -> dict[int, float]:
-        """A measurement, run by run."""
+        """Returns a measurement by run."""
         return {
             record.run: record.values[metric]
             for record in self._records
@@ -168,17 +168,17 @@ class Runs:
         return median(values.values()) if values else nan
 
     def ratio(self, case: str, row: str, over: str, metric: str) -> float:
-        """Of the medians."""
+        """Returns the ratio of the medians."""
         below = self.median(case, over, metric)
         return self.median(case, row, metric) / below if below else nan
 
     def ratios(self, case: str, row: str, over: str, metric: str) -> list[float]:
-        """Of each run's pair, the smallest first."""
+        """Returns the ratios of the single runs, the smallest first."""
         above, below = self.values(case, row, metric), self.values(case, over, metric)
         return sorted(above[run] / below[run] for run in above.keys() & below.keys() if below[run])
 
     def judged(self, target: Target) -> float:
-        """What a target is held against; not a number where it was not measured."""
+        """Returns the value that is compared with a target; NaN if it was not measured."""
         at = (target.case, target.of)
         match target.how:
             case "ratio":
@@ -198,23 +198,23 @@ def _or_last(value: float) -> float:
     return value if isfinite(value) else float("inf")
 
 
-# Where they are kept
+# Storage
 
 
 def kept(path: Path) -> dict[str, Any]:
-    """What earlier runs have left: scenario by scenario."""
+    """Returns the stored results, by scenario."""
     parts: dict[str, Any] = json.loads(path.read_text())["scenarios"] if path.exists() else {}
     return parts
 
 
 def keep(path: Path, parts: Mapping[str, Any]) -> None:
-    """Writes it, with a line for each record."""
+    """Stores the results, with one line per record."""
     text = json.dumps({"scenarios": parts}, indent=1, ensure_ascii=False)
     path.write_text(re.sub(r"\n {5,}|\n {4}(?=[}\]])", " ", text) + "\n")
 
 
 def part(outcome: Outcome, **about: Any) -> dict[str, Any]:
-    """An outcome as it is kept."""
+    """Returns an outcome in its stored form."""
     records = [{"case": r.case, "row": r.row, "run": r.run, "values": dict(r.values)} for r in outcome.records]
     return {
         **about,

@@ -1,4 +1,4 @@
-"""How the clients of a server speak: what they say first, and what they wrap a message in."""
+"""The protocols of the servers' clients: their first messages, and the envelope of a message."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What goes over the WebSocket besides the messages. ``{path}`` stands for the path of the scenario.
+    """A protocol on top of WebSocket. ``{path}`` stands for the path of the scenario.
 
     Attributes:
-        path: Path of the handshake.
-        hello: What a client says, each after it has got a message; and after the last one it gets another.
-        before: What stands before a message; ``{size}`` is that of the payload.
-        after: What stands behind it.
-        ping: A message that is a ping, and what it is answered with.
-        coalesces: Whether one WebSocket message may hold several of ours, or parts of them.
+        path: The path of the handshake.
+        hello: The client's first messages. Each is sent after a message of the server, and the last one is answered.
+        before: The text before a payload; ``{size}`` is the size of the payload.
+        after: The text after a payload.
+        ping: The server's ping message, and its answer.
+        coalesces: Whether one WebSocket message may contain several messages, or parts of them.
     """
 
     path: str = "{path}"
@@ -26,7 +26,7 @@ class Dialect:
     coalesces: bool = False
 
     def around(self, path: str, size: int) -> tuple[bytes, bytes]:
-        """What a payload of that size stands between."""
+        """Returns the bytes before and after a payload of a size."""
         return self.before.replace("{path}", path).replace("{size}", str(size)).encode(), self.after.encode()
 
 
@@ -39,7 +39,7 @@ SOCKETIO = Dialect(
     after='"]',
     ping=(b"2", b"3"),
 )
-"""Engine.IO 4 and Socket.IO 5, over a WebSocket from the start: the server opens with ``0{...}``, we answer ``40``."""
+"""Engine.IO 4 and Socket.IO 5, over WebSocket only: the server opens with ``0{...}``, the client answers ``40``."""
 
 NATS = Dialect(
     path="/",
@@ -49,6 +49,6 @@ NATS = Dialect(
     ping=(b"PING\r\n", b"PONG\r\n"),
     coalesces=True,
 )
-"""The protocol of NATS inside of WebSocket messages: the server opens with INFO, and answers PONG to our PING."""
+"""The NATS protocol in WebSocket messages: the server opens with INFO, and answers PONG to the client's PING."""
 
 DIALECTS = {"plain": PLAIN, "socketio": SOCKETIO, "nats": NATS}

@@ -1,9 +1,8 @@
 """The clients of the load generator.
 
-Theory of operation. All clients live in one loop over epoll, written for little work per received buffer: what comes in
-whole frames of the known size is counted and not looked at. A sample of the clients parses every frame, checks that no
-message comes twice, and takes the latencies; and at the end of a phase everybody must have everything. What is done to
-the server meanwhile is a phase: see `phases`.
+Theory of operation. All clients run in one loop over epoll that does little work per received buffer: whole frames of
+the known size are counted without parsing. A sample of the clients parses every frame, checks for duplicates, and
+measures latencies. At the end of a phase, every client must have every message. `phases` defines the load.
 
 Reads a specification (JSON) from standard input and writes one JSON line per phase.
 """
@@ -31,8 +30,8 @@ _UNKNOWN = 1 << 62
 _QUIET_S = 0.2
 _TIMEOUT_S = 60.0
 _GREETING_S = 15.0
-_SUBSCRIBED_S = 3.0  # one that polls is never idle
-MARK = b"#"  # once in each message, and in nothing else that servers say
+_SUBSCRIBED_S = 3.0  # a server that polls is never idle
+MARK = b"#"  # occurs once in each message, and in nothing else that servers send
 NUMBER = re.compile(rb"#\d{8}")
 
 
@@ -48,7 +47,7 @@ class Client:
         self.sock = sock
         self.fd = sock.fileno()
         self.recv = sock.recv_into
-        self.before, self.after = before, after  # what its messages stand between
+        self.before, self.after = before, after  # the bytes around a payload
         self.rest = b""
         self.count = 0
         self.watched = False
@@ -56,12 +55,12 @@ class Client:
 
 
 class Group:
-    """Clients that get the same messages.
+    """Clients that receive the same messages.
 
     Attributes:
-        sent: Messages that were sent to it.
-        low: Messages that all have.
-        at: How many clients have how many messages.
+        sent: The number of messages that were sent to the group.
+        low: The number of messages that all clients have received.
+        at: For each number of messages, how many clients have received that many.
     """
 
     __slots__ = ("at", "clients", "low", "sent")
@@ -71,7 +70,7 @@ class Group:
         self.reset()
 
     def reset(self) -> None:
-        """Begins to count anew."""
+        """Resets the counts."""
         self.sent = self.low = 0
         self.at = {0: len(self.clients)}
         for client in self.clients:
@@ -79,7 +78,7 @@ class Group:
             client.seen.clear()
 
     def moved(self, before: int, after: int) -> bool:
-        """A client got on. Whether a message is through by it."""
+        """Records the progress of a client. Returns whether a message has now reached all clients."""
         at = self.at
         left = at[before] - 1
         at[after] = at.get(after, 0) + 1
@@ -97,11 +96,11 @@ class Load:
     """The clients of one server.
 
     Args:
-        ports: Where it listens; of several workers, each on its own. Clients are dealt out to them in turn.
-        pid: Its process; of several workers, the first.
-        dialect: How its clients speak.
-        payload: Bytes of a message.
-        redis: The process of the Redis that it goes through.
+        ports: The ports of its workers. Clients are assigned to them in turn.
+        pid: The process id of the first worker.
+        dialect: The protocol of its clients.
+        payload: The size of a message in bytes.
+        redis: The process id of its Redis server.
     """
 
     def __init__(
@@ -122,13 +121,13 @@ class Load:
         self.problems: list[str] = []
         self.sequence = 0
         self._turns = cycle(addresses)
-        self.rate = inf  # deliveries a second that the last phase came to
+        self.rate = inf  # deliveries per second in the last phase
         self.through: Callable[[Group], None] = _nothing  # a message has reached all
 
     # Connecting
 
     def connect(self, paths: Sequence[str], at_once: int = 64) -> list[socket.socket]:
-        """Opens sockets, some at a time, and waits until each is accepted."""
+        """Opens sockets, a few at a time, and waits until each is accepted."""
         opened: list[socket.socket] = []
         for start in range(0, len(paths), at_once):
             batch = [(self.dial(path), path) for path in paths[start : start + at_once]]
@@ -138,7 +137,7 @@ class Load:
         return opened
 
     def dial(self, path: str, receive_buffer: int = 0) -> socket.socket:
-        """Connects, and asks for a WebSocket."""
+        """Connects, and sends the handshake."""
         address = next(self._turns)
         sock = socket.socket()
         sock.settimeout(_TIMEOUT_S)
@@ -150,11 +149,11 @@ class Load:
         return sock
 
     def accepted(self, sock: socket.socket, path: str) -> None:
-        """Waits for the answer, and says what the dialect says first."""
+        """Waits for the answer, and sends the first messages of the dialect."""
         head = b""
         while b"\r\n\r\n" not in head:
             seen = sock.recv(4096, socket.MSG_PEEK)
-            end = (head + seen).find(b"\r\n\r\n")  # what comes behind the head is not ours to take here
+            end = (head + seen).find(b"\r\n\r\n")  # the bytes after the head stay in the socket
             head += sock.recv(len(seen) if end < 0 else end + 4 - len(head))
             if not seen:
                 raise ConnectionError(f"the server closed during the handshake, after {head[:80]!r}")
@@ -168,18 +167,18 @@ class Load:
 
     @staticmethod
     def message(sock: socket.socket) -> bytes:
-        """Waits for a message, and takes no more than that from the socket."""
+        """Waits for a message, and reads nothing past it."""
         data = b""
         while True:
             byte = sock.recv(1)
             if not byte:
-                raise ConnectionError(f"the server closed while it was greeted, after {data[:80]!r}")
+                raise ConnectionError(f"the server closed during the first messages, after {data[:80]!r}")
             data += byte
             for _, _, payload, _ in wire.frames(data):
                 return payload
 
     def add_groups(self, paths: list[list[str]]) -> None:
-        """Connects clients: a group of paths each."""
+        """Connects the clients of each group."""
         sockets = iter(self.connect([path for group in paths for path in group]))
         for group_paths in paths:
             group = Group(
@@ -206,7 +205,7 @@ class Load:
 
     @staticmethod
     def write(client: Client, data: bytes) -> None:
-        """Writes a frame; waits where the server does not read, as a client would."""
+        """Writes a frame. Waits if the server does not read, as a client would."""
         try:
             done = client.sock.send(data)
         except BlockingIOError:
@@ -217,7 +216,7 @@ class Load:
             client.sock.setblocking(False)
 
     def receive(self, client: Client) -> int:
-        """Reads what is there. Gives how many messages it was."""
+        """Reads the available data. Returns the number of messages."""
         try:
             size = client.recv(_BUFFER)
         except (BlockingIOError, InterruptedError):
@@ -273,8 +272,8 @@ class Load:
     # Time
 
     def settle(self) -> None:
-        """Reads and forgets what comes by itself, then learns the size of a frame from a first message."""
-        if self.redis is not None:  # there a client may be accepted before its room is subscribed
+        """Discards what the server sends unasked, then learns the size of a frame from a first message."""
+        if self.redis is not None:  # with Redis, a client may be accepted before its room is subscribed
             settled(self.server, timeout_s=_SUBSCRIBED_S)
         while events := self.poll.poll(_QUIET_S):
             for fd, _ in events:
@@ -286,13 +285,13 @@ class Load:
         self.finish(_GREETING_S)
 
     def begin(self) -> None:
-        """Counts anew, as a phase begins."""
+        """Resets the counts for a new phase."""
         self.sent_at.clear()
         for group in self.groups:
             group.reset()
 
     def turn(self, timeout_s: float) -> None:
-        """Reads what came, once."""
+        """Reads the sockets that are ready, once."""
         clients, receive, through = self.clients, self.receive, self.through
         for fd, _ in self.poll.poll(timeout_s):
             client = clients[fd]
@@ -310,19 +309,19 @@ class Load:
             self.turn(min(1.0, seconds))
 
     def finish(self, patience_s: float = _TIMEOUT_S) -> None:
-        """Waits until everybody has everything.
+        """Waits until every client has every message.
 
         Raises:
-            TimeoutError: Somebody has not.
+            TimeoutError: Messages are missing.
         """
         deadline = time.perf_counter() + patience_s
         while any(group.low != group.sent for group in self.groups):
             if time.perf_counter() > deadline or self.problems:
-                raise TimeoutError(f"not all has arrived in {patience_s:.0f} s")
+                raise TimeoutError(f"messages are missing after {patience_s:.0f} s")
             self.turn(0.01)
 
     def delivered(self) -> int:
-        """Messages that the clients have got in this phase."""
+        """The number of messages that the clients have received in this phase."""
         return sum([client.count for client in self.clients.values()])
 
     def meter(self) -> Meter:

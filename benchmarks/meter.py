@@ -1,4 +1,4 @@
-"""What one stretch of time cost: CPU from the operating system's accounting, latencies from the watched clients."""
+"""Measures a period: CPU as the operating system reports it, and latencies of the sampled clients."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from math import nan
 
 import psutil
 
-_QUIET_CPU_S = 0.015  # a tick of the accounting, and a bit
+_QUIET_CPU_S = 0.015  # a little more than a tick of the CPU accounting
 
 
 class Meter:
-    """Measures from its making to `stop`.
+    """Measures from its creation to `stop`.
 
     Args:
-        server: The server's process; what it started is counted in.
-        delivered: Gives how many messages have arrived so far.
-        latencies: Where the latencies are put while it measures, in seconds.
-        redis: A Redis that runs on the load generator's core.
+        server: The server's process. Its child processes are included.
+        delivered: Returns the number of messages that have arrived so far.
+        latencies: The list to which latencies are appended while it measures, in seconds.
+        redis: The Redis server on the load generator's core.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Meter:
         self._at, self._own_s, self._server_s = time.perf_counter(), time.process_time(), cpu_s(server)
 
     def stop(self) -> dict[str, float]:
-        """The measurements: CPU in µs per delivery, shares of a core, latencies in ms."""
+        """Returns the measurements: CPU in µs per delivery, shares of a core, latencies in ms."""
         wall_s, own_s = time.perf_counter() - self._at, time.process_time() - self._own_s
         server_s = cpu_s(self._server) - self._server_s
         deliveries = self._delivered() - self._before
@@ -56,12 +56,12 @@ class Meter:
 
 
 def family(process: psutil.Process) -> list[psutil.Process]:
-    """A process and what it started."""
+    """Returns a process and its child processes."""
     return [process, *process.children(recursive=True)]
 
 
 def cpu_s(process: psutil.Process) -> float:
-    """CPU seconds of a process and what it started. A child that has ended no longer counts: servers keep theirs."""
+    """Returns the CPU seconds of a process and its children. An ended child does not count; servers keep theirs."""
     total = 0.0
     for each in family(process):
         try:
@@ -73,7 +73,7 @@ def cpu_s(process: psutil.Process) -> float:
 
 
 def settled(process: psutil.Process, quiet_s: float = 0.3, timeout_s: float = 20.0) -> float:
-    """Waits until a server is idle. Gives the CPU seconds that it has used."""
+    """Waits until a server is idle. Returns the CPU seconds that it has used."""
     deadline = time.perf_counter() + timeout_s
     used_s = cpu_s(process)
     while time.perf_counter() < deadline:
@@ -85,5 +85,5 @@ def settled(process: psutil.Process, quiet_s: float = 0.3, timeout_s: float = 20
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """The value that a share of the others is below."""
+    """Returns the value below which a share of the values lies."""
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else nan

@@ -1,4 +1,4 @@
-"""The load generator: what it does to a server. A process of its own, on a core of its own.
+"""The load generator: the phases of load on a server. It is a separate process, on its own core.
 
 Reads a specification (JSON) from standard input and writes one JSON line per phase.
 """
@@ -27,26 +27,27 @@ from .storm import storm
 
 Result = dict[str, Any]
 
-_ROUND_S = 15.0  # what a window may take to go once around
-_ROUNDS = 2  # that are measured at least
+_ROUND_S = 15.0  # the longest time for one round of a window
+_ROUNDS = 2  # the minimum number of measured rounds
 _STEP_S = 0.05
 _ANSWERED = 100  # the servers' /read routes answer one message in so many
 _WARM_CONNECTIONS = 50
 
 
 def closed(load: Load, window: int, warm_s: float, measure_s: float, probe: str = "") -> Result:
-    """The closed loop, in every group: a message is in flight until every member of its group has it.
+    """Runs a closed loop in every group: a message is in flight until every member of its group has it.
 
-    As soon as one is through, the next one is sent, by as many publishers in turn as the window is wide. Where messages
-    come in batches, the window is sent again when the batch is through.
+    As soon as one message has arrived, the next is sent, by as many publishers in turn as the window is wide. If
+    messages arrive in batches, the whole window is sent again when the batch has arrived.
 
     Args:
         load: The clients.
-        window: Messages in flight per group.
-        warm_s: How long before it is measured; longer where not every group has had a message by then (a server may
-            open connections for each of the first).
-        measure_s: How long it is measured; longer where a window takes long to go around.
-        probe: A path that the server answers with JSON, which is added: asked as it begins to measure, and as it ends.
+        window: The number of messages in flight per group.
+        warm_s: The time before measuring; longer if a group has had no message by then, because a server may open
+            connections for each group's first message.
+        measure_s: The measuring time; longer if a round of the window takes long.
+        probe: A path that the server answers with JSON, which is added to the result. It is requested when measuring
+            starts and ends.
     """
     if len(load.clients) * window > _ROUND_S * load.rate:
         return {"skipped": f"a window would take longer than {_ROUND_S:.0f} s to go once around"}
@@ -78,7 +79,7 @@ def closed(load: Load, window: int, warm_s: float, measure_s: float, probe: str 
 
 
 def _run(load: Load, seconds: float, rounds: int) -> None:
-    """Reads for a while, and on until in every group so many messages have been through; with a limit to that."""
+    """Reads for some time, and then until every group has completed a number of rounds, up to a limit."""
     goals = [(group, group.low + rounds) for group in load.groups]
     load.run(seconds)
     deadline = time.perf_counter() + rounds * _ROUND_S
@@ -102,19 +103,19 @@ def paced(
     never_reads: str = "",
     patience_s: float = 60.0,
 ) -> Result:
-    """Messages at random times (a Poisson process) from clients of the first group that do not wait for anything.
+    """Sends messages at random times (a Poisson process) from clients of the first group, without waiting.
 
-    Counts until all have arrived, so that a server that does not keep up pays for the same messages as one that does.
+    Measures until all have arrived, so that slow and fast servers are measured over the same messages.
 
     Args:
         load: The clients.
-        publishers: How many of them send.
-        rate: Messages a second, all together.
-        warm_s: How long before it is measured.
-        measure_s: How long messages are sent.
-        seed: Of the random times.
-        never_reads: Where one more client connects that never reads, again and again as it is closed.
-        patience_s: How long to wait for the last messages. What is still missing then counts with its age so far.
+        publishers: The number of clients that send.
+        rate: Messages per second, in total.
+        warm_s: The time before measuring.
+        measure_s: The time for which messages are sent.
+        seed: The seed of the random times.
+        never_reads: The path of another client that never reads, and reconnects whenever it is closed.
+        patience_s: The time to wait for the last messages. Missing messages then count with their age.
     """
     chance = random.Random(seed)
     senders = load.groups[0].clients[:publishers]
@@ -136,14 +137,14 @@ def paced(
 
 
 def across(load: Load, rate: float, warm_s: float, measure_s: float, seed: int = 1) -> Result:
-    """Messages at random times from a client of the first worker; how long until the clients of the others have them.
+    """Sends messages at random times from a client of the first worker, and measures when clients of others have them.
 
     Args:
-        load: The clients, dealt out to several workers.
-        rate: Messages a second.
-        warm_s: How long before it is measured.
-        measure_s: How long messages are sent.
-        seed: Of the random times.
+        load: The clients, spread over several workers.
+        rate: Messages per second.
+        warm_s: The time before measuring.
+        measure_s: The time for which messages are sent.
+        seed: The seed of the random times.
     """
     for client in load.clients.values():
         client.watched = client.sock.getpeername() != load.address
@@ -161,7 +162,7 @@ def _send_paced(load: Load, chance: random.Random, senders: Sequence[Client], ra
 
 
 def _finished(load: Load, patience_s: float) -> float:
-    """Waits until all has arrived. Gives the share that has not."""
+    """Waits until all messages have arrived. Returns the share that is missing."""
     try:
         load.finish(patience_s)
     except TimeoutError:
@@ -176,14 +177,14 @@ def _finished(load: Load, patience_s: float) -> float:
 
 
 class NonReader(threading.Thread):
-    """A client that never reads, with room for next to nothing; it comes back whenever it is closed.
+    """A client that never reads, with almost no receive buffer. It reconnects whenever it is closed.
 
-    It can't see that: the server's kernel holds the end back behind what is not read. So it says now and then that it
-    is there (a pong that nobody asked for), and finds itself reset.
+    It can't see the close, which the server's kernel sends after the unread data. So it sends an unsolicited pong now
+    and then, and detects the reset.
 
     Args:
-        load: Whose server it connects to.
-        path: Where.
+        load: The load, whose server it connects to.
+        path: The path to connect to.
     """
 
     def __init__(self, load: Load, path: str) -> None:
@@ -203,7 +204,7 @@ class NonReader(threading.Thread):
             self._error = error
 
     def stop(self) -> int:
-        """Ends it. Gives how often the server has closed it."""
+        """Stops the client. Returns how often the server has closed it."""
         self._ended.set()
         self.join(10)
         self._sock.close()
@@ -213,7 +214,7 @@ class NonReader(threading.Thread):
 
     def _stay(self) -> None:
         poll = select.poll()
-        poll.register(self._sock, 0)  # only what is always told: that it is over
+        poll.register(self._sock, 0)  # only the events that are always reported: errors and hang-ups
         if not poll.poll(200):
             try:
                 self._sock.sendall(wire.client_frame(b"", wire.PONG))
@@ -231,18 +232,18 @@ class NonReader(threading.Thread):
 
 
 def inbound(load: Load, path: str, clients: int, payload: str, warm_s: float, measure_s: float) -> Result:
-    """Messages that the server only reads, by one client after the other.
+    """Sends messages that the server only reads, from one client after another.
 
-    The server counts, and answers one in a hundred, whoever sent it: so two hundred are on their way, not more than one
-    from each client where there are so many.
+    The server counts them, and answers one in a hundred, from any client. So two hundred are in flight, at most one per
+    client if there are that many clients.
 
     Args:
-        load: Has no clients yet.
-        path: Where they connect.
-        clients: How many.
-        payload: Each message.
-        warm_s: How long before it is measured.
-        measure_s: How long it is measured.
+        load: A load without clients.
+        path: The path to connect to.
+        clients: The number of clients.
+        payload: The message.
+        warm_s: The time before measuring.
+        measure_s: The measuring time.
     """
     load.add_groups([[path] * clients])
     data, senders, sent = wire.client_frame(payload.encode()), list(load.clients.values()), 0
@@ -265,7 +266,7 @@ def inbound(load: Load, path: str, clients: int, payload: str, warm_s: float, me
 
 
 def connect(load: Load, paths: Sequence[str], at_once: int) -> Result:
-    """Opens connections, some at a time, holds them, and closes them. CPU of the accepting, and of the whole life."""
+    """Opens connections, a few at a time, holds and closes them. Measures the CPU to accept, and of the whole life."""
     _leave(load.connect(paths[:_WARM_CONNECTIONS], at_once), at_once)
     before = settled(load.server)
     began = time.perf_counter()
@@ -282,7 +283,7 @@ def connect(load: Load, paths: Sequence[str], at_once: int) -> Result:
 
 
 def _leave(sockets: Sequence[socket.socket], at_once: int) -> None:
-    """Closes as browsers do: a Close frame, and the server's, and the end."""
+    """Closes as browsers do: sends a Close frame, waits for the server's, and closes the socket."""
     goodbye = wire.client_frame((1000).to_bytes(2, "big"), wire.CLOSE)
     for start in range(0, len(sockets), at_once):
         batch = sockets[start : start + at_once]
@@ -295,7 +296,7 @@ def _leave(sockets: Sequence[socket.socket], at_once: int) -> None:
 
 
 def memory(load: Load, paths: Sequence[str], settle_s: float) -> Result:
-    """Opens connections and holds them. What each costs in memory: at once, and when the server has settled."""
+    """Opens connections and holds them. Measures the memory of each, immediately and after the server has settled."""
     first = load.connect(paths[:_WARM_CONNECTIONS])
     settled(load.server)
     before = _memory(load)
@@ -336,7 +337,7 @@ def main() -> None:
         os.sched_setaffinity(0, {spec["core"]})
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    gc.disable()  # no circles are made here, and its pauses would look like the server's
+    gc.disable()  # there are no reference cycles here, and its pauses would look like the server's
     load = Load(spec["ports"], spec["pid"], DIALECTS[spec["dialect"]], spec["payload"], spec["redis"])
     if spec["groups"]:
         load.add_groups(spec["groups"])

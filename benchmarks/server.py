@@ -1,4 +1,4 @@
-"""Starts a server as a process of its own, on a core of its own, and runs the load generator against it."""
+"""Starts a server as a separate process on its own core, and runs the load generator against it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LIBC = ctypes.CDLL(None)
 
 
 class DidNotStart(Exception):
-    """A server did not come to listen; says what it wrote."""
+    """A server did not start to listen. The text is its output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,12 @@ def serving(
     """Runs a command that serves on ``{port}``, until the block ends.
 
     Args:
-        command: What starts it.
-        environment: What is added to the environment.
-        beside: Run it on the load generator's core: it is not what is measured.
+        command: The command that starts it.
+        environment: Additions to the environment.
+        beside: Whether it runs on the load generator's core, because it is not the server under test.
 
     Raises:
-        DidNotStart: It ended, or nobody listens in time.
+        DidNotStart: It ended, or did not listen in time.
     """
     port = _free_port()
     with tempfile.TemporaryFile() as output:
@@ -78,16 +78,16 @@ def serving(
 def load(
     workers: Sequence[Running], spec: Mapping[str, Any], redis: Running | None = None, timeout_s: float = 900.0
 ) -> list[dict[str, Any]]:
-    """Runs the load generator; gives a result for each phase, up to one that failed.
+    """Runs the load generator, and returns a result for each phase, up to the first that failed.
 
     Args:
-        workers: The server; or several that share a Redis.
-        spec: What the generator is told besides.
-        redis: That Redis.
-        timeout_s: How long it may take.
+        workers: The server, or several workers that share a Redis server.
+        spec: The rest of the generator's specification.
+        redis: The Redis server.
+        timeout_s: The longest time that it may take.
 
     Raises:
-        RuntimeError: It failed; says how.
+        RuntimeError: The generator failed. The text says how.
     """
     whole = {
         "ports": [each.port for each in workers],
@@ -115,12 +115,12 @@ def load(
 
 
 def open_files() -> int:
-    """How many sockets a process of ours may have."""
+    """Returns the number of files that a process may open."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
 def _settle_in(beside: bool) -> None:
-    """In the server's process, before it is one: its core, its limits, and its end where ours is."""
+    """Sets up the server's process before exec: its core, its limits, and that it ends when this process does."""
     cores = _cores()
     os.sched_setaffinity(0, cores[1:2] if beside and len(cores) > 1 else cores[:1])
     resource.setrlimit(resource.RLIMIT_NOFILE, (open_files(), open_files()))
@@ -128,7 +128,7 @@ def _settle_in(beside: bool) -> None:
 
 
 def _cores() -> list[int]:
-    """What we may run on: the first is the server's, the second the load generator's."""
+    """Returns the available cores: the first is for the server, the second for the load generator."""
     return sorted(os.sched_getaffinity(0))
 
 
@@ -153,7 +153,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, output: IO[bytes]) -> Non
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a server and what it started: measured is measured, so at once."""
+    """Kills a server and its child processes; the measurement is over."""
     try:
         members = family(psutil.Process(process.pid))
     except psutil.NoSuchProcess:

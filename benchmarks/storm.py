@@ -1,9 +1,9 @@
-"""The recovery storm: clients that come back all at once, each with a position some messages back.
+"""The recovery storm: clients that reconnect all at once, each with a position some messages back.
 
-Theory of operation. A first client gets the room's position, and publishes what the others will have missed. Then they
-are dialled as fast as the server's listening queue takes them, and served in one loop over epoll. What comes in is not
-parsed: the marks of the messages are counted, so that the generator is not what takes the time. A sample of the clients
-keeps all that came, and at the end it must be every message, once, in order.
+Theory of operation. A first client reads the room's position, and publishes the messages that the others will have
+missed. Then the others connect as fast as the server's listen queue accepts them, and run in one loop over epoll. The
+received data is not parsed: counting the marks of the messages keeps the generator fast. A sample of the clients stores
+everything, and must have every message once and in order at the end.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ _BUFFER = bytearray(1024 * 1024)
 _VIEW = memoryview(_BUFFER)
 _BATCH = 50
 _SAMPLE = 24
-_PING = bytes((0x80 | wire.PING,))  # in nothing that a server says but pings: texts are ASCII, their sizes others
+_PING = bytes((0x80 | wire.PING,))  # occurs only in pings: texts are ASCII, and their sizes differ
 
 
 def storm(
     load: Load, path: str, paths: Sequence[str], messages: int, at_once: int = 2000, patience_s: float = 600.0
 ) -> dict[str, Any]:
-    """Clients come back to a room with its position before its last messages. How long until each has them all.
+    """Reconnects clients with the position before the room's last messages, and measures until each has them all.
 
     Args:
-        load: Has no clients yet.
-        path: Where the first client publishes.
-        paths: Where the others come back.
-        messages: How many they have missed.
-        at_once: Handshakes that may be under way: as many as uvicorn's listening queue holds, and a few less.
-        patience_s: How long to wait for the last one.
+        load: A load without clients.
+        path: The path on which the first client publishes.
+        paths: The paths on which the others reconnect.
+        messages: The number of messages that they have missed.
+        at_once: The number of handshakes in flight: a little less than uvicorn's listen queue holds.
+        patience_s: The time to wait for the last client.
     """
     guest = load.dial(path)
     load.accepted(guest, path)
@@ -58,7 +58,7 @@ def storm(
 
 
 def _published(load: Load, guest: socket.socket, messages: int) -> list[bytes]:
-    """Publishes messages, some at a time, and waits until they have come back. Gives their numbers."""
+    """Publishes messages, a few at a time, and waits until they have come back. Returns their numbers."""
     numbers = [b"#%08d" % number for number in range(messages)]
     for start in range(0, messages, _BATCH):
         batch = numbers[start : start + _BATCH]
@@ -73,7 +73,7 @@ def _published(load: Load, guest: socket.socket, messages: int) -> list[bytes]:
 
 
 class _Returning:
-    """One client: how many messages it has got, and in the sample, all that came."""
+    """A client that reconnects: its number of messages, and, in the sample, all data that it received."""
 
     __slots__ = ("accepted", "count", "data", "sock")
 
@@ -86,16 +86,16 @@ class _Returning:
 
 
 class Storm:
-    """The clients that come back.
+    """The clients that reconnect.
 
     Args:
-        load: Whose server they come back to, and which takes the latencies: from the first dial on.
-        paths: Where.
-        messages: How many each one waits for.
+        load: The load, which has the server, and stores the latencies since the first client connected.
+        paths: The paths of the clients.
+        messages: The number of messages that each one waits for.
     """
 
     def __init__(self, load: Load, paths: Sequence[str], messages: int) -> None:
-        self.accepted_s = 0.0  # when the last one was
+        self.accepted_s = 0.0  # when the last client was accepted
         self._began = 0.0
         self._load, self._paths, self._messages = load, paths, messages
         self._clients: dict[int, _Returning] = {}
@@ -103,14 +103,14 @@ class Storm:
         self._accepted = 0
 
     def arrived(self) -> int:
-        """Messages that have come so far."""
+        """The number of messages that have arrived so far."""
         return sum([client.count for client in self._clients.values()])
 
     def run(self, at_once: int, patience_s: float) -> None:
-        """Until all are whole.
+        """Runs until every client has every message.
 
         Raises:
-            TimeoutError: Not all are, in time.
+            TimeoutError: Some clients lack messages after the time.
             ConnectionError: The server refused or closed one, or sent one too many.
         """
         latencies, wanted = self._load.latencies, len(self._paths)
@@ -119,15 +119,15 @@ class Storm:
             while len(self._clients) < min(wanted, self._accepted + at_once):
                 self._dial()
             if time.perf_counter() - self._began > patience_s:
-                raise TimeoutError(f"{len(latencies)} of {wanted} clients are whole after {patience_s:.0f} s")
+                raise TimeoutError(f"{len(latencies)} of {wanted} clients have every message after {patience_s:.0f} s")
             for fd, _ in self._poll.poll(1.0):
                 self._receive(self._clients[fd])
 
     def check(self, numbers: list[bytes]) -> None:
-        """Looks whether the sample got every message once and in order.
+        """Checks that each client of the sample received every message once and in order.
 
         Raises:
-            ConnectionError: One did not.
+            ConnectionError: A client did not.
         """
         for client in self._clients.values():
             if client.data is None:
@@ -135,7 +135,9 @@ class Storm:
             _, _, said = b"".join(client.data).partition(b"\r\n\r\n")
             texts = [payload for opcode, _, payload, _ in wire.frames(said) if opcode == wire.TEXT]
             if [number for text in texts for number in NUMBER.findall(text)] != numbers:
-                raise ConnectionError("a client that came back got other messages than it missed, or in another order")
+                raise ConnectionError(
+                    "a client that reconnected received other messages than it missed, or in another order"
+                )
 
     def close(self) -> None:
         for client in self._clients.values():
@@ -161,20 +163,22 @@ class Storm:
         if found:
             client.count += found
             if client.count > self._messages:
-                raise ConnectionError(f"a client that came back got {client.count} messages for {self._messages}")
+                raise ConnectionError(
+                    f"a client that reconnected received {client.count} messages instead of {self._messages}"
+                )
             if client.count == self._messages:
                 self._load.latencies.append(time.perf_counter() - self._began)
 
     def _accept(self, client: _Returning, size: int) -> None:
         head = bytes(_VIEW[: min(size, 80)])
         if b" 101 " not in head.partition(b"\r\n")[0]:
-            raise ConnectionError(f"the server answered {head!r} to a client that came back")
+            raise ConnectionError(f"the server answered {head!r} to a client that reconnected")
         client.accepted = True
         self._accepted += 1
         self.accepted_s = time.perf_counter() - self._began
 
     def _answer(self, client: _Returning, size: int) -> int:
-        """Answers a ping, where there is one. Gives how many marks are in it."""
+        """Answers a ping, if there is one. Returns the number of marks in it."""
         at = _BUFFER.find(_PING, 0, size)
         if at < 0:
             return 0
@@ -187,6 +191,6 @@ class Storm:
 
 
 def _peak_mb(pid: int) -> float:
-    """The most memory that a process has had, in MiB."""
+    """Returns the peak memory of a process, in MiB."""
     found = re.search(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     return int(found[1]) / 1024 if found else 0.0

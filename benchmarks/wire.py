@@ -1,7 +1,7 @@
 """The client side of RFC 6455, for a load generator: handshakes, masked frames, and a parser for what comes back.
 
-Plain functions over bytes: nothing here waits. All messages of one run have one size, so that the generator need not
-parse what comes in whole frames of that size; the parser is for everything else (pings, pieces, the end).
+Plain functions over bytes that never wait. All messages of a run have one size, so the generator does not parse whole
+frames of that size. The parser is for everything else: pings, partial frames, and the Close frame.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 
 
 def handshake(host: str, path: str) -> bytes:
-    """The request; it offers no compression."""
+    """Returns the request, which offers no compression."""
     lines = [
         f"GET {path} HTTP/1.1",
         f"Host: {host}",
@@ -25,7 +25,7 @@ def handshake(host: str, path: str) -> bytes:
 
 
 def client_frame(payload: bytes, opcode: int = TEXT) -> bytes:
-    """A frame as a client sends it. Masked with zeros, which every server has to take (section 5.3)."""
+    """Returns a client's frame. The mask is zero, which every server must accept (section 5.3)."""
     size = len(payload)
     if size < 126:
         head = bytes((0x80 | opcode, 0x80 | size))
@@ -37,7 +37,7 @@ def client_frame(payload: bytes, opcode: int = TEXT) -> bytes:
 
 
 def frames(data: bytes) -> Iterator[tuple[int, int, bytes, int]]:
-    """The whole frames at the start of ``data``: (opcode, wire size, payload, where the next one begins)."""
+    """Iterates over the whole frames at the start of ``data``: opcode, wire size, payload, start of the next frame."""
     at, end = 0, len(data)
     while end - at >= 2:
         opcode, size, head = data[at] & 0x0F, data[at + 1], 2

@@ -1,4 +1,4 @@
-"""The same routes on FastAPI and nothing else: what a connection and a received message cost without us."""
+"""The same routes on FastAPI alone: the cost of a connection and of a received message without hubbub."""
 
 from itertools import count
 

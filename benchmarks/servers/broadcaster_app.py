@@ -1,4 +1,4 @@
-"""broadcaster, in memory, in two tasks per client as its README has it; Starlette on uvicorn."""
+"""broadcaster in memory, with two tasks per client as in its README; Starlette on uvicorn."""
 
 # mypy: disable-error-code="import-not-found"
 

@@ -1,4 +1,4 @@
-"""Django Channels on daphne: its in-memory layer; with HUBBUB_BENCH_REDIS in the environment that of Redis Pub/Sub."""
+"""Django Channels on daphne, with its in-memory layer, or with its Redis Pub/Sub layer if HUBBUB_BENCH_REDIS is set."""
 
 # mypy: disable-error-code="import-not-found,import-untyped,misc"
 

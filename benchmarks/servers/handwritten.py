@@ -1,4 +1,4 @@
-"""The manager that everybody copies, with rooms and users, on FastAPI and uvicorn's defaults."""
+"""The usual hand-written manager, with rooms and users, on FastAPI and uvicorn's defaults."""
 
 from collections import defaultdict
 

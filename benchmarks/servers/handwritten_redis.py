@@ -1,6 +1,6 @@
-"""The manager that everybody copies, over redis-py Pub/Sub: one task reads, and loops over the sockets of the room.
+"""The usual hand-written manager over redis-py Pub/Sub: one task reads, and loops over the sockets of the room.
 
-A room is subscribed while somebody is in it; what a member sends is published, and goes to all when it comes back.
+A room is subscribed while it has members. A member's message is published, and is sent to all when it comes back.
 """
 
 # mypy: disable-error-code="import-not-found,import-untyped,no-untyped-call"
@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 class ConnectionManager:
     def __init__(self, url: str) -> None:
-        # No limits, as before redis-py 8: it is an error there to publish a hundred at once, or to take 5 s to connect.
+        # No limits, as before redis-py 8: its defaults fail if a hundred publish at once, or if connecting takes 5 s.
         self.redis = Redis.from_url(
             url, decode_responses=True, max_connections=10_000, socket_timeout=None, socket_connect_timeout=None
         )

@@ -1,6 +1,6 @@
-"""hubbub, as its README has it: nothing configured beyond ``manager.install(app)``.
+"""hubbub as in its README, with no configuration beyond ``manager.install(app)``.
 
-The environment may have the URL of a Redis, and rooms with options (JSON: pattern to options).
+The environment may contain the URL of a Redis server, and options of rooms (JSON: pattern to options).
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Litestar with its channels plugin, on uvicorn: in memory, or where the environment has HUBBUB_BENCH_REDIS, on Redis.
+"""Litestar with its channels plugin, on uvicorn: in memory, or on Redis if HUBBUB_BENCH_REDIS is set.
 
-There its Pub/Sub backend, or with HUBBUB_BENCH_HISTORY the one that keeps streams of so many messages.
+On Redis it uses the Pub/Sub backend, or, if HUBBUB_BENCH_HISTORY is set, the streams backend with that many messages.
 """
 
 # mypy: disable-error-code="import-not-found,import-untyped,untyped-decorator"
@@ -57,7 +57,7 @@ def backend() -> ChannelsBackend:
     return RedisChannelsStreamBackend(int(history), redis=Redis.from_url(url))
 
 
-# One channel is there from the start: of first subscriptions that come at once, its Pub/Sub backend loses some.
+# One channel exists from the start, because the Pub/Sub backend loses some of several simultaneous first subscriptions.
 app = Litestar(
     [chat, user, echo],
     plugins=[ChannelsPlugin(backend=backend(), channels=["everyone"], arbitrary_channels_allowed=True)],

@@ -1,4 +1,4 @@
-"""picows: a listener per client and a loop over the room, on uvloop. Its argument is the port."""
+"""picows: a listener per client and a loop over the room, on uvloop. The argument is the port."""
 
 # mypy: disable-error-code="import-not-found,misc"
 

@@ -1,4 +1,4 @@
-"""socketify (uWebSockets in C++, from Python): its topics do the fan-out. Its argument is the port."""
+"""socketify (uWebSockets in C++, from Python): its topics do the fan-out. The argument is the port."""
 
 # mypy: disable-error-code="import-not-found"
 

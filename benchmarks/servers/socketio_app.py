@@ -1,6 +1,6 @@
-"""python-socketio on uvicorn, WebSocket only; where the environment has HUBBUB_BENCH_REDIS, with its manager for Redis.
+"""python-socketio on uvicorn, WebSocket only, with its Redis manager if HUBBUB_BENCH_REDIS is set.
 
-The path that the others have is a query parameter here.
+The path of the other servers is a query parameter here.
 """
 
 # mypy: disable-error-code="import-not-found,import-untyped,untyped-decorator"
@@ -16,7 +16,7 @@ def manager() -> socketio.AsyncManager | None:
     url = os.environ.get("HUBBUB_BENCH_REDIS")
     if url is None:
         return None
-    # No limits, as before redis-py 8: it is an error there to publish a hundred at once, or to take 5 s to connect.
+    # No limits, as before redis-py 8: its defaults fail if a hundred publish at once, or if connecting takes 5 s.
     limits = {"max_connections": 10_000, "socket_timeout": None, "socket_connect_timeout": None}
     return socketio.AsyncRedisManager(url, redis_options=limits)
 

@@ -1,4 +1,4 @@
-"""How long the event loop is not free. Only where HUBBUB_BENCH_TICKER is set; else it costs nothing."""
+"""Measures for how long the event loop is blocked, if HUBBUB_BENCH_TICKER is set; otherwise it costs nothing."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ class _Ticker:
         self._task: asyncio.Task[None] | None = None
 
     async def longest(self) -> dict[str, float]:
-        """The longest time since this was asked last; it begins when it is asked first."""
+        """Returns the longest time since the last call. The first call starts the measurement."""
         if self._task is None:
             self._task = asyncio.create_task(self._tick())
         longest_s, self._longest_s = self._longest_s, 0.0
@@ -32,6 +32,6 @@ class _Ticker:
 
 
 def watch(app: FastAPI) -> None:
-    """Adds a route that tells how long the app's event loop was not free."""
+    """Adds a route that returns for how long the app's event loop was blocked."""
     if os.environ.get("HUBBUB_BENCH_TICKER"):
         app.get("/loop")(_Ticker().longest)

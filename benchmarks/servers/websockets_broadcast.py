@@ -1,4 +1,4 @@
-"""``websockets.broadcast``, as the library's guide to broadcasting has it, on uvloop. Its argument is the port."""
+"""``websockets.broadcast`` as in the library's guide to broadcasting, on uvloop. The argument is the port."""
 
 import asyncio
 import sys

@@ -147,7 +147,7 @@ def test_a_ping_is_answered_and_is_no_message() -> None:
     ("said", "problem"),
     [
         (b"HTTP/1.1 403 Forbidden\r\n\r\n", "the server answered b'HTTP/1.1 403"),
-        (ACCEPTED + missed(0, 1, 2), "3 messages for 2"),
+        (ACCEPTED + missed(0, 1, 2), "3 messages instead of 2"),
         (ACCEPTED + missed(1, 0), "in another order"),
         (ACCEPTED + missed(0, 0), "other messages than it missed"),
     ],

@@ -1,1 +1,1 @@
-"""What hubbub costs, beside its peers. Run by ``scripts/bench``."""
+"""Measures the cost of hubbub and of other servers. ``scripts/bench`` runs it."""

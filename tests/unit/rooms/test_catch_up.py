@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -232,6 +232,64 @@ def test_a_message_that_comes_live_meanwhile_is_read_and_not_missed() -> None:
         assert session.id not in world.room.members
         await world.until(lambda: session.id in world.room.members)
         assert socket.told == [("sync", 3, True), 3, 4]
+
+    run(test)
+
+
+# A protocol whose answer to a join contains the missed messages
+
+
+class Replies:
+    """Makes replies, and notes which messages each contains."""
+
+    def __init__(self) -> None:
+        self.contained: list[tuple[Joined, list[Any]]] = []
+
+    def __call__(self, joined: Joined, entries: Sequence[Entry]) -> bytes:
+        self.contained.append((joined, [entry.recorded().message for entry in entries]))
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("page_messages", "reply_bytes", "contained", "followed"),
+    [
+        (2, 1_000, 2, [3]),
+        (10, 1_000, 3, []),
+        (10, 2 * len("message 1"), 2, [3]),
+        (10, 2 * len("message 1") - 1, 1, [2, 3]),
+        (10, 0, 1, [2, 3]),  # at least one, so that the client gets on
+    ],
+)
+def test_a_reply_contains_as_many_missed_messages_as_fit_and_the_others_follow(
+    page_messages: int, reply_bytes: int, contained: int, followed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catch_up_module, "_REPLY_BYTES", reply_bytes)
+
+    async def test(world: World) -> None:
+        world.log.page_messages = page_messages
+        session, socket, catch_up = world.comes_back(at(0))
+        replies = Replies()
+        replay = await world.recovery.read(world.room, at(0))
+        joined = world.recovery.begin(session, world.room, catch_up, replay, replies)
+        await world.until(lambda: session.id in world.room.members)
+        assert joined == Joined(at(3), recovered=True)
+        assert replies.contained == [(joined, ["message 1", "message 2", "message 3"][:contained])]
+        assert socket.told == followed
+
+    run(test)
+
+
+def test_a_reply_to_a_member_whose_position_is_out_of_reach_contains_nothing() -> None:
+    async def test(world: World) -> None:
+        world.log.trimmed, world.log.newest = 2, 5  # of which a page holds only two
+        world.room.head = at(5)
+        session, socket, catch_up = world.comes_back(at(1))
+        replies = Replies()
+        replay = await world.recovery.read(world.room, at(1))
+        joined = world.recovery.begin(session, world.room, catch_up, replay, replies)
+        assert replies.contained == [(Joined(at(5), recovered=False), [])] == [(joined, [])]
+        assert session.id in world.room.members
+        assert socket.told == []
 
     run(test)
 

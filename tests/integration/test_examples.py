@@ -294,7 +294,7 @@ class TestSlowClients:
         self, server: LiveServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(
-            "hubbub.connections.backpressure.PATIENCE_S", 0.1
+            "hubbub.connections.pacing.PATIENCE_S", 0.1
         )  # that the flood has with who reads slowly: all is used up
         async with client(server, "/ws/ticker", max_queue=1) as one:
             await receive(one)

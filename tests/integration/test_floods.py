@@ -251,6 +251,7 @@ class TestMessagesThatComeAtOnce:
             client.writer.write(b"".join(masked(FIN | PING, b"%d" % number) for number in range(1000)))
             for number in range(1000):
                 assert await client.frame() == (PONG, b"%d" % number)
+            held.receive.set()  # so that its handler ends with it
 
     async def test_that_are_fragments_of_one_are_that_one(self, held: Held) -> None:
         held.receive.set()

@@ -16,8 +16,8 @@ from collections.abc import Sized
 from typing import NamedTuple, Protocol
 
 from ..tasks import Tasks
-from .backpressure import Patience
 from .outbox import DIRECT, Lane, Outbox
+from .pacing import Patience
 from .transports import Event, Transport
 
 _CHUNK_BYTES = 64 * 1024

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from ..connections.backpressure import Patience
 from ..connections.outbox import Lane
+from ..connections.pacing import Patience
 from ..envelope import Announcement, Envelope, Relabel, Reset
 from ..names import label, user_of, user_room
 from ..options import Overflow, RoomOptions

@@ -19,7 +19,7 @@ import asyncio
 from collections.abc import Iterable
 from math import inf
 
-from ..connections.backpressure import Patience
+from ..connections.pacing import Patience
 from .audience import Audience, Flight, Outgoing, RoomMember
 
 FLUSH_BYTES = 64 * 1024

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from hubbub.connections import backpressure
-from hubbub.connections.backpressure import EARNED, PATIENCE_S, PAUSE_S, STILL_S, Patience
+from hubbub.connections import pacing
+from hubbub.connections.pacing import EARNED, PATIENCE_S, PAUSE_S, STILL_S, Patience
 from tests.unit.support import FakeClock
 
 
@@ -41,7 +41,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
         clock.advance(seconds)
 
     loop = SimpleNamespace(time=clock)
-    monkeypatch.setattr(backpressure, "asyncio", SimpleNamespace(get_running_loop=lambda: loop, sleep=sleep))
+    monkeypatch.setattr(pacing, "asyncio", SimpleNamespace(get_running_loop=lambda: loop, sleep=sleep))
     return clock
 
 

@@ -217,7 +217,7 @@ async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch, bound: str
         async with connected(live, None) as one:
             for _ in range(3):
                 await on(live, lambda: manager.broadcast_nowait(message))
-            with pytest.raises(BrokerUnavailable, match="3 messages of 30 bytes wait"):
+            with pytest.raises(BrokerUnavailable, match=r"3 messages \(30 bytes\) already wait"):
                 await on(live, lambda: manager.broadcast_nowait(message))
             await on(live, broker.gate.set)
             assert [await receive(one) for _ in range(3)] == [message] * 3

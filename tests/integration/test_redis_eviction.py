@@ -94,7 +94,7 @@ async def test_presence_that_was_evicted_is_told_again_in_silence(
                     assert own_redis.command("DEL", *keys) == len(keys)
                     await eventually(is_right)
                 assert (ann.told, bob.told) == told, "nobody came or went"
-                assert warnings_in(caplog, "is told again")
+                assert warnings_in(caplog, "reporting them again")
 
 
 async def test_presence_that_was_evicted_is_told_again_though_somebody_came_since(own_redis: RedisServer) -> None:
@@ -157,7 +157,7 @@ async def test_a_user_who_came_back_elsewhere_is_not_missing(
         await other.enter("a", "ann", "ann1", None)
         own_redis.command("DEL", KEYS.here("b"))  # by which a look is seen
         await eventually(lambda: own_redis.command("EXISTS", KEYS.here("b")) == 1)
-        assert len(warnings_in(caplog, "present in 1 room,")) == len(warnings_in(caplog, "is told again")) == 1
+        assert len(warnings_in(caplog, "in 1 room;")) == len(warnings_in(caplog, "reporting them again")) == 1
     finally:
         for broker in (left, other):
             await broker.close()

@@ -1,4 +1,4 @@
-"""Brokers: how messages get from one process to the others. The URL's scheme chooses."""
+"""Brokers carry messages between processes. `broker_from` makes the broker that a URL names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Broker", "MemoryBroker", "broker_from"]
 
 
 def broker_from(broker: str | Broker) -> Broker:
-    """Makes the broker that a URL names, or returns a broker as it is.
+    """Makes the broker that a URL names. Returns a broker unchanged.
 
         broker_from("redis://localhost?prefix=shop")
 
@@ -18,7 +18,7 @@ def broker_from(broker: str | Broker) -> Broker:
         broker: ``"memory://"``, ``"redis://..."``, ``"rediss://..."``, ``"unix://..."``, or a `Broker`.
 
     Raises:
-        InvalidArgument: The scheme is unknown, the URL is malformed, or a package that it needs is not installed.
+        InvalidArgument: The scheme is unknown, the URL is malformed, or a required package is not installed.
     """
     if isinstance(broker, Broker):
         return broker

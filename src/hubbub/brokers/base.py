@@ -1,6 +1,6 @@
 """The contracts of a broker: `PubSub`, `Log` and `Presence`. A `Broker` fulfills all three.
 
-`hubbub.testing.broker_suite` checks everything that is said here and can be seen from outside.
+`hubbub.testing.broker_suite` checks every promise of these contracts that can be observed from outside.
 """
 
 from __future__ import annotations
@@ -17,33 +17,38 @@ from ..presence import Info, Member, PresentConnection
 Delivery: TypeAlias = Envelope | Announcement | Instruction | Relabel | Reset
 
 MAX_REQUEST_BYTES: Final = 64 * 1024
-"""How large a request to another worker, and its answer, may be."""
+"""Maximum size of a request to another worker, and of its answer."""
 
 MAX_REQUESTS: Final = 256
-"""How many requests of one worker may wait for a reply, and how many a worker answers at once."""
+"""Maximum number of requests of one worker that wait for a reply, and of requests that a worker answers at once."""
 
 MAX_SILENT: Final = 4096
-"""How many empty rooms, in which nothing was said, keep their position. A client can visit any number of rooms."""
+"""Number of empty rooms without messages that keep their position. Bounded, because a client can visit any room."""
 
 
 class Receiver(ABC):
-    """Takes what a broker delivers to a worker. Called on the event loop; must not block, and never raises."""
+    """Receives what a broker delivers to a worker. Called on the event loop. It must not block and must not raise."""
 
     @abstractmethod
     def deliver(self, channel: str, delivery: Delivery) -> None:
-        """Takes what comes in on a channel."""
+        """Receives a delivery.
+
+        Args:
+            channel: The channel on which it arrived.
+            delivery: A message, an announcement, an instruction, or a change of the channel's numbering.
+        """
 
     @abstractmethod
     async def settled(self) -> None:
-        """Waits until what was delivered is on its way.
+        """Waits while too many delivered messages are pending.
 
-        A broker that delivers much awaits this now and then, so that clients that read are not taken for slow.
+        A broker that delivers many messages awaits this regularly. Otherwise clients that do read would look slow.
         """
 
     async def answer(self, payload: bytes) -> bytes:
-        """Answers a request of another worker. Cancelled when that worker does not wait any more.
+        """Answers a request of another worker. Cancelled when that worker stops waiting.
 
-        By default, this worker answers nothing.
+        The default implementation raises NotImplementedError.
 
         Args:
             payload: The request.
@@ -55,13 +60,13 @@ class Receiver(ABC):
 
 
 class BrokerState(NamedTuple):
-    """The state of a broker.
+    """The state of a broker, as one worker sees it.
 
     Attributes:
-        up: Whether what is published gets to other workers, and what they publish gets here.
-        reconnects: How often a connection was lost and made again.
-        local_only: Messages that went to this worker's members only.
-        skipped: Messages and entries that could not be read, because another release or program wrote them.
+        up: Whether messages travel between this worker and the others, in both directions.
+        reconnects: How often a connection was lost and restored.
+        local_only: Number of messages that reached only the members on this worker.
+        skipped: Number of messages and entries that could not be read, because another release or program wrote them.
     """
 
     up: bool
@@ -71,28 +76,29 @@ class BrokerState(NamedTuple):
 
 
 class PubSub(ABC):
-    """Brings messages to the workers that subscribe to their channel, instructions to all workers, requests to one.
+    """Carries messages to the workers that subscribe to a channel, instructions to all workers, and requests to one.
 
     A *channel* is a room's name at the broker.
 
-    *Delivery*: a message reaches each subscribed worker at most once, the publishing one included. An instruction
-    reaches every worker, including one that is cut off and comes back. A worker that has just started or come back may
-    get some again, with all that follow them. A request reaches the worker at most once.
-    *Order*: the messages of a channel arrive in the same order on every worker. In a channel with positions, it is the
-    order of the positions.
+    *Delivery*: a message reaches each subscribed worker at most once, including the worker that published it. An
+    instruction reaches every worker, including a worker that is cut off and reconnects. A worker that has just started
+    or reconnected may receive an instruction again, together with all later ones. A request reaches its worker at most
+    once.
+    *Order*: the messages of a channel arrive in the same order on every worker. In a channel with positions, that is
+    the order of the positions.
     *Cancellation*: a cancelled call may or may not have taken effect.
     """
 
     @abstractmethod
     async def subscribe(self, channel: str) -> Position | None:
-        """Begins to deliver a channel: everything that is published after the call returns. Idempotent.
+        """Subscribes to a channel: everything published after the call returns is delivered. Idempotent.
 
         Args:
-            channel: The channel to deliver.
+            channel: The channel to subscribe to.
 
         Returns:
-            The channel's position, such that every later message is delivered (an earlier one may be too); None if the
-            room has no positions.
+            A position of the channel after which every message is delivered; earlier messages may be delivered too.
+            None if the room has no positions.
 
         Raises:
             BrokerUnavailable: The broker can't be reached.
@@ -100,10 +106,10 @@ class PubSub(ABC):
 
     @abstractmethod
     async def unsubscribe(self, channel: str) -> None:
-        """Ends the delivery of a channel. Idempotent.
+        """Unsubscribes from a channel. Idempotent.
 
         Args:
-            channel: The channel that is delivered.
+            channel: The channel to unsubscribe from.
         """
 
     @abstractmethod
@@ -113,20 +119,21 @@ class PubSub(ABC):
         Args:
             channel: The channel to publish to.
             envelope: The message, without a position.
-            keep: Number the message and keep it, as the room's options say. False for what matters only now.
+            keep: Whether to number and keep the message, if the room's options say so. False for a message that
+                matters only now, such as a typing indicator.
 
         Returns:
-            The position of the message, where it was numbered.
+            The position of the message; None if it was not numbered.
 
         Raises:
             BrokerUnavailable: The message could not be published.
         """
 
     def publish_nowait(self, channel: str, envelope: Envelope) -> Awaitable[object] | None:
-        """Begins to publish a message, for callers that do not await.
+        """Starts to publish a message, for callers that do not await.
 
-        A broker that sends a command in the call keeps the order of all calls, awaited or not. This default begins when
-        the result is awaited.
+        A broker that sends its command within this call keeps all publishes in the order of the calls, awaited or not.
+        The default implementation starts only when the result is awaited.
 
         Args:
             channel: The channel to publish to.
@@ -137,74 +144,75 @@ class PubSub(ABC):
             BrokerUnavailable if it fails.
 
         Raises:
-            BrokerUnavailable: The publish could not even begin.
+            BrokerUnavailable: The publish could not be started.
         """
         return self.publish(channel, envelope)
 
     @abstractmethod
     async def instruct(self, channel: str, instruction: Instruction) -> None:
-        """Gives an instruction to all workers, subscribed to the channel or not.
+        """Sends an instruction to all workers, whether or not they are subscribed to the channel.
 
-        A worker that is cut off gets the instruction when it is back, with its age, and before it gets anything else.
-        If it was cut off for so long that instructions are forgotten, it gets a `Kick` on the channel of everyone
+        A worker that is cut off receives the instruction after it reconnects, with its age, and before anything else.
+        If it was cut off for so long that instructions were forgotten, it receives a `Kick` on the channel of everyone
         instead.
 
         Args:
-            channel: The channel of the user whose connections the instruction is for.
+            channel: The channel of the user whose connections the instruction affects.
             instruction: What the workers do with those connections.
 
         Raises:
-            BrokerUnavailable: Other workers may not have got the instruction. This worker has.
+            BrokerUnavailable: Other workers may not have received the instruction. This worker has.
         """
 
     @property
     @abstractmethod
     def worker(self) -> str:
-        """The name of this worker, by which others can `ask` it once it has subscribed to a channel.
+        """The unique name of this worker, for `ask`. It may change with each `start`.
 
-        No other worker has it. It may change with `start`.
+        Other workers can `ask` this worker once it has subscribed to a channel.
         """
 
     @abstractmethod
     async def ask(self, worker: str, payload: bytes, timeout_s: float) -> bytes:
-        """Asks a worker, which may be this one, and waits for its answer (`Receiver.answer`).
+        """Sends a request to a worker, possibly to this one, and waits for its answer (`Receiver.answer`).
 
-        Requests are answered concurrently, in no order. If the caller is cancelled, the request may still be answered.
+        Workers answer requests concurrently, in no particular order. If the caller is cancelled, the worker may still
+        answer the request.
 
         Args:
             worker: The name of the worker.
             payload: The request, of at most `MAX_REQUEST_BYTES`.
-            timeout_s: How many seconds to wait for the answer.
+            timeout_s: Seconds to wait for the answer.
 
         Raises:
             InvalidArgument: The request is too large.
             NoSuchWorker: No worker of that name is connected to the broker now.
-            BrokerUnavailable: The answer did not come in time, the worker failed to answer, or it, or this one, has
-                `MAX_REQUESTS` under way.
+            BrokerUnavailable: The answer did not arrive in time, the worker failed to answer, or one of the two workers
+                already has `MAX_REQUESTS` requests in flight.
         """
 
 
 class Log(ABC):
     """Keeps the newest messages of channels whose rooms have a history, and the position of every numbered channel.
 
-    `PubSub.publish` writes the log; reading it writes nothing. Anybody may ask for any room, so a room that was never
-    published or subscribed to has no position afterwards either, and nothing is kept longer for being read.
+    `PubSub.publish` writes the log. Reading the log never writes, because clients can ask for any room: reading a room
+    that was never published or subscribed to gives it no position, and reading extends no lifetime.
 
-    Clients can visit any number of rooms, so a broker may forget the position of a channel that has no message and is
-    subscribed nowhere, the one that was used longest ago first. It remembers about `MAX_SILENT`.
+    Clients can visit any number of rooms. So a broker may forget the position of a channel that has no messages and no
+    subscribers, the least recently used first. It remembers about `MAX_SILENT` such channels.
 
-    *Order*: messages are kept in the order of their positions, without holes.
+    *Order*: messages are kept in the order of their positions, without gaps.
     *Cancellation*: safe at any time.
     """
 
     @abstractmethod
     async def history(self, channel: str, after: Position | None = None, limit: int | None = None) -> Page:
-        """Reads the kept messages, oldest first. A channel that is subscribed here always has a position.
+        """Reads the kept messages, oldest first. A channel that this worker subscribes to always has a position.
 
         Args:
             channel: The channel to read.
-            after: Read what follows this position; without one, read the newest messages.
-            limit: Read at most this many messages. None reads all.
+            after: Read the messages after this position. None reads the newest messages.
+            limit: Maximum number of messages. None reads all.
 
         Raises:
             BrokerUnavailable: The broker can't be reached.
@@ -212,7 +220,7 @@ class Log(ABC):
 
     @abstractmethod
     async def position(self, channel: str) -> Position | None:
-        """Returns the current position of a channel, or None if the room has none, or none yet.
+        """Returns the current position of a channel. None if the room has no positions, or none yet.
 
         Args:
             channel: The channel to look up.
@@ -223,40 +231,42 @@ class Log(ABC):
 
 
 class Presence(ABC):
-    """Knows which users and connections are in which rooms, by the connections that the workers report.
+    """Tracks which users and connections are in which rooms, based on the connections that the workers report.
 
-    A user is present from the first `enter` to the `exit` of the last connection. If the room's options say
-    ``announce``, both are delivered to its subscribers, as an `Announcement`. Anonymous connections, whose user is
-    None, are only listed by `connections`: they never count as users, have no grace, and are never announced.
+    A user is present from the first `enter` until the `exit` of their last connection. If the room's options say
+    ``announce``, the start and the end are delivered to its subscribers, each as an `Announcement`. Anonymous
+    connections, whose user is None, appear only in `connections`: they do not count as users, have no grace period, and
+    are never announced.
 
-    *Delivery*: each begin and end of a presence is announced at most once to each subscribed worker.
-    *Order*: announcements arrive in the order in which presences began and ended, and carry the count of that moment.
-    *Cancellation*: a cancelled `enter` may or may not have taken effect, and the caller calls `exit`. A cancelled
-    `exit` takes effect, now or later.
+    *Delivery*: the start and the end of a presence are each announced at most once to each subscribed worker.
+    *Order*: announcements arrive in the order in which presences started and ended. Each carries the number of users at
+    that moment.
+    *Cancellation*: a cancelled `enter` may or may not have taken effect, so the caller calls `exit`. A cancelled `exit`
+    takes effect, now or later.
     """
 
     @abstractmethod
     async def enter(
         self, channel: str, user: str | None, connection_id: str, info: Info, room_info: Info = None
     ) -> None:
-        """Adds a connection to a room. Whatever the outcome, the caller calls `exit` in the end.
+        """Adds a connection to a room. The caller must call `exit` later, even if this call fails.
 
         Args:
             channel: The channel of the room.
             user: The user of the connection; None for an anonymous one.
             connection_id: The id of the connection.
-            info: What the app says of the user, as JSON can express it.
-            room_info: What the app says of this connection in this room, likewise.
+            info: The app's data about the user: a value that JSON can represent.
+            room_info: The app's data about this connection in this room: a value that JSON can represent.
 
         Raises:
-            BrokerUnavailable: The broker could not be told.
+            BrokerUnavailable: The broker did not confirm the connection.
         """
 
     @abstractmethod
     async def linger(self, channel: str, user: str, connection_id: str, grace_s: float) -> None:
-        """Marks a connection as lost. Its user stays present until `exit`, which follows after the grace period.
+        """Marks a connection as lost. Its user stays present until the caller calls `exit` after the grace period.
 
-        If the caller closes the broker before that, the broker ends the presence after the grace period.
+        If the broker is closed before that, the presence ends by itself after the grace period.
 
         Args:
             channel: The channel of the room.
@@ -269,7 +279,7 @@ class Presence(ABC):
     async def exit(self, channel: str, user: str | None, connection_id: str) -> None:
         """Removes a connection from a room for good. Idempotent.
 
-        If the broker is unavailable, it is told when it is back.
+        While the broker is unavailable, the removal is postponed until it is available again.
 
         Args:
             channel: The channel of the room.
@@ -279,7 +289,7 @@ class Presence(ABC):
 
     @abstractmethod
     async def members(self, channel: str) -> list[Member]:
-        """Lists the users in a room, over all workers. Each ``info`` is a new copy of the value of its JSON.
+        """Lists the users in a room, over all workers. Each ``info`` is a new copy.
 
         Args:
             channel: The channel of the room.
@@ -290,9 +300,9 @@ class Presence(ABC):
 
     @abstractmethod
     async def connections(self, channel: str) -> list[PresentConnection]:
-        """Lists the connections in a room, over all workers: those of users, in grace too, and anonymous ones.
+        """Lists the connections in a room, over all workers: those of users, including the grace period, and anonymous.
 
-        Each ``info`` and ``room_info`` is a new copy of the value of its JSON.
+        Each ``info`` and ``room_info`` is a new copy.
 
         Args:
             channel: The channel of the room.
@@ -314,7 +324,7 @@ class Presence(ABC):
 
     @abstractmethod
     async def connected(self, channel: str, user: str) -> bool:
-        """Returns whether a user has a live connection in a room, on any worker that is not considered dead.
+        """Returns whether a user has a live connection in a room, on any worker that is alive.
 
         A connection in its grace period is not live.
 
@@ -328,7 +338,7 @@ class Presence(ABC):
 
     @abstractmethod
     async def present(self, channel: str, user: str) -> bool:
-        """Returns whether a user is in a room, connected or in the grace period, on any worker.
+        """Returns whether a user is in a room on any worker, either connected or in the grace period.
 
         Args:
             channel: The channel of the room.
@@ -340,41 +350,42 @@ class Presence(ABC):
 
 
 class Broker(PubSub, Log, Presence):
-    """Connects the workers of an app: brings messages to them, keeps history, and knows who is present.
+    """Connects the workers of an app: distributes messages, keeps history, and tracks presence.
 
     The manager encodes and frames messages, counts local members, and writes to sockets. The broker numbers, keeps and
-    distributes. The contracts `PubSub`, `Log` and `Presence` say how.
+    distributes messages, under the contracts `PubSub`, `Log` and `Presence`.
     """
 
     name: str
-    """For messages: the scheme."""
+    """The broker's name in log lines and errors: the scheme of its URL."""
 
     distributed: bool
-    """Whether other processes are reached."""
+    """Whether the broker connects several processes."""
 
     @abstractmethod
     async def start(self, receiver: Receiver, rooms: RoomTable) -> None:
-        """Starts the broker. Called once before anything else, on the loop of all other calls; again after `close`.
+        """Starts the broker. Called once, before anything else, on the event loop of all later calls.
 
-        A broker that can't be reached is no reason to fail: it keeps trying.
+        After `close`, the broker can be started again. If its server can't be reached, `start` succeeds, and the broker
+        keeps trying to connect.
 
         Args:
-            receiver: Takes what comes in.
+            receiver: Receives the deliveries.
             rooms: The options of the rooms, by the names of their channels.
 
         Raises:
-            BrokerUnavailable: The broker denies access, or can't serve, and trying again does not change that.
+            BrokerUnavailable: The server denies access or can't serve workers, and retrying can't change that.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Stops the broker: nothing is delivered afterwards."""
+        """Stops the broker. Nothing is delivered afterwards."""
 
     @property
     @abstractmethod
     def state(self) -> BrokerState:
-        """The state of the broker, as this worker knows it without asking."""
+        """The state of the broker, from what this worker knows without asking."""
 
     @abstractmethod
     async def healthy(self) -> bool:
-        """Asks the broker whether it works."""
+        """Asks the broker whether it works, and returns True if it does."""

@@ -1,4 +1,4 @@
-"""Publishing from plain functions on the event loop: nobody awaits it, so what fails is counted and logged here."""
+"""Finishes the publishes of plain functions, which do not await them. Counts and logs the failures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..tasks import Tasks
 logger: Final = logging.getLogger("hubbub")
 
 MAX_WAITING: Final = 10_000
-"""Messages that may wait for the broker."""
+"""Maximum number of messages that wait for the broker."""
 
 MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
 
@@ -22,11 +22,11 @@ _QUIET_S = 10.0
 
 
 class Unawaited:
-    """Publishes that nobody awaits. Bounded; failures are counted, and logged at most once in 10 s.
+    """Finishes publishes that nobody awaits. Bounded; counts failures, and logs them at most once in 10 s.
 
     Args:
-        tasks: Who waits for them.
-        counters: Where failures are counted.
+        tasks: Owns the tasks that wait for the broker.
+        counters: Counts the failures.
     """
 
     def __init__(self, tasks: Tasks, counters: Counters) -> None:
@@ -38,19 +38,19 @@ class Unawaited:
         self._quiet_until = 0.0
 
     def check_bounds(self, size: int) -> None:
-        """Raises BrokerUnavailable where too much waits already for a message of so many bytes."""
+        """Raises BrokerUnavailable if a message of ``size`` bytes would exceed the bounds."""
         if self._waiting >= MAX_WAITING or (self._waiting and self._bytes + size > MAX_WAITING_BYTES):
             raise BrokerUnavailable(
-                f"{counted(self._waiting, 'messages')} of {self._bytes} bytes wait for the broker already; "
-                "`await manager.broadcast(...)` waits for its turn"
+                f"{counted(self._waiting, 'messages')} ({self._bytes} bytes) already wait for the broker; "
+                "use `await manager.broadcast(...)`, which waits for its turn"
             )
 
     def add(self, rest: Awaitable[object], size: int) -> None:
-        """Takes over a publish that the broker has begun.
+        """Finishes a publish that the broker has started.
 
         Args:
-            rest: What is left of it.
-            size: Bytes of the message.
+            rest: Finishes the publish when awaited.
+            size: Size of the message in bytes.
         """
         self._waiting += 1
         self._bytes += size
@@ -66,7 +66,7 @@ class Unawaited:
             raise
         except Exception as error:
             self._failed_with(error)
-            raise  # logged with its traceback by who owns the task
+            raise  # the owner of the task logs it with its traceback
         finally:
             self._waiting -= 1
             self._bytes -= size

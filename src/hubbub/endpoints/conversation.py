@@ -1,18 +1,18 @@
-"""One client of an endpoint: its commands are read, handled, and answered.
+"""The conversation with one client of an endpoint: reads its commands, handles them, and answers.
 
 Theory of operation. The first command is ``connect``. It authenticates the client, connects it to the manager, and runs
-``@connect``; nothing else is read until that is answered. From then on three kinds of work go on at once:
+``@connect``. Nothing else is read until it is answered. Afterwards, three kinds of work run concurrently:
 
-* Requests, messages and publications wait in a queue. One task, which lives while the queue is not empty, handles them
-  one after the other, in order.
-* Subscriptions are authorized side by side, a bounded number at a time. The reply to one comes before anything from its
-  room.
-* Pongs, refreshes and unsubscribes are handled as they come, whatever else goes on.
+* Requests, messages and publications wait in a queue. One task handles them one after the other, in order. The task
+  lives only while the queue is not empty.
+* Subscriptions are authorized concurrently, a bounded number at a time. The reply to a subscribe arrives before any
+  message from its room.
+* Pongs, refreshes and unsubscribes are handled as they arrive.
 
-A client that sends more than the queue takes is not read from until there is room.
+While the queue of a client is full, nothing more is read from that client.
 
-Pings, and the ends of tokens and grants, are looked at once a second with everything else of the socket: an idle client
-has no task and no timer.
+The sweeper, which checks every socket once a second, also sends the pings, and ends expired tokens and grants. So an
+idle client has no task and no timer.
 """
 
 from __future__ import annotations
@@ -90,22 +90,22 @@ PING_S: Final = 25.0
 PONG_S: Final = 10.0
 CONNECT_S: Final = 15.0
 REFRESH_GRACE_S: Final = 25.0
-"""How long after its end a token may still be replaced by the client."""
+"""Seconds after its expiry for which the client may still replace a token."""
 
 MAX_WAITING: Final = 64
-"""Commands of one client that wait for their turn."""
+"""Maximum number of queued commands of one client."""
 
 MAX_SUBSCRIBING: Final = 16
-"""Subscriptions of one client that are authorized at the same time."""
+"""Maximum number of subscriptions of one client that are authorized at the same time."""
 
 FIRST_PAGE_BYTES: Final = 64 * 1024
-"""Missed messages in the reply to a subscribe; the rest follows as the socket drains."""
+"""Maximum size of the missed messages in the reply to a subscribe. The rest follows as the client reads."""
 
 _VERSION: Final = "hubbub"
 
 
 class Engine(Protocol):
-    """What a conversation needs of its manager."""
+    """The part of a manager's engine that a conversation uses."""
 
     limits: Limits
     counters: Counters
@@ -114,7 +114,7 @@ class Engine(Protocol):
     memberships: Memberships
 
     def options_of(self, channel: str) -> RoomOptions:
-        """The options of a room."""
+        """Returns the options of a room."""
 
     async def connect(
         self,
@@ -129,7 +129,7 @@ class Engine(Protocol):
         headers: Iterable[tuple[bytes, bytes]] | None,
         expires_at: datetime | float | None,
     ) -> Connection:
-        """What `ConnectionManager.connect` does."""
+        """Connects a WebSocket, as `ConnectionManager.connect` does."""
 
     async def publish(self, name: str, envelope: Envelope) -> Position | None:
         """Publishes a message."""
@@ -137,13 +137,13 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What an endpoint serves its clients with.
+    """The functions and settings of an endpoint, shared by the conversations with all its clients.
 
     Attributes:
-        routes: Its functions.
-        authenticate: Runs the ``auth=`` dependency; None where everybody may connect.
-        user_id_of: Gives the id of the user that the dependency yields.
-        app: The app, for ``dependency_overrides``.
+        routes: The functions of the endpoint.
+        authenticate: Runs the ``auth=`` dependency. None if everyone may connect.
+        user_id_of: Returns the id of the user that the dependency yields.
+        app: The app, for its ``dependency_overrides``.
     """
 
     routes: Routes
@@ -154,11 +154,11 @@ class Served:
 
 @dataclass(slots=True)
 class Subscription:
-    """A room that the client is subscribed to.
+    """A room that the client is subscribed to, or is subscribing to.
 
     Attributes:
-        room: Its name.
-        grant: What the rule gave; None until it has answered.
+        room: The name of the room.
+        grant: The result of the room's rule; None until the rule has answered.
     """
 
     room: str
@@ -166,17 +166,17 @@ class Subscription:
 
 
 class Ended(Exception):
-    """The conversation is over."""
+    """Raised to end the conversation."""
 
 
 class Conversation:
-    """What one client and its endpoint say to each other.
+    """Reads, handles and answers the commands of one client.
 
     Args:
-        served: The endpoint.
-        engine: The manager.
+        served: The functions and settings of the endpoint.
+        engine: The engine of the manager.
         websocket: The client's socket, before it is accepted.
-        protocol: What the client speaks.
+        protocol: The protocol of the client.
     """
 
     def __init__(self, served: Served, engine: Engine, websocket: WebSocket, protocol: CentrifugoProtocol) -> None:
@@ -200,7 +200,7 @@ class Conversation:
         self._replies: list[Reply | Push] = []
 
     async def run(self) -> None:
-        """Talks with the client until it is gone."""
+        """Accepts the client, and serves it until it is gone."""
         self._socket.speak(self._protocol)
         offered: Sequence[str] = self._websocket.scope.get("subprotocols") or ()
         mine = self._encoding.subprotocol
@@ -229,12 +229,12 @@ class Conversation:
                     if not await self._connect(command.id, command.request):
                         break
                 else:
-                    await self._close(DisconnectCode.BAD_REQUEST, "the first command has to be connect")
+                    await self._close(DisconnectCode.BAD_REQUEST, "the first command must be connect")
 
     # Connecting
 
     async def _connect(self, number: int, request: ConnectRequest) -> bool:
-        """Answers ``connect``. False where it failed, and the rest of the frame is not for a client."""
+        """Answers ``connect``. Returns False if it was refused; the rest of its frame is then ignored."""
         try:
             user, ends_at = await self._authenticated(request.token)
             user_id = self._served.user_id_of(user)
@@ -243,7 +243,7 @@ class Conversation:
             return False
         self._token_ends_at = ends_at
         writer = self._socket.writer
-        writer.cork()  # nothing of a room comes before the reply
+        writer.cork()  # so that no message of a room arrives before the reply
         try:
             connection = await self._engine.connect(
                 self._websocket,
@@ -299,12 +299,12 @@ class Conversation:
             raise _Refused(await self._error(error, function)) from error
 
     async def _authenticated(self, token: str) -> tuple[Any, float | None]:
-        """The user, and when the token of the command ends."""
+        """Runs the ``auth=`` dependency. Returns the user, and when the token of the command expires."""
         function = self._served.authenticate
         if function is None:
             return None, None
         scope = self._websocket.scope
-        if token:  # its end is the conversation's to watch: it can be replaced
+        if token:  # the conversation watches its expiry, not the socket, because the client can replace it
             scope = {key: value for key, value in scope.items() if key != "hubbub"}
         try:
             user = await function(Caller(scope, app=self._served.app, token=token or None))
@@ -321,7 +321,7 @@ class Conversation:
         return user, _end_of(user) if token else None
 
     def _joined(self, session: Session, name: str, asked: SubscribeRequest | None) -> SubscribeResult:
-        """What the reply to ``connect`` says of a room that the server joined the client to."""
+        """Returns the part of the reply to ``connect`` about a room that the server subscribed the client to."""
         membership = session.memberships.get(name)
         joined = None if membership is None else membership.joined
         if joined is None or joined.position is None:
@@ -352,7 +352,7 @@ class Conversation:
             case RefreshRequest():
                 self._spawn(self._refresh(command.id, request))
             case ConnectRequest():
-                await self._close(DisconnectCode.BAD_REQUEST, "a second connect")
+                await self._close(DisconnectCode.BAD_REQUEST, "already connected")
             case PingRequest() | SubRefreshRequest():
                 self._say(Reply(command.id, ErrorCode.NOT_AVAILABLE.error()))
             case RPCRequest() if self._is_concurrent(request):
@@ -365,11 +365,11 @@ class Conversation:
         return method is not None and method.concurrent
 
     async def _queue(self, command: Command) -> None:
-        """Puts a command behind those that wait. Waits where they are many: then nothing is read either."""
+        """Appends a command to the queue. Waits while the queue is full, so that nothing more is read."""
         while len(self._waiting) >= MAX_WAITING:
             self._room_for_more = asyncio.Event()
             await self._room_for_more.wait()
-            self._pong_by = None  # its pong may wait behind what was not read
+            self._pong_by = None  # the pong may be among the frames that were not read
         self._waiting.append(command)
         if not self._working:
             self._working = True
@@ -387,7 +387,7 @@ class Conversation:
             self._working = False
 
     async def _answer(self, command: Command) -> None:
-        """Handles a command of the queue, and says what came of it."""
+        """Handles a queued command, and replies with its result."""
         request = command.request
         try:
             match request:
@@ -418,7 +418,7 @@ class Conversation:
         """Calls a function of the app.
 
         Raises:
-            _Refused: It refused, or failed; the answer is in it.
+            _Refused: The function refused or failed. The exception holds the reply.
         """
         assert self._caller is not None
         try:
@@ -427,7 +427,7 @@ class Conversation:
             raise _Refused(await self._error(error, function)) from error
 
     async def _error(self, error: Exception, function: Function[Any]) -> Error:
-        """The answer to a request whose function raised."""
+        """Converts an exception of a function into the error that the client receives."""
         if isinstance(error, WebSocketDisconnect):
             raise Ended from error
         if isinstance(error, WebSocketException):
@@ -455,7 +455,7 @@ class Conversation:
         return RPCResult(await self._call(method.function, request.data))
 
     async def _sent(self, request: SendRequest) -> None:
-        """A message without an answer: an object with the ``method``, and its ``data``."""
+        """Handles a message without an answer: an object with the ``method`` and its ``data``."""
         try:
             message = loads((request.data or Payload(Kind.JSON, b"null")).data)
             name = message["method"]
@@ -481,7 +481,7 @@ class Conversation:
     async def _presence(self, request: PresenceRequest) -> PresenceResult:
         self._check_may_ask(request.channel, self._engine.options_of(request.channel).client_presence)
         clients = {}
-        for each in await self._engine.broker.connections(request.channel):  # one entry for all connections of a user
+        for each in await self._engine.broker.connections(request.channel):  # a user's connections share one entry
             name = each.presence_id
             clients[name] = ClientInfo(each.user_id or "", name, _info(each.info), _info(each.room_info))
         return PresenceResult(clients)
@@ -522,7 +522,7 @@ class Conversation:
     # Subscribing
 
     async def _begin_subscribing(self, number: int, request: SubscribeRequest) -> None:
-        """Refuses a subscription at once, or authorizes it beside everything else."""
+        """Refuses a subscription at once, or authorizes it in a task."""
         name = request.channel
         refusal = self._refusal(request)
         if refusal is not None:
@@ -564,7 +564,7 @@ class Conversation:
             self._say(Reply(number, result))
 
     async def _authorized(self, number: int, request: SubscribeRequest, subscription: Subscription) -> Error | None:
-        """Asks the rule, and joins the room; the reply is written by the join. The error where it was refused."""
+        """Asks the room's rule, and joins the room. Returns an error if refused; otherwise the join has replied."""
         name = request.channel
         match = self._served.routes.rooms.match(name)
         if match is None:
@@ -577,18 +577,18 @@ class Conversation:
         if grant is None:
             return ErrorCode.PERMISSION_DENIED.error()
         if self._subscriptions.get(name) is not subscription:
-            return ErrorCode.PERMISSION_DENIED.error("unsubscribed meanwhile")
+            return ErrorCode.PERMISSION_DENIED.error("unsubscribed before the subscription was granted")
         ends_at = grant.expires_at_s
         if ends_at is not None and ends_at <= time.time():
             return ErrorCode.EXPIRED.error()
         subscription.grant = grant
         assert self._session is not None
         options = self._engine.options_of(name)
-        # It may present a position of a room that numbers its messages no more: then it is not recovered.
+        # The client may present a position although the room no longer has a history. Then it does not recover.
         since = _presented(request) if options.history is not None else None
 
         def reply(joined: Joined, entries: Sequence[Entry]) -> bytes:
-            """What the room writes to the client when it is in, before anything else of the room."""
+            """Encodes the reply, which the room writes to the client before any of its messages."""
             position = joined.position
             recovered = request.recover and joined.recovered
             result = SubscribeResult(
@@ -606,7 +606,7 @@ class Conversation:
             return self._taken([Reply(number, result)])
 
         await self._engine.memberships.join(self._session, name, since, reply=reply)
-        if self._subscriptions.get(name) is not subscription:  # unsubscribed while the broker was asked
+        if self._subscriptions.get(name) is not subscription:  # unsubscribed while the join waited for the broker
             await self._engine.memberships.leave(self._session, name)
         return None
 
@@ -617,15 +617,15 @@ class Conversation:
         self._say(Reply(number, UnsubscribeResult()))
 
     def unsubscribe(self, name: str, code: UnsubscribeCode) -> None:
-        """Ends a subscription of the client, and tells it why."""
+        """Ends a subscription of the client, and sends it the reason."""
         if self._subscriptions.pop(name, None) is not None and self._session is not None:
             self._spawn(self._engine.memberships.leave(self._session, name))
             self._say(Push(name, code.push()))
 
     def lost_place(self, name: str) -> None:
-        """Messages of a room are lost: the client subscribes again, and is told that it can't recover.
+        """Ends a subscription after messages of its room were lost. The client subscribes again, without recovery.
 
-        The subscription ends with the frame that the protocol writes for all its members (`renumbering`).
+        The protocol's frame for all members (`renumbering`) tells the client.
         """
         if name[:1] == "$" or name not in self._subscriptions:
             self._socket.close_soon(DisconnectCode.INSUFFICIENT_STATE.closed())
@@ -650,7 +650,7 @@ class Conversation:
                 self._say(Reply(number, refused.error))
             return
         if (None if user_id is None else str(user_id)) != self._session.user_id:
-            await self._close_quietly(DisconnectCode.INVALID_TOKEN, "the token is another user's")
+            await self._close_quietly(DisconnectCode.INVALID_TOKEN, "the token belongs to another user")
             return
         self._caller.user = user
         self._token_ends_at = ends_at
@@ -659,10 +659,10 @@ class Conversation:
     # Once a second
 
     def check(self, now: float) -> None:
-        """Pings, and ends what has run out. Called once a second.
+        """Sends pings, and ends what has expired. Called once a second.
 
         Args:
-            now: The loop's time.
+            now: The event loop's time.
         """
         if self._session is None:
             if now - self._began_at >= CONNECT_S:
@@ -684,26 +684,26 @@ class Conversation:
 
     async def _ponged(self) -> None:
         if self._pong_by is None:
-            await self._close(DisconnectCode.BAD_REQUEST, "a pong that nobody asked for")
+            await self._close(DisconnectCode.BAD_REQUEST, "a pong without a ping")
         self._pong_by = None
 
     # Out
 
-    def _say(self, told: Reply | Push) -> None:
-        """Writes a reply or a push at the end of this pass of the event loop, with the others of the pass."""
+    def _say(self, reply: Reply | Push) -> None:
+        """Queues a reply or push. All of one pass of the event loop are written together, at its end."""
         if not self._replies:
             asyncio.get_running_loop().call_soon(self._write)
-        self._replies.append(told)
+        self._replies.append(reply)
 
     def _write(self) -> None:
         if self._replies and self._socket.closed is None:
-            self._socket.flush()  # behind what the functions published
+            self._socket.flush()  # so that the replies arrive after the messages that the functions published
             self._socket.writer.write(self._taken([]))
 
     def _taken(self, more: list[Reply | Push]) -> bytes:
-        """One frame of everything that is to be said."""
-        told, self._replies = [*self._replies, *more], []
-        return self._encoding.encode(told)
+        """Takes the queued replies, and encodes them with ``more`` into one frame."""
+        replies, self._replies = [*self._replies, *more], []
+        return self._encoding.encode(replies)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         self._engine.tasks.spawn(work, "endpoint")
@@ -723,7 +723,7 @@ class Conversation:
         await self._socket.close(*closed)
 
     async def _end(self) -> None:
-        """The socket is gone: runs ``@disconnect`` once."""
+        """Runs ``@disconnect``, after the socket is gone."""
         self._waiting.clear()
         if self._room_for_more is not None:
             self._room_for_more.set()
@@ -740,7 +740,7 @@ class Conversation:
 
 
 class _Refused(Exception):
-    """A request is answered with an error."""
+    """Raised to answer a request with an error."""
 
     def __init__(self, error: Error) -> None:
         self.error = error
@@ -751,7 +751,7 @@ def _message(data: Payload | None) -> Any:
 
 
 def _presented(request: SubscribeRequest | None) -> Position | None:
-    """The position that a client comes back with."""
+    """Returns the position from which a client wants to recover, or None."""
     if request is None or not request.recover:
         return None
     return Position(request.epoch, request.offset)
@@ -762,7 +762,7 @@ def _ttl(ends_at: float | None) -> int:
 
 
 def _end_of(user: object) -> float | None:
-    """When the token of a user ends, where the user is made of its claims."""
+    """Returns when the token expires from which a user was made, if the user has its ``exp`` claim."""
     ends_at = user.get("exp") if isinstance(user, Mapping) else getattr(user, "exp", None)
     return float(ends_at) if isinstance(ends_at, (int, float)) else None
 

@@ -1,4 +1,4 @@
-"""An endpoint: functions that answer clients, served on one path of the app."""
+"""`Endpoint`: functions of an app that answer clients, served on one WebSocket path."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _PROTOBUF: Final = "centrifuge-protobuf"
 
 
 class Manager(Protocol):
-    """What an endpoint needs of a `ConnectionManager`."""
+    """The part of a `ConnectionManager` that an endpoint uses."""
 
     @property
     def _hubbub(self) -> Engine: ...
 
 
 class Endpoint(MessageRouter):
-    """Functions that answer clients of the Centrifugo protocol. `ConnectionManager.endpoint` makes it.
+    """Functions that answer clients of the Centrifugo protocol. `ConnectionManager.endpoint` creates it.
 
     ```python
     live = manager.endpoint("/live", auth=current_user)
@@ -41,7 +41,7 @@ class Endpoint(MessageRouter):
     ```
 
     Attributes:
-        path: The path of its WebSocket.
+        path: The path of the WebSocket.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Endpoint(MessageRouter):
         self._served: Served | None = None
 
     async def _serve(self, websocket: WebSocket) -> None:
-        """Talks with one client. The WebSocket route of the endpoint."""
+        """Serves one client. This is the function behind the endpoint's WebSocket route."""
         if self._served is None:
             app = websocket.scope.get("app")
             self._served = Served(self._routes(), self._authenticate, self._user_id_of, app)
@@ -70,20 +70,20 @@ class Endpoint(MessageRouter):
 
 
 def user_id_of(user: Any) -> UserId | None:
-    """The id of what an ``auth=`` dependency yields: itself, or its ``sub``, ``user_id`` or ``id``.
+    """Returns the user id of what an ``auth=`` dependency yields: itself, or its ``sub``, ``user_id`` or ``id``.
 
     Raises:
-        InvalidArgument: It has none of these.
+        InvalidArgument: The value has none of these.
     """
     if user is None or isinstance(user, (str, int)):
         return user
     for name in ("sub", "user_id", "id"):
         found = user.get(name) if isinstance(user, Mapping) else getattr(user, name, None)
         if found is not None:
-            return found  # type: ignore[no-any-return]  # connecting checks it
+            return found  # type: ignore[no-any-return]  # `connect` checks it
     raise InvalidArgument(
         "auth",
-        f"what it yields has no user id ({shown(user)})",
+        f"the value that it yields has no user id ({shown(user)})",
         "a str, an object with sub, user_id or id, or user_id=",
     )
 

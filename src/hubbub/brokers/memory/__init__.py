@@ -1,4 +1,4 @@
-"""The embedded broker: one process, no server."""
+"""The embedded broker, for an app that runs in one process. It needs no server."""
 
 from .broker import MemoryBroker
 

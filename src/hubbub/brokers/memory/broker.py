@@ -1,6 +1,6 @@
-"""The embedded broker: one process, no server.
+"""The embedded broker, for an app that runs in one process. It needs no server.
 
-A publish delivers before it returns, so that on one worker what a handler publishes comes before what it sends later.
+A publish delivers before it returns. So if a handler publishes and then sends, clients receive the two in that order.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _SWEEP_EVERY = 256
 
 
 class MemoryBroker(Broker):
-    """Keeps everything in this process; it is gone when the process is.
+    """Keeps rooms, history and presence in this process. Everything is lost when the process ends.
 
     Args:
-        clock: Gives the time in seconds, never going back; for tests.
+        clock: Returns a monotonic time in seconds; for tests.
     """
 
     name = "memory"
@@ -38,9 +38,9 @@ class MemoryBroker(Broker):
         self._clock = clock
         self._receiver: Receiver | None = None
         self._rooms: RoomTable | None = None
-        self._subscribed: dict[str, RoomLog | None] = {}  # with the logs, so that a publish need not match patterns
+        self._subscribed: dict[str, RoomLog | None] = {}  # with the log, so that a publish matches no room patterns
         self._logs: dict[str, RoomLog] = {}
-        self._silent: dict[str, None] = {}  # rooms with a log, no message and no member, the longest empty one first
+        self._silent: dict[str, None] = {}  # rooms with a log, no message and no member, longest empty first
         self._presence = PresenceTable()
         self._until_sweep = _SWEEP_EVERY
         self._worker = secrets.token_hex(8)
@@ -73,8 +73,8 @@ class MemoryBroker(Broker):
         if not log.offset:
             self._silent[channel] = None
             if len(self._silent) > MAX_SILENT:
-                longest = next(iter(self._silent))
-                del self._silent[longest], self._logs[longest]
+                longest_empty = next(iter(self._silent))
+                del self._silent[longest_empty], self._logs[longest_empty]
 
     async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
         return self._publish(channel, envelope, keep=keep)
@@ -105,12 +105,12 @@ class MemoryBroker(Broker):
         assert requests is not None, "the broker is used before start()"
 
         async def send(number: int) -> bool:
-            async def reply(what: Reply) -> None:
-                requests.replied(number, what)
+            async def send_reply(reply: Reply) -> None:
+                requests.replied(number, reply)
 
             if worker != self._worker:
                 return False
-            requests.came(payload, timeout_s, reply)
+            requests.came(payload, timeout_s, send_reply)
             return True
 
         return await requests.ask(worker, payload, timeout_s, send)
@@ -167,7 +167,7 @@ class MemoryBroker(Broker):
         return self._receiver is not None
 
     def _log(self, channel: str) -> RoomLog | None:
-        """The log of a room that is subscribed or published to. It begins here, so that who joins has a position."""
+        """Returns the log of a room, for a subscribe or a publish. Creates it, so that every member has a position."""
         log = self._logs.get(channel)
         now = self._clock()
         if log is None:
@@ -182,7 +182,7 @@ class MemoryBroker(Broker):
         return log
 
     def _sweep(self, now: float) -> None:
-        """Forgets the logs that outlived their room, a few hundred new ones apart."""
+        """Deletes expired logs of rooms without members. Runs once per a few hundred new logs, to keep its cost low."""
         self._until_sweep -= 1
         if self._until_sweep > 0:
             return

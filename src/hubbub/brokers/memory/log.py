@@ -1,8 +1,8 @@
 """One room's numbering and recent messages, in memory.
 
-Theory of operation. Offsets count from 1 within an epoch without holes; the entries that are kept are the newest ones,
-so that a position is recoverable exactly when its epoch is this one and every offset after it is still kept. Time is
-given by the caller, in seconds of a monotonic clock.
+Theory of operation. Offsets count from 1 within an epoch, without gaps, and the log keeps the newest entries. So a
+position is recoverable exactly if its epoch is the log's epoch and every offset after it is still kept. The caller
+passes the time, in seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ...positions import Position, new_epoch
 
 
 class RoomLog:
-    """The stream of one room.
+    """The log of one room: numbers its messages, and keeps the newest.
 
     Args:
-        kept: How much to keep; None numbers the messages and keeps none.
-        now: The time, in seconds.
+        kept: How much to keep. None numbers the messages and keeps none.
+        now: The time in seconds.
     """
 
     __slots__ = ("_entries", "_times", "epoch", "kept", "offset", "used_at")
@@ -36,16 +36,16 @@ class RoomLog:
 
     @property
     def head(self) -> Position:
-        """The position after the newest message."""
+        """The position of the newest message; offset 0 before the first."""
         return Position(self.epoch, self.offset)
 
     def append(self, envelope: Envelope, now: float, sent_at: datetime) -> Envelope:
-        """Numbers a message, keeps it, and gives it back with its position."""
+        """Numbers a message, keeps it, and returns it with its position."""
         self.offset += 1
         self.used_at = now
         envelope = envelope._replace(position=self.head)
         if self.kept is not None:
-            # orjson's bytes hold 4 KiB however short they are; a copy holds what it says.
+            # The bytes that orjson returns occupy at least 4 KiB. A copy occupies only its length.
             payload = envelope.payload._replace(data=bytes(memoryview(envelope.payload.data)))
             self._entries.append(Entry(envelope._replace(payload=payload), sent_at))
             self._times.append(now)
@@ -53,12 +53,12 @@ class RoomLog:
         return envelope
 
     def read(self, after: Position | None, limit: int | None, now: float) -> Page:
-        """Reads what is kept after a position.
+        """Reads the kept messages after a position.
 
         Args:
             after: The position, or None for the newest ``limit`` messages.
-            limit: Messages, at most; None gives all.
-            now: The time.
+            limit: Maximum number of messages. None reads all.
+            now: The time in seconds.
         """
         self._trim(now)
         kept = len(self._entries)
@@ -72,7 +72,7 @@ class RoomLog:
         return Page(list(entries), self.head, whole)
 
     def expired(self, now: float, ttl_s: float) -> bool:
-        """Whether nothing is kept any more, and the room was not used for ``ttl_s``. Reading is not use."""
+        """Returns whether the log is empty and was not used for ``ttl_s`` seconds. Reading is not use."""
         self._trim(now)
         return not self._entries and now - self.used_at >= ttl_s
 

@@ -1,4 +1,4 @@
-"""The distributed broker: Redis and Valkey."""
+"""The distributed broker, on Redis or Valkey."""
 
 from __future__ import annotations
 

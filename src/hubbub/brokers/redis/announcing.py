@@ -1,4 +1,4 @@
-"""Announcements of who joins and leaves a room, published by the script that changes the presence, in the same step."""
+"""Prepares announcements that a user joined or left a room. The script that changes the presence publishes them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ...options import RoomTable
 from .channel import Keys, Sender, pack_announcement
 
 Prepared: TypeAlias = tuple[str, bytes]
-"""What a script needs to announce: the channel, and the beginning of the message."""
+"""The arguments with which a script announces: the channel, and the beginning of the message."""
 
 SILENCE: Final[Prepared] = ("", b"")
 
@@ -19,8 +19,8 @@ class Announcer:
 
     Args:
         keys: The names of the channels.
-        sender: Stamps the messages.
-        rooms: The options of the rooms: which announce.
+        sender: Stamps the announcements.
+        rooms: The options of the rooms, which say whether a room announces.
     """
 
     def __init__(self, keys: Keys, sender: Sender, rooms: RoomTable) -> None:
@@ -29,7 +29,10 @@ class Announcer:
         self._rooms = rooms
 
     def prepare(self, kind: Literal["joined", "left"], room: str, user: str) -> Prepared:
-        """Prepares an announcement, in case the script makes it true. Its stamp fixes when it has to be sent."""
+        """Prepares an announcement for a script, which publishes it only if the presence really starts or ends.
+
+        The stamp takes the next sequence number, so the script has to be sent before anything stamped later.
+        """
         if not self._rooms(room).announce:
             return SILENCE
         stamp = self._sender.stamp(scripted=True)

@@ -1,11 +1,11 @@
-"""The broker on Redis, or Valkey: many workers, on many machines.
+"""The broker on Redis or Valkey, for many workers on many machines.
 
-Theory of operation. A worker has two connections. Over one it publishes and asks, pipelined (`link`); over the other
-comes what it is subscribed to (`inbox`). A message into a room with positions goes through a script, which numbers,
-keeps and publishes it in one step; any other is a plain PUBLISH.
+Theory of operation. A worker has two connections. Over one it sends commands, pipelined (`link`). Over the other it
+receives the messages of its subscriptions (`inbox`). A script publishes each message to a room with positions: it
+numbers, keeps and publishes the message atomically. Any other message is a plain PUBLISH.
 
-What is lost while a connection is: messages to rooms without history, for which a warning says how long it was. Rooms
-with history are read from where they were left.
+While a connection is lost, messages to rooms without positions are lost too. After the reconnect, a warning says for
+how long. Rooms with positions catch up from their last position.
 """
 
 from __future__ import annotations
@@ -48,28 +48,31 @@ from .server import CannotServe, evicts
 logger: Final = logging.getLogger("hubbub")
 
 WhenAway = Literal["raise", "local"]
-"""What a publish does while Redis is away: see `RedisBroker`."""
+"""What a publish does while Redis is unavailable: see `RedisBroker`."""
 
 _PLAIN: Final = RoomOptions()
 _REMEMBER_S: Final = 1200.0
-"""How often a room's numbering is told that it still has members; it lives three times as long."""
+"""Interval at which the numberings of rooms with members are kept alive. They expire after three times as long."""
 
 
 class RedisBroker(Broker):
-    """Rooms, history and presence at a Redis or Valkey server (7.0 or newer).
+    """Keeps rooms, history and presence at a Redis server (7.0 or newer) or a Valkey server.
 
-    *Delivery*: while Redis is away, a publish waits for up to ``timeout_s`` and then raises `BrokerUnavailable`: the
-    message may have got there, if it was on its way. *Order*: that in which the server took the messages.
+    *Delivery*: while Redis is unavailable, a publish waits for up to ``timeout_s`` and then raises
+    `BrokerUnavailable`. A message that was in flight may have been published.
+    *Order*: the order in which the server received the messages.
 
     Args:
         url: ``redis://[user:password@]host[:port][/database]``, ``rediss://`` for TLS, or ``unix://``. Its query may
-            have the arguments below, and what redis-py's connections take (``ssl_ca_certs=...``).
-        prefix: What all keys and channels begin with, so that apps can share a server.
-        lease_s: Seconds after which a worker that says nothing is taken for dead, and its users for gone. Under 5, a
-            pause of Redis that is longer than it may make workers look dead that only wait before they connect again.
+            contain the arguments below, and options of redis-py's connections (``ssl_ca_certs=...``).
+        prefix: The beginning of every key and channel, so that several apps can share a server.
+        lease_s: Seconds after which a worker that stops responding is considered dead, and its users gone. With less
+            than 5, after a pause of Redis longer than ``lease_s``, workers that are still reconnecting may be
+            considered dead.
         timeout_s: Seconds that a call waits for Redis.
-        when_away: ``"raise"``; or ``"local"``: while there is no connection, a message into a room without positions
-            reaches the members on this worker at once, is counted (`Stats.local_only`), and goes no further.
+        when_away: ``"raise"`` raises `BrokerUnavailable`, as above. With ``"local"``, while there is no connection, a
+            message to a room without positions reaches the members on this worker only, at once, and is counted
+            (`Stats.local_only`).
 
     Raises:
         InvalidArgument: The URL or another argument is not acceptable.
@@ -143,8 +146,8 @@ class RedisBroker(Broker):
                     await self._begin()
                 except CannotServe:
                     raise
-                except BrokerUnavailable as error:  # which is no reason to fail: it is tried again
-                    logger.warning("the worker can't tell Redis that it is here yet: %s", str(error))
+                except BrokerUnavailable as error:  # `_keep_lease` retries
+                    logger.warning("can't register this worker at Redis yet: %s", str(error))
         except BaseException:
             await self.close()
             raise
@@ -186,7 +189,7 @@ class RedisBroker(Broker):
     async def _again(
         self, every_s: float, work: Callable[[], Awaitable[None]], now: asyncio.Event | None = None
     ) -> None:
-        """Does something again and again, whatever comes of it; sooner when ``now`` says so."""
+        """Repeats some work at an interval, even if it fails. Setting ``now`` repeats it immediately."""
         failed, now = False, now or asyncio.Event()
         while True:
             with contextlib.suppress(TimeoutError):
@@ -197,8 +200,8 @@ class RedisBroker(Broker):
                 await work()
                 failed = False
             except BrokerUnavailable as error:
-                if self._commands.up and not failed:  # else the link has said it
-                    logger.warning("the housekeeping at Redis waits: %s", str(error))
+                if self._commands.up and not failed:  # while it is down, the link logs why
+                    logger.warning("the housekeeping at Redis is delayed: %s", str(error))
                     failed = True
             except Exception:
                 logger.exception("the housekeeping at Redis failed")
@@ -212,13 +215,13 @@ class RedisBroker(Broker):
         return lining_up(self._keys, self._sender.scripted, line)
 
     async def _remember(self) -> None:
-        """Keeps alive what Redis forgets in time: the numberings of rooms with members here, and this sender."""
+        """Extends the lifetime at Redis of this sender, and of the numberings of rooms with members here."""
         await self._commands.call("PEXPIRE", self._keys.sender(self._sender.scripted), int(SENDER_TTL_S * 1000))
         await self._inbox.remember()
 
     async def _begin(self) -> None:
-        """Says what others need to know of this worker, once it has a connection."""
-        await self._commands.call("SET", self._keys.rooms, self._rooms.to_json())  # the newest worker's hold
+        """Registers this worker at Redis: its room options and its lease."""
+        await self._commands.call("SET", self._keys.rooms, self._rooms.to_json())  # the newest worker's options apply
         await self._presence.begin()
         self._begun = True
 
@@ -229,14 +232,14 @@ class RedisBroker(Broker):
             self._memory_known = True
             await self._look_at_memory()
         await self._presence.renew()
-        await self._commands.call("SET", self._keys.rooms, self._rooms.to_json(), "NX")  # lost with the data
+        await self._commands.call("SET", self._keys.rooms, self._rooms.to_json(), "NX")  # in case Redis lost its data
 
     async def _look_at_memory(self) -> None:
-        """Warns of a server that may evict keys; once, while it is the same policy."""
+        """Warns if the server may evict keys, once for each policy."""
         try:
             policy = evicts(await self._commands.call("INFO", "memory"))
         except BrokerUnavailable as error:
-            logger.info("can't read the maxmemory-policy of Redis, which has to be noeviction: %s", str(error))
+            logger.info("can't read the maxmemory-policy of Redis, which must be noeviction: %s", str(error))
             return
         if policy is not None and policy != self._evicts:
             logger.warning(
@@ -262,7 +265,7 @@ class RedisBroker(Broker):
         if options.numbered:
             answer = await self._publish(channel, envelope, options)
             if len(answer) > 2:
-                self._foreign.skip("a log", self._keys.log(channel), "it has entries past the last message of the room")
+                self._foreign.skip("a log", self._keys.log(channel), "it has entries after the room's last message")
             return position_in(answer)
         if self._stays_local():
             self._keep_local(channel, envelope)
@@ -287,17 +290,17 @@ class RedisBroker(Broker):
     def _keep_local(self, channel: str, envelope: Envelope) -> None:
         if not self._is_local:
             self._is_local = True
-            logger.warning("Redis is away: what is published reaches the members on this worker only")
+            logger.warning("Redis is unavailable: published messages reach only the members on this worker")
         self._local_only += 1
         self._receiver.deliver(channel, envelope)
 
     async def instruct(self, channel: str, instruction: Instruction) -> None:
         try:
             if self._when_away == "local" and not self._commands.up:
-                raise BrokerUnavailable("Redis can't be reached, and other workers were not told")
+                raise BrokerUnavailable("Redis can't be reached, so only this worker received the instruction")
             await self._commands.call(*instructing(self._keys, channel, instruction))
         except BrokerUnavailable:
-            self._receiver.deliver(channel, instruction)  # here at any rate
+            self._receiver.deliver(channel, instruction)  # this worker follows it in any case
             raise
 
     @property
@@ -321,7 +324,7 @@ class RedisBroker(Broker):
         if not self._rooms(channel).numbered:
             return Page([], None, whole=False)
         page = await self._logs.page(channel, after, limit)
-        if page.head is None and self._inbox.subscribes(channel):  # members are told where they are
+        if page.head is None and self._inbox.subscribes(channel):  # its members need a position
             return Page([], await self._logs.position(channel), whole=False)
         return page
 

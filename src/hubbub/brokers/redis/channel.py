@@ -1,26 +1,27 @@
-"""What travels on a channel at Redis, and how its keys are called: shared by workers and publishers. Pure.
+"""The binary format of messages at Redis, and the names of keys and channels. Used by workers and publishers. Pure.
 
-What is published is packed once, by who publishes it, and framed by the workers that get it::
+The publisher packs a message once; the workers that receive it frame it for their clients::
 
     message   "M"  kind (1)  sender (8)  number (8)  key length + 1, 0 for none (2)  excluded length (4)
-              key  excluded names, between bytes that UTF-8 has not  payload
-    numbered  "P"  epoch (8, ASCII)  offset (8), and the message; the publish script puts this in front
-    announce  "A"  kind (1)  sender (8)  number (8)  time in µs (8)  user length (2)  user, and from the script
-              count of users (4)  length (2) of and the connection id  info as JSON
+              key  excluded names, separated by 0xFF, which never occurs in UTF-8  payload
+    numbered  "P"  epoch (8, ASCII)  offset (8), then the message; the publish script prepends this
+    announce  "A"  kind (1)  sender (8)  number (8)  time in µs (8)  user length (2)  user; the script appends
+              count of users (4)  connection id length (2)  connection id  info as JSON
     instruct  "I"  time (8)  id (8)  kind (1)  channel length (2)  channel  fields as JSON
-              the script puts in the time
+              the script inserts the letter and the time
     request   "Q"  sender (8)  number (8)  id (8)  how long the sender waits, in ms (4)  payload
     reply     "Y"  id of the request (8)  1 for an answer, 0 for a problem (1)  answer, or problem as text
-    reset     "R"  epoch (8)  offset (8): the room's numbering begins anew after this
+    reset     "R"  epoch (8)  offset (8): the room has a new epoch from here on
     canary    "C"  number (8)
     roll call "W"
 
-The first letter of each also says how the rest is packed: a release that packs otherwise takes another letter, and one
-that does not know a letter skips what begins with it (`foreign`). The same holds for the names of the fields of a log's
-entries (``m``, ``t``).
+The first letter identifies the format of the rest. A release that changes a format uses a new letter. A release that
+does not know a letter skips the message (`foreign`). The same rule applies to the field names of a log's entries
+(``m``, ``t``).
 
-Numbers are big endian. ``kind`` is that of `hubbub.codec`. ``sender`` is random, and ``number`` counts what it
-publishes: what is published again because its answer was lost has the number that it had, by which it is known.
+Numbers are big endian. ``kind`` is the kind of payload in `hubbub.codec`. ``sender`` is random, and ``number`` counts
+the messages of that sender. A message that is published again, because its answer was lost, keeps its number, so that
+receivers recognize the repetition.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _REQUESTED: Final = Struct(">c8sQQI")
 _REPLIED: Final = Struct(">cQ?")
 _CANARY: Final = Struct(">cQ")
 _KINDS: Final = tuple(Kind)
-_NOBODY: Final[frozenset[str]] = frozenset()
+_NO_NAMES: Final[frozenset[str]] = frozenset()
 _BETWEEN: Final = b"\xff"
 _JOINED: Final = b"j"
 _LEFT: Final = b"l"
@@ -58,21 +59,25 @@ _LETTERS: Final[dict[type[Instruction], bytes]] = {Kick: b"K", Subscribe: b"S", 
 
 
 class Stamp(NamedTuple):
-    """Who published a message, and its how-manieth it is."""
+    """The sender of a message, and its sequence number at that sender."""
 
     sender: bytes
     number: int
 
     def packed(self) -> bytes:
-        """As it stands in a message."""
+        """Returns the stamp in the binary format of messages."""
         return self.sender + self.number.to_bytes(8, "big")
 
 
 class Sender:
-    """Stamps what one process publishes, in the order in which it does.
+    """Stamps the messages of one process with sequence numbers, in the order in which it publishes them.
 
-    What scripts publish is counted by itself: a server that does not know them, or takes no writes, refuses those and
-    publishes the rest, and they are sent again behind it.
+    Messages published by scripts have their own id and numbers. A server that has lost the scripts, or accepts no
+    writes, refuses these messages but publishes the others, so the refused ones arrive later, out of order.
+
+    Attributes:
+        id: The id for plain messages.
+        scripted: The id for messages that scripts publish.
     """
 
     def __init__(self) -> None:
@@ -81,6 +86,7 @@ class Sender:
         self._numbers = [0, 0]
 
     def stamp(self, *, scripted: bool) -> Stamp:
+        """Returns the next stamp, for a message that a script publishes or for a plain one."""
         self._numbers[scripted] += 1
         return Stamp(self.scripted if scripted else self.id, self._numbers[scripted])
 
@@ -92,14 +98,14 @@ class Canary(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """A message that came."""
+    """A message that arrived."""
 
     envelope: Envelope
     stamp: Stamp
 
 
 class Announced(NamedTuple):
-    """An announcement that came."""
+    """An announcement that arrived."""
 
     announcement: Announcement
     stamp: Stamp
@@ -109,9 +115,9 @@ class Instructed(NamedTuple):
     """An instruction to all workers.
 
     Attributes:
-        channel: The channel of the user that it is about.
+        channel: The channel of the user that it affects.
         instruction: The instruction.
-        at: When it was given, by the clock of Redis in ms.
+        at: When Redis published it, in ms by the clock of Redis.
     """
 
     channel: str
@@ -123,10 +129,10 @@ class Request(NamedTuple):
     """A request to this worker.
 
     Attributes:
-        payload: What is asked.
-        number: The id of the request at the worker that asks.
-        timeout_s: How long that worker waits.
-        stamp: Names that worker, and recognizes a repetition.
+        payload: The content of the request.
+        number: The id of the request at the requesting worker.
+        timeout_s: How long the requesting worker waits, in seconds.
+        stamp: Identifies the requesting worker, and repetitions.
     """
 
     payload: bytes
@@ -143,7 +149,7 @@ class Replied(NamedTuple):
 
 
 class RollCall(NamedTuple):
-    """All workers are to look whether Redis knows them still."""
+    """Tells all workers to check whether Redis still knows them."""
 
 
 Packed: TypeAlias = Arrival | Announced | Instructed | Reset | Request | Replied | Canary | RollCall
@@ -152,22 +158,22 @@ Packed: TypeAlias = Arrival | Announced | Instructed | Reset | Request | Replied
 class Keys:
     """The names of keys and channels of one app.
 
-    A room's keys carry its name as their hash tag, so that they can live together on one node of a cluster. A channel
-    carries the number of the database too: Redis keeps the keys of its databases apart, but not their channels.
+    The keys of a room carry its name as their hash tag, so that a cluster could keep them on one node. A channel also
+    carries the number of the database, because the databases of a Redis server share their channels.
 
     Attributes:
         all_workers: The channel of all workers.
-        workers: A hash of the workers: name to the number of what it said last of its connections.
-        dead: A set: those whose connections are being taken out.
+        workers: A hash of the workers: name to the number of the worker's last statement about its connections.
+        dead: A set: the dead workers whose connections are being removed.
         rooms: The options of the rooms, as JSON.
-        instructions: A sorted set: the newest instructions to all workers, by when they were given.
-        forgotten: When the newest instruction was given that is not kept any more.
-        silent: A sorted set: rooms with a position in which nothing was said, by their last use (``head.lua``).
-        room_prefix: What the keys of all rooms begin with; the room's name and ``}`` follow.
-        channel_prefix: What the channels of all rooms begin with; the room's name and ``}`` follow.
+        instructions: A sorted set: the newest instructions to all workers, by the time when they were published.
+        forgotten: The time of the newest instruction that is no longer kept.
+        silent: A sorted set: rooms with a position and without messages, by their last use (``head.lua``).
+        room_prefix: The beginning of every room's keys; the room's name and ``}`` follow.
+        channel_prefix: The beginning of every room's channel; the room's name and ``}`` follow.
 
     Args:
-        prefix: What all begin with, so that apps can share a server.
+        prefix: The beginning of every key and channel, so that several apps can share a server.
         database: The number of the database.
     """
 
@@ -185,52 +191,52 @@ class Keys:
         self.all_workers: str = f"{self._channels}workers"
 
     def channel(self, room: str) -> str:
-        """The channel of a room."""
+        """Returns the channel of a room."""
         return f"{self.channel_prefix}{room}}}"
 
     def own_channel(self, worker: str) -> str:
-        """The channel that one worker alone subscribes to."""
+        """Returns the channel to which only one worker subscribes."""
         return f"{self._channels}worker:{worker}"
 
     def room_of(self, channel: bytes) -> str | None:
-        """The room of a channel; None for one of the workers' own."""
+        """Returns the room of a channel; None for the channel of a worker, or of all workers."""
         name = channel.decode()
         return name[len(self.channel_prefix) : -1] if name.startswith(self.channel_prefix) else None
 
     def head(self, room: str) -> str:
-        """A hash: the room's epoch ``e`` and offset ``o``."""
+        """Returns the key of a hash: the room's epoch ``e``, offset ``o``, server run ``r`` and former epochs ``f``."""
         return f"{self.room_prefix}{room}}}:head"
 
     def log(self, room: str) -> str:
-        """A stream of what is kept: id ``<offset>-0``, message ``m``, time ``t`` in ms."""
+        """Returns the key of a stream: the kept messages, with id ``<offset>-0``, message ``m``, time ``t`` in ms."""
         return f"{self.room_prefix}{room}}}:log"
 
     def sender(self, sender: bytes) -> str:
-        """A sender's line, the last number taken in it, and the last that was published."""
+        """Returns the key of a sender: its line, the last number accepted in the line, and the last one published."""
         return f"{self._prefix}:sender:{sender.hex()}"
 
     def here(self, room: str) -> str:
-        """A hash of who is present: user to an entry of JSON, see ``enter.lua``."""
+        """Returns the key of a hash of the present users: user to an entry in JSON, see ``enter.lua``."""
         return f"{self.room_prefix}{room}}}:here"
 
     def anonymous(self, room: str) -> str:
-        """A hash of the anonymous connections: connection id to an entry of JSON, as if each were a user."""
+        """Returns the key of a hash of the anonymous connections: connection id to an entry, as if it were a user."""
         return f"{self.room_prefix}{room}}}:anonymous"
 
     def lease(self, worker: str) -> str:
-        """The lease of a worker."""
+        """Returns the key of a worker's lease."""
         return f"{self._prefix}:worker:{worker}"
 
     def worker_rooms(self, worker: str) -> str:
-        """A set: the rooms in which a worker has present users."""
+        """Returns the key of a set: the rooms in which a worker has connections."""
         return f"{self._prefix}:worker:{worker}:rooms"
 
     def claimed(self, worker: str) -> str:
-        """That a worker was taken for dead."""
+        """Returns the key that exists after a worker was declared dead."""
         return f"{self._prefix}:worker:{worker}:claimed"
 
     def cleaner(self, worker: str) -> str:
-        """That somebody is at taking its connections out."""
+        """Returns the key that exists while another worker removes the connections of a dead worker."""
         return f"{self._prefix}:worker:{worker}:cleaner"
 
 
@@ -245,7 +251,7 @@ def pack(envelope: Envelope, stamp: Stamp) -> bytes:
 
 
 def pack_announcement(kind: Literal["joined", "left"], user: str, at: datetime, stamp: Stamp) -> bytes:
-    """Packs an announcement as far as the script that publishes it: the script adds what is known only there."""
+    """Packs the beginning of an announcement. The script that publishes it appends the rest, known only there."""
     name = user.encode()
     letter = _JOINED if kind == "joined" else _LEFT
     return _ANNOUNCED.pack(b"A", letter, stamp.sender, stamp.number, (at - _EPOCH) // _MICROSECOND, len(name)) + name
@@ -259,7 +265,7 @@ def _unpack_announcement(data: bytes) -> Announced:
     count, id_size = _COUNTED.unpack_from(data, end)
     begin, info_at = end + _COUNTED.size, end + _COUNTED.size + id_size
     info = data[info_at:]
-    loads(info)  # it becomes a part of what clients get
+    loads(info)  # checks it, because clients receive it
     announcement = Announcement(
         "joined" if letter == _JOINED else "left",
         data[_ANNOUNCED.size : end].decode(),
@@ -272,22 +278,22 @@ def _unpack_announcement(data: bytes) -> Announced:
 
 
 def pack_instruction(channel: str, instruction: Instruction) -> bytes:
-    """Packs an instruction under a random id, by which one that is sent again is recognized."""
-    name, fields = channel.encode(), astuple(instruction)[:-1]  # its age is known where it is read
+    """Packs an instruction with a random id, which identifies it if it is sent again."""
+    name, fields = channel.encode(), astuple(instruction)[:-1]  # without its age, which the reader measures
     header = _INSTRUCTED.pack(secrets.token_bytes(8), _LETTERS[type(instruction)], len(name))
     return b"".join((header, name, dumps(fields)))
 
 
 def unpack_instruction(data: bytes, *, at: int = 0, age_s: float = 0.0) -> Instructed:
-    """Gives back an instruction.
+    """Unpacks an instruction.
 
     Args:
-        data: What was packed.
-        at: When it was given.
-        age_s: How long ago that was, where it was kept since.
+        data: The packed instruction.
+        at: When Redis published it, in ms by the clock of Redis.
+        age_s: Its age in seconds, if it was read from the kept instructions.
 
     Raises:
-        ValueError: It is not an instruction, or one of another release.
+        ValueError: The data is not an instruction, or another release packed it.
     """
     try:
         _, letter, size = _INSTRUCTED.unpack_from(data)
@@ -329,7 +335,7 @@ def _unpack_request(data: bytes) -> Request:
 def _unpack_reply(data: bytes) -> Replied:
     _, number, answered = _REPLIED.unpack_from(data)
     rest = data[_REPLIED.size :]
-    return Replied(number, Reply(rest) if answered else Reply(b"", rest.decode() or "it did not say why"))
+    return Replied(number, Reply(rest) if answered else Reply(b"", rest.decode() or "it gave no reason"))
 
 
 def pack_canary(number: int) -> bytes:
@@ -343,10 +349,10 @@ def pack_roll_call() -> bytes:
 
 
 def unpack(data: bytes) -> Packed:
-    """Gives back what was packed.
+    """Unpacks anything that arrives on a channel.
 
     Raises:
-        ValueError: It is nothing of ours, or of a release that packs otherwise.
+        ValueError: The data is not hubbub's, or another release packed it in another format.
     """
     try:
         kind = data[:1]
@@ -374,10 +380,10 @@ def unpack(data: bytes) -> Packed:
 
 
 def unpack_message(data: bytes, at: int, position: Position | None) -> Arrival:
-    """Gives back a message that begins at some byte.
+    """Unpacks a message that begins at byte ``at``.
 
     Raises:
-        ValueError: It is nothing of ours, or of a release that packs otherwise.
+        ValueError: The data is not hubbub's, or another release packed it in another format.
     """
     try:
         return _unpack_message(data, at, position)
@@ -396,13 +402,13 @@ def _unpack_message(data: bytes, at: int, position: Position | None) -> Arrival:
     if key_size:
         key = data[at : at + key_size - 1].decode()
         at += key_size - 1
-    exclude = _NOBODY
+    exclude = _NO_NAMES
     if excluded_size:
         exclude = frozenset([name.decode() for name in data[at : at + excluded_size].split(_BETWEEN)])
         at += excluded_size
     payload = Payload(_KINDS[kind], data[at:])
     if payload.kind is not Kind.BINARY:
-        str(payload.data, "utf-8")  # a browser would close the connection that gets it
+        str(payload.data, "utf-8")  # raises for invalid UTF-8, on which a browser would close its connection
     return Arrival(Envelope(payload, exclude, key, position), Stamp(sender, number))
 
 

@@ -1,9 +1,9 @@
--- Ends the name of a worker that has no lease, for who takes its connections out; or goes on where another began that.
--- KEYS: lease, workers, claimed, cleaner, dead. ARGV: worker, ms that who cleans up has for the next step.
--- Gives 1 where it is the caller's to do.
+-- Claims a dead worker: ends its name if it has no lease. Also takes over from a cleaner that has died.
+-- KEYS: lease, workers, claimed, cleaner, dead. ARGV: worker, ms that the cleaner has for its next step.
+-- Returns 1 if the caller is the one to remove the dead worker's connections.
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 if not redis.call('SET', KEYS[4], 1, 'NX', 'PX', ARGV[2]) then return 0 end
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('SADD', KEYS[5], ARGV[1])
-redis.call('SET', KEYS[3], 1, 'PX', 3600000) -- for when it comes back: no client is left to it after that
+redis.call('SET', KEYS[3], 1, 'PX', 3600000) -- in case the worker returns; after an hour it has no clients left
 return 1

@@ -1,4 +1,4 @@
--- A connection of a worker that is gone is taken out, unless it is on another by now.
+-- Removes a connection of a dead worker, unless the connection is on another worker by now.
 -- KEYS: here. ARGV: the worker, user, connection; and the announcement: channel ('' for none), message.
 local entry = entry_of(KEYS[1], ARGV[2])
 if entry and (entry.c[ARGV[3]] or entry.g[ARGV[3]]) == ARGV[1] then

@@ -1,4 +1,4 @@
-"""The commands by which messages get to Redis: the same from workers and publishers. Pure."""
+"""Builds the commands that workers and publishers send to Redis, and parses the settings in a Redis URL. Pure."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ Argument: TypeAlias = str | bytes | int
 
 _DEFAULTS: Final = {"prefix": "hubbub", "lease_s": 15.0, "timeout_s": 5.0, "when_away": "raise"}
 
-_NOT_YOURS: Final = {"decode_responses", "protocol"}
+_SET_BY_HUBBUB: Final = {"decode_responses", "protocol"}
 _MOST_S: Final = {"timeout_s": 60.0}
-"""The server knows the sender of a message, and its number, for two minutes at least."""
+"""Maximum of each setting. The server recognizes a repeated message for at least two minutes, so calls end earlier."""
 
 MAX_INSTRUCTIONS: Final = 10_000
 INSTRUCTIONS_KEPT_S: Final = 24 * 3600
-"""Number of instructions kept for workers that are cut off, and seconds that they are kept after the last one."""
+"""How many instructions are kept for workers that are cut off, and for how many seconds after the newest one."""
 
 IDLE_S: Final = 20.0
 """Seconds after which an idle connection is replaced before use, because a firewall may have dropped it silently."""
 
 IDLE_TTL_S: Final = 300.0
-"""How long the numbering of a room without history outlives its last use."""
+"""Seconds after its last use for which the numbering of a room without history is kept."""
 
 
 SENDER_TTL_S: Final = 3600.0
-"""Lifetime at Redis of a sender that publishes nothing. A `Publisher` opens a new line before that."""
+"""Seconds after which Redis forgets a sender that publishes nothing."""
 
 
 class Command(NamedTuple):
     """A command to send.
 
     Attributes:
-        arguments: The command and its arguments; those of a message with a number lack the two of `in_line`.
-        number: That of a message which is a part of its sender's line; 0 for any other.
+        arguments: The command and its arguments. For a numbered message, `in_line` adds the last two.
+        number: The sequence number of a message in its sender's line; 0 for any other command.
     """
 
     arguments: list[Argument]
     number: int = 0
 
     def in_line(self, line: int, before: int) -> list[Argument]:
-        """The arguments, as they are sent in a line after a number."""
+        """Returns the arguments to send in a line, after the message with the number ``before``."""
         return [*self.arguments, line, before] if self.number else self.arguments
 
 
@@ -61,7 +61,7 @@ def publishing(
     options: RoomOptions,
     sender_ttl_s: float = SENDER_TTL_S,
 ) -> Command:
-    """Publishes a message. The answer is its position, where the room has positions (`position_in`)."""
+    """Builds the command that publishes a message. If the room has positions, `position_in` reads the answer."""
     stamp = sender.stamp(scripted=options.numbered)
     name, message = keys.channel(channel), pack(envelope, stamp)
     if not options.numbered:
@@ -73,17 +73,17 @@ def publishing(
 
 
 def lining_up(keys: Keys, sender: bytes, line: int, sender_ttl_s: float = SENDER_TTL_S) -> list[Argument]:
-    """Begins a line of a sender: what it sent in an earlier one, and comes late, is not taken any more."""
+    """Builds the command that begins a new line of a sender. Redis then refuses late messages of earlier lines."""
     return ["EVALSHA", LINE.sha, 1, keys.sender(sender), line, int(sender_ttl_s * 1000)]
 
 
 def out_of_line(error: Exception) -> bool:
-    """Whether a message was not taken because one before it did not come: all are to be sent again, in a new line."""
+    """Returns whether Redis refused a message because an earlier one is missing. The caller resends in a new line."""
     return str(error).startswith("LINE ")
 
 
 def instructing(keys: Keys, channel: str, instruction: Instruction) -> list[Argument]:
-    """Gives an instruction to all workers, those that are cut off included."""
+    """Builds the command that sends an instruction to all workers, including those that are cut off."""
     places = keys.instructions, keys.forgotten
     packed = pack_instruction(channel, instruction)
     arguments = keys.all_workers, packed, MAX_INSTRUCTIONS, INSTRUCTIONS_KEPT_S * 1000
@@ -91,49 +91,50 @@ def instructing(keys: Keys, channel: str, instruction: Instruction) -> list[Argu
 
 
 def finding(keys: Keys, channel: str, user: str) -> list[Argument]:
-    """Asks whether a user has a live connection in a room: 1 or 0.
+    """Builds the command that asks whether a user has a live connection in a room. The answer is 1 or 0.
 
-    Subscriptions don't tell: that of a machine that is gone lasts for minutes.
+    Subscriptions can't answer this: Redis keeps the subscription of a machine that is gone for minutes.
     """
     return ["EVALSHA", CONNECTED.sha, 1, keys.here(channel), user, keys.lease("")]
 
 
 def position_in(answer: Any) -> Position:
-    """The position that a script gives first."""
+    """Returns the position that an answer of a script begins with."""
     return Position(answer[0].decode(), answer[1])
 
 
-def said(error: BaseException) -> str:
-    """What an error of redis-py says, in a line: its repr says less than its text."""
+def error_text(error: BaseException) -> str:
+    """Returns the text of an error of redis-py, on one line. Its repr would say less."""
     return shown(str(error) or type(error).__name__, limit=200)
 
 
 def ttl_ms(options: RoomOptions) -> int:
-    """How long what a room keeps is kept."""
+    """Returns the lifetime of a room's messages and numbering, in milliseconds."""
     return int((options.kept.ttl_s if options.kept else IDLE_TTL_S) * 1000)
 
 
 def refused_url(error: Exception) -> InvalidArgument:
-    """What to say of a URL that redis-py does not take."""
+    """Returns the error for a URL that redis-py rejects."""
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if unknown is not None:
         known = ", ".join(_DEFAULTS)
-        return InvalidArgument("url", f"the option {unknown[1]}", f"{known}, and what redis-py's connections take")
-    return InvalidArgument("url", f"not a URL of Redis: {error}", "redis://host:6379/0")
+        return InvalidArgument("url", f"the option {unknown[1]}", f"{known}, and the options of redis-py's connections")
+    return InvalidArgument("url", f"not a Redis URL: {error}", "redis://host:6379/0")
 
 
 def settings_in(url: object, **given: Any) -> tuple[str, dict[str, Any]]:
-    """Takes settings of ours out of the query of a URL.
+    """Splits a URL into the URL of the server and the settings of hubbub in its query.
 
     Args:
         url: The URL.
-        given: What holds where the query does not say otherwise, by name. The defaults hold for the rest.
+        given: Settings by name, for those that the query does not contain. The others have defaults.
 
     Returns:
-        The URL of the server alone, and the settings, those included that only workers use: an app has one URL.
+        The URL of the server alone, and all settings. An app has one URL for workers and publishers, so these include
+        settings that only workers use.
 
     Raises:
-        InvalidArgument: The URL is none, or a setting is not acceptable.
+        InvalidArgument: The URL is malformed, or a setting is not acceptable.
     """
     if not isinstance(url, str):
         raise InvalidArgument("url", f"got {shown(url)}", "redis://host:6379/0")
@@ -141,17 +142,17 @@ def settings_in(url: object, **given: Any) -> tuple[str, dict[str, Any]]:
     parts = _split(url)
     if parts is not None and parts.scheme not in {"redis", "rediss", "unix"}:
         raise InvalidArgument("url", f"the scheme {shown(parts.scheme)}", "redis://, rediss:// or unix://")
-    if parts is None:  # nothing of it is shown: it may be a part of the password
+    if parts is None:  # the error shows no part of the URL: it may be a part of the password
         raise InvalidArgument(
             "url",
-            "what follows the host is no port and no number of a database, or there is a '#'",
-            "redis://user:password@host:6379/0, with what is special in the password quoted: %23 for #, %2F for /",
+            "after the host is something other than a port and a database number, or the URL contains a '#'",
+            "redis://user:password@host:6379/0, with special characters in the password quoted: %23 for #, %2F for /",
         )
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name in settings:
             settings[name] = value
-        elif name in _NOT_YOURS:
-            raise InvalidArgument("url", f"the option {name}", "one that leaves it to hubbub how answers are read")
+        elif name in _SET_BY_HUBBUB:
+            raise InvalidArgument("url", f"the option {name}", "a URL without it: hubbub sets this option itself")
         else:
             others.append((name, value))
     for name, value in settings.items():
@@ -162,26 +163,26 @@ def settings_in(url: object, **given: Any) -> tuple[str, dict[str, Any]]:
         raise InvalidArgument("prefix", f"got {shown(prefix)}", "a str without '{'")
     server = urlunsplit(parts._replace(query=urlencode(others)))
     if parts.scheme == "unix" and not server.startswith("unix://"):
-        server = server.replace("unix:", "unix://", 1)  # which urlunsplit leaves out, and redis-py looks for
+        server = server.replace("unix:", "unix://", 1)  # urlunsplit drops the slashes, and redis-py requires them
     return server, settings
 
 
 def database_in(url: str) -> int:
-    """The number of the database that the URL of a server names: in its query, or else in its path, as redis-py has it.
+    """Returns the database number in the URL of a server: from its query, or else from its path, as redis-py does.
 
     Raises:
-        InvalidArgument: It is no number.
+        InvalidArgument: The database is not a number.
     """
     parts = urlsplit(url)
     in_path = "" if parts.scheme == "unix" else parts.path[1:]
     number = parse_qs(parts.query).get("db", [in_path])[0] or "0"
     if not number.isdecimal():
-        raise InvalidArgument("url", f"the database {shown(number)}", "the number of a database, from 0")
+        raise InvalidArgument("url", f"the database {shown(number)}", "a database number, 0 or greater")
     return int(number)
 
 
 def _split(url: str) -> SplitResult | None:
-    """The parts of a URL, where it is one, and nothing in it is where it does not belong."""
+    """Returns the parts of a URL; None if it is malformed, or a part would be ignored."""
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018  reading it checks it
@@ -199,5 +200,6 @@ def _seconds(name: str, value: object) -> float:
         seconds = 0.0
     most = _MOST_S.get(name, inf)
     if not 0 < seconds < inf or seconds > most:
-        raise InvalidArgument(name, f"got {shown(value)}", "seconds, over 0" + (f" to {most:g}" if most < inf else ""))
+        at_most = f", at most {most:g}" if most < inf else ""
+        raise InvalidArgument(name, f"got {shown(value)}", f"seconds, more than 0{at_most}")
     return seconds

@@ -1,17 +1,18 @@
--- In every script: the time, and what scripts share.
+-- The beginning of every script: the time, and shared functions.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
--- How long a room's numbering outlives what is kept of it; workers with members renew it.
+-- How much longer a room's numbering lives than its messages. Workers with members extend it.
 local AFTERLIFE_MS = 3600000
 
--- Names this run of the server: another one, restarted or promoted, may lack the newest of what this one handed out.
+-- Returns a name of this run of the server. After a restart or a promotion, the newest offsets of the previous run may
+-- be lost.
 local function run_of_server()
-  local said = redis.pcall('INFO', 'replication')
-  return type(said) == 'string' and string.match(said, 'master_replid:(%x%x%x%x%x%x%x%x)') or ''
+  local info = redis.pcall('INFO', 'replication')
+  return type(info) == 'string' and string.match(info, 'master_replid:(%x%x%x%x%x%x%x%x)') or ''
 end
 
--- A room's epoch, offset, run and former epochs; nothing where it has no numbering.
+-- Returns a room's epoch, offset, run and former epochs; nothing if it has no numbering.
 local function known_head(head)
   local known = redis.pcall('HMGET', head, 'e', 'o', 'r', 'f')
   if not known.err and known[1] and tonumber(known[2]) then
@@ -19,14 +20,15 @@ local function known_head(head)
   end
 end
 
--- The former epochs of a numbering, each with the offset at which it ended, newest first. Older ones are forgotten.
+-- Adds an epoch to the former epochs of a numbering, each with the offset at which it ended, newest first. Drops the
+-- oldest.
 local FORMER_BYTES = 400
 local function remember_epoch(epoch, offset, former)
   former = string.format('%s %d,', epoch, offset) .. former
   return #former <= FORMER_BYTES and former or string.match(string.sub(former, 1, FORMER_BYTES), '^.*,')
 end
 
--- The last offset that an epoch has in common with a room's numbering; nothing where it is of another.
+-- Returns the last offset that an epoch shares with a room's numbering; nothing if it belongs to another numbering.
 local function common_offset(epoch, current, offset, former)
   if epoch == current then return offset end
   for each, ended in string.gmatch(former, '([^ ,]+) (%d+),') do
@@ -34,8 +36,8 @@ local function common_offset(epoch, current, offset, former)
   end
 end
 
--- The room's epoch and offset. Begins a numbering where there is none, and an epoch where this is another run of the
--- server than the last that numbered: what that one handed out past this offset is lost, or was never there.
+-- Returns the room's epoch and offset. Begins a numbering if there is none. Begins a new epoch if another run of the
+-- server numbered last: any offsets which that run assigned after this one are lost.
 local function head_of(head, log, epoch, ttl)
   local run = run_of_server()
   local current, offset, last_run, former = known_head(head)
@@ -51,14 +53,14 @@ local function head_of(head, log, epoch, ttl)
   return current, offset
 end
 
--- The offset, the message and the time of an entry of a log; nothing where it is none of ours.
+-- Returns the offset, the message and the time of an entry of a log; nothing if the entry is foreign.
 local function parts_of(entry)
   local offset, fields = tonumber(string.match(entry[1], '^(%d+)%-0$')), entry[2]
   local at = tonumber(fields[4])
   if offset and at and fields[1] == 'm' and fields[3] == 't' then return offset, fields[2], at end
 end
 
--- Takes out what is older than ttl, or not ours.
+-- Removes entries that are older than ttl, and foreign entries before them.
 local function trim(log, ttl)
   local count = 1
   while true do
@@ -78,14 +80,14 @@ local function trim(log, ttl)
   end
 end
 
--- A sender's line, the last number taken in it, and the last that was published; nothing where it is not known.
+-- Returns a sender's line, the last number accepted in it, and the last number published; nothing if it is unknown.
 local function line_of(sender)
   local known = redis.pcall('GET', sender)
   return string.match(type(known) == 'string' and known or '', '^(%d+) (%d+) (%d+)$')
 end
 
--- Announces that a user joined or left a room, with how many are there now, the connection with which the user came, and
--- its info. In the step that makes it true, so that it is announced once, and in order.
+-- Announces that a user joined or left a room, with the number of users there now, the connection with which the user
+-- joined, and the user's info. The same script changes the presence, so each change is announced once, and in order.
 local function announce(here, entry, channel, message)
   if channel ~= '' then
     local count = struct.pack('>I4I2', redis.call('HLEN', here), #entry.n)
@@ -93,11 +95,11 @@ local function announce(here, entry, channel, message)
   end
 end
 
--- What to answer to a worker that says something. It may not be known, or not with all that was confirmed to it; and
--- what has an earlier number than its last was done before, or was passed by the later: then the worker says it again.
+-- Answers to a statement. UNKNOWN: Redis does not know the worker, or has lost a statement that it confirmed. PASSED: a
+-- later statement arrived first. This one was either done before or overtaken; if overtaken, the worker repeats it.
 local UNKNOWN, DONE, PASSED = 0, 1, 2
 
--- Whether what a worker says is new, in which case it is noted; or else the answer, where it is not done.
+-- Returns true and records the number if a statement is new; otherwise returns false and the answer.
 local function heard(workers, worker, number, confirmed)
   local last = tonumber(redis.call('HGET', workers, worker) or -1)
   if last < tonumber(confirmed) then return false, UNKNOWN end
@@ -106,7 +108,7 @@ local function heard(workers, worker, number, confirmed)
   return true
 end
 
--- What a room's presence says of a user; nothing where that is none of ours, which is then written anew.
+-- Returns a user's entry in a room; nothing if there is none, or if it is foreign. Foreign entries are overwritten.
 local function entry_of(here, user)
   local read, entry = pcall(cjson.decode, redis.call('HGET', here, user) or '')
   if not read or type(entry) ~= 'table' then return nil end
@@ -120,13 +122,13 @@ local function entry_of(here, user)
     end
   end
   if entry.x ~= nil and type(entry.x) ~= 'table' then return nil end
-  for connection, said in pairs(entry.x or {}) do
-    if type(connection) ~= 'string' or type(said) ~= 'table' or type(said.i) ~= 'string' then return nil end
+  for connection, own in pairs(entry.x or {}) do
+    if type(connection) ~= 'string' or type(own) ~= 'table' or type(own.i) ~= 'string' then return nil end
   end
   return entry
 end
 
--- Forgets what connections said that are gone.
+-- Removes the own infos of connections that are gone.
 local function tidy(entry)
   for connection in pairs(entry.x or {}) do
     if not (entry.c[connection] or entry.g[connection]) then entry.x[connection] = nil end
@@ -134,7 +136,7 @@ local function tidy(entry)
   if entry.x and not next(entry.x) then entry.x = nil end
 end
 
--- Takes a connection out of an entry, and tells the room when it was the user's last.
+-- Removes a connection from an entry. Announces it to the room if it was the user's last.
 local function take_out(here, user, entry, connection, channel, message)
   entry.c[connection] = nil
   entry.g[connection] = nil

@@ -1,9 +1,9 @@
--- A connection comes into a room.
--- An entry is JSON: since when (s), by which connection (n), the info, itself JSON (i), since when that holds where it is
--- later (t), the worker of each connection that is live (c) or was lost a moment ago (g); and where a connection says not
--- just the info, its own (x): info (i) and what it says in this room (r).
--- KEYS: here, workers, the worker's rooms. ARGV: worker, number, the last that was confirmed, room, user, connection,
--- info, since, what it says in this room ('' for nothing); 'comes', or what is said again of one that is 'here' or
+-- Adds a connection to a room.
+-- The entry of a user is JSON: when the user came (s) and with which connection (n); the user's info, itself JSON (i);
+-- when that info was set, if later (t); the worker of each live connection (c) and of each in its grace period (g); and
+-- for each connection whose data differ (x), its info (i) and its info in this room (r).
+-- KEYS: here, workers, the worker's rooms. ARGV: worker, number, the last confirmed number, room, user, connection,
+-- info, since, info in this room ('' for none); 'comes', or, for a connection that is reported again, 'here' or
 -- 'lingers'; and the announcement: channel ('' for none), message.
 local worker, user, connection, info, since = ARGV[1], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local room_info, how = ARGV[9] ~= '' and ARGV[9] or nil, ARGV[10]
@@ -20,7 +20,7 @@ if since < entry.s then
   if how ~= 'comes' then entry.n = connection end
 end
 if how == 'comes' or since >= (entry.t or entry.s) then
-  if known and entry.i ~= info then -- the others go on saying what they said
+  if known and entry.i ~= info then -- the other connections keep the info that they had
     for _, connections in ipairs({entry.c, entry.g}) do
       for each in pairs(connections) do entry.x[each] = entry.x[each] or {i = entry.i} end
     end

@@ -1,6 +1,6 @@
--- A connection leaves a room for good.
--- KEYS: here, workers, the worker's rooms. ARGV: worker, number, the last that was confirmed, room, user, connection; 1
--- where nobody of the worker is in the room any more; and the announcement: channel ('' for none), message.
+-- Removes a connection from a room for good.
+-- KEYS: here, workers, the worker's rooms. ARGV: worker, number, the last confirmed number, room, user, connection; 1
+-- if the worker has no other connections in the room; and the announcement: channel ('' for none), message.
 local user, connection = ARGV[5], ARGV[6]
 local entry = entry_of(KEYS[1], user)
 local here = entry and (entry.c[connection] or entry.g[connection])

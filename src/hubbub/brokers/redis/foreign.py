@@ -1,4 +1,4 @@
-"""Entries at Redis that this release can't read. They are skipped, counted, and warned of once."""
+"""Entries at Redis that this release can't read. They are skipped and counted, with one warning for each kind."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ logger: Final = logging.getLogger("hubbub")
 
 
 class Foreign:
-    """Counts what is skipped.
+    """Counts the skipped entries.
 
     Attributes:
-        count: How much was.
+        count: Number of entries that were skipped.
     """
 
     def __init__(self) -> None:
         self.count: int = 0
-        self._said: set[str] = set()
+        self._warned_of: set[str] = set()
 
-    def skip(self, what: str, where: object, why: object, *, times: int = 1) -> None:
-        """Notes that something was skipped; a warning says the first of its kind.
+    def skip(self, kind: str, where: object, why: object, *, times: int = 1) -> None:
+        """Counts a skipped entry. Logs a warning for the first of each kind.
 
         Args:
-            what: Its kind: "an entry".
+            kind: The kind of entry, with its article: "an entry".
             where: The key or channel.
-            why: What is wrong with it.
-            times: How many.
+            why: What is wrong with the entry.
+            times: Number of entries.
         """
         self.count += times
-        if what not in self._said:
-            self._said.add(what)
+        if kind not in self._warned_of:
+            self._warned_of.add(kind)
             logger.warning(
                 "skipped %s in %s at Redis: it is not of this release of hubbub (%s); others like it are only counted",
-                shown(what),
+                shown(kind),
                 shown(where),
                 shown(why),
             )

@@ -1,10 +1,10 @@
--- The position of a room that is subscribed. A room without a numbering begins one, and any numbering lives on.
--- Clients can visit any number of rooms. So the rooms in which nothing was said are listed by their last use, and a
--- limited number of them is kept. Above that number, each use of one examines the two that were used longest ago: a room
--- that a worker is subscribed to moves to the end of the list, any other room is forgotten. Examining two keeps the
--- forgettable rooms from outnumbering the subscribed ones, however many of those there are.
--- KEYS: head, log, the list. ARGV: epoch for a new numbering, ttl in ms, room, what the names of the rooms' heads and of
--- their channels begin with, how many are kept. Gives epoch and offset.
+-- Returns the epoch and offset of a subscribed room. Begins a numbering if there is none, and extends its lifetime.
+-- Clients can visit any number of rooms. So rooms without messages are listed by their last use, and only a limited
+-- number is kept. Above that number, each use of such a room examines the two that were used longest ago: a room with a
+-- subscribed worker moves to the end of the list, any other room is forgotten. Examining two keeps the forgettable
+-- rooms from outnumbering the subscribed ones, however many of those there are.
+-- KEYS: head, log, the list. ARGV: epoch for a new numbering, ttl in ms, room, prefix of the rooms' heads, prefix of
+-- their channels, how many rooms are kept.
 local epoch, offset = head_of(KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]))
 if offset > 0 then return {epoch, offset} end
 
@@ -21,7 +21,7 @@ local function use(room)
   redis.call('ZADD', KEYS[3], uses, room)
 end
 
--- The list lives for as long as the head in it that lives longest.
+-- The list lives as long as the longest-lived head in it.
 use(ARGV[3])
 redis.call('PEXPIRE', KEYS[3], tonumber(ARGV[2]) + AFTERLIFE_MS, uses == 1 and 'NX' or 'GT')
 

@@ -1,13 +1,16 @@
-"""What comes to one worker from Redis: the subscriptions, and what is delivered by them.
+"""Receives messages from Redis for one worker: subscribes to channels, and dispatches what arrives on them.
 
-Theory of operation. One connection is subscribed to the channels of the rooms that have members here, to one of this
-worker's own, and to one of all workers. What comes is put in order (`subscription`) and handed to the fan-out at once,
-as much as came together, so that it is written together. After a new connection the instructions that were given
-meanwhile come first (`instructions`), and everything is subscribed to again; rooms with positions are read from where
-they were left, and for the others a warning says how long they were not heard.
+Theory of operation. One connection is subscribed to the channels of the rooms that have members here, to the channel of
+this worker, and to the channel of all workers. Messages are put in order (`subscription`) and handed to the fan-out at
+once, so that messages that arrive together are written together.
 
-That a connection is silent is no sign that it works: a *canary*, which the worker sends to itself, tells a deaf
-subscription. By its number a room also knows when nothing comes any more that its history has brought already.
+After a reconnect, the worker first reads the instructions that it missed (`instructions`). Then it subscribes to all
+rooms again. Rooms with positions catch up from their last position. For the other rooms, a warning says how long there
+was no subscription.
+
+A subscription can stop working without an error. So the worker regularly sends itself a message, the *canary*, and
+reconnects if it does not arrive. The canaries' numbers also bound the overlap of history and channel: once a canary has
+arrived that was sent after the history was read, the channel brings no more messages that the history already brought.
 """
 
 from __future__ import annotations
@@ -57,19 +60,19 @@ class Inbox:
     """The subscriptions of one worker.
 
     Args:
-        link: Over it the worker publishes; canaries go that way.
-        pool: What makes the connection of its own.
-        timeout_s: How long whoever subscribes waits.
-        keys: How the channels are called.
-        worker: The worker's own channel.
+        link: The connection over which the worker publishes. Canaries are sent over it.
+        pool: Makes the connection for subscriptions.
+        timeout_s: Seconds that a subscribe may take.
+        keys: The names of the channels.
+        worker: The channel of this worker.
         rooms: The options of the rooms.
-        logs: Where what was missed is read.
-        foreign: Counts what can't be read.
-        receiver: Who gets what comes.
-        tasks: Who owns what goes on in between.
-        instructions: Takes the instructions to all workers.
-        requests: Has requests answered, and takes replies.
-        roll_call: Looks whether Redis knows this worker still.
+        logs: Reads the messages that were missed.
+        foreign: Counts messages that can't be read.
+        receiver: Receives the deliveries.
+        tasks: Owns the background tasks.
+        instructions: Receives the instructions to all workers.
+        requests: Answers the requests of other workers, and receives replies.
+        roll_call: Checks whether Redis still knows this worker.
     """
 
     def __init__(
@@ -103,17 +106,17 @@ class Inbox:
         self._requests = requests
         self._roll_call = roll_call
         self._own_subscribed = asyncio.Event()
-        self._listening = False  # whether rooms are subscribed to over this connection, or are about to be
+        self._listening = False  # whether this connection subscribes to rooms already, after the instructions
         self._returning: asyncio.Task[None] | None = None
         self._subscriptions: dict[str, Subscription] = {}
-        self._asked: dict[str, deque[Subscription]] = {}  # whose confirmations are to come, in their order
+        self._asked: dict[str, deque[Subscription]] = {}  # subscriptions to be confirmed, in order
         self._waiting: dict[Subscription, asyncio.Future[None]] = {}
-        self._seen: dict[bytes, int] = {}  # of each sender the last number
+        self._seen: dict[bytes, int] = {}  # the last sequence number of each sender
         self._canary_sent = self._canary_seen = 0
         self._heard_at = asyncio.get_running_loop().time()
 
     async def start(self) -> None:
-        """Begins, and waits for the first connection for a while.
+        """Starts to connect, and waits for the first connection for a limited time. Then keeps trying.
 
         Raises:
             BrokerUnavailable: The server denies access.
@@ -121,7 +124,7 @@ class Inbox:
         await self._link.start()
 
     async def close(self) -> None:
-        """Ends. Whoever waits for a subscription fails."""
+        """Closes the connection. Calls that wait for a subscription fail."""
         await self._link.close()
         for waiting in self._waiting.values():
             waiting.cancel()
@@ -131,30 +134,30 @@ class Inbox:
 
     @property
     def up(self) -> bool:
-        """Whether there is a connection."""
+        """Whether the connection for subscriptions is up."""
         return self._link.up
 
     @property
     def reconnects(self) -> int:
-        """How often it was made again."""
+        """How often the connection was restored."""
         return max(0, self._link.reconnects)
 
     async def can_hear_replies(self) -> None:
-        """Waits until the worker's own channel is subscribed: a reply that came before would be lost."""
+        """Waits until the channel of this worker is subscribed. A reply that arrived earlier would be lost."""
         if not self._link.up:
             self._own_subscribed.clear()
         await self._own_subscribed.wait()
 
     async def subscribe(self, room: str) -> Position | None:
-        """Hears a room from here on; gives its position, where it has positions.
+        """Subscribes to a room. Returns its position; None if the room has no positions.
 
         Raises:
-            BrokerUnavailable: The server did not confirm it in time; the room is not subscribed.
+            BrokerUnavailable: The server did not confirm the subscription in time. The room is not subscribed.
         """
         subscription = self._subscriptions.get(room)
         if subscription is None:
             subscription = self._subscriptions[room] = Subscription()
-            if self._link.up and self._listening:  # else all are asked for once it is
+            if self._link.up and self._listening:  # otherwise `_listen` subscribes to all rooms later
                 self._ask(room)
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -174,10 +177,10 @@ class Inbox:
         return subscription.last
 
     def _ask(self, *rooms: str) -> None:
-        """Subscribes. The confirmations come in this order."""
+        """Sends a subscribe for some rooms. The confirmations arrive in the order of the rooms."""
         for room in rooms:
             self._asked.setdefault(room, deque()).append(self._subscriptions[room])
-        self._link.tell("SUBSCRIBE", *(self._keys.channel(room) for room in rooms))
+        self._link.send("SUBSCRIBE", *(self._keys.channel(room) for room in rooms))
 
     async def _confirmation(self, subscription: Subscription) -> None:
         if not subscription.confirmed:
@@ -187,26 +190,26 @@ class Inbox:
             await asyncio.shield(waiting)
 
     def _drop(self, room: str, subscription: Subscription) -> None:
-        """Ends a subscription, unless it was ended before. Whoever waits for it fails."""
+        """Ends a subscription, unless it has ended already. Calls that wait for it fail."""
         if self._subscriptions.get(room) is subscription:
             del self._subscriptions[room]
-            self._link.tell("UNSUBSCRIBE", self._keys.channel(room))
+            self._link.send("UNSUBSCRIBE", self._keys.channel(room))
             waiting = self._waiting.pop(subscription, None)
             if waiting is not None and not waiting.done():
                 waiting.cancel()
 
     def subscribes(self, room: str) -> bool:
-        """Whether a room is subscribed, or about to be."""
+        """Returns whether a room is subscribed, or about to be."""
         return room in self._subscriptions
 
     def unsubscribe(self, room: str) -> None:
-        """Hears no more of a room. Whoever waits to be subscribed fails."""
+        """Unsubscribes from a room. Calls that wait for its subscription fail."""
         subscription = self._subscriptions.get(room)
         if subscription is not None:
             self._drop(room, subscription)
 
     def _up_again(self, down_s: float) -> None:
-        """There is a new connection: subscribes to everything."""
+        """Starts over on a new connection: instructions first, then all rooms."""
         now = asyncio.get_running_loop().time()
         self._asked.clear()
         self._own_subscribed.clear()
@@ -214,52 +217,55 @@ class Inbox:
         self._instructions.cut()
         if self._returning is not None:
             self._returning.cancel()
-        self._link.tell("SUBSCRIBE", self._own_channel, self._keys.all_workers)
+        self._link.send("SUBSCRIBE", self._own_channel, self._keys.all_workers)
         self._returning = self._tasks.spawn(self._listen(), "listen")
-        down_s = max(down_s, now - self._heard_at)  # it may have been deaf for long
+        down_s = max(down_s, now - self._heard_at)  # the subscription may have failed long before the connection
         self._heard_at, self._canary_seen = now, self._canary_sent
         plain = sum(each.confirmed and not self._rooms(room).numbered for room, each in self._subscriptions.items())
         if plain and self._link.reconnects > 0:
             logger.warning(
-                "there was no subscription at Redis for %.1f s: what was published meanwhile into %s without "
-                "history did not get to the members here",
+                "there was no subscription at Redis for %.1f s: members on this worker missed the messages published "
+                "meanwhile to %s without history",
                 down_s,
                 counted(plain, "rooms"),
             )
 
     async def _listen(self) -> None:
-        """Subscribes to all rooms. Whoever was sent away meanwhile is to get nothing of them: so that comes first."""
+        """Catches up on instructions, then subscribes to all rooms.
+
+        The instructions come first, so that connections to be closed receive nothing more from the rooms.
+        """
         try:
             await self._instructions.catch_up(self._link, subscribed=True)
         except BrokerUnavailable as error:
-            logger.warning("can't read at Redis who was sent away meanwhile: %s", str(error))
-        except Exception:  # a defect of ours: the rooms must be heard all the same
-            logger.exception("could not read who was sent away meanwhile")
+            logger.warning("can't read the instructions that this worker missed from Redis: %s", str(error))
+        except Exception:  # a bug in hubbub must not keep the worker from subscribing to the rooms
+            logger.exception("could not read the instructions that this worker missed from Redis")
         self._listening, self._returning = True, None
         rooms = tuple(self._subscriptions)
         for first in range(0, len(rooms), _CHANNELS_AT_ONCE):
             self._ask(*rooms[first : first + _CHANNELS_AT_ONCE])
 
     async def send_canary(self) -> None:
-        """Sends itself a word; connects anew where the last ones did not come. To be called again and again.
+        """Sends a canary. Reconnects if the last ones did not arrive. Called regularly.
 
         Raises:
-            BrokerUnavailable: It did not get to the server.
+            BrokerUnavailable: The canary did not reach the server.
         """
         if not (self._commands.up and self._link.up) or self._link.held:
             return
         if self._canary_sent > self._canary_seen + 1:
-            self._link.drop("the subscription is deaf")
+            self._link.drop("the subscription delivers nothing")
             return
         self._canary_sent += 1
         try:
             await self._commands.call("PUBLISH", self._own_channel, pack_canary(self._canary_sent))
         except BrokerUnavailable:
-            self._canary_seen = self._canary_sent  # it is not the subscription that did not get it
+            self._canary_seen = self._canary_sent  # the other connection failed, not the subscription
             raise
 
     async def remember(self) -> None:
-        """Keeps alive the numberings of rooms that have members here.
+        """Extends the lifetime of the numberings of rooms that have members here.
 
         Raises:
             BrokerUnavailable: The server did not answer.
@@ -268,7 +274,7 @@ class Inbox:
             if self._rooms(room).numbered:
                 await self._logs.position(room)
 
-    # What comes in
+    # Incoming
 
     def _pushed(self, push: list[Any]) -> None:
         kind = push[0]
@@ -315,7 +321,7 @@ class Inbox:
             waiting.set_result(None)
 
     def _unreadable_came(self, channel: bytes, error: ValueError) -> None:
-        """Skips what is not of this release. In a room with positions the history tells what was missed."""
+        """Skips a message of another release. In a room with positions, the history shows what was missed."""
         self._foreign.skip("a message", channel, error)
         room = self._keys.room_of(channel)
         subscription = self._subscriptions.get(room) if room is not None else None
@@ -344,19 +350,19 @@ class Inbox:
                 self._renumber_soon(room, subscription)
 
     def _asked_for(self, request: Request) -> None:
-        """Has a request of another worker answered."""
+        """Answers a request of another worker."""
         channel = self._keys.own_channel(request.stamp.sender.hex())
 
-        async def reply(what: Reply) -> None:
-            await self._commands.call("PUBLISH", channel, pack_reply(request.number, what))
+        async def send_reply(reply: Reply) -> None:
+            await self._commands.call("PUBLISH", channel, pack_reply(request.number, reply))
 
         if self._is_new(request.stamp):
-            self._requests.came(request.payload, request.timeout_s, reply)
+            self._requests.came(request.payload, request.timeout_s, send_reply)
 
     def _is_new(self, stamp: Stamp) -> bool:
-        """Whether something without a position did not come before, to be sent again without need.
+        """Returns whether a message without a position is new, and not a needless repetition.
 
-        What a sender sends comes in its order, so that the last number says it all.
+        The messages of a sender arrive in order, so the last sequence number is enough to know.
         """
         sender, number = stamp
         last = self._seen.get(sender)
@@ -373,14 +379,14 @@ class Inbox:
             self._receiver.deliver(room, delivery)
 
     def _catch_up_soon(self, room: str, subscription: Subscription) -> None:
-        """Reads what may have been missed; once more where that is being read, and may have been read too early."""
+        """Reads missed messages from the history, in a task. If a read is in progress, it is repeated afterwards."""
         subscription.doubted = True
         if subscription.last is not None and not subscription.catching_up:
             subscription.catching_up = True
             self._tasks.spawn(self._catch_up(room, subscription), "catch up")
 
     async def _catch_up(self, room: str, subscription: Subscription) -> None:
-        """Reads what was missed from the room's history."""
+        """Reads missed messages from the room's history, until nothing is missing."""
 
         async def next_page() -> bool:
             subscription.asks()
@@ -398,14 +404,14 @@ class Inbox:
 
         while self._subscriptions.get(room) is subscription:
             try:
-                while await next_page() or subscription.doubted:  # noqa: ASYNC110  others have their turn
+                while await next_page() or subscription.doubted:  # noqa: ASYNC110  lets other tasks run
                     await asyncio.sleep(0)
             except BrokerUnavailable as error:
                 logger.debug("can't catch up in %s yet: %s", shown(room), str(error))
                 await asyncio.sleep(min(1.0, self._timeout_s / 4))
                 continue
-            except Exception:  # a defect of ours: the members must not be left without a word
-                logger.exception("could not read what was missed in %s: its members are told so", shown(room))
+            except Exception:  # a bug in hubbub must not leave the members with an unnoticed gap
+                logger.exception("could not read the missed messages of %s: its members receive a reset", shown(room))
                 try:
                     self._deliver_all(room, subscription.reset(await self._logs.position(room)))
                 except Exception:
@@ -428,10 +434,10 @@ class Inbox:
                 self._catch_up_soon(room, subscription)
 
     async def _renumber(self, room: str, subscription: Subscription) -> None:
-        """The server has less than it had: begins a new numbering, unless another worker was faster."""
+        """Begins a new epoch, because the server has lost messages. Does nothing if another worker was faster."""
         assert subscription.last is not None
         subscription.renumbering = True
-        logger.warning("Redis has gone back in %s: its numbering begins anew", shown(room))
+        logger.warning("Redis has lost messages of %s that were delivered: the room begins a new epoch", shown(room))
         try:
             await self._logs.renumber(room, subscription.last.epoch)
         except BaseException:

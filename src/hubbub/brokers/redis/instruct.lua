@@ -1,8 +1,8 @@
--- Gives an instruction to all workers, and keeps it for those that are cut off now.
+-- Publishes an instruction to all workers, and keeps it for workers that are cut off now.
 -- KEYS: instructions, forgotten. ARGV: the channel of all workers, the instruction, how many are kept, and for how many
 -- ms.
--- An instruction's score is the time when it was given, in ms, or that of the one before and 1: a clock may be set back.
-if redis.call('ZSCORE', KEYS[1], ARGV[2]) then return 0 end -- it is sent again: its answer was lost
+-- The score of an instruction is the time in ms, but more than the previous score even if the clock was set back.
+if redis.call('ZSCORE', KEYS[1], ARGV[2]) then return 0 end -- a repetition, because the answer was lost
 local newest = tonumber(redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2] or 0)
 local at = math.max(now, newest + 1)
 redis.call('ZADD', KEYS[1], string.format('%d', at), ARGV[2])

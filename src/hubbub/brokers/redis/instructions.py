@@ -1,13 +1,14 @@
-"""The instructions to all workers, as one worker gets them: each one, also those given while it was cut off.
+"""Receives the instructions to all workers, including those published while this worker was cut off.
 
-Theory of operation. An instruction is published to all workers, and kept at Redis under the time at which it was given,
-by the server's clock, which no two instructions share. A worker knows all instructions up to a time. It gets the next
-ones while it is subscribed. After a cut it reads those that were given since, once it is subscribed again and before it
-gets anything else. An instruction that it reads is delivered with its age, and does not affect younger connections.
+Theory of operation. An instruction is published to all workers. Redis also keeps it, under the time of its publishing
+by the server's clock; no two instructions have the same time. A worker knows all instructions up to a time, and
+receives later ones while it is subscribed. After a cut, it subscribes again, and then reads the instructions published
+since, before it receives anything else. These are delivered with their age, and do not affect younger connections.
 
-An age is measured by the server's clock, and is at most the time for which the worker was cut off. So every connection
-from before the cut is affected, whatever that clock did. Of very many instructions, or after very long, the oldest are
-forgotten. Where this worker may have missed one of those, it closes all its clients, to be authorized again.
+The age is measured by the server's clock, and is at most the time for which the worker was cut off. So every connection
+from before the cut is affected, even if that clock was changed. When there are too many instructions, or they are too
+old, Redis forgets the oldest. If this worker may have missed a forgotten one, it closes all its clients, which are
+authorized again when they reconnect.
 """
 
 from __future__ import annotations
@@ -34,47 +35,47 @@ _SOON_S: Final = 0.005
 
 
 class Instructions:
-    """The instructions to all workers, as one worker gets them.
+    """Delivers each instruction to all workers to one worker, and reads those that it missed.
 
     Args:
-        keys: How the keys are called.
-        receiver: Takes them.
-        foreign: Counts what can't be read.
+        keys: The names of the keys.
+        receiver: Receives the instructions.
+        foreign: Counts instructions that can't be read.
     """
 
     def __init__(self, keys: Keys, receiver: Receiver, foreign: Foreign) -> None:
         self._foreign = foreign
         self._keys = keys
         self._receiver = receiver
-        self._known: int | None = None  # the time up to which all are known, at Redis
-        self._newest = 0  # that of the newest that was heard
-        self._hears = False  # whether those after it are heard
-        self._known_at = asyncio.get_running_loop().time()  # a time by which no later one was given, on this clock
+        self._known: int | None = None  # the time, by Redis' clock, up to which all instructions are known
+        self._newest = 0  # the time of the newest instruction received over the subscription
+        self._hears = False  # whether the subscription brings all later instructions
+        self._known_at = asyncio.get_running_loop().time()  # the same time on the event loop's clock, or earlier
 
     def came(self, instructed: Instructed) -> None:
-        """Takes an instruction that came in by the subscription."""
+        """Receives an instruction over the subscription."""
         self._newest = max(self._newest, instructed.at)
         self._receiver.deliver(instructed.channel, instructed.instruction)
 
     def works(self) -> None:
-        """The subscription has brought what was published a moment ago, and with it all before that."""
+        """Records that the subscription is up to date: a canary sent a moment ago has arrived, after all before it."""
         if self._hears:
             self._known_at = asyncio.get_running_loop().time()
 
     def cut(self) -> None:
-        """The subscription was lost."""
+        """Records that the subscription was lost."""
         if self._hears:
             self._known, self._hears = self._up_to(), False
 
     async def catch_up(self, link: Link, *, subscribed: bool) -> None:
-        """Delivers the instructions that were given since the subscription was lost.
+        """Delivers the instructions published since the subscription was lost.
 
         Args:
-            link: What is read over.
-            subscribed: Whether later instructions come in already, over the same connection.
+            link: The connection over which to read.
+            subscribed: Whether the same connection already brings later instructions.
 
         Raises:
-            BrokerUnavailable: It could not be read.
+            BrokerUnavailable: The instructions could not be read.
         """
         loop = asyncio.get_running_loop()
         began_at = loop.time()
@@ -93,8 +94,8 @@ class Instructions:
                 break
         if int(await link.call("GET", self._keys.forgotten) or 0) > after or away_s > INSTRUCTIONS_KEPT_S:
             logger.warning(
-                "this worker was cut off from Redis while more users were sent away than Redis remembers: all "
-                "its clients are closed, so that none of those users stay connected"
+                "this worker was cut off from Redis, and may have missed instructions that Redis no longer keeps: "
+                "closing all its clients, so that no user stays connected who was kicked meanwhile"
             )
             cause = CloseCode.BROKER_UNAVAILABLE
             self._receiver.deliver(EVERYONE_NAME, Kick(cause.code, cause.reason))
@@ -114,10 +115,10 @@ class Instructions:
 
 
 async def _clock_of(link: Link) -> tuple[int, float]:
-    """Redis' time in ms, and the event loop's time at which it was that at the latest.
+    """Returns Redis' time in ms, and the event loop's time when the answer arrived.
 
-    Sockets that came between the question and the answer can't be told from those that were there before, and would be
-    sent away with them. So of a few questions the one that was answered soonest counts.
+    An instruction could also affect connections that opened between the question and the answer. So this asks a few
+    times, and uses the fastest answer.
     """
     loop = asyncio.get_running_loop()
     soonest_s, clock_ms, read_at = inf, 0, 0.0

@@ -1,8 +1,8 @@
-"""The leases of the other workers: who has none any more is taken for dead, and its connections are taken out.
+"""Detects dead workers by their expired leases, and removes their connections from the rooms.
 
-Theory of operation. A worker whose lease is missing in three looks in a row is claimed by whoever is first. The claim
-looks at the lease once more and ends the name, in one step, and who it was is among the dead until its connections are
-taken out. Should the one that does it die as well, another goes on.
+Theory of operation. If the lease of a worker is missing in three checks in a row, the first worker to notice claims it.
+The claim checks the lease once more and ends the name of the dead worker, atomically. The name stays in the set of dead
+workers until its connections are removed. If the worker that removes them dies too, another worker continues.
 """
 
 from __future__ import annotations
@@ -24,32 +24,33 @@ from .scripts import CLAIM, CLEAR
 logger: Final = logging.getLogger("hubbub")
 
 CHECKS: Final = 8
-"""How often a lease is renewed, and those of others are looked at, in ``lease_s``."""
+"""How often, per ``lease_s``, a worker renews its lease and checks those of others."""
 
 LEASE_SHARE: Final = 5 / 8
-"""What of ``lease_s`` a lease lasts. The rest is for the looks."""
+"""Lifetime of a lease, as a share of ``lease_s``. The rest is for the checks."""
 
-_LOOKS: Final = 3
-"""After a pause of Redis itself all leases are gone: who works has renewed its own twice by the third look."""
+_MISSED_CHECKS: Final = 3
+"""Checks in a row that must miss a lease. After a pause of Redis all leases are gone, but a live worker has renewed its
+lease twice by the third check."""
 
 _SETTLES_S: Final = 2.0
-"""After Redis was away: until all are connected again. The longest backoff, and time to connect."""
+"""Seconds until all workers have reconnected after Redis was unavailable: the longest backoff, and time to connect."""
 
 _SCAN: Final = 500
 
 
 class Leases:
-    """Looks after the other workers' leases.
+    """Checks the leases of the other workers, and cleans up after dead workers.
 
     Attributes:
-        settled_at: When all are connected again, after a connection was lost; on the loop's clock.
+        settled_at: When all workers should be connected again after a lost connection, on the event loop's clock.
 
     Args:
-        link: Where to.
-        keys: How the keys are called.
-        lease_s: Seconds after which a worker that says nothing is taken for dead.
+        link: The connection to Redis.
+        keys: The names of the keys.
+        lease_s: Seconds after which a worker that stops responding is considered dead.
         announcer: Prepares the announcements.
-        tasks: Who owns what goes on in between.
+        tasks: Owns the background tasks.
     """
 
     def __init__(self, link: Link, keys: Keys, lease_s: float, announcer: Announcer, tasks: Tasks) -> None:
@@ -60,28 +61,28 @@ class Leases:
         self._every_s = lease_s / CHECKS
         self._announcer = announcer
         self._tasks = tasks
-        self._missed: dict[str, int] = {}  # workers without a lease: in how many looks
-        self._looked_at = 0.0
+        self._missed: dict[str, int] = {}  # for each worker without a lease, the checks in a row that missed it
+        self._checked_at = 0.0
 
     def doubt(self) -> None:
-        """They could not renew theirs, perhaps: what was missed does not count."""
+        """Discards the missed checks, because other workers may have been unable to renew their leases."""
         self._missed.clear()
 
     def connected_anew(self) -> None:
-        """The connection was lost: others may be without theirs still."""
+        """Gives other workers time to reconnect, after this worker's connection was lost."""
         self.doubt()
         self.settled_at = asyncio.get_running_loop().time() + _SETTLES_S
 
     async def look(self, own: Set[str]) -> None:
-        """Looks for workers that are gone, unless the last look was a moment ago, and has them taken out.
+        """Looks for dead workers, and removes their connections, in tasks. Does nothing if called again too soon.
 
         Args:
-            own: The names that are not to be looked for.
+            own: The names of this worker, which are skipped.
         """
         now = asyncio.get_running_loop().time()
-        if now - self._looked_at < 0.9 * self._every_s:  # the others have not had the time to renew theirs
+        if now - self._checked_at < 0.9 * self._every_s:  # other workers had no time to renew their leases
             return
-        self._looked_at = now
+        self._checked_at = now
         known, dead = await asyncio.gather(
             self._link.call("HKEYS", self._keys.workers), self._link.call("SMEMBERS", self._keys.dead)
         )
@@ -90,16 +91,21 @@ class Leases:
         leases = await self._link.call("MGET", *map(self._keys.lease, others)) if others else []
         missing = [worker for worker, lease in zip(others, leases, strict=True) if lease is None]
         self._missed = {worker: self._missed.get(worker, 0) + 1 for worker in missing}
-        gone = [worker for worker, looks in self._missed.items() if looks >= _LOOKS]
+        gone = [worker for worker, checks in self._missed.items() if checks >= _MISSED_CHECKS]
         for worker in (*gone, *(each.decode() for each in dead)):
             if await self._claimed(worker):
                 self._tasks.spawn(self._take_out(worker), "take out")
 
     async def clear(self, worker: str, *, aloud: bool) -> None:
-        """Takes out what is kept under a name."""
+        """Removes all connections reported under a worker's name.
+
+        Args:
+            worker: The name.
+            aloud: Whether to announce the users who leave.
+        """
         rooms = [each.decode() for each in await self._link.call("SMEMBERS", self._keys.worker_rooms(worker))]
         if rooms and aloud:
-            logger.warning("a worker is gone: taking its users out of %s", counted(len(rooms), "rooms"))
+            logger.warning("a worker is gone: removing its users from %s", counted(len(rooms), "rooms"))
         for room in rooms:
             await asyncio.gather(
                 self._clear_hash(worker, self._keys.here(room), room if aloud else None, aloud=aloud),
@@ -123,12 +129,12 @@ class Leases:
                 break
 
     async def forget(self, worker: str) -> None:
-        """Ends a name that nothing is kept under."""
+        """Deletes a worker's name, under which no connections are left."""
         keys = self._keys.lease(worker), self._keys.worker_rooms(worker)
         await asyncio.gather(self._link.call("HDEL", self._keys.workers, worker), self._link.call("DEL", *keys))
 
     async def _claimed(self, worker: str) -> bool:
-        """Ends the name of a worker that has no lease; of several who would, one does."""
+        """Claims a worker that has no lease, and ends its name. Returns True for exactly one of several claimants."""
         keys = self._keys
         names = keys.lease(worker), keys.workers, keys.claimed(worker), keys.cleaner(worker), keys.dead
         return bool(await self._link.run(CLAIM, names, worker, self._lease_ms))
@@ -141,7 +147,7 @@ class Leases:
                 self._link.call("DEL", self._keys.worker_rooms(worker), self._keys.cleaner(worker)),
             )
         except BrokerUnavailable as error:
-            logger.debug("a worker that is gone is not taken out yet: %s", str(error))
+            logger.debug("can't remove the users of a dead worker yet: %s", str(error))
 
     async def _clear_one(self, worker: str, key: str, user: str, connection_id: str, announced_in: str | None) -> None:
         prepared = SILENCE if announced_in is None else self._announcer.prepare("left", announced_in, user)
@@ -149,7 +155,7 @@ class Leases:
 
 
 def pairs(answer: Any) -> Iterable[tuple[bytes, bytes]]:
-    """The pairs of a hash, which RESP3 gives as a map and scripts and scans as a list."""
+    """Returns the pairs of a hash. RESP3 answers with a map, but scripts and HSCAN with a flat list."""
     if isinstance(answer, dict):
         return answer.items()
     return zip(answer[::2], answer[1::2], strict=True)
@@ -159,5 +165,5 @@ def _connections_on(worker: str, text: bytes) -> list[str]:
     try:
         entry = orjson.loads(text)
         return [name for names in (entry["c"], entry["g"]) for name, on in names.items() if on == worker]
-    except (ValueError, TypeError, KeyError, AttributeError):  # none of ours: `Presence.members` says so
+    except (ValueError, TypeError, KeyError, AttributeError):  # foreign; `Presence.members` warns of it
         return []

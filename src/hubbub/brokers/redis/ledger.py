@@ -1,24 +1,26 @@
-"""The connections that one worker has reported to Redis, and what it has to report next or again. Pure.
+"""Records the connections that one worker has reported to Redis, and decides what it reports next or again. Pure.
 
-Theory of operation. A *statement* says that a connection comes, lingers or goes. It carries the worker's name, its own
-number, and the last number that Redis confirmed. Redis keeps the worker's last number beside the name, so it answers a
-statement in one of three ways:
+Theory of operation. A *statement* reports that a connection enters, lingers or exits. It carries the worker's name, a
+sequence number, and the last number that Redis confirmed. Redis stores the worker's last number with the name, and
+answers a statement in one of three ways:
 
-- *done*: the statement is in effect. A repetition is answered the same.
-- *overtaken*: a later statement came first, as happens over two connections. The statement did nothing, so it is
-  repeated under a new number.
-- *unknown*: Redis does not have the name, or not all that it confirmed. It has lost data, or the worker was taken for
-  dead. Nothing is done under this name any more. The worker takes a new one and reports all its connections again.
+- *done*: the statement is in effect. A repetition receives the same answer.
+- *overtaken*: a later statement arrived first, as can happen with two connections. The statement had no effect, so the
+  worker repeats it under a new number.
+- *unknown*: Redis does not have the name, or not everything that it confirmed. It has lost data, or the worker was
+  declared dead. Redis accepts nothing more under this name. The worker takes a new name and reports all its
+  connections again.
 
-How they are reported again depends on what the lease says of the old name. *Claimed*: another worker took the
-connections out and the rooms heard that they left, so they are announced again, and connections in their grace are not
-reported. *Lost*: nobody heard anything, so all are reported in silence, those that are about to leave included, and
-what Redis may still keep under the former name is cleared afterwards, in silence too.
+The lease of the old name decides how they are reported again. *Claimed*: another worker removed the connections, and
+the rooms received announcements that the users left. So the connections are announced again, and connections in their
+grace period are not reported. *Lost*: nothing was announced. So all connections are reported silently, including those
+about to leave. Afterwards, the entries that Redis may still have under the former name are removed, silently too.
 
-An exit that could not be said is *owed*, and is said when Redis is back. An eviction can take away a room's entries
-alone. They go together, and the connection that was reported first is there the longest, so it is the *witness* for its
-room: if it is missing, the room is reported again. The anonymous connections are kept apart, with a witness of their
-own.
+An exit that could not be reported is *owed*, and is reported when Redis is available again.
+
+An eviction can remove the entries of one room alone, all together. The connection that was reported first has been
+there the longest, so it is the *witness* of its room: if it is missing, the room is reported again. Anonymous
+connections are stored separately, with a witness of their own.
 """
 
 from __future__ import annotations
@@ -44,13 +46,13 @@ class Place(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What is reported of a connection.
+    """The data that is reported for a connection.
 
     Attributes:
-        info: What the app says of the user, as JSON.
-        since: When the connection came into the room, as ISO 8601.
-        room_info: What the app says of the connection in this room, as JSON; empty for nothing.
-        lingers_until: When its grace ends, if it was lost; in the seconds of the caller's clock.
+        info: The app's data about the user, as JSON.
+        since: When the connection entered the room, as ISO 8601.
+        room_info: The app's data about the connection in this room, as JSON; empty if there is none.
+        lingers_until: When its grace period ends, if the connection was lost; in seconds of the caller's clock.
     """
 
     info: bytes
@@ -64,8 +66,8 @@ class Statement(NamedTuple):
 
     Attributes:
         worker: The worker's name.
-        number: Counts the worker's statements.
-        confirmed: The last number that Redis had confirmed when this was said.
+        number: The sequence number among the worker's statements.
+        confirmed: The last number that Redis had confirmed when the statement was made.
     """
 
     worker: str
@@ -74,16 +76,16 @@ class Statement(NamedTuple):
 
 
 class Ledger:
-    """Keeps what one worker has reported, and decides what it reports next.
+    """Records what one worker has reported, and decides what it reports next.
 
     Attributes:
-        worker: The worker's name at Redis. It changes when Redis does not know it any more.
+        worker: The worker's name at Redis. It changes when Redis no longer knows it.
         confirmed: The number of the last statement that Redis confirmed.
-        unsaid: How all connections are to be reported again; None while Redis has them.
-        former: Names under which Redis may keep connections that are reported under another name, or gone.
+        unsaid: How all connections have to be reported again; None while Redis has them.
+        former: Names under which Redis may still have connections that are gone, or reported under another name.
 
     Args:
-        new_name: Makes a name that no worker had before.
+        new_name: Returns a name that no worker had before.
     """
 
     def __init__(self, new_name: Callable[[], str]) -> None:
@@ -97,18 +99,18 @@ class Ledger:
         self._entries: dict[str, dict[str | None, dict[str, Entry]]] = {}  # by room, user and connection
         self._entering: Counter[str] = Counter()
         self._owed: dict[str, dict[tuple[str | None, str], Entry | None]] = {}  # by room
-        self._to_look_after: list[str] = []  # rooms, until each had its turn
+        self._to_look_after: list[str] = []  # the rooms to check before the next round
 
     # Statements
 
     def state(self) -> Statement:
-        """Numbers a statement. `answered` follows, whatever comes of it."""
+        """Numbers a new statement. The caller must call `answered` afterwards, even without an answer."""
         self._number += 1
         self._outstanding += 1
         return Statement(self.worker, self._number, self.confirmed)
 
     def answered(self, statement: Statement, answer: int | None) -> Literal["done", "repeat", "unknown", "failed"]:
-        """Takes Redis' answer to a statement; None if there is none."""
+        """Records Redis' answer to a statement, or None if there was no answer. Returns what the caller does next."""
         self._outstanding -= 1
         if answer is None:
             return "failed"
@@ -119,21 +121,21 @@ class Ledger:
 
     @property
     def newest(self) -> int:
-        """The number of the newest statement: a new name begins with it."""
+        """The number of the newest statement, with which a new name begins."""
         return self._number
 
     # Connections
 
     def begin_entering(self, place: Place) -> None:
-        """A connection is about to be reported; `end_entering` follows. An exit that is owed for it is settled."""
+        """Records that a connection is about to be reported; `end_entering` follows. Settles an exit owed for it."""
         self.settle(place)
         self._entering[place.room] += 1
 
     def end_entering(self, place: Place, entry: Entry | None) -> None:
-        """A connection was reported, or with None was not.
+        """Records that a connection was reported, or, if the entry is None, that it was not.
 
-        A user that comes again is no longer in grace, and Redis has forgotten its lingering connections. Anonymous
-        connections have nothing to do with each other.
+        When a user returns, the grace period ends, and Redis forgets the user's lingering connections. Anonymous
+        connections are independent of each other.
         """
         self._entering[place.room] -= 1
         if not self._entering[place.room]:
@@ -146,13 +148,16 @@ class Ledger:
             self._remember(place, entry)
 
     def linger(self, place: Place, until: float) -> None:
-        """A connection was lost, and stays until the end of its grace, or now, if it is about to leave."""
+        """Records that a connection was lost, and stays until the end of its grace period.
+
+        A connection that is about to leave lingers until the current time.
+        """
         entries = self._of(place)
         if place.connection_id in entries:
             entries[place.connection_id] = entries[place.connection_id]._replace(lingers_until=until)
 
     def forget(self, place: Place) -> Entry | None:
-        """A connection has left, or is said to."""
+        """Forgets a connection that has left or is about to. Returns its entry, if there was one."""
         users = self._entries.get(place.room, {})
         entries = users.get(place.user, {})
         entry = entries.pop(place.connection_id, None)
@@ -163,28 +168,28 @@ class Ledger:
         return entry
 
     def restore(self, place: Place, entry: Entry, now: float) -> None:
-        """Takes back `forget`, for as long as it takes to report a connection that is about to leave."""
+        """Undoes `forget`, so that a connection that is about to leave is reported again first."""
         self._remember(place, entry._replace(lingers_until=now))
 
     def has(self, place: Place) -> bool:
-        """Tells whether a connection is reported, or is to be."""
+        """Returns whether a connection is reported, or has to be reported again."""
         return place.connection_id in self._of(place)
 
     def is_last(self, room: str) -> bool:
-        """Tells whether no connection of this worker is in a room, is about to be, or owes an exit."""
+        """Returns whether no connection of this worker is in a room, is entering it, or owes an exit."""
         return room not in self._entries and room not in self._entering and room not in self._owed
 
     @property
     def is_empty(self) -> bool:
-        """Whether Redis can't have anything of this worker."""
+        """Whether Redis certainly has no connections of this worker."""
         return not self._entries and not self._owed and not self._outstanding
 
     def longest_grace_s(self, now: float) -> float:
-        """How long the longest grace still lasts; 0 without any."""
+        """Returns the seconds until the last grace period ends; 0 if there is none."""
         return max([entry.lingers_until - now for entry in self._all() if entry.lingers_until is not None], default=0.0)
 
     def places(self, room: str | None = None) -> list[Place]:
-        """The connections that are reported; those in one room, if a room is given."""
+        """Returns the reported connections, of one room or of all."""
         return [
             Place(each, user, connection_id)
             for each in (self._entries if room is None else (room,))
@@ -192,7 +197,7 @@ class Ledger:
             for connection_id in entries
         ]
 
-    # Exits that could not be said
+    # Exits that could not be reported
 
     @property
     def owes(self) -> bool:
@@ -200,15 +205,15 @@ class Ledger:
         return bool(self._owed)
 
     def owe(self, place: Place, entry: Entry | None) -> None:
-        """An exit could not be said. The entry is what Redis was told last; None if that is not known."""
+        """Records an exit that could not be reported. The entry is the last one reported; None if unknown."""
         self._owed.setdefault(place.room, {})[place.user, place.connection_id] = entry
 
     def is_owed(self, place: Place) -> bool:
-        """Tells whether the exit of a connection is owed."""
+        """Returns whether the exit of a connection is owed."""
         return (place.user, place.connection_id) in self._owed.get(place.room, {})
 
     def settle(self, place: Place) -> Entry | None:
-        """The exit of a connection is not owed any more; gives what `owe` was given."""
+        """Records that the exit of a connection is no longer owed. Returns the entry that `owe` recorded."""
         owed = self._owed.get(place.room, {})
         entry = owed.pop((place.user, place.connection_id), None)
         if not owed:
@@ -216,16 +221,16 @@ class Ledger:
         return entry
 
     def debts(self) -> list[Place]:
-        """The connections whose exits are owed."""
-        return [Place(room, *who) for room, owed in self._owed.items() for who in owed]
+        """Returns the connections whose exits are owed."""
+        return [Place(room, *connection) for room, owed in self._owed.items() for connection in owed]
 
     # Reporting again
 
     def lease_answered(self, answer: LeaseAnswer) -> bool:
-        """Takes what the lease says of the name.
+        """Records the state of the worker's lease.
 
         Returns:
-            Whether the worker has a new name, for which it has to take a lease.
+            Whether the worker has a new name, for which it must take a lease.
         """
         if answer == "kept":
             return False
@@ -238,10 +243,10 @@ class Ledger:
         return True
 
     def begin_again(self, now: float) -> list[Place]:
-        """Gives the connections that are to be reported again.
+        """Returns the connections to report again.
 
-        In silence, these include those whose exit is owed: they are reported first, so that it can be heard that they
-        leave.
+        If they are reported silently, they include the connections whose exit is owed: only a reported connection can
+        be announced to leave.
         """
         if self.unsaid == "silently":
             for room, owed in self._owed.items():
@@ -251,9 +256,10 @@ class Ledger:
         return self.places()
 
     def again(self, place: Place, manner: Manner) -> tuple[Entry, Literal["here", "lingers"]] | None:
-        """Decides how a connection is reported again; None if it is not, because it has left meanwhile.
+        """Decides how a connection is reported again. Returns None if it is not, because it has left meanwhile.
 
-        Aloud, one in its grace is not: the rooms heard that it left, and it has.
+        If the reports are announced, a connection in its grace period is not reported: the rooms received an
+        announcement that it left, and that is true.
         """
         entry = self._of(place).get(place.connection_id)
         if entry is None:
@@ -266,18 +272,18 @@ class Ledger:
         return entry, "lingers"
 
     def end_again(self) -> None:
-        """All connections are reported again, and what is under the former names is cleared."""
+        """Records that all connections are reported again, and the entries of former names are removed."""
         self.unsaid = None
 
-    # Looking after what Redis keeps
+    # Checking what Redis keeps
 
     def witnesses(self, most: int) -> list[Place]:
-        """Chooses the next rooms to look after, and gives the witnesses of each.
+        """Chooses the next rooms to check, and returns their witnesses.
 
-        A connection in its grace is no witness: it ends, rightly, when its user comes back to another worker.
+        A connection in its grace period is no witness: Redis rightly forgets it when its user returns elsewhere.
 
         Args:
-            most: How many rooms. Where there are more, the next call goes on with the others.
+            most: Maximum number of rooms. If there are more, the next call continues with the others.
         """
         if not self._to_look_after:
             self._to_look_after = list(self._entries)
@@ -286,7 +292,7 @@ class Ledger:
         return self.witnesses_of(rooms)
 
     def witnesses_of(self, rooms: Iterable[str]) -> list[Place]:
-        """Gives the connections by which rooms are looked after: they are missing at Redis if any of the room are."""
+        """Returns the witnesses of some rooms: if Redis has lost any entries of a room, it has lost its witness."""
         chosen = [(room, anonymous) for room in rooms for anonymous in (False, True)]
         return [witness for each in chosen if (witness := self._witness(*each)) is not None]
 

@@ -1,5 +1,5 @@
--- A connection was lost; its user stays until exit.
--- KEYS: here, workers. ARGV: worker, number, the last that was confirmed, room, user, connection.
+-- Marks a connection as lost. Its user stays present until the exit.
+-- KEYS: here, workers. ARGV: worker, number, the last confirmed number, room, user, connection.
 local user, connection = ARGV[5], ARGV[6]
 local entry = entry_of(KEYS[1], user)
 local live = entry and entry.c[connection]

@@ -1,21 +1,23 @@
-"""One connection to Redis that is made again whenever it is lost, and over which commands are pipelined.
+"""A connection to Redis that pipelines commands, and reconnects whenever the connection is lost.
 
-Theory of operation. What is called in one pass of the event loop goes out together, and the answers come back in order.
-A command whose connection is lost before its answer came is sent again over the next one, in the order of the calls and
-before anything newer. So every command has to be one that may be executed twice (see `hubbub.brokers.redis.channel` on
-how a message is known that was published before). A command waits for its answer until its deadline; then the caller
-gets `BrokerUnavailable`, and where the command was sent, the connection is taken for frozen and made anew. One that ran
-out while this process stood still has its time again, once: its answer may be there, unread. A connection over which
-nothing came for long is replaced before it is used again: a firewall may have forgotten it, and drop what is sent.
+Theory of operation. All commands called in one pass of the event loop are sent together, and their answers arrive in
+the same order. If the connection is lost before a command is answered, the command is sent again over the next
+connection, in the order of the calls and before any newer command. So every command must be safe to execute twice
+(`hubbub.brokers.redis.channel` explains how a repeated message is recognized).
 
-Messages with a number go out in a *line*, one for each connection. The server takes each only after the one before it,
-and none of a line once the next has begun. So none overtakes another that the server did not take (it had forgotten the
-script, say): all that follow are refused too, and sent again in the next line. And what comes late over a connection
-that was given up is not taken.
+A command waits for its answer until its deadline. Then its caller receives `BrokerUnavailable`, and if the command was
+sent, the connection counts as frozen and is replaced. A deadline that expired while this process itself was frozen is
+restarted once, because the answer may have arrived unread. A connection that received nothing for long is replaced
+before its next use: a firewall may have forgotten it, and silently drop everything sent over it.
 
-Invariants: each command that was sent and not answered is in `_sent`, in the order in which the server answers; no
-other is. A command that nobody waits for any more is not sent (again). `_bytes` is the size of all in `_sent` and
-`_waiting`.
+Numbered messages are sent in a *line*; each connection begins a new one. The server accepts a message only directly
+after the previous one of its line, and accepts nothing of a line after the next line has begun. So if the server
+refuses a message (because it has forgotten the script, for example), it also refuses all that follow, and all are sent
+again in the next line, in order. Messages that arrive late over an abandoned connection are refused too.
+
+Invariants: `_sent` contains exactly the commands that were sent and not answered, in the order in which the server
+answers. A command whose caller has stopped waiting is not sent, and not sent again. `_bytes` is the total size of the
+commands in `_sent` and `_waiting`.
 """
 
 from __future__ import annotations
@@ -43,40 +45,40 @@ from redis.exceptions import (
 from redis.maint_notifications import MaintNotificationsConfig
 
 from ...errors import BrokerUnavailable, counted
-from .commands import IDLE_S, Argument, out_of_line, refused_url, said
+from .commands import IDLE_S, Argument, error_text, out_of_line, refused_url
 from .scripts import ALL, Script
 from .server import CannotServe, CannotServeYet, check, refused
 
 logger: Final = logging.getLogger("hubbub")
 
 MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
-"""Bytes that may wait for Redis, sent or not. Past it, calls fail at once. A single call may be larger."""
+"""Maximum number of bytes that wait for Redis, sent or not. Above it, calls fail at once. One call may be larger."""
 
 _BATCH: Final = 1000
 _GOODBYE_PASSES: Final = 3
-"""Of the loop, until the transports of uvloop's TLS are closed too."""
+"""Passes of the event loop until uvloop's TLS transports are closed too."""
 _FIRST_BACKOFF_S: Final = 0.05
 _LAST_BACKOFF_S: Final = 1.0
 _STEADY_S: Final = 1.0
-"""A connection that did not live so long counts as an attempt that failed."""
+"""A connection that is lost sooner than this counts as a failed attempt."""
 
 _PUSHES_A_PASS: Final = 512
 _PUSHED: Final = object()
 _ELSEWHERE: Final = (ReadOnlyError, NoScriptError)
-"""What a server answers that has lost the scripts, or is not the one to write to: it is connected to anew."""
+"""Errors of a server that has lost the scripts or is not the master. The link reconnects after one."""
 
 _DENIED: Final = (AuthenticationError, AuthorizationError, NoPermissionError)
 
 
 Pool: TypeAlias = ConnectionPool
-"""What makes connections."""
+"""Makes connections."""
 
 
 def pool_from(url: str) -> Pool:
-    """Makes what makes connections. Nothing is connected yet.
+    """Returns a pool that makes connections to the server of a URL. Does not connect yet.
 
     Raises:
-        InvalidArgument: The URL is not one of Redis.
+        InvalidArgument: The URL is not a Redis URL.
     """
     try:
         pool = ConnectionPool.from_url(
@@ -86,51 +88,51 @@ def pool_from(url: str) -> Pool:
             retry=Retry(NoBackoff(), 0),
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
-        pool.make_connection()  # which takes what the URL's query says, or does not
+        pool.make_connection()  # raises if an option in the URL's query is unknown
     except (ValueError, TypeError, RedisError) as error:
         raise refused_url(error) from None
     return pool
 
 
 class _Call:
-    __slots__ = ("answer", "arguments", "deadline", "name", "number", "sent_at", "size", "spared")
+    __slots__ = ("answer", "arguments", "deadline", "name", "number", "restarted", "sent_at", "size")
 
     def __init__(
         self, arguments: Sequence[Argument], answer: asyncio.Future[Any], deadline: float, number: int = 0
     ) -> None:
         self.name = str(arguments[0])
         self.number = number
-        # Encoded here, so that what can't be is the caller's error, and not the connection's.
+        # Encoded here, so that an argument that can't be encoded raises at its caller, not on the connection.
         self.arguments = [each.encode() if isinstance(each, str) else each for each in arguments]
         self.answer = answer
         self.deadline = deadline
         self.sent_at = inf
         self.size = sum([len(each) for each in self.arguments if isinstance(each, bytes)])
-        self.spared = False
+        self.restarted = False
 
-    def spare(self, now: float, timeout_s: float) -> None:
-        """Gives it its time again where it has run out; once, since a process may stand still again and again."""
-        if not self.spared and min(self.deadline, self.sent_at + timeout_s) <= now:
-            self.spared = True
+    def restart_timeout(self, now: float, timeout_s: float) -> None:
+        """Restarts an expired timeout, at most once: a process may be frozen again and again."""
+        if not self.restarted and min(self.deadline, self.sent_at + timeout_s) <= now:
+            self.restarted = True
             self.deadline = max(self.deadline, now + timeout_s)
             self.sent_at = now
 
 
 class Link:
-    """A connection to Redis.
+    """A connection to Redis that reconnects by itself, and pipelines commands.
 
     Attributes:
-        up: Whether there is one.
-        held: Whether whoever takes the pushes holds the server back.
-        reconnects: How often one was made after the first.
+        up: Whether it is connected.
+        held: Whether reading pauses until `settled` returns, which applies backpressure to the server.
+        reconnects: Number of connections made after the first; -1 before the first.
 
     Args:
-        pool: What makes connections.
-        timeout_s: How long a command, or a connection to be made, may take.
-        on_up: Called with how long it was down, each time a connection is made; before anything is sent over it.
-        on_push: Takes what the server sends by itself.
-        settled: Awaited now and then between pushes, so that whoever takes them can hold the server back.
-        line_up: Gives the command that begins a line of numbered messages, by the line's number.
+        pool: Makes connections.
+        timeout_s: Seconds that a command, or an attempt to connect, may take.
+        on_up: Called each time a connection is made, before anything is sent over it, with the seconds without one.
+        on_push: Receives the pushes, such as messages, that the server sends without being asked.
+        settled: Awaited after each push, so that the receiver of the pushes can apply backpressure to the server.
+        line_up: Returns the command that begins the line of numbered messages with a given number.
     """
 
     def __init__(
@@ -152,14 +154,14 @@ class Link:
         self._settled = settled
         self._line_up = line_up
         self._line = 0
-        self._last_in_line: int | None = None  # None before the connection's first
+        self._last_in_line: int | None = None  # None until the connection's first numbered message
         self._waiting: deque[_Call] = deque()
         self._sent: deque[_Call] = deque()
         self._unanswerable: deque[Sequence[Argument]] = deque()
         self._bytes = 0
-        self._looked_at = 0.0
+        self._checked_at = 0.0
         self._heard_at = 0.0
-        self._failed_with = ""  # why the last attempt to connect failed, where the server is of the wrong kind
+        self._failed_with = ""  # why the last attempt to connect failed, if the server is of the wrong kind
         self._wake: asyncio.Future[None] | None = None
         self._made: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -168,23 +170,23 @@ class Link:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self) -> None:
-        """Begins, and waits for the first connection, at most ``timeout_s``. Goes on trying afterwards.
+        """Starts to connect, and waits for the first connection for at most ``timeout_s``. Then keeps trying.
 
         Raises:
-            BrokerUnavailable: The server denies access, or is of a kind that can't serve. Trying again changes neither.
+            BrokerUnavailable: The server denies access or is of a kind that can't serve. Retrying changes neither.
         """
         self._loop = asyncio.get_running_loop()
         self._made = self._loop.create_future()
         self._task = self._loop.create_task(self._run(), name="hubbub:redis")
-        self._looked_at = self._loop.time()
+        self._checked_at = self._loop.time()
         self._watch = self._loop.call_later(self._timeout_s / 8, self._expire)
         await asyncio.wait((self._made,), timeout=self._timeout_s)
         if self._made.done():
             self._made.result()
-        self._made.cancel()  # nobody waits for it any more
+        self._made.cancel()  # later connections must not resolve it
 
     async def close(self) -> None:
-        """Ends. What waits for an answer fails."""
+        """Closes the connection for good. Calls that wait for an answer fail."""
         if self._watch is not None:
             self._watch.cancel()
         task, self._task = self._task, None
@@ -198,24 +200,29 @@ class Link:
     def call(
         self, *arguments: Argument, number: int = 0, patient: bool = False, first: bool = False
     ) -> asyncio.Future[Any]:
-        """Calls a command. A plain function: calls are executed in the order in which they are made.
+        """Sends a command. This is a plain function, so commands execute in the order of the calls.
 
         Args:
             arguments: The command and its arguments.
-            number: That of a message which goes into the line: its line, and the number before it, are sent after its
-                arguments.
-            patient: Wait for as long as it takes.
-            first: Before all that waits, what is to be sent again included, and however much that is.
+            number: The sequence number of a message in the line, or 0. The link appends the number of the line, and
+                the previous number in it, to the arguments.
+            patient: Wait for the answer without a timeout.
+            first: Send it before all waiting commands, including those to be sent again, and ignore the bound.
+
+        Returns:
+            The answer.
 
         Raises:
-            BrokerUnavailable: Too much waits already, or the link is closed.
+            BrokerUnavailable: Too many bytes already wait, or the link is closed.
         """
         loop = self._loop
         if loop is None or self._task is None:
             raise BrokerUnavailable("the broker is closed")
         call = _Call(arguments, loop.create_future(), inf if patient else loop.time() + self._timeout_s, number)
         if self._bytes and self._bytes + call.size > MAX_WAITING_BYTES and not first:
-            raise BrokerUnavailable(f"{self._bytes} bytes wait for Redis already, which is the bound")
+            raise BrokerUnavailable(
+                f"{self._bytes} bytes wait for Redis already, and the limit is {MAX_WAITING_BYTES}; try again later"
+            )
         if self.up and not self._sent and not self._waiting and loop.time() - self._heard_at >= IDLE_S:
             self._replace()
         self._bytes += call.size
@@ -226,19 +233,19 @@ class Link:
     def run(
         self, script: Script, keys: Sequence[str], *arguments: Argument, patient: bool = False, first: bool = False
     ) -> asyncio.Future[Any]:
-        """Calls a script. Otherwise as `call`."""
+        """Runs a script. The other arguments are those of `call`."""
         return self.call("EVALSHA", script.sha, len(keys), *keys, *arguments, patient=patient, first=first)
 
-    def tell(self, *arguments: Argument) -> None:
-        """Sends a command that is answered by pushes, while there is a connection; else it is lost."""
+    def send(self, *arguments: Argument) -> None:
+        """Sends a command that the server answers with pushes. Without a connection, the command is dropped."""
         if self.up:
             self._unanswerable.append(arguments)
             self._wake_up()
 
     def drop(self, why: str) -> None:
-        """Gives up the connection, for a new one."""
+        """Abandons the connection, and reconnects."""
         if self.up:
-            logger.warning("connecting to Redis anew: %s", why)
+            logger.warning("reconnecting to Redis: %s", why)
             self._replace()
 
     def _replace(self) -> None:
@@ -251,12 +258,12 @@ class Link:
         while True:
             try:
                 await self._keep()
-            except Exception:  # a defect of ours: not a reason to be without Redis for good
-                logger.exception("the connection to Redis failed, and is made anew")
+            except Exception:  # a bug in hubbub must not leave the worker without Redis for good
+                logger.exception("the connection to Redis failed with an unexpected error; reconnecting")
                 await _back_off(10)
 
     async def _keep(self) -> None:
-        """Keeps a connection, until it is cancelled."""
+        """Connects, and reconnects after each loss, until it is cancelled."""
         assert self._loop is not None
         failures, lost_at, lost_by = 0, self._loop.time(), ""
         while True:
@@ -277,7 +284,7 @@ class Link:
                 logger.info("connected to Redis after %s", counted(failures + 1, "attempts"))
             made_at = self._loop.time()
             self._take_over(made_at - lost_at)
-            writer: Any = connection._writer  # whatever fails, redis-py closes it, and forgets it
+            writer: Any = connection._writer  # kept here, because redis-py forgets it after an error
             session = self._session = self._loop.create_task(self._serve(connection), name="hubbub:redis session")
             try:
                 await asyncio.wait((session,))
@@ -289,8 +296,8 @@ class Link:
             lost_at = self._loop.time()
             if not session.cancelled() and (cause := session.exception()) is not None:
                 first = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause
-                if failures == 0 or lost_by != said(first):
-                    lost_by = said(first)
+                if failures == 0 or lost_by != error_text(first):
+                    lost_by = error_text(first)
                     logger.warning("the connection to Redis is lost: %s", lost_by)
             failures = 0 if lost_at - made_at >= _STEADY_S else failures + 1
             if failures:
@@ -299,7 +306,7 @@ class Link:
     async def _set_up(self, connection: Connection) -> None:
         try:
             await connection.connect()
-        except ResponseError as error:  # to SELECT, say
+        except ResponseError as error:  # for example, the answer to SELECT
             if isinstance(why := refused("the connection", error), CannotServe):
                 raise why from None
             raise
@@ -310,7 +317,7 @@ class Link:
         check(await connection.read_response(timeout=inf))
         for _ in ALL:
             await connection.read_response(timeout=inf)
-        # redis-py's own handler writes each message to its log first.
+        # redis-py's own handler would log each message.
         parser: Any = connection._parser
         parser.set_pubsub_push_handler(self._pushed)
 
@@ -322,16 +329,16 @@ class Link:
                 self._made.set_exception(BrokerUnavailable(f"Redis denies access: {error}"))
             elif isinstance(error, CannotServe):
                 self._made.set_exception(error)
-        why = f"no answer in {self._timeout_s:g} s" if isinstance(error, TimeoutError) else said(error)
+        why = f"no answer in {self._timeout_s:g} s" if isinstance(error, TimeoutError) else error_text(error)
         if wrong_kind:
             why = str(error)
         if failures == 0 or (wrong_kind and why != self._failed_with):
             level = logging.ERROR if wrong_kind else logging.WARNING
-            logger.log(level, "can't connect to Redis, trying again: %s", why)
+            logger.log(level, "can't connect to Redis, retrying: %s", why)
         self._failed_with = why if wrong_kind else ""
 
     def _take_over(self, down_s: float) -> None:
-        """A connection is made: what the last one left unanswered comes first."""
+        """Starts to use a new connection. Commands that the last one left unanswered are sent first."""
         self._unanswerable.clear()
         self._last_in_line = None
         while self._sent:
@@ -347,7 +354,7 @@ class Link:
         self._on_up(down_s)
 
     async def _serve(self, connection: Connection) -> None:
-        """Writes what is called, reads what is answered, until one of the two fails."""
+        """Writes commands and reads answers, until one of the two fails."""
         async with asyncio.TaskGroup() as both:
             both.create_task(self._write(connection))
             both.create_task(self._read(connection))
@@ -375,7 +382,10 @@ class Link:
                 await connection.send_packed_command(connection.pack_commands(batch), check_health=False)
 
     def _begin_line(self) -> Sequence[Argument]:
-        """Begins this connection's line, with its first message. Nobody waits: a refusal shows with the message."""
+        """Begins the line of this connection, before its first numbered message.
+
+        Nothing waits for the answer: if the server refuses, it refuses the message too.
+        """
         assert self._loop is not None
         assert self._line_up is not None
         self._line, self._last_in_line = self._line + 1, 0
@@ -413,7 +423,7 @@ class Link:
                     self.held = False
                 continue
             if not self._sent:
-                # To what was told, and not called: only errors come as answers to that.
+                # `send` expects no answers, so only an error can arrive for it.
                 raise answer if isinstance(answer, Exception) else ConnectionError("Redis answered out of turn")
             call = self._sent.popleft()
             self._heard_at = self._loop.time()
@@ -437,14 +447,14 @@ class Link:
             self._wake.set_result(None)
 
     def _expire(self) -> None:
-        """Fails what has waited too long, a few times in ``timeout_s``."""
+        """Fails the calls whose deadline has passed. Runs eight times per ``timeout_s``."""
         assert self._loop is not None
         self._watch = self._loop.call_later(self._timeout_s / 8, self._expire)
         now = self._loop.time()
-        late_s, self._looked_at = now - self._looked_at - self._timeout_s / 8, now
-        if late_s > self._timeout_s / 8:  # it was this process that stood still
+        late_s, self._checked_at = now - self._checked_at - self._timeout_s / 8, now
+        if late_s > self._timeout_s / 8:  # this process was frozen, not Redis
             for call in (*self._sent, *self._waiting):
-                call.spare(now, self._timeout_s)
+                call.restart_timeout(now, self._timeout_s)
         frozen = bool(self._sent) and now - self._sent[0].sent_at >= self._timeout_s
         for call in (*self._sent, *self._waiting):
             if call.deadline <= now and not call.answer.done():
@@ -459,7 +469,7 @@ class Link:
         return f"Redis {state} (waited {self._timeout_s:g} s){why}"
 
     def _forget_done(self) -> None:
-        """Nobody waits any more for what was cancelled, or took too long."""
+        """Drops the waiting calls that were cancelled or timed out."""
         self._waiting = deque(call for call in self._waiting if not call.answer.done())
         self._bytes = sum(call.size for call in (*self._sent, *self._waiting))
 
@@ -473,7 +483,7 @@ class Link:
 
 
 async def _say_goodbye(connection: Connection, writer: asyncio.StreamWriter) -> None:
-    """Closes a connection. Nothing of value is unsent; and under TLS a close that is no abort waits for the peer's."""
+    """Closes a connection at once. Unsent bytes don't matter, and a clean TLS close would wait for the server."""
     writer.transport.abort()
     await connection.disconnect(nowait=True)
     for _ in range(_GOODBYE_PASSES):
@@ -481,6 +491,6 @@ async def _say_goodbye(connection: Connection, writer: asyncio.StreamWriter) -> 
 
 
 async def _back_off(failures: int) -> None:
-    """Waits before the next attempt: longer each time, and not all workers at once."""
+    """Waits before the next attempt, with exponential backoff and jitter."""
     longest = min(_LAST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** min(failures, 10))
     await asyncio.sleep(random.uniform(longest / 4, longest))  # noqa: S311  jitter, not a secret

@@ -1,4 +1,4 @@
-"""What Redis keeps of rooms with positions: their numbering, and their last messages."""
+"""Reads what Redis keeps of rooms with positions: their numberings, and their newest messages."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .scripts import HEAD, READ, RENUMBER
 from .subscription import Read
 
 _AT_ONCE: Final = 128
-"""How many messages are read at once by who catches up."""
+"""Maximum number of messages that a worker reads at once while it catches up."""
 
 
 class _Found(NamedTuple):
-    """What a log has after a position; the messages with their times in ms. See `Read` for the rest."""
+    """The part of a log after a position. As `Read`, but each message comes with its time in ms."""
 
     head: Position
     known: bool
@@ -34,10 +34,10 @@ class Logs:
     """Reads the rooms' numberings and messages. Publishing writes them (`publishing`).
 
     Args:
-        link: Where to.
-        keys: How the keys are called.
+        link: The connection to Redis.
+        keys: The names of the keys.
         rooms: The options of the rooms.
-        foreign: Counts what can't be read.
+        foreign: Counts entries that can't be read.
     """
 
     def __init__(self, link: Link, keys: Keys, rooms: RoomTable, foreign: Foreign) -> None:
@@ -47,18 +47,18 @@ class Logs:
         self._rooms = rooms
 
     async def position(self, room: str) -> Position:
-        """The room's position, for a room that has members: a numbering begins where there is none, and lives on."""
+        """Returns the position of a room that has members. Begins a numbering if needed, and extends its lifetime."""
         keys = self._keys.head(room), self._keys.log(room), self._keys.silent
         ttl, names = ttl_ms(self._rooms(room)), (room, self._keys.room_prefix, self._keys.channel_prefix)
         return position_in(await self._link.run(HEAD, keys, new_epoch(), ttl, *names, MAX_SILENT))
 
     async def known_position(self, room: str) -> Position | None:
-        """The room's position, if it has a numbering. Writes nothing."""
+        """Returns the room's position; None if it has no numbering. Writes nothing."""
         epoch, offset = await self._link.call("HMGET", self._keys.head(room), "e", "o")
         return None if epoch is None else Position(epoch.decode(), int(offset))
 
     async def page(self, room: str, after: Position | None, limit: int | None) -> Page:
-        """What is kept after a position, for whoever asks for history. Writes nothing."""
+        """Returns the kept messages after a position, for a request for history. Writes nothing."""
         read = await self._read(room, after, limit or 0, b"")
         if read is None:
             return Page([], None, whole=False)
@@ -68,24 +68,24 @@ class Logs:
         return Page(entries, read.head, read.whole)
 
     async def missed(self, room: str, after: Position | None, stamp: Stamp | None) -> Read:
-        """What is kept after the position up to which a worker has delivered.
+        """Returns the kept messages after the position up to which a worker has delivered.
 
         Args:
             room: The room.
-            after: That position.
-            stamp: That of the message that was delivered there.
+            after: The position.
+            stamp: The stamp of the message delivered at that position; None if it is unknown.
         """
         read = await self._read(room, after, _AT_ONCE, stamp.packed() if stamp else b"")
-        if read is None:  # lost, while the room has members
+        if read is None:  # Redis has lost the numbering of a room with members
             return Read(await self.position(room), known=False, whole=False, same=True, arrivals=[])
         return Read(read.head, read.known, read.whole, read.same, [arrival for arrival, _ in read.found])
 
     async def renumber(self, room: str, epoch: str) -> None:
-        """Begins a new numbering and tells all workers of it, unless the room is no longer in the epoch."""
+        """Begins a new epoch and announces it to all workers, unless the room has left the given epoch."""
         await self._link.run(RENUMBER, (self._keys.head(room),), self._keys.channel(room), epoch, new_epoch())
 
     async def _read(self, room: str, after: Position | None, limit: int, stamp: bytes) -> _Found | None:
-        """Reads a log; None where the room has no numbering."""
+        """Reads a log. Returns None if the room has no numbering."""
         epoch, offset = after or ("", 0)
         keys = self._keys.head(room), self._keys.log(room)
         answer: Any = await self._link.run(READ, keys, ttl_ms(self._rooms(room)), epoch, offset, limit, stamp)

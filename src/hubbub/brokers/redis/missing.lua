@@ -1,8 +1,8 @@
--- Which of a worker's connections are not in the rooms that the worker has them in.
--- KEYS: workers, the worker's rooms, and for each connection here. ARGV: the worker; for each connection room, user,
--- connection.
--- Gives the places, from 1, of those that are missing, or whose room is missing among the worker's. Gives none where
--- the worker is not known: it finds that out with its next renewal, and then reports everything again.
+-- Finds connections of a worker that Redis has lost.
+-- KEYS: workers, the worker's rooms, and the here of each connection. ARGV: the worker; room, user and connection of
+-- each.
+-- Returns the places, from 1, of connections that are missing, or whose room is missing among the worker's rooms.
+-- Returns none if the worker is unknown: it learns that with its next renewal, and then reports everything again.
 local missing = {}
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return missing end
 for place = 1, #KEYS - 2 do

@@ -1,17 +1,18 @@
 """Presence over the fleet, kept at Redis: each worker reports its own connections.
 
 Theory of operation. A worker has a name and a *lease*: one key that it renews, however many clients it has. An entry at
-Redis says on which worker each connection is. `ledger` holds the rules: what is reported, how Redis recognizes
-repetitions and late statements, and what is reported again after Redis lost it. This module asks Redis, and waits.
+Redis says on which worker each connection is. `ledger` contains the rules: what is reported, how Redis recognizes
+repetitions and late statements, and what is reported again after Redis lost it. This module sends the statements to
+Redis, and waits for the answers.
 
-A worker whose lease runs out is taken for dead, and another worker takes its connections out (`leases`). One that was
-frozen and comes back before that has lost nothing.
+A worker whose lease expires is considered dead, and another worker removes its connections (`leases`). A frozen worker
+that resumes before that has lost nothing.
 
-The first worker to find that Redis lost data tells the others, so that they report their connections too before anybody
-is announced who has been here all the time.
+The first worker that finds that Redis has lost data tells the others. So all workers report their connections again
+before any change is announced, and nobody is announced who was present all the time.
 
-A server that evicts keys, or an operator, may take away the entries of one room alone. So with each renewal the worker
-checks the witnesses of some rooms, and reports a room again, in silence, where its witness is missing.
+A server that evicts keys, or an operator, may delete the entries of one room alone. So with each renewal the worker
+checks the witnesses of some rooms. If a witness is missing, it reports the room again, silently.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ from .scripts import ENTER, EXIT, LEASE, LINGER, MISSING, Script
 logger: Final = logging.getLogger("hubbub")
 
 _ROLL_CALL_S: Final = 0.2
-"""How long other workers, once connected, have to report what Redis lost. Nobody is announced before."""
+"""Seconds that other workers, once connected, have to report what Redis lost. Until then, nothing is announced."""
 
 _AT_ONCE: Final = 500
 _LEAVING_PASSES: Final = 3
-"""Of the loop, until a connection that is closed counts as leaving its rooms."""
+"""Passes of the event loop until a closed connection counts as leaving its rooms."""
 
 LOOKED_AFTER: Final = 500
-"""Rooms that are looked after with each renewal: all, where there are no more."""
+"""Maximum number of rooms that are checked with each renewal."""
 
 _How: TypeAlias = Literal["comes", "here", "lingers"]
 T = TypeVar("T")
@@ -59,17 +60,17 @@ _Announces: TypeAlias = Literal["joined", "left"] | None
 
 
 class Presence:
-    """The presence at Redis, as one worker takes part in it.
+    """Reports one worker's connections to Redis, and reads the presence of the whole fleet.
 
     Args:
         link: The connection to Redis.
         keys: The names of the keys.
-        lease_s: Seconds after which a worker that says nothing is taken for dead.
+        lease_s: Seconds after which a worker that stops responding is considered dead.
         sender: Stamps the announcements.
-        rooms: The options of the rooms: which announce.
-        tasks: Owns what goes on in between.
-        instructions: Reads which users were sent away meanwhile.
-        foreign: Counts what can't be read.
+        rooms: The options of the rooms, which say whether a room announces.
+        tasks: Owns the background tasks.
+        instructions: Reads the instructions that this worker missed.
+        foreign: Counts entries that can't be read.
     """
 
     def __init__(
@@ -93,21 +94,21 @@ class Presence:
         self._instructions = instructions
         self._ledger = Ledger(lambda: secrets.token_urlsafe(9))
         self._recovery: asyncio.Task[None] | None = None
-        self._failure = ""  # of the recovery
+        self._failure = ""  # why the last recovery failed
         self._settling: asyncio.Task[None] | None = None
         self._restoring: asyncio.Task[None] | None = None
 
     @property
     def worker(self) -> str:
-        """The worker's name at Redis. It changes when Redis does not know it any more."""
+        """The worker's name at Redis. It changes when Redis no longer knows it."""
         return self._ledger.worker
 
     # This worker's connections
 
     async def enter(self, room: str, user: str | None, connection_id: str, info: Info, room_info: Info = None) -> None:
         place = Place(room, user, connection_id)
-        about = b"" if room_info is None else dumps(room_info)
-        entry = Entry(dumps(info), datetime.now(UTC).isoformat(), about)
+        packed_room_info = b"" if room_info is None else dumps(room_info)
+        entry = Entry(dumps(info), datetime.now(UTC).isoformat(), packed_room_info)
         await self._recovered()
         self._ledger.begin_entering(place)
         entered: Entry | None = None
@@ -117,7 +118,7 @@ class Presence:
                 await self._recover()
             entered = entry
         except BaseException:
-            if was_up or self._link.up or self._link.reconnects != reconnects:  # it may have got there
+            if was_up or self._link.up or self._link.reconnects != reconnects:  # Redis may have executed it
                 self._ledger.owe(place, None)
             raise
         finally:
@@ -130,16 +131,18 @@ class Presence:
             if not await self._say(LINGER, place, patient=True):
                 await self._recover()
         except BrokerUnavailable as error:
-            logger.debug("a lost connection counts until its grace is over: %s", str(error))
+            logger.debug(
+                "can't report a lost connection; it counts as live until its grace period ends: %s", str(error)
+            )
 
     async def exit(self, room: str, user: str | None, connection_id: str) -> None:
         place = Place(room, user, connection_id)
-        self._ledger.linger(place, _now())  # at once: what is reported again from here on is about to leave
+        self._ledger.linger(place, _now())  # before the first await: a report from here on knows that it leaves
         await self._recovered()
         entry = self._ledger.forget(place)
         try:
             while not await self._exit(place):
-                # Reported again first, where it can be heard that it leaves; not, where that was heard already.
+                # Reported again first, so that its leaving can be announced; not if that was announced already.
                 if entry is not None:
                     self._ledger.restore(place, entry, _now())
                 await self._recover()
@@ -147,7 +150,7 @@ class Presence:
         except BaseException as error:
             self._ledger.forget(place)
             if not self._ledger.owes and isinstance(error, BrokerUnavailable):
-                logger.warning("who leaves can't be said now, and will be: %s", str(error))
+                logger.warning("can't report to Redis which users left; reporting it later: %s", str(error))
             self._ledger.owe(place, entry)
             if not isinstance(error, BrokerUnavailable):
                 raise
@@ -168,10 +171,10 @@ class Presence:
         announces: _Announces = None,
         patient: bool = False,
     ) -> bool:
-        """Says something of a connection. It is numbered and on its way before the first await.
+        """Makes a statement about a connection. Numbers and sends it before the first await.
 
         Returns:
-            False where Redis does not know this worker, or not all that it said: nothing was done.
+            False if Redis does not know this worker, or not all of its statements, and so did nothing.
         """
         room, user, _ = place
         while True:
@@ -190,7 +193,7 @@ class Presence:
             if verdict != "repeat":
                 return verdict == "done"
 
-    # The fleet's
+    # The fleet's connections
 
     async def members(self, room: str) -> list[Member]:
         members = await self._read(self._keys.here(room), _member)
@@ -227,39 +230,40 @@ class Presence:
         await self._lease(new=True)
 
     async def renew(self) -> None:
-        """Renews the lease, and looks whether others have theirs. To be called `CHECKS` times in ``lease_s``."""
+        """Renews the lease, and checks the leases of other workers. Called `CHECKS` times per ``lease_s``."""
         ledger = self._ledger
         try:
             known = await self._lease()
         except BaseException:
             self._leases.doubt()
             raise
-        for former in ledger.former:  # until it is cleared, nobody else is to
+        for former in ledger.former:  # keeps other workers from clearing it, aloud
             self._ignore(self._link.call("SET", self._keys.lease(former), "1", "PX", self._lease_ms))
         if known != "kept" or ledger.unsaid is not None:
             self._recover_soon()
         elif ledger.owes and (self._settling is None or self._settling.done()):
-            self._settling = self._tasks.spawn(self._settle(), "say who left")
+            self._settling = self._tasks.spawn(self._settle(), "report exits")
         elif self._restoring is None:
             await self._look_after_some()
         await self._leases.look({ledger.worker, *ledger.former})
 
     def connected_anew(self) -> None:
-        """The connection was lost: Redis may have lost what it had confirmed, and others may be without theirs still.
+        """Asks for the lease first, on a new connection: Redis may have lost what it had confirmed.
 
-        What is sent again was numbered long ago, and does not say what was confirmed since. So the lease comes first.
+        Statements that are sent again were made before the loss, and do not carry the newest confirmed number. So they
+        alone could not reveal what Redis lost. Other workers get time to reconnect.
         """
         self._leases.connected_anew()
         self._ignore(self._ask_for_lease(first=True))
 
     async def writable(self) -> None:
-        """Raises BrokerUnavailable where the server answers but takes nothing: it is full, or has no replicas."""
+        """Raises BrokerUnavailable if the server answers but accepts no writes: it is full, or lacks replicas."""
         await self._link.call("SET", self._keys.lease(self.worker), "1", "XX", "PX", self._lease_ms)
 
     async def end(self) -> None:
-        """Gives the lease back. Users in grace who come back to no other worker are taken out by another worker.
+        """Gives up the lease. Another worker removes the users in their grace period who do not return.
 
-        All their graces end together, with the longest of them.
+        All their grace periods end together, with the longest of them.
         """
         if self._ledger.is_empty:
             await self._leases.forget(self.worker)
@@ -268,7 +272,7 @@ class Presence:
         await self._link.call("SET", self._keys.lease(self.worker), "1", "PX", left_ms)
 
     async def _lease(self, *, new: bool = False) -> LeaseAnswer:
-        """Takes or renews the lease; gives what became of the name."""
+        """Takes or renews the lease. Returns the state of the worker's name at Redis."""
         answer: bytes = await self._ask_for_lease(new=new)
         return _LEASE_ANSWERS[answer]
 
@@ -281,10 +285,10 @@ class Presence:
     # Reporting again
 
     async def _recover(self) -> None:
-        """Reports all connections again, once for all callers that find that it is needed.
+        """Reports all connections again. Concurrent callers share one recovery.
 
         Raises:
-            BrokerUnavailable: Not all could be reported; the rest will be.
+            BrokerUnavailable: Not all connections could be reported. A later attempt reports the rest.
         """
         recovery = self._recover_soon()
         await asyncio.wait((recovery,))
@@ -294,7 +298,7 @@ class Presence:
             raise BrokerUnavailable(self._failure)
 
     async def _recovered(self) -> None:
-        """Waits while all is being reported again: what comes and goes now is announced after that."""
+        """Waits for a recovery in progress, so that current changes are announced after it."""
         while self._recovery is not None and not self._recovery.done():
             await asyncio.wait((self._recovery,))
 
@@ -309,26 +313,26 @@ class Presence:
             await self._report_again()
         except BrokerUnavailable as error:
             self._failure = str(error)
-            logger.debug("what Redis lost can't be said again yet: %s", str(error))
+            logger.debug("can't report to Redis again what it lost yet: %s", str(error))
 
     async def _report_again(self) -> None:
         ledger = self._ledger
         known = await self._lease()
         if ledger.lease_answered(known):
             if known == "claimed":
-                logger.warning("this worker was taken for dead: its users may have been said to have left")
+                logger.warning("this worker was considered dead: rooms may have been told that its users left")
             await self._lease(new=True)
             if known == "lost":
                 await self._link.call("PUBLISH", self._keys.all_workers, pack_roll_call())
         manner = ledger.unsaid
         if manner is None:
             return
-        if manner == "aloud":  # users who were sent away meanwhile do not come back
+        if manner == "aloud":  # first closes users who were kicked meanwhile, so that they are not reported again
             await self._instructions.catch_up(self._link, subscribed=False)
             for _ in range(_LEAVING_PASSES):
                 await asyncio.sleep(0)
         places = ledger.begin_again(_now())
-        logger.info("telling Redis again who is in which room: %s", counted(len(places), "memberships"))
+        logger.info("reporting the presence of this worker to Redis again: %s", counted(len(places), "memberships"))
         await _in_batches(lambda place: self._again(place, manner), places)
         if manner == "silently":
             await asyncio.sleep(max(_ROLL_CALL_S, self._leases.settled_at - _now()))
@@ -344,7 +348,7 @@ class Presence:
             await self._enter(place, *again, aloud=manner == "aloud")
 
     async def _look_after_some(self) -> None:
-        """Looks whether Redis still has this worker's entries of some rooms."""
+        """Checks whether Redis still has this worker's entries of some rooms."""
         worker, witnesses = self.worker, self._ledger.witnesses(LOOKED_AFTER)
         if not witnesses:
             return
@@ -355,16 +359,16 @@ class Presence:
         lost = list(dict.fromkeys(witness.room for witness in missing if self._ledger.has(witness)))
         if lost and self.worker == worker:
             logger.warning(
-                "Redis has lost who of this worker is present in %s, and is told again. Were keys evicted?",
+                "Redis has lost the connections of this worker in %s; reporting them again. Were keys evicted?",
                 counted(len(lost), "rooms"),
             )
             self._restoring = self._tasks.spawn(self._restore(lost, worker), "restore")
 
     async def _restore(self, rooms: list[str], worker: str) -> None:
-        """Reports some rooms again, their witnesses last. So where that fails, the next look finds it.
+        """Reports some rooms again, their witnesses last, so that the next check finds a room that failed.
 
-        Ends when the worker takes another name: the recovery then reports everything, perhaps aloud. A user whom this
-        had reported silently before would not be announced.
+        Stops when the worker takes another name. The recovery then reports everything, perhaps aloud, and a user whom
+        this method had reported silently under the new name would not be announced.
         """
 
         async def again(place: Place) -> None:
@@ -378,16 +382,16 @@ class Presence:
             await _in_batches(again, others)
             await _in_batches(again, witnesses)
         except BrokerUnavailable as error:
-            logger.debug("what Redis lost can't be said again yet: %s", str(error))
+            logger.debug("can't report to Redis again what it lost yet: %s", str(error))
         finally:
             self._restoring = None
 
     async def _settle(self) -> None:
-        """Says which connections left when Redis could not be told."""
+        """Reports the exits that are owed."""
         try:
             await _in_batches(self._settle_one, self._ledger.debts())
         except BrokerUnavailable as error:
-            logger.debug("who left can't be said yet: %s", str(error))
+            logger.debug("can't report to Redis which users left yet: %s", str(error))
 
     async def _settle_one(self, place: Place) -> None:
         if not self._ledger.is_owed(place):
@@ -405,7 +409,7 @@ class Presence:
 
     @staticmethod
     def _ignore(answer: asyncio.Future[Any]) -> None:
-        """Marks a failure as seen: what it was for is done again."""
+        """Marks a failure as retrieved, because the call is repeated anyway."""
         answer.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
@@ -422,7 +426,7 @@ async def _in_batches(do: Callable[[Place], Awaitable[None]], places: list[Place
 
 
 def _named(place: Place) -> tuple[str, str, str]:
-    """The place as Redis has it, where an anonymous connection is a user of its own, in a hash of its own."""
+    """Returns the room, user and connection as Redis stores them: an anonymous connection is its own user."""
     room, user, connection_id = place
     return room, connection_id if user is None else user, connection_id
 
@@ -431,8 +435,8 @@ def _connections(user: str, entry: dict[str, Any]) -> list[PresentConnection]:
     plain, apart = {"i": entry["i"]}, entry.get("x", {})
     found = []
     for connection_id in (*entry["c"], *entry["g"]):
-        said = apart.get(connection_id, plain)
-        infos = loads(said["i"]), loads(said.get("r", "null"))
+        own = apart.get(connection_id, plain)
+        infos = loads(own["i"]), loads(own.get("r", "null"))
         found.append(PresentConnection(connection_id, user, *infos, connection_id in entry["c"], entry["n"]))
     return found
 

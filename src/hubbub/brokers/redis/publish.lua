@@ -1,10 +1,10 @@
--- Numbers a message, keeps it, and publishes it, all or nothing. One that was published before is only answered.
--- A sender's messages come in lines, one for each of its connections. A line is taken without holes or not at all, and
--- not any more once the next has begun (line.lua). So what has a lower number than the last was published.
--- KEYS: head, log, sender. ARGV: channel, message, its number, epoch for a new one, ttl in ms, size (0 keeps none), ms
--- for which the sender is known; its line, and the number before it in that line.
--- Gives epoch and offset, and 1 where the log was not one of ours and is begun anew. Where a message was published
--- before, and is not kept: the room's offset.
+-- Numbers a message, keeps it, and publishes it, all or nothing. A message that was published before is only answered.
+-- A sender's messages arrive in lines, one for each of its connections. Redis accepts a line without gaps, and nothing
+-- of it once the next line has begun (line.lua). So a message was published before if its number is not above the last.
+-- KEYS: head, log, sender. ARGV: channel, message, its number, epoch for a new numbering, ttl in ms, size (0 keeps
+-- none), ms for which the sender is remembered; the message's line, and the previous number in that line.
+-- Returns epoch and offset, and 1 if the log was foreign and was replaced. If the message was published before and is
+-- no longer kept, the offset is the room's.
 local number, ttl, size = tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local line, before, last = line_of(KEYS[3])
 if line ~= ARGV[8] or before ~= ARGV[9] then return redis.error_reply('LINE the message before it did not come') end

@@ -1,9 +1,9 @@
--- Reads what is kept of a room after a position, or the newest of it. Writes nothing, whatever room is asked for.
+-- Reads the kept messages of a room after a position, or the newest ones. Never writes: clients can ask for any room.
 -- KEYS: head, log. ARGV: ttl in ms, epoch and offset of the position ('' for none), limit (0: all), the stamp of the
--- message that is expected there ('' for any).
--- Gives epoch ('' where the room has no numbering), offset; whether the position is of this numbering, whether nothing
--- is missing after it, whether the message there is the one expected; the entries: offset, message, time in ms; and how
--- many are not ours.
+-- message expected at that position ('' for any).
+-- Returns epoch ('' if the room has no numbering), offset; whether the position is part of this numbering, whether no
+-- message is missing after it, whether the message at it is the expected one; the entries: offset, message, time in ms;
+-- and the number of foreign entries.
 local oldest, limit = now - tonumber(ARGV[1]), tonumber(ARGV[4])
 local epoch, offset, _, former = known_head(KEYS[1])
 if not epoch then return {'', 0, 0, 0, 1, {}, 0} end
@@ -15,7 +15,7 @@ local function range(command, first, last, most)
   return found.err and {} or found
 end
 
--- What is kept, and not too old, of what was found.
+-- Adds the found entries that are neither foreign nor too old.
 local function take(found, backwards)
   for place = backwards and #found or 1, backwards and 1 or #found, backwards and -1 or 1 do
     local at_offset, message, at = parts_of(found[place])
@@ -28,7 +28,7 @@ local function take(found, backwards)
   end
 end
 
--- A publish trims only its own room's log, so old entries may still be there.
+-- Returns the entries from the first that is not too old. Only a publish trims the log, so older ones may be left.
 local function from_the_start()
   local after = '-'
   while true do

@@ -1,4 +1,4 @@
--- Begins a new numbering, where it is still the old one, and tells the workers.
+-- Begins a new epoch and tells the workers, if the room is still in the old epoch.
 -- KEYS: head. ARGV: channel, the old epoch, the new one.
 if redis.call('HGET', KEYS[1], 'e') ~= ARGV[2] then return 0 end
 local offset = tonumber(redis.call('HGET', KEYS[1], 'o'))

@@ -1,4 +1,4 @@
-"""The Lua scripts: each is atomic at the server, and known there by its SHA-1."""
+"""The Lua scripts. The server runs each script atomically, and identifies it by its SHA-1."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Final, Literal
 
 
 class Script:
-    """A script, as text and by the name that the server gives it.
+    """A Lua script: its text, and the SHA-1 that identifies it at the server.
 
     Args:
-        name: That of its file.
-        flags: What Redis may expect of it. ``allow-oom``: it takes little memory, and runs when none is left.
-            ``no-writes``: it only reads.
+        name: The name of its file, without ``.lua``.
+        flags: What the script promises to Redis. ``allow-oom``: it needs little memory, so it runs even if the server
+            is out of memory. ``no-writes``: it only reads.
     """
 
     def __init__(self, name: str, flags: Literal["", "allow-oom", "no-writes"] = "allow-oom") -> None:
         folder = files(__package__)
-        head = f"#!lua flags={flags}\n" if flags else "#!lua\n"
-        self.text: Final = head + "".join((folder / f"{each}.lua").read_text() for each in ("common", name))
+        shebang = f"#!lua flags={flags}\n" if flags else "#!lua\n"
+        self.text: Final = shebang + "".join((folder / f"{each}.lua").read_text() for each in ("common", name))
         self.sha: Final = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 

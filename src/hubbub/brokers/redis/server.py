@@ -1,4 +1,4 @@
-"""Which kind of server answers at a URL, and whether it can serve workers. Pure."""
+"""Checks which kind of server a URL leads to, and whether it can serve workers. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ...errors import BrokerUnavailable
-from .commands import said
+from .commands import error_text
 
 _OLDEST: Final = 7
 
@@ -22,26 +22,26 @@ _SENTINEL: Final = (
 _REPLICA: Final = "the URL leads to a replica, which accepts no writes. Give the URL of its master"
 
 _OF_A_CLUSTER: Final = {"ClusterCrossSlotError", "ClusterDownError", "MovedError", "AskError", "TryAgainError"}
-"""Errors of redis-py that only a node of a cluster answers with, or a proxy in front of one."""
+"""Errors of redis-py that only a cluster node, or a proxy in front of a cluster, causes."""
 
 
 class CannotServe(BrokerUnavailable):
-    """The server answers, and is of a kind that can't serve workers. Trying it again does not help."""
+    """The server answers, but is of a kind that can't serve workers. Retrying does not help."""
 
 
 class CannotServeYet(BrokerUnavailable):
-    """The server answers, and can't serve workers until its role changes, as in a failover."""
+    """The server answers, but can't serve workers until its role changes, as in a failover."""
 
 
 def check(hello: Mapping[bytes, Any]) -> None:
-    """Looks at what a server says of itself.
+    """Checks a server's description of itself.
 
     Args:
-        hello: The answer to HELLO. A field that is missing is not checked: a proxy may leave it out.
+        hello: The answer to HELLO. A missing field is not checked, because a proxy may leave it out.
 
     Raises:
-        CannotServe: It is a cluster, a sentinel, or too old.
-        CannotServeYet: It is a replica.
+        CannotServe: The server is a cluster, a sentinel, or too old.
+        CannotServeYet: The server is a replica.
     """
     mode, role, version = (_text(hello.get(name)) for name in (b"mode", b"role", b"version"))
     if mode == "cluster":
@@ -56,7 +56,7 @@ def check(hello: Mapping[bytes, Any]) -> None:
 
 
 def evicts(memory: bytes) -> str | None:
-    """The policy by which a server takes keys away when its memory is full; None where it never does.
+    """Returns the policy by which a server evicts keys when its memory is full; None if it never evicts.
 
     Args:
         memory: The answer to INFO memory.
@@ -69,15 +69,15 @@ def evicts(memory: bytes) -> str | None:
 
 
 def refused(command: str, error: Exception) -> BrokerUnavailable:
-    """What callers are told when a server answers with an error.
+    """Converts an error that a server answered with into the error that callers receive.
 
     Args:
-        command: The command that it refused.
+        command: The command that the server refused.
         error: The error of redis-py.
     """
     if type(error).__name__ in _OF_A_CLUSTER or "in cluster mode" in str(error):
         return CannotServe(f"Redis refused {command}: {_CLUSTER}")
-    return BrokerUnavailable(f"Redis refused {command}: {said(error)}")
+    return BrokerUnavailable(f"Redis refused {command}: {error_text(error)}")
 
 
 def _text(value: object) -> str:

@@ -1,26 +1,27 @@
-"""One room's channel on one worker: what comes is put in order. Pure.
+"""Puts the messages of one room's channel in order, on one worker. Pure.
 
-Theory of operation. Messages of a room without positions are delivered as they come. Those of a room with positions are
-numbered, so that it shows when something is not right:
+Theory of operation. Messages of a room without positions are delivered as they arrive. Messages of a room with
+positions are numbered, and the number decides:
 
-* The next number of the same epoch: it is delivered.
-* A number further on, or another epoch: something was missed, or the server is another one. The room's history is read
-  (*behind*), and says whether what was delivered is a part of what the server has.
-* A number that was delivered: while the worker catches up, history and channel overlap, and it is dropped. Otherwise
-  the server has gone back without a new epoch, as one does whose data was replaced by hand (*gone back*): the numbering
-  is renewed. The same holds where the history has another message than the one that was delivered under the last
-  number.
+* The next number of the same epoch: the message is delivered.
+* A later number, or another epoch: messages were missed, or the server is another one. The worker reads the room's
+  history (*behind*), which shows whether the delivered messages are part of what the server has.
+* A number that was already delivered: while the worker catches up, history and channel overlap, so the message is
+  dropped. Otherwise the server has lost messages without a new epoch, for example because an operator replaced its
+  data (*gone back*). The worker begins a new epoch. It does the same if the history has a different message under the
+  last delivered number.
 
-Positions of different epochs are never compared here. Only the server can: it knows where each epoch ended
-(``common.lua``). So a history that was read gives one of three answers. What was delivered is a part of it, and nothing
-is missing: what comes after is delivered, after a `Relabel` where the epoch is new. Or something is missing: a `Reset`.
-Or the server lacks what it had: gone back.
+This module never compares positions of different epochs. Only the server can, because it knows where each epoch ended
+(``common.lua``). So reading the history has one of three outcomes. If the history contains the delivered messages and
+nothing is missing, the later messages are delivered, after a `Relabel` if the epoch is new. If something is missing,
+members receive a `Reset`. If the server has lost delivered messages, it has gone back.
 
-While it is behind, what comes is held, up to a bound; what is dropped then is in the history too, or shows as a gap.
-What was held before the history was asked for, and is of another epoch than the history, is of an epoch that ended.
+While the worker is behind, it holds arriving messages, up to a bound. A message dropped at the bound is in the history
+too, or shows as a gap. A message that was held before the history was requested, and whose epoch differs from that of
+the history, belongs to an epoch that has ended.
 
-A message that was delivered in an epoch that ended may be published again, because its answer was lost with the data.
-Its sender's number tells, and it is a `Reset` then: the place is new, the message is not.
+A message delivered in an epoch that has ended may be published again, because its answer was lost with the data. Its
+sequence number identifies it, and a `Reset` is delivered instead: the position is new, but the message is not.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ Verdict = Literal["delivered", "behind", "gone back"]
 
 
 class Read(NamedTuple):
-    """What was read of a room's history after a position.
+    """The part of a room's history after a position.
 
     Attributes:
-        head: The room's position.
-        known: Whether the position is of the room's numbering: it was handed out in this epoch, or in one that this one
-            continues, before that one ended.
-        whole: Whether it is known, and nothing is missing after it.
-        same: Whether the message at that position is the one that was delivered, as far as it is kept.
+        head: The position of the room's newest message.
+        known: Whether the position is part of the room's numbering: it belongs to the current epoch, or to a former
+            one and is not past its end.
+        whole: Whether the position is known, and no message after it is missing.
+        same: Whether the message at that position, if it is kept, is the one that was delivered.
         arrivals: The messages, oldest first.
     """
 
@@ -59,14 +60,16 @@ class Read(NamedTuple):
 
 
 class Subscription:
-    """What one worker knows of a channel.
+    """The state of one channel on one worker.
 
     Attributes:
         last: The position up to which everything was delivered; None in a room without positions, or before the first.
-        stamp: That of the message that was delivered there; None where it is not known.
+        stamp: The stamp of the message delivered at that position; None if it is unknown.
         catching_up: Whether the history is being read.
-        doubted: Whether something may have been missed since the history was last asked for.
-        overlap: The canary after which nothing comes any more that the history has brought.
+        renumbering: Whether a new epoch was requested, because the server has gone back.
+        overlap: The number of a canary. Until it arrives, the channel may repeat messages that the history brought.
+        confirmed: Whether the server has confirmed the subscription.
+        doubted: Whether messages may have been missed since the history was last requested.
     """
 
     __slots__ = (
@@ -91,24 +94,24 @@ class Subscription:
         self.confirmed: bool = False
         self.doubted: bool = False
         self._held: deque[tuple[Position, Arrival]] = deque()
-        self._asked = 0  # how many of these came before the history was asked for
-        self._seen: dict[bytes, int] = {}  # of each sender the number that was delivered last
+        self._asked = 0  # how many of the held messages arrived before the history was requested
+        self._seen: dict[bytes, int] = {}  # the last delivered sequence number of each sender
 
     def start_at(self, position: Position) -> Verdict:
-        """Takes the channel's position when it was subscribed. What came before that was known goes on by itself."""
+        """Sets the position at which the channel was subscribed, unless messages have arrived before it was known."""
         if self.last is None:
             self.last, self.stamp = position, None
         return "behind" if self.doubted or self.last.epoch != position.epoch else "delivered"
 
     def take(self, arrival: Arrival, canary: int) -> tuple[list[Delivery], Verdict]:
-        """Takes a numbered message.
+        """Receives a numbered message.
 
         Args:
             arrival: The message.
-            canary: The last canary that came.
+            canary: The number of the last canary that arrived.
 
         Returns:
-            What to deliver, and whether all is well.
+            What to deliver, and the verdict.
         """
         position, last = _position(arrival), self.last
         if self.catching_up:
@@ -124,15 +127,16 @@ class Subscription:
         return [], "gone back"
 
     def asks(self) -> None:
-        """The history is being asked for: what is held now came before the answer."""
+        """Records that the history is being requested: the messages held now arrived before the answer."""
         self._asked = len(self._held)
         self.doubted = False
 
     def catch_up(self, read: Read) -> tuple[list[Delivery], Verdict]:
-        """Takes what was read of the history after `last`.
+        """Receives the part of the history after `last`.
 
         Returns:
-            What to deliver; "behind" where there is more, "gone back" where the server lost what was delivered.
+            What to deliver, and the verdict: "behind" if there is more to read, "gone back" if the server has lost
+            delivered messages.
         """
         head, last = read.head, self.last
         if last is not None and head.epoch == last.epoch and (head.offset < last.offset or not read.same):
@@ -149,7 +153,7 @@ class Subscription:
         return self.reset(place), "delivered"
 
     def caught_up(self, overlap: int) -> tuple[list[Delivery], Verdict]:
-        """Nothing more is in the history: goes on with what was held."""
+        """Continues with the held messages, after the history was read to its end."""
         self.catching_up = False
         self.overlap = overlap
         held, self._held, self._asked = self._held, deque(), 0
@@ -164,7 +168,7 @@ class Subscription:
         return deliveries, verdict
 
     def reset(self, position: Position) -> list[Delivery]:
-        """What comes does not follow what was delivered."""
+        """Moves to a position that does not follow the delivered messages. Returns the `Reset` to deliver, if any."""
         if self.last == position:
             return []
         self.last, self.stamp = position, None
@@ -172,7 +176,7 @@ class Subscription:
         return [Reset(position)]
 
     def _relabel(self, epoch: str) -> list[Delivery]:
-        """The place is the same, whatever its epoch is called now."""
+        """Moves to the same offset in another epoch. Returns the `Relabel` to deliver, if any."""
         if self.last is None or self.last.epoch == epoch:
             return []
         self.last = Position(epoch, self.last.offset)
@@ -180,7 +184,7 @@ class Subscription:
         return [Relabel(self.last)]
 
     def _deliver(self, arrival: Arrival) -> list[Delivery]:
-        """The next message. Within an epoch the server publishes none twice."""
+        """Delivers the next message. A repetition, possible only in a new epoch, becomes a `Reset`."""
         self.last, self.stamp = _position(arrival), arrival.stamp
         sender, number = arrival.stamp
         before = self._seen.get(sender)
@@ -198,12 +202,12 @@ class Subscription:
         self._held.append((position, arrival))
 
     def _drop_ended(self, epoch: str) -> None:
-        """What came before the history was asked for, and is of another epoch, came before this one."""
+        """Drops held messages of epochs that have ended: held before the history was requested, of another epoch."""
         held = [each for at, each in enumerate(self._held) if at >= self._asked or each[0].epoch == epoch]
         self._held, self._asked = deque(held), 0
 
     def _held_from(self, head: Position) -> Position:
-        """The place from which on nothing is missing: the head of the history, or where what is held begins."""
+        """Returns the position after which nothing is missing: before the held messages, or else the history's head."""
         first = next((position for position, _ in self._held if position.epoch == head.epoch), head)
         return Position(head.epoch, min(head.offset, max(0, first.offset - 1))) if first is not head else head
 

@@ -1,12 +1,12 @@
-"""A blocking connection to Redis, for processes without an event loop. Safe in threads, and after a fork.
+"""A blocking connection to Redis, for processes without an event loop. Thread-safe, and safe after a fork.
 
-Theory of operation. One connection for each process, under a lock, so that what the process publishes has one order, by
-which it is known when it comes again (`hubbub.brokers.redis.channel`). A child of a fork begins with a connection, a
-lock and a sender of its own, and does not touch its parent's.
+Theory of operation. Each process has one connection, under a lock. So everything that the process publishes has one
+order, and sequence numbers identify repetitions (`hubbub.brokers.redis.channel`). A forked child has its own
+connection, lock and sender, and does not touch those of its parent.
 
-A firewall forgets a connection that is idle, and drops without a word what comes over it later. So a connection that
-was idle for long is replaced before it is used, and one that does not answer gets half of the time that a call has: the
-other half is for a new one, over which the call is sent again.
+A firewall forgets an idle connection, and silently drops everything sent over it later. So a connection that was idle
+for long is replaced before its next use. If a connection does not answer within half of a call's timeout, the call is
+sent again over a new connection, in the other half.
 """
 
 from __future__ import annotations
@@ -32,36 +32,36 @@ from redis.retry import Retry
 
 from ...errors import BrokerUnavailable
 from .channel import Keys, Sender
-from .commands import IDLE_S, Argument, Command, lining_up, out_of_line, refused_url, said
+from .commands import IDLE_S, Argument, Command, error_text, lining_up, out_of_line, refused_url
 from .scripts import ALL
 from .server import CannotServe, CannotServeYet, check, refused
 
 SENDER_TTL_S: Final = 120.0
-"""How long the server knows a process that publishes nothing; then it is introduced again."""
+"""Seconds after which Redis forgets a process that publishes nothing. The process begins a new line before that."""
 
 _PAUSE_S: Final = 0.05
 _LEAST_S: Final = 0.001
-"""To wait for an answer. None at all would be something else to a socket."""
+"""Minimum timeout of a socket: 0 would make it non-blocking."""
 
 
 class _Process:
-    """What one process has: its connection among it.
+    """The state of one process: its connection, its lock and its sender.
 
     Args:
-        connection: Of redis-py, not connected yet.
+        connection: A connection of redis-py, not connected yet.
     """
 
     def __init__(self, connection: Any) -> None:
         self.lock = Lock()
         self.sender = Sender()
         self.line = 0
-        self.last_in_line: int | None = None  # None where a line is to be begun
+        self.last_in_line: int | None = None  # None before a line begins
         self._connection = connection
-        self._heard_at: float | None = None  # while it is connected
+        self._heard_at: float | None = None  # None while it is not connected
         self._fresh = False  # whether the connection was made in this call
 
     def begin(self) -> None:
-        """Begins a call: gives up a connection that was idle for long."""
+        """Begins a call. Abandons a connection that was idle for long."""
         self._fresh = False
         if self._heard_at is not None and time.monotonic() - self._heard_at >= IDLE_S:
             self.cut()
@@ -87,7 +87,7 @@ class _Process:
         return answer
 
     def load_scripts(self, deadline: float) -> None:
-        """Gives the server the scripts. Where that fails, the next command finds out."""
+        """Loads the scripts into the server. Ignores failures: the next command meets them."""
         try:
             for script in ALL:
                 self.ask(("SCRIPT", "LOAD", script.text), deadline)
@@ -95,7 +95,7 @@ class _Process:
             self.cut()
 
     def cut(self) -> None:
-        """Gives the connection up, and with it the line: what is on its way over it is not to be taken any more."""
+        """Abandons the connection and its line, so that Redis refuses messages still in flight over it."""
         self.last_in_line = self._heard_at = None
         self._connection.disconnect()
 
@@ -105,7 +105,7 @@ def _left_s(deadline: float) -> float:
 
 
 def _greet(connection: Any) -> None:
-    """Does what redis-py does with a new connection, and looks at which kind of server it leads to."""
+    """Sets up a new connection as redis-py does, and checks which kind of server it leads to."""
     try:
         connection.on_connect()
         connection.send_command("HELLO")
@@ -116,15 +116,15 @@ def _greet(connection: Any) -> None:
 
 
 class SyncLink:
-    """Calls commands, and waits for the answers.
+    """Sends commands, and blocks until they are answered.
 
     Args:
-        url: Of the server.
-        keys: How the keys are called.
-        timeout_s: How long a call may take, the wait for those of other threads and attempts to connect included.
+        url: The URL of the server.
+        keys: The names of the keys.
+        timeout_s: Seconds that a call may take, including the wait for other threads and attempts to connect.
 
     Raises:
-        InvalidArgument: The URL is not one of Redis.
+        InvalidArgument: The URL is not a Redis URL.
     """
 
     def __init__(self, url: str, keys: Keys, timeout_s: float) -> None:
@@ -132,19 +132,19 @@ class SyncLink:
         self._keys = keys
         self._timeout_s = timeout_s
         self._processes: dict[int, _Process] = {}
-        self._connection()  # which checks it
+        self._connection()  # checks the URL
 
     def call(self, make: Callable[[Sender], Command]) -> Any:
-        """Calls the command that ``make`` makes.
+        """Sends the command that ``make`` returns, and returns the answer.
 
         Raises:
-            BrokerUnavailable: Redis can't be reached in time, or refuses, or can't serve at all. The command may have
-                been executed.
+            BrokerUnavailable: Redis can't be reached in time, refuses the command, or can't serve at all. The command
+                may have been executed.
         """
         process = self._process
         deadline = time.monotonic() + self._timeout_s
         if not process.lock.acquire(timeout=self._timeout_s):
-            raise BrokerUnavailable(f"other threads wait for Redis already (waited {self._timeout_s:g} s)")
+            raise BrokerUnavailable(f"other threads are still waiting for Redis (waited {self._timeout_s:g} s)")
         try:
             command = make(process.sender)
             cause: Exception | None = None
@@ -164,24 +164,24 @@ class SyncLink:
                         raise refused(str(command.arguments[0]), error) from None
                     else:
                         process.cut()
-                    if not isinstance(cause, CannotServeYet):  # which says more than that time ran out after it
+                    if not isinstance(cause, CannotServeYet):  # it says more than a timeout that follows it
                         cause = error
                     if time.monotonic() + 2 * _PAUSE_S >= deadline:
-                        why = said(cause)
+                        why = error_text(cause)
                         raise BrokerUnavailable(
                             f"Redis can't be reached (waited {self._timeout_s:g} s): {why}"
                         ) from None
                     time.sleep(_PAUSE_S)
         except BrokerUnavailable:
             raise
-        except BaseException:  # of a signal's handler, say: an answer that is still to come must not meet the next call
+        except BaseException:  # such as a signal handler's: the next call must not read the answer to this one
             process.cut()
             raise
         finally:
             process.lock.release()
 
     def close(self) -> None:
-        """Closes this process's connection; the next call makes another."""
+        """Closes the connection of this process. The next call opens another one."""
         process = self._processes.pop(os.getpid(), None)
         if process is not None:
             process.cut()
@@ -206,7 +206,7 @@ class SyncLink:
         return process
 
     def _connection(self) -> Any:
-        """A connection that is not made yet."""
+        """Returns a connection that is not connected yet."""
         try:
             pool: Any = ConnectionPool.from_url(
                 self._url,
@@ -215,6 +215,6 @@ class SyncLink:
                 maint_notifications_config=MaintNotificationsConfig(enabled=False),
                 redis_connect_func=_greet,
             )
-            return pool.make_connection()  # which takes what the URL's query says, or does not
+            return pool.make_connection()  # raises if an option in the URL's query is unknown
         except (ValueError, TypeError, RedisError) as error:
             raise refused_url(error) from None

@@ -200,7 +200,7 @@ async def test_a_worker_that_may_have_missed_what_is_forgotten_has_its_clients_c
                 assert await is_closed(listener) == (1013, CloseCode.BROKER_UNAVAILABLE.reason)
         assert bob.open
     assert own_redis.command("ZCARD", KEYS.instructions) == 2
-    assert sum("its clients are closed" in line for line in caplog.messages) == 1
+    assert sum("closing all its clients" in line for line in caplog.messages) == 1
 
 
 # Whoever is still joining

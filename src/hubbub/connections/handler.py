@@ -14,7 +14,7 @@ from typing import Any, Final
 
 
 class HandlerState(Enum):
-    """What a handler knows about the end of its socket."""
+    """The state of a handler: whether it knows that its socket has ended."""
 
     RUNNING = "the handler does not know that the socket has ended, or it has not"
     CLOSED = "the handler closed the socket itself"

@@ -121,7 +121,7 @@ class Caller:
     Args:
         scope: The ASGI scope of its handshake. It keeps ``request.state``, from authentication to the last message.
         connection: Its connection; None while it is being authenticated.
-        user: What the ``auth=`` dependency gave.
+        user: The value of the ``auth=`` dependency.
         app: The FastAPI app, for its ``dependency_overrides``. Any other app has none.
         token: A token that the client sent later than its handshake. It stands in the place of the header
             ``Authorization`` of the handshake, as ``Bearer``.
@@ -191,7 +191,7 @@ _CALLER: Final = "hubbub.caller"
 
 
 class _Handshake(Request):
-    """The Request of one message. What the messages of a connection have in common is parsed once (`Caller`)."""
+    """The Request of one message. The handshake is parsed once for all messages of a connection (`Caller`)."""
 
     @property
     def headers(self) -> Headers:
@@ -438,7 +438,7 @@ def _scopes(node: Dependant) -> list[str]:
 
 
 def name_of(function: object) -> str:
-    """What a function is called in errors: ``say()``."""
+    """The name of a function in errors: ``say()``."""
     while hasattr(function, "func"):  # functools.partial
         function = function.func
     name = getattr(function, "__qualname__", None) or type(function).__qualname__

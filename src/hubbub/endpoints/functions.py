@@ -53,7 +53,7 @@ class Function(Generic[T]):
 
     Args:
         function: The function, ``async`` or not. One that is not async runs in FastAPI's thread pool.
-        returns: What functions of this kind may return, of `hubbub.endpoints.results`.
+        returns: The return types of functions of this kind, from `hubbub.endpoints.results`.
         declared: How it is declared, for errors: ``@on('say')``.
         names: The names that the pattern binds. Each needs a parameter, of the function or of a dependency.
         takes_message: Whether there can be a message.
@@ -159,14 +159,14 @@ class Function(Generic[T]):
         Args:
             caller: The client.
             message: Its message, as `codec.loads_from_client` gives it; `MISSING` where it sent none.
-            names: What the pattern's names stand for in the room's name.
+            names: The parts of the room's name that the pattern binds.
             is_encoded: Whether the message is bytes: of JSON, or those that a function that takes ``bytes`` is given.
 
         Raises:
             MessageInvalid: The message does not validate.
             RoomUnknown: A name of the pattern does not convert.
             ReplyInvalid: The function returned something that its annotation does not allow.
-            Exception: Whatever the function or a dependency raises.
+            Exception: Any exception of the function or of a dependency.
         """
         arguments = self._names.converted(names) if names else {}
         if self._message is not None:

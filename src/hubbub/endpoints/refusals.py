@@ -1,4 +1,4 @@
-"""What a client is told when its message is not served."""
+"""The answers to messages that are refused."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def refusal_of(error: BaseException) -> Refusal | None:
     """The answer that an error stands for.
 
     Args:
-        error: What a function, or one of its dependencies, raised.
+        error: The exception that a function or one of its dependencies raised.
 
     Returns:
         None for every error that is no answer: a fault of the app, which is not told to clients, or an error that the

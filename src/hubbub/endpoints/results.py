@@ -1,4 +1,4 @@
-"""What functions may return, and how it becomes an answer.
+"""Converts the return values of functions into answers.
 
 A return annotation is read once, when the function is declared: it gives a converter. Replies are validated and
 serialized by the annotation as FastAPI does it with the response of a route: a function that is annotated ``-> Said``
@@ -31,7 +31,7 @@ Convert: TypeAlias = Callable[[object], T]
 """Turns what a function returned into its answer. Raises `ReplyInvalid`."""
 
 Returns: TypeAlias = Callable[[Any, str], Convert[T]]
-"""What the functions of one kind may return: gives the converter for a return annotation.
+"""The return types that functions of one kind may have: returns the converter for a return annotation.
 
 The second argument names the function in errors. Raises `InvalidArgument` for an annotation that makes no sense.
 """
@@ -74,7 +74,7 @@ class Grant:
 
     Args:
         data: A message for the client, which its SDK hands to the app with the ``subscribed`` event.
-        info: What the other members of the room see of this client, beside the ``info`` of its connection. A mapping.
+        info: Data about this client for the other members of the room, besides its connection's ``info``. A mapping.
         expires_at: When the permission ends: a datetime (naive is UTC) or seconds since the epoch. The subscription
             then ends; an SDK subscribes again by itself, and the function is asked again.
 

@@ -1,4 +1,4 @@
-"""Which function answers: `MessageRouter`, where an app declares its functions, and `Routes`, which finds them."""
+"""Finds the function for a message: apps declare functions on a `MessageRouter`, and `Routes` holds them."""
 
 from __future__ import annotations
 
@@ -123,8 +123,8 @@ class Routes:
 
     Attributes:
         methods: By method.
-        rooms: Who may subscribe.
-        publishing: Who may publish.
+        rooms: The functions that authorize subscriptions.
+        publishing: The functions that handle publications of clients.
         connect: Runs when a client has connected.
         disconnect: Runs when a client is gone.
     """
@@ -175,7 +175,7 @@ class MessageRouter:
         *Order*: the messages of one connection are handled one after the other, in the order in which they were sent.
 
         Args:
-            method: What clients call it by: ``client.rpc("say", {...})``.
+            method: The name that clients use: ``client.rpc("say", {...})``.
             concurrent: Lets the function run beside the other messages of its connection, in no order.
 
         Raises:

@@ -75,7 +75,7 @@ class ClientProtocol(ABC):
         """Returns the frame that tells a client that its message was refused. ``problem`` is for its developer."""
 
     def closed(self, code: int, reason: str) -> Closed:
-        """What a Close frame says in place of a code and a reason of hubbub or of the app."""
+        """Returns the code and reason of the Close frame for a code and reason of hubbub or of the app."""
         return Closed(code, reason)
 
     # From a client

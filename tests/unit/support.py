@@ -233,7 +233,7 @@ class Node(Broker):
             ]
             for other in others:
                 assert other is not None
-                other.came(payload, timeout_s, reply)
+                other.answer(payload, timeout_s, reply)
             return bool(others)
 
         return await requests.ask(worker, payload, timeout_s, send)

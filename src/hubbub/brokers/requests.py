@@ -72,7 +72,7 @@ class Requests:
         if waiting is not None and not waiting.done():
             waiting.set_result(reply)
 
-    def came(self, payload: bytes, timeout_s: float, reply: Callable[[Reply], Awaitable[None]]) -> None:
+    def answer(self, payload: bytes, timeout_s: float, reply: Callable[[Reply], Awaitable[None]]) -> None:
         """Answers a request of another worker, in a task. Rejects it if too many requests are in progress.
 
         Args:

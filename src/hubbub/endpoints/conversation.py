@@ -603,7 +603,7 @@ class Conversation:
                 data=None if grant.data is None else encode(grant.data),
                 was_recovering=request.recover,
             )
-            return self._taken([Reply(number, result)])
+            return self._take_replies([Reply(number, result)])
 
         await self._engine.memberships.join(self._session, name, since, reply=reply)
         if self._subscriptions.get(name) is not subscription:  # unsubscribed while the join waited for the broker
@@ -698,9 +698,9 @@ class Conversation:
     def _write(self) -> None:
         if self._replies and self._socket.closed is None:
             self._socket.flush()  # so that the replies arrive after the messages that the functions published
-            self._socket.writer.write(self._taken([]))
+            self._socket.writer.write(self._take_replies([]))
 
-    def _taken(self, more: list[Reply | Push]) -> bytes:
+    def _take_replies(self, more: list[Reply | Push]) -> bytes:
         """Takes the queued replies, and encodes them with ``more`` into one frame."""
         replies, self._replies = [*self._replies, *more], []
         return self._encoding.encode(replies)

@@ -53,7 +53,7 @@ class Silent(Receiver):
 async def answered(requests: Requests, payload: bytes) -> Reply:
     """The reply to a request that came from another worker."""
     replies: asyncio.Queue[Reply] = asyncio.Queue()
-    requests.came(payload, 5.0, replies.put)
+    requests.answer(payload, 5.0, replies.put)
     return await replies.get()
 
 
@@ -61,7 +61,7 @@ async def test_a_worker_that_answers_as_many_as_it_may_refuses_more_at_once() ->
     answerer, tasks, replies = Answerer(), Tasks(), asyncio.Queue[Reply]()
     requests = Requests(answerer, tasks)
     for number in range(MAX_REQUESTS + 1):
-        requests.came(b"%d" % number, 5.0, replies.put)
+        requests.answer(b"%d" % number, 5.0, replies.put)
     async with asyncio.timeout(5.0):
         refused = await replies.get()
         assert str(MAX_REQUESTS) in refused.problem
@@ -90,7 +90,7 @@ async def test_a_reply_that_can_not_be_sent_is_given_up(caplog: pytest.LogCaptur
         tried.set()
         raise BrokerUnavailable("it is gone")
 
-    Requests(answerer, tasks).came(b"?", 5.0, unsendable)
+    Requests(answerer, tasks).answer(b"?", 5.0, unsendable)
     await tasks.close(5.0)
     assert tried.is_set()
     assert [(record.levelno, "it is gone" in record.getMessage()) for record in caplog.records] == [

@@ -110,7 +110,7 @@ class MemoryBroker(Broker):
 
             if worker != self._worker:
                 return False
-            requests.came(payload, timeout_s, send_reply)
+            requests.answer(payload, timeout_s, send_reply)
             return True
 
         return await requests.ask(worker, payload, timeout_s, send)

@@ -283,22 +283,22 @@ class Inbox:
             try:
                 packed = unpack(push[2])
             except ValueError as error:
-                self._unreadable_came(channel, error)
+                self._skip_unreadable(channel, error)
                 return
             room = self._keys.room_of(channel)
             if isinstance(packed, Canary):
                 self._canary_seen, self._heard_at = packed.number, asyncio.get_running_loop().time()
-                self._instructions.works()
+                self._instructions.heard_canary()
             elif isinstance(packed, Instructed):
-                self._instructions.came(packed)
+                self._instructions.receive(packed)
             elif isinstance(packed, Request):
-                self._asked_for(packed)
+                self._answer(packed)
             elif isinstance(packed, Replied):
                 self._requests.replied(*packed)
             elif isinstance(packed, RollCall):
                 self._roll_call()
             elif room is not None:
-                self._came(room, packed)
+                self._receive(room, packed)
         elif kind == b"subscribe":
             room = self._keys.room_of(push[1])
             if room is not None:
@@ -320,7 +320,7 @@ class Inbox:
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
 
-    def _unreadable_came(self, channel: bytes, error: ValueError) -> None:
+    def _skip_unreadable(self, channel: bytes, error: ValueError) -> None:
         """Skips a message of another release. In a room with positions, the history shows what was missed."""
         self._foreign.skip("a message", channel, error)
         room = self._keys.room_of(channel)
@@ -328,7 +328,7 @@ class Inbox:
         if room is not None and subscription is not None and self._rooms(room).numbered:
             self._catch_up_soon(room, subscription)
 
-    def _came(self, room: str, packed: Arrival | Announced | Reset) -> None:
+    def _receive(self, room: str, packed: Arrival | Announced | Reset) -> None:
         subscription = self._subscriptions.get(room)
         if subscription is None:
             return
@@ -349,7 +349,7 @@ class Inbox:
             elif verdict == "gone back":
                 self._renumber_soon(room, subscription)
 
-    def _asked_for(self, request: Request) -> None:
+    def _answer(self, request: Request) -> None:
         """Answers a request of another worker."""
         channel = self._keys.own_channel(request.stamp.sender.hex())
 
@@ -357,7 +357,7 @@ class Inbox:
             await self._commands.call("PUBLISH", channel, pack_reply(request.number, reply))
 
         if self._is_new(request.stamp):
-            self._requests.came(request.payload, request.timeout_s, send_reply)
+            self._requests.answer(request.payload, request.timeout_s, send_reply)
 
     def _is_new(self, stamp: Stamp) -> bool:
         """Returns whether a message without a position is new, and not a needless repetition.

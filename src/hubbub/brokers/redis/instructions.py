@@ -50,14 +50,16 @@ class Instructions:
         self._known: int | None = None  # the time, by Redis' clock, up to which all instructions are known
         self._newest = 0  # the time of the newest instruction received over the subscription
         self._hears = False  # whether the subscription brings all later instructions
-        self._known_at = asyncio.get_running_loop().time()  # the same time on the event loop's clock, or earlier
+        self._known_at = (
+            asyncio.get_running_loop().time()
+        )  # on the event loop's clock: all earlier instructions are known
 
-    def came(self, instructed: Instructed) -> None:
+    def receive(self, instructed: Instructed) -> None:
         """Receives an instruction over the subscription."""
         self._newest = max(self._newest, instructed.at)
         self._receiver.deliver(instructed.channel, instructed.instruction)
 
-    def works(self) -> None:
+    def heard_canary(self) -> None:
         """Records that the subscription is up to date: a canary sent a moment ago has arrived, after all before it."""
         if self._hears:
             self._known_at = asyncio.get_running_loop().time()

@@ -94,7 +94,7 @@ class Leases:
         gone = [worker for worker, checks in self._missed.items() if checks >= _MISSED_CHECKS]
         for worker in (*gone, *(each.decode() for each in dead)):
             if await self._claimed(worker):
-                self._tasks.spawn(self._take_out(worker), "take out")
+                self._tasks.spawn(self._remove(worker), "remove a dead worker")
 
     async def clear(self, worker: str, *, aloud: bool) -> None:
         """Removes all connections reported under a worker's name.
@@ -139,7 +139,7 @@ class Leases:
         names = keys.lease(worker), keys.workers, keys.claimed(worker), keys.cleaner(worker), keys.dead
         return bool(await self._link.run(CLAIM, names, worker, self._lease_ms))
 
-    async def _take_out(self, worker: str) -> None:
+    async def _remove(self, worker: str) -> None:
         try:
             await self.clear(worker, aloud=True)
             await asyncio.gather(

@@ -84,12 +84,12 @@ def test_each_instruction_is_obeyed_once_whether_it_was_heard_or_read() -> None:
         server.give("before the worker began")
         server.clock_ms += 60_000
         await catch_up(server, instructions)
-        instructions.came(server.give("heard"))
+        instructions.receive(server.give("heard"))
         cut(instructions, 30)
         server.give("missed")
         await catch_up(server, instructions, subscribed=False)
         await catch_up(server, instructions)
-        instructions.came(server.give("heard again"))
+        instructions.receive(server.give("heard again"))
         cut(instructions, 10)
         await catch_up(server, instructions)
         assert server.users == ["heard", "missed", "heard again"]
@@ -104,7 +104,7 @@ def test_instructions_of_a_cut_that_ended_before_they_were_read_are_read_after_t
         await catch_up(server, instructions)
         cut(instructions, 30)
         server.give("missed")
-        instructions.came(server.give("heard"))
+        instructions.receive(server.give("heard"))
         cut(instructions, 10)
         await catch_up(server, instructions)
         assert server.users == ["heard", "missed", "heard"]
@@ -115,7 +115,7 @@ def test_instructions_of_a_cut_that_ended_before_they_were_read_are_read_after_t
 def test_instructions_are_read_also_before_it_is_noticed_that_the_subscription_is_lost() -> None:
     async def test(server: Server, instructions: Instructions) -> None:
         await catch_up(server, instructions)
-        instructions.came(server.give("heard"))
+        instructions.receive(server.give("heard"))
         server.give("missed")
         await catch_up(server, instructions, subscribed=False)
         assert server.users == ["heard", "missed"]
@@ -160,7 +160,7 @@ def test_an_age_is_that_of_the_instruction_within_the_time_of_the_cut(clock_move
 def test_a_clock_that_is_set_back_hides_no_instruction() -> None:
     async def test(server: Server, instructions: Instructions) -> None:
         await catch_up(server, instructions)
-        instructions.came(server.give("ann"))
+        instructions.receive(server.give("ann"))
         cut(instructions, 30)
         server.clock_ms -= 3_600_000
         server.give("bob")
@@ -176,7 +176,7 @@ def test_everybody_is_sent_away_only_where_what_is_forgotten_may_have_been_misse
 ) -> None:
     async def test(server: Server, instructions: Instructions) -> None:
         await catch_up(server, instructions)
-        instructions.came(server.give("ann"))
+        instructions.receive(server.give("ann"))
         cut(instructions, 30)
         if forgotten_ms is not None:
             server.forgotten = str(NOON_MS + forgotten_ms).encode()

@@ -98,9 +98,6 @@ MAX_WAITING: Final = 64
 MAX_SUBSCRIBING: Final = 16
 """Maximum number of subscriptions of one client that are authorized at the same time."""
 
-FIRST_PAGE_BYTES: Final = 64 * 1024
-"""Maximum size of the missed messages in the reply to a subscribe. The rest follows as the client reads."""
-
 _VERSION: Final = "hubbub"
 
 

@@ -30,7 +30,7 @@ from ..errors import HubbubError, InvalidArgument, shown
 from ..names import user_name
 from ..subprotocols import answer_to
 from .keys import Key, KeyFunction, UnfitKey, checked_algorithms, checked_key, fitting_key
-from .tokens import find_token, offered_subprotocol
+from .tokens import find_token, is_handshake, offered_subprotocol
 
 logger: Final = logging.getLogger("hubbub.auth")
 
@@ -384,7 +384,7 @@ def _expiry(claims: Mapping[str, Any]) -> float | None:
 
 
 def _socket(scope: Mapping[str, Any]) -> Socket | None:
-    return cast("Socket | None", scope.get("hubbub")) if scope["type"] == "websocket" else None
+    return cast("Socket | None", scope.get("hubbub")) if is_handshake(scope) else None
 
 
 def _where(scope: Mapping[str, Any]) -> str:

@@ -46,6 +46,11 @@ def find_token(scope: Mapping[str, Any], *, cookie: str | None = None, query: st
     return None
 
 
+def is_handshake(scope: Mapping[str, Any]) -> bool:
+    """Whether a scope is that of a WebSocket: its own, or the request that an endpoint makes of its handshake."""
+    return scope["type"] == "websocket" or "hubbub.handshake" in scope
+
+
 def offered_subprotocol(scope: Mapping[str, Any]) -> str | None:
     """Returns the subprotocol to answer: ``bearer`` if it was offered, never the token itself."""
     return SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", ()) else None
@@ -56,14 +61,14 @@ def _tokens(scope: Mapping[str, Any], cookie: str | None, query: str | None) -> 
         scheme, _, credentials = value.strip().partition(" ")
         if scheme.lower() == "bearer":
             yield "header", credentials.strip()
-    if scope["type"] == "websocket":
+    if is_handshake(scope):
         subprotocols = list(scope.get("subprotocols", ()))
         if SUBPROTOCOL in subprotocols[:-1]:
             yield "subprotocol", subprotocols[subprotocols.index(SUBPROTOCOL) + 1]
     if cookie is not None:
         for value in _header(scope, b"cookie"):
             yield "cookie", cookie_parser(value).get(cookie, "")
-    if query is not None and scope["type"] == "websocket":
+    if query is not None and is_handshake(scope):
         for name, value in parse_qsl(scope.get("query_string", b"").decode("latin-1")):
             if name == query:
                 yield "query", value

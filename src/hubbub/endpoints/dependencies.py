@@ -146,6 +146,7 @@ class Caller:
         self._app: Overridable | None = app if hasattr(app, "dependency_overrides") else None
         scheme = "https" if scope.get("scheme") in ("wss", "https") else "http"
         self._scope = {**scope, "type": "http", "method": "GET", "scheme": scheme, "headers": list(headers)}
+        self._scope["hubbub.handshake"] = True  # a `JWTAuth` reads it as one, with the query and the subprotocols
 
     @property
     def overrides(self) -> dict[Any, Any]:

@@ -38,6 +38,9 @@ class Listener(Protocol):
     def lost_place(self, channel: str) -> None:
         """Handles a gap: messages of a room are lost, so later ones do not continue what the client has."""
 
+    def ended(self) -> None:
+        """Handles the end of the session."""
+
 
 class Membership:
     """A session's place in a room.
@@ -150,6 +153,9 @@ class Session:
         if not self.is_open:
             return False
         self.is_open = False
+        listener, self.listener = self.listener, None
+        if listener is not None:
+            listener.ended()
         if self in self.socket.sessions:
             self.socket.sessions.remove(self)
             self.socket.former_ids = (*self.socket.former_ids, self.id)[-MAX_RESUME_IDS:]

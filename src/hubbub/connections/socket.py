@@ -414,7 +414,7 @@ class Socket:
         error = self.protocol.error(code, problem)
         if error is not None:
             self.writer.write(error)
-        if self.guard.too_many():
+        if self.guard.too_many() or self.has_own_protocol:  # no command of a client is dropped without a word
             logger.info(
                 "closing a connection on %s after %s: %s",
                 self.where,

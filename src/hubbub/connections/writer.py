@@ -146,7 +146,7 @@ class Writer:
             else:
                 self.transport.hold(False)
                 self.write(first)
-        self._start_pump()
+        self._idle()
 
     def _queue(self, data: bytes, lane: Lane, key: str | None) -> bool:
         if self.transport.closing:
@@ -193,11 +193,14 @@ class Writer:
             self._idle()
 
     def end(self, *, discard: bool) -> None:
-        """Refuses further writes. Queued frames are still sent, unless they are discarded."""
+        """Refuses further writes. Queued frames are still sent, unless they are discarded, or wait for `uncork`."""
         self.ended = True
         self.transport.hold(True)
-        if discard and self._outbox is not None:
+        if (discard or self._corked) and self._outbox is not None:
             _discard(self._outbox)
+        if self._corked:
+            self._corked = False
+            self._idle()
 
     def stop(self) -> None:
         """Discards everything queued and stops the pump. For the end of the handler: the socket may outlive it."""
@@ -206,8 +209,8 @@ class Writer:
             self._pump_task.cancel()
 
     async def emptied(self) -> None:
-        """Waits until nothing is queued and no send is running. Also returns if the client is gone."""
-        while self._pump_task is not None or self._sending:
+        """Waits until nothing is queued or corked, and no send is running. Also returns if the client is gone."""
+        while self._pump_task is not None or self._sending or self._corked:
             if self._emptied is None:
                 self._emptied = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._emptied)
@@ -229,7 +232,7 @@ class Writer:
         """Returns the seconds without progress while data waits; 0 if none waits. Must be called regularly."""
         buffered = self.transport.buffered
         seen = buffered, self._sent
-        if not buffered and self._pump_task is None and not self._outbox:
+        if not buffered and self._pump_task is None and (self._corked or not self._outbox):
             self._seen = seen
             return 0.0
         if seen != self._seen:

@@ -9,7 +9,10 @@ Theory of operation. The first command is ``connect``. It authenticates the clie
   message from its room.
 * Pongs, refreshes and unsubscribes are handled as they arrive.
 
-While the queue of a client is full, nothing more is read from that client.
+While the queue of a client is full, nothing more is read from that client, and its deadline for a pong is suspended.
+
+The conversation ends with its session. Queued commands are dropped. Functions that are still running have
+``Limits.handler_timeout_s`` to finish, and are then canceled.
 
 The sweeper, which checks every socket once a second, also sends the pings, and ends expired tokens and grants. So an
 idle client has no task and no timer.
@@ -22,17 +25,17 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..brokers.base import Broker
 from ..close import Closed
-from ..codec import Kind, Payload, encode, loads
+from ..codec import Kind, Payload, dumps, encode, loads_from_client
 from ..connections.connection import Connection, session_of
 from ..connections.session import Session
 from ..connections.socket import Socket
@@ -77,6 +80,7 @@ from ..protocols.centrifugo.messages import (
     UnsubscribeResult,
 )
 from ..rooms.memberships import JoinRefused, Memberships
+from ..subprotocols import answer_to
 from ..tasks import Tasks
 from .dependencies import Caller
 from .functions import MISSING, Function
@@ -86,6 +90,8 @@ from .routing import Routes
 
 logger: Final = logging.getLogger("hubbub")
 
+T = TypeVar("T")
+
 PING_S: Final = 25.0
 PONG_S: Final = 10.0
 CONNECT_S: Final = 15.0
@@ -93,7 +99,12 @@ REFRESH_GRACE_S: Final = 25.0
 """Seconds after its expiry for which the client may still replace a token."""
 
 MAX_WAITING: Final = 64
-"""Maximum number of queued commands of one client."""
+"""Maximum number of requests of one client that are queued or run concurrently."""
+
+MAX_TASKS: Final = 512
+"""Maximum number of tasks of one client, including those of subscriptions and refreshes."""
+
+MAX_TTL_S: Final = 2**31 - 1
 
 MAX_SUBSCRIBING: Final = 16
 """Maximum number of subscriptions of one client that are authorized at the same time."""
@@ -155,11 +166,13 @@ class Subscription:
 
     Attributes:
         room: The name of the room.
-        grant: The result of the room's rule; None until the rule has answered.
+        is_in: Whether the reply was written, so that the client knows that it is subscribed.
+        ends_at: When the permission expires, in seconds since the epoch; None for never.
     """
 
     room: str
-    grant: Grant | None = None
+    is_in: bool = False
+    ends_at: float | None = None
 
 
 class Ended(Exception):
@@ -184,15 +197,21 @@ class Conversation:
         self._protocol = protocol
         self._socket: Socket = websocket.scope["hubbub"]
         self._session: Session | None = None
+        self._is_connecting = False
+        self._is_connected = False
         self._caller: Caller | None = None
         self._began_at = asyncio.get_running_loop().time()
         self._ping_at = self._began_at + random.uniform(PING_S / 2, PING_S)  # noqa: S311 - spreads load, no secret
         self._pong_by: float | None = None
+        self._pongs_due = 0
         self._token_ends_at: float | None = None
         self._subscriptions: dict[str, Subscription] = {}
+        self._leaving: dict[str, asyncio.Task[None]] = {}
         self._authorizing = asyncio.Semaphore(MAX_SUBSCRIBING)
+        self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: deque[Command] = deque()
         self._working = False
+        self._concurrent = 0
         self._room_for_more: asyncio.Event | None = None
         self._replies: list[Reply | Push] = []
 
@@ -201,7 +220,8 @@ class Conversation:
         self._socket.speak(self._protocol)
         offered: Sequence[str] = self._websocket.scope.get("subprotocols") or ()
         mine = self._encoding.subprotocol
-        await self._websocket.accept(mine if mine in offered else None)
+        # One that offers a token (`bearer`) is answered too: a browser drops a socket that selects none of its offers.
+        await self._websocket.accept(mine if mine in offered else answer_to(offered))
         self._socket.listener = self
         try:
             await self._listen()
@@ -220,11 +240,17 @@ class Conversation:
             except BadRequest as error:
                 await self._close(DisconnectCode.BAD_REQUEST, str(error))
             for command in commands:
-                if self._session is not None:
+                if self._socket.closed is not None:
+                    break  # sent before the client saw our Close frame
+                if self._is_connected:
                     await self._take(command)
                 elif isinstance(command.request, ConnectRequest):
-                    if not await self._connect(command.id, command.request):
-                        break
+                    self._is_connecting = True
+                    try:
+                        if not await self._connect(command.id, command.request):
+                            break
+                    finally:
+                        self._is_connecting = False
                 else:
                     await self._close(DisconnectCode.BAD_REQUEST, "the first command must be connect")
 
@@ -233,8 +259,7 @@ class Conversation:
     async def _connect(self, number: int, request: ConnectRequest) -> bool:
         """Answers ``connect``. Returns False if it was refused; the rest of its frame is then ignored."""
         try:
-            user, ends_at = await self._authenticated(request.token)
-            user_id = self._served.user_id_of(user)
+            user, user_id, ends_at = await self._authenticated(request.token)
         except _Refused as refused:
             self._say(Reply(number, refused.error))
             return False
@@ -253,58 +278,61 @@ class Conversation:
                 headers=None,
                 expires_at=None,
             )
-            session = session_of(connection)
+            session = self._session = session_of(connection)
+            session.listener = self
             caller = Caller(self._websocket.scope, connection=connection, user=user, app=self._served.app)
-            welcome = await self._welcome(caller, request)
+            welcome, data = await self._welcome(caller, request)
+            self._caller = caller  # from now on, @disconnect runs at the end
             names = [*([] if user_id is None else [user_room(session.user_id or "")]), EVERYONE_NAME]
             for name in welcome.names:
                 if name not in session.memberships:
                     await self._engine.memberships.join(session, name, _presented(request.subs.get(name)))
                 names.append(name)
         except _Refused as refused:
-            self._say(Reply(number, refused.error))
-            writer.uncork()
-            await self._close(DisconnectCode.PERMISSION_DENIED, refused.error.message)
+            error = refused.error
+            writer.uncork(self._encoding.encode([Reply(number, error)]))
+            cause = DisconnectCode.INTERNAL if error.temporary else DisconnectCode.PERMISSION_DENIED
+            await self._close(cause, error.message)
         except JoinRefused as refusal:
-            writer.uncork()
             await self._close(closed_as(refusal.cause.code, refusal.cause.reason))
         except BrokerUnavailable:
-            writer.uncork()
             await self._close(DisconnectCode.INTERNAL)
         result = ConnectResult(
             client=session.id,
             version=_VERSION,
             expires=ends_at is not None,
             ttl=_ttl(ends_at),
-            data=None if welcome.data is None else encode(welcome.data),
+            data=data,
             subs={label(name): self._joined(session, name, request.subs.get(name)) for name in names},
             ping=int(PING_S),
             pong=True,
         )
-        self._caller, self._session = caller, session
-        session.listener = self
+        self._is_connected = True
         writer.uncork(self._encoding.encode([Reply(number, result)]))
         return True
 
-    async def _welcome(self, caller: Caller, request: ConnectRequest) -> Welcome:
+    async def _welcome(self, caller: Caller, request: ConnectRequest) -> tuple[Welcome, Payload | None]:
+        """Runs ``@connect``. Returns its result, and the encoded data for the client."""
         function = self._served.routes.connect
         if function is None:
-            return Welcome()
+            return Welcome(), None
         try:
-            return await function(caller, _message(request.data), is_encoded=request.data is not None)
+            welcome = await _awaited(function(caller, _message(request.data), is_encoded=request.data is not None))
+            return welcome, None if welcome.data is None else encode(welcome.data)
         except Exception as error:
             raise _Refused(await self._error(error, function)) from error
 
-    async def _authenticated(self, token: str) -> tuple[Any, float | None]:
-        """Runs the ``auth=`` dependency. Returns the user, and when the token of the command expires."""
+    async def _authenticated(self, token: str) -> tuple[Any, UserId | None, float | None]:
+        """Runs the ``auth=`` dependency. Returns the user, its id, and when the token of the command expires."""
         function = self._served.authenticate
         if function is None:
-            return None, None
+            return None, None, None
         scope = self._websocket.scope
         if token:  # the conversation watches its expiry, not the socket, because the client can replace it
             scope = {key: value for key, value in scope.items() if key != "hubbub"}
         try:
-            user = await function(Caller(scope, app=self._served.app, token=token or None))
+            user = await _awaited(function(Caller(scope, app=self._served.app, token=token or None)))
+            user_id = self._served.user_id_of(user)
         except HTTPException as error:
             if getattr(error, "expired", False) and token:
                 raise _Refused(ErrorCode.TOKEN_EXPIRED.error()) from error
@@ -315,7 +343,7 @@ class Conversation:
             raise _Refused(await self._error(error, function)) from error
         except Exception as error:
             raise _Refused(await self._error(error, function)) from error
-        return user, _end_of(user) if token else None
+        return user, user_id, _end_of(user) if token else None
 
     def _joined(self, session: Session, name: str, asked: SubscribeRequest | None) -> SubscribeResult:
         """Returns the part of the reply to ``connect`` about a room that the server subscribed the client to."""
@@ -345,28 +373,62 @@ class Conversation:
             case SubscribeRequest():
                 await self._begin_subscribing(command.id, request)
             case UnsubscribeRequest():
-                self._spawn(self._unsubscribe(command.id, request))
+                await self._until(self._has_room)
+                self._unsubscribe(command.id, request)
             case RefreshRequest():
+                await self._until(self._has_room)
                 self._spawn(self._refresh(command.id, request))
             case ConnectRequest():
                 await self._close(DisconnectCode.BAD_REQUEST, "already connected")
             case PingRequest() | SubRefreshRequest():
                 self._say(Reply(command.id, ErrorCode.NOT_AVAILABLE.error()))
             case RPCRequest() if self._is_concurrent(request):
-                self._spawn(self._answer(command))
+                await self._until(self._has_turn)
+                self._concurrent += 1
+                self._spawn(self._answer(command)).add_done_callback(self._answered_beside)
             case _:
-                await self._queue(command)
+                await self._until(self._has_turn)
+                self._queue(command)
 
     def _is_concurrent(self, request: RPCRequest) -> bool:
         method = self._served.routes.methods.get(request.method)
         return method is not None and method.concurrent
 
-    async def _queue(self, command: Command) -> None:
-        """Appends a command to the queue. Waits while the queue is full, so that nothing more is read."""
-        while len(self._waiting) >= MAX_WAITING:
-            self._room_for_more = asyncio.Event()
-            await self._room_for_more.wait()
-            self._pong_by = None  # the pong may be among the frames that were not read
+    def _has_turn(self) -> bool:
+        return len(self._waiting) + self._concurrent < MAX_WAITING
+
+    def _has_room(self) -> bool:
+        return len(self._tasks) < MAX_TASKS
+
+    async def _until(self, has_room: Callable[[], bool]) -> None:
+        """Waits until there is room for a command. Until then, nothing is read from the client.
+
+        Raises:
+            Ended: The connection has ended.
+        """
+        if has_room():
+            return
+        try:
+            while not has_room():
+                if self._socket.closed is not None:
+                    raise Ended
+                self._room_for_more = asyncio.Event()
+                await self._room_for_more.wait()
+        finally:
+            self._room_for_more = None
+        if self._pongs_due:  # the pong may be among the frames that were not read
+            self._pong_by = asyncio.get_running_loop().time() + PONG_S
+
+    def _wake(self) -> None:
+        if self._room_for_more is not None:
+            self._room_for_more.set()
+
+    def _answered_beside(self, task: asyncio.Task[None]) -> None:
+        self._concurrent -= 1
+        self._wake()
+
+    def _queue(self, command: Command) -> None:
+        """Appends a command to the queue."""
         self._waiting.append(command)
         if not self._working:
             self._working = True
@@ -374,42 +436,58 @@ class Conversation:
 
     async def _work(self) -> None:
         try:
-            while self._waiting:
+            while self._waiting and self._socket.closed is None:
                 command = self._waiting.popleft()
-                if self._room_for_more is not None:
-                    self._room_for_more.set()
-                    self._room_for_more = None
+                self._wake()
                 await self._answer(command)
         finally:
             self._working = False
 
     async def _answer(self, command: Command) -> None:
-        """Handles a queued command, and replies with its result."""
+        """Handles a request, and replies with its result."""
         request = command.request
+        work: Coroutine[Any, Any, Result | None]
+        match request:
+            case RPCRequest():
+                work = self._rpc(request)
+            case SendRequest():
+                work = self._sent(request)
+            case PublishRequest():
+                work = self._publish(request)
+            case PresenceRequest():
+                work = self._presence(request)
+            case PresenceStatsRequest():
+                work = self._presence_stats(request)
+            case HistoryRequest():
+                work = self._history(request)
+            case _:
+                self._say(Reply(command.id, ErrorCode.NOT_AVAILABLE.error()))
+                return
+        await self._handle(command.id, work)
+
+    async def _handle(self, number: int, work: Coroutine[Any, Any, Result | Error | None]) -> None:
+        """Replies to a command with the result of its work, or with the error that the work raises.
+
+        Args:
+            number: The id of the command.
+            work: Returns None if no reply is needed, or if it has replied itself.
+        """
         try:
-            match request:
-                case RPCRequest():
-                    result: Result | Error = await self._rpc(request)
-                case SendRequest():
-                    await self._sent(request)
-                    return
-                case PublishRequest():
-                    result = await self._publish(request)
-                case PresenceRequest():
-                    result = await self._presence(request)
-                case PresenceStatsRequest():
-                    result = await self._presence_stats(request)
-                case HistoryRequest():
-                    result = await self._history(request)
-                case _:
-                    result = ErrorCode.NOT_AVAILABLE.error()
-        except Ended:
+            result = await work
+        except (Ended, WebSocketDisconnect):
             return
         except _Refused as refused:
             result = refused.error
+        except JoinRefused:
+            result = ErrorCode.LIMIT_EXCEEDED.error()
         except BrokerUnavailable:
             result = ErrorCode.INTERNAL.error("the broker is unavailable")
-        self._say(Reply(command.id, result))
+        except Exception as error:
+            self._engine.counters.errors["function"] += 1
+            logger.error("a command can't be answered", exc_info=error)
+            result = ErrorCode.INTERNAL.error()
+        if result is not None:
+            self._say(Reply(number, result))
 
     async def _call(self, function: Function[Any], data: Payload | None, names: Mapping[str, str] | None = None) -> Any:
         """Calls a function of the app.
@@ -419,13 +497,13 @@ class Conversation:
         """
         assert self._caller is not None
         try:
-            return await function(self._caller, _message(data), names or {}, is_encoded=data is not None)
+            return await _awaited(function(self._caller, _message(data), names or {}, is_encoded=data is not None))
         except Exception as error:
             raise _Refused(await self._error(error, function)) from error
 
     async def _error(self, error: Exception, function: Function[Any]) -> Error:
         """Converts an exception of a function into the error that the client receives."""
-        if isinstance(error, WebSocketDisconnect):
+        if isinstance(error, WebSocketDisconnect) and self._socket.closed is not None:
             raise Ended from error
         if isinstance(error, WebSocketException):
             await self._close(closed_as(error.code, error.reason))
@@ -454,14 +532,14 @@ class Conversation:
     async def _sent(self, request: SendRequest) -> None:
         """Handles a message without an answer: an object with the ``method`` and its ``data``."""
         try:
-            message = loads((request.data or Payload(Kind.JSON, b"null")).data)
+            message = loads_from_client((request.data or Payload(Kind.JSON, b"null")).data)
             name = message["method"]
             method = self._served.routes.methods[name]
             data = message.get("data")
         except (ValueError, TypeError, KeyError, AttributeError):
             await self._close(DisconnectCode.NOT_AVAILABLE)
         try:
-            await self._call(method.function, None if data is None else encode(data))
+            await self._call(method.function, None if data is None else Payload(Kind.JSON, dumps(data)))
         except _Refused as refused:
             logger.debug("a message to %s was refused: %s", shown(name), shown(refused.error.message))
 
@@ -494,7 +572,9 @@ class Conversation:
         broker, name = self._engine.broker, request.channel
         if not request.limit:
             return _history_of((), await broker.position(name))
-        since = None if request.since is None else Position(request.since.epoch, request.since.offset)
+        since = None
+        if request.since is not None:
+            since = await self._completed(name, Position(request.since.epoch, request.since.offset))
         forward = since is not None and not request.reverse
         most = request.limit if request.limit > 0 else None
         page = await broker.history(name, since if forward else None, most if forward or since is None else None)
@@ -505,7 +585,16 @@ class Conversation:
             entries.reverse()
             if since is not None:
                 entries = [each for each in entries if each.recorded().position.offset < since.offset]
+        elif since is not None:  # a position that does not exist yet has nothing after it
+            entries = [each for each in entries if each.recorded().position.offset > since.offset]
         return _history_of(entries[:most], page.head)
+
+    async def _completed(self, name: str, since: Position) -> Position:
+        """Returns a position with its epoch: the current one, if the client gave none."""
+        if since.epoch:
+            return since
+        head = await self._engine.broker.position(name)
+        return since if head is None else Position(head.epoch, since.offset)
 
     def _check_may_ask(self, name: str, allowed: bool) -> None:
         if not self._is_subscribed(name):
@@ -525,6 +614,7 @@ class Conversation:
         if refusal is not None:
             self._say(Reply(number, refusal))
             return
+        await self._until(self._has_room)
         subscription = self._subscriptions[name] = Subscription(name)
         self._spawn(self._subscribe(number, request, subscription))
 
@@ -534,7 +624,9 @@ class Conversation:
             return ErrorCode.BAD_REQUEST.error()
         if request.type:
             return ErrorCode.NOT_AVAILABLE.error()
-        if name in self._subscriptions or self._is_subscribed(name):
+        if name[:1] == "$":
+            return ErrorCode.PERMISSION_DENIED.error()
+        if name in self._subscriptions or (self._is_subscribed(name) and name not in self._leaving):
             return ErrorCode.ALREADY_SUBSCRIBED.error()
         most = self._engine.limits.max_rooms_per_connection
         if most is not None and len(self._subscriptions) >= most:
@@ -543,46 +635,53 @@ class Conversation:
 
     async def _subscribe(self, number: int, request: SubscribeRequest, subscription: Subscription) -> None:
         try:
-            async with self._authorizing:
-                result = await self._authorized(number, request, subscription)
-        except Ended:
-            return
-        except _Refused as refused:
-            result = refused.error
-        except JoinRefused:
-            result = ErrorCode.LIMIT_EXCEEDED.error()
-        except BrokerUnavailable:
-            result = ErrorCode.INTERNAL.error("the broker is unavailable")
-        except WebSocketDisconnect:
-            return
-        if result is not None:
-            if self._subscriptions.get(subscription.room) is subscription:
+            await self._handle(number, self._authorized(number, request, subscription))
+        finally:
+            if not subscription.is_in and self._subscriptions.get(subscription.room) is subscription:
                 del self._subscriptions[subscription.room]
-            self._say(Reply(number, result))
 
     async def _authorized(self, number: int, request: SubscribeRequest, subscription: Subscription) -> Error | None:
         """Asks the room's rule, and joins the room. Returns an error if refused; otherwise the join has replied."""
+        leaving = self._leaving.get(subscription.room)
+        if leaving is not None:
+            await asyncio.wait([leaving])
+        async with self._authorizing:
+            if self._socket.closed is not None:
+                raise Ended
+            grant = await self._granted(request)
+            if self._subscriptions.get(subscription.room) is not subscription:
+                return ErrorCode.PERMISSION_DENIED.error("unsubscribed before the subscription was granted")
+            if grant is None:
+                return ErrorCode.PERMISSION_DENIED.error()
+            if grant.expires_at_s is not None and grant.expires_at_s <= time.time():
+                return ErrorCode.EXPIRED.error()
+            return await self._joining(number, request, subscription, grant)
+
+    async def _granted(self, request: SubscribeRequest) -> Grant | None:
+        """Asks the room's rule. Returns None if it refuses, or if the room has no rule."""
         name = request.channel
         match = self._served.routes.rooms.match(name)
         if match is None:
-            return ErrorCode.PERMISSION_DENIED.error()
+            return None
         try:
             room_name(name)
         except InvalidName as error:
-            return ErrorCode.BAD_REQUEST.error(str(error))
+            raise _Refused(ErrorCode.BAD_REQUEST.error(str(error))) from None
         grant: Grant | None = await self._call(match.rule.function, request.data, match.names)
-        if grant is None:
-            return ErrorCode.PERMISSION_DENIED.error()
-        if self._subscriptions.get(name) is not subscription:
-            return ErrorCode.PERMISSION_DENIED.error("unsubscribed before the subscription was granted")
-        ends_at = grant.expires_at_s
-        if ends_at is not None and ends_at <= time.time():
-            return ErrorCode.EXPIRED.error()
-        subscription.grant = grant
+        return grant
+
+    async def _joining(
+        self, number: int, request: SubscribeRequest, subscription: Subscription, grant: Grant
+    ) -> Error | None:
+        """Joins a room, which writes the reply. Returns an error if it did not."""
         assert self._session is not None
+        name, ends_at = request.channel, grant.expires_at_s
+        data = None if grant.data is None else encode(grant.data)
         options = self._engine.options_of(name)
         # The client may present a position although the room no longer has a history. Then it does not recover.
         since = _presented(request) if options.history is not None else None
+        if since is not None:
+            since = await self._completed(name, since)
 
         def reply(joined: Joined, entries: Sequence[Entry]) -> bytes:
             """Encodes the reply, which the room writes to the client before any of its messages."""
@@ -597,61 +696,94 @@ class Conversation:
                 recovered=recovered,
                 offset=0 if position is None else request.offset if recovered else position.offset,
                 positioned=position is not None,
-                data=None if grant.data is None else encode(grant.data),
+                data=data,
                 was_recovering=request.recover,
             )
-            return self._take_replies([Reply(number, result)])
+            self._write()  # earlier replies come first
+            subscription.is_in = True
+            return self._encoding.encode([Reply(number, result)])
 
-        await self._engine.memberships.join(self._session, name, since, reply=reply)
-        if self._subscriptions.get(name) is not subscription:  # unsubscribed while the join waited for the broker
-            await self._engine.memberships.leave(self._session, name)
+        try:
+            await self._engine.memberships.join(self._session, name, since, reply=reply)
+        except Exception:
+            if not subscription.is_in:
+                raise
+            # Its presence failed after the reply was written, so the client must be told that it is out again.
+            self.unsubscribe(name, UnsubscribeCode.INSUFFICIENT_STATE)
+            return None
+        if not subscription.is_in:  # the app joined the client in the meantime
+            return ErrorCode.ALREADY_SUBSCRIBED.error()
+        subscription.ends_at = ends_at  # not earlier: the expiry must not overtake the reply
         return None
 
-    async def _unsubscribe(self, number: int, request: UnsubscribeRequest) -> None:
-        name = request.channel
-        if self._subscriptions.pop(name, None) is not None and self._session is not None:
-            await self._engine.memberships.leave(self._session, name)
-        self._say(Reply(number, UnsubscribeResult()))
+    def _unsubscribe(self, number: int, request: UnsubscribeRequest) -> None:
+        """Leaves a room, and replies once that is done. The client may subscribe again before the reply."""
+        reply = Reply(number, UnsubscribeResult())
+        if self._subscriptions.pop(request.channel, None) is None:
+            self._say(reply)
+        else:
+            self._leave(request.channel).add_done_callback(lambda task: self._say(reply))
 
     def unsubscribe(self, name: str, code: UnsubscribeCode) -> None:
-        """Ends a subscription of the client, and sends it the reason."""
-        if self._subscriptions.pop(name, None) is not None and self._session is not None:
-            self._spawn(self._engine.memberships.leave(self._session, name))
+        """Ends a subscription of the client, and tells it why."""
+        if self._subscriptions.pop(name, None) is not None:
+            self._leave(name)
             self._say(Push(name, code.push()))
+
+    def _leave(self, name: str) -> asyncio.Task[None]:
+        """Leaves a room. A new subscription to it waits until this is done."""
+        assert self._session is not None
+        leaving = self._leaving[name] = self._spawn(self._engine.memberships.leave(self._session, name))
+
+        def left(task: asyncio.Task[None]) -> None:
+            if self._leaving.get(name) is task:
+                del self._leaving[name]
+
+        leaving.add_done_callback(left)
+        return leaving
 
     def lost_place(self, name: str) -> None:
         """Ends a subscription after messages of its room were lost. The client subscribes again, without recovery.
 
-        The protocol's frame for all members (`renumbering`) tells the client.
+        The subscription ends with the frame that the protocol has for a `Reset` (`renumbering`).
         """
-        if name[:1] == "$" or name not in self._subscriptions:
+        if self._subscriptions.pop(name, None) is not None:
+            self._leave(name)
+        elif name not in self._leaving:  # the server joined the client to it
             self._socket.close_soon(DisconnectCode.INSUFFICIENT_STATE.closed())
-        elif self._session is not None:
-            del self._subscriptions[name]
-            self._spawn(self._engine.memberships.leave(self._session, name))
+
+    def ended(self) -> None:
+        """Handles the end of the session: nothing new is started."""
+        self._waiting.clear()
+        self._wake()
+        if self._tasks:
+            self._engine.tasks.spawn(self._abandon(), "endpoint")
+
+    async def _abandon(self) -> None:
+        """Cancels functions that are still running too long after their client is gone."""
+        await asyncio.wait(tuple(self._tasks), timeout=self._engine.limits.handler_timeout_s)
+        for task in tuple(self._tasks):
+            task.cancel()
 
     # Tokens
 
     async def _refresh(self, number: int, request: RefreshRequest) -> None:
+        await self._handle(number, self._refreshed(request))
+
+    async def _refreshed(self, request: RefreshRequest) -> RefreshResult:
         assert self._session is not None
         assert self._caller is not None
         try:
-            user, ends_at = await self._authenticated(request.token)
-            user_id = self._served.user_id_of(user)
-        except Ended:
-            return
+            user, user_id, ends_at = await self._authenticated(request.token)
         except _Refused as refused:
-            if refused.error.code == ErrorCode.TOKEN_EXPIRED.code:
-                await self._close_quietly(DisconnectCode.EXPIRED)
-            else:
-                self._say(Reply(number, refused.error))
-            return
+            if refused.error.code != ErrorCode.TOKEN_EXPIRED.code:
+                raise
+            await self._close(DisconnectCode.EXPIRED)
         if (None if user_id is None else str(user_id)) != self._session.user_id:
-            await self._close_quietly(DisconnectCode.INVALID_TOKEN, "the token belongs to another user")
-            return
+            await self._close(DisconnectCode.INVALID_TOKEN, "the token belongs to another user")
         self._caller.user = user
         self._token_ends_at = ends_at
-        self._say(Reply(number, RefreshResult(self._session.id, _VERSION, ends_at is not None, _ttl(ends_at))))
+        return RefreshResult(self._session.id, _VERSION, ends_at is not None, _ttl(ends_at))
 
     # Once a second
 
@@ -661,28 +793,30 @@ class Conversation:
         Args:
             now: The event loop's time.
         """
-        if self._session is None:
-            if now - self._began_at >= CONNECT_S:
+        if not self._is_connected:
+            if now - self._began_at >= CONNECT_S and not self._is_connecting:
                 self._socket.close_soon(DisconnectCode.STALE.closed())
             return
         if self._pong_by is not None and now >= self._pong_by and self._room_for_more is None:
             self._socket.close_soon(DisconnectCode.NO_PONG.closed())
         elif now >= self._ping_at:
             self._ping_at = now + PING_S
-            self._pong_by = now + PONG_S
+            self._pongs_due += 1
+            if self._pong_by is None:
+                self._pong_by = now + PONG_S
             self._socket.writer.write(self._encoding.ping)
         wall = time.time()
         if self._token_ends_at is not None and wall >= self._token_ends_at + REFRESH_GRACE_S:
             self._socket.close_soon(DisconnectCode.EXPIRED.closed(), grace=False)
         for subscription in tuple(self._subscriptions.values()):
-            ends_at = None if subscription.grant is None else subscription.grant.expires_at_s
-            if ends_at is not None and wall >= ends_at:
+            if subscription.ends_at is not None and wall >= subscription.ends_at:
                 self.unsubscribe(subscription.room, UnsubscribeCode.EXPIRED)
 
     async def _ponged(self) -> None:
-        if self._pong_by is None:
+        if not self._pongs_due:
             await self._close(DisconnectCode.BAD_REQUEST, "a pong without a ping")
-        self._pong_by = None
+        self._pongs_due -= 1
+        self._pong_by = asyncio.get_running_loop().time() + PONG_S if self._pongs_due else None
 
     # Out
 
@@ -695,42 +829,35 @@ class Conversation:
     def _write(self) -> None:
         if self._replies and self._socket.closed is None:
             self._socket.flush()  # so that the replies arrive after the messages that the functions published
-            self._socket.writer.write(self._take_replies([]))
+            replies, self._replies = self._replies, []
+            self._socket.writer.write(self._encoding.encode(replies))
 
-    def _take_replies(self, more: list[Reply | Push]) -> bytes:
-        """Takes the queued replies, and encodes them with ``more`` into one frame."""
-        replies, self._replies = [*self._replies, *more], []
-        return self._encoding.encode(replies)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._engine.tasks.spawn(work, "endpoint")
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
 
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        self._engine.tasks.spawn(work, "endpoint")
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._wake()
 
-    async def _close(self, cause: DisconnectCode | Closed, reason: str = "") -> None:
+    async def _close(self, cause: DisconnectCode | Closed, reason: str = "") -> NoReturn:
         """Closes the socket, and ends the conversation.
 
         Raises:
             Ended: Always.
         """
-        await self._close_quietly(cause, reason)
+        self._write()
+        await self._socket.close(*(cause.closed(reason) if isinstance(cause, DisconnectCode) else cause))
         raise Ended
 
-    async def _close_quietly(self, cause: DisconnectCode | Closed, reason: str = "") -> None:
-        self._write()
-        closed = cause.closed(reason) if isinstance(cause, DisconnectCode) else cause
-        await self._socket.close(*closed)
-
     async def _end(self) -> None:
-        """Runs ``@disconnect``, after the socket is gone."""
-        self._waiting.clear()
-        if self._room_for_more is not None:
-            self._room_for_more.set()
+        """Runs ``@disconnect``, if ``@connect`` returned. Called once, after the socket is gone."""
         function = self._served.routes.disconnect
-        if self._session is None:
-            return
-        self._session.listener = None
         if function is not None and self._caller is not None:
             try:
-                await function(self._caller)
+                await _awaited(function(self._caller))
             except Exception as error:
                 self._engine.counters.errors["function"] += 1
                 logger.error("%s failed", function.name, exc_info=error)
@@ -741,6 +868,17 @@ class _Refused(Exception):
 
     def __init__(self, error: Error) -> None:
         self.error = error
+
+
+async def _awaited(work: Awaitable[T]) -> T:
+    """Awaits a function of the app. If the function raises CancelledError on its own, that is an error of the app."""
+    try:
+        return await work
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise RuntimeError("it awaited something that was canceled") from error
 
 
 def _message(data: Payload | None) -> Any:
@@ -755,7 +893,7 @@ def _presented(request: SubscribeRequest | None) -> Position | None:
 
 
 def _ttl(ends_at: float | None) -> int:
-    return 0 if ends_at is None else max(1, int(ends_at - time.time()))
+    return 0 if ends_at is None else int(min(max(1.0, ends_at - time.time()), MAX_TTL_S))
 
 
 def _end_of(user: object) -> float | None:

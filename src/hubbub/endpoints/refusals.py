@@ -76,7 +76,7 @@ def refusal_of(error: BaseException) -> Refusal | None:
 
 def _detail(detail: object) -> str:
     if isinstance(detail, str):
-        return detail
+        return detail.encode(errors="replace").decode()
     try:
         return dumps(detail).decode()
     except InvalidArgument:

@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 from ..brokers.base import Broker
 from ..close import CloseCode
 from ..connections.session import Session
-from ..envelope import Entry, Relabel
+from ..envelope import Entry, Relabel, Reset
 from ..errors import BrokerUnavailable, shown
 from ..positions import Joined, Position
 from ..tasks import Tasks
@@ -117,6 +117,9 @@ class Recovery:
             if not room.is_catching_up(catch_up):
                 return
             if not replay.page.whole and session.listener is not None:
+                frame = session.protocol.renumbering(room, Reset(_head_of(room, replay)))
+                if frame is not None:
+                    session.writer.write(frame)
                 session.listener.lost_place(room.channel)
                 return
             if not replay.page.whole:
@@ -172,7 +175,7 @@ def _write_reply(
             taken.append(entry)
             size += len(entry.envelope.payload.data)
     catch_up.cursor = Position(head.epoch, reached) if page.whole else head
-    session.writer.write(reply(joined, taken), room)
+    session.writer.write(reply(joined, taken))  # it is no message, so the room's `overflow` may not drop it
     return is_last or not page.whole
 
 

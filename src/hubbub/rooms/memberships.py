@@ -267,8 +267,8 @@ class Memberships(Receiver):
 
     def _check_count(self, session: Session, channel: str) -> None:
         """Raises if a session is in too many rooms. Joins that are under way count too."""
-        if self._max_rooms is None or channel[0] == "$":
-            return
+        if self._max_rooms is None or channel[0] == "$" or session.listener is not None:
+            return  # the listener counts what its client asks for
         rooms = frozenset(each for each in session.memberships if each[0] != "$")
         if session.joining is not None:
             rooms = rooms.union(each for each in session.joining if each[0] != "$")

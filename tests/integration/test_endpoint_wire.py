@@ -585,6 +585,19 @@ async def test_a_room_that_the_app_joins_meanwhile_is_answered(live: Wired) -> N
         assert error((await ann.answers(2))[0]) == 105
 
 
+async def test_a_join_that_fails_after_its_reply_is_told(live: Wired, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def enter(*_: Any, **__: Any) -> None:
+        raise BrokerUnavailable("away")
+
+    async with wire(live) as ann:
+        with monkeypatch.context() as patch:
+            patch.setattr(type(live.manager._hubbub.broker), "enter", enter)
+            assert "subscribe" in await ann.ask(2, subscribe={"channel": "chat:unsaid"})
+            assert (await ann.pushed("chat:unsaid", "unsubscribe"))["code"] == 2500
+        assert [each.get("id") for each in ann.told] == [1, 2, None]
+        assert "subscribe" in await ann.ask(3, subscribe={"channel": "chat:unsaid"})
+
+
 async def test_own_join_comes_after_the_reply_and_leaves_are_told(live: Wired) -> None:
     async with wire(live) as ann:
         await ann.send(subscribe(2, "chat:joins"))
@@ -857,15 +870,17 @@ async def test_a_token_that_does_not_refresh(user: str | None, lasts_s: float, c
 
 async def test_a_token_that_is_not_refreshed_ends_the_connection(live: Wired, monkeypatch: pytest.MonkeyPatch) -> None:
     async with wire(live, None) as ann:
-        await ann.ask(1, connect={"token": token("ann", lasts_s=1.0)})
+        await ann.ask(1, connect={"token": token("ann")})
         assert "rpc" in await ann.ask(2, **_request(rpc(2, "aside", "in its grace")))
-        monkeypatch.setattr(f"{HERE}.REFRESH_GRACE_S", -1.0)
+        monkeypatch.setattr(f"{HERE}.REFRESH_GRACE_S", -601.0)
         assert await ann.close_code() == 3005
 
 
 @pytest.mark.parametrize("way", ["header", "query", "cookie", "subprotocol"])
-async def test_a_token_of_the_handshake_ends_the_connection(way: str, live: Wired) -> None:
-    given = token("ann", lasts_s=2.0)
+async def test_a_token_of_the_handshake_ends_the_connection(
+    way: str, live: Wired, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = token("ann")
     ways: dict[str, dict[str, Any]] = {
         "header": {"additional_headers": {"Authorization": f"Bearer {given}"}},
         "cookie": {"additional_headers": {"Cookie": f"session={given}"}},
@@ -877,6 +892,7 @@ async def test_a_token_of_the_handshake_ends_the_connection(way: str, live: Wire
         assert ann.socket.subprotocol == ("bearer" if way == "subprotocol" else None)
         connected = (await ann.ask(1, connect={}))["connect"]
         assert "expires" not in connected  # an SDK could not refresh it
+        monkeypatch.setattr("hubbub.connections.socket.time", lambda: time.time() + 601)
         assert await ann.close_code() == 3005
 
 

@@ -662,3 +662,61 @@ def test_what_the_drain_gets_out_is_a_movement(monkeypatch: pytest.MonkeyPatch) 
         await place.emptied()
 
     run(main)
+
+
+# Corked
+
+
+def test_one_frame_goes_ahead_of_what_was_written_while_corked() -> None:
+    async def main(place: Place) -> None:
+        place.writer.cork()
+        assert place.writer.write(b"1")
+        emptying = asyncio.create_task(place.writer.emptied())
+        await turns()
+        assert place.got == []
+        assert not emptying.done()  # otherwise a replay would poll until the cork is out
+        place.writer.uncork(b"0")
+        await emptying
+        assert b"".join(each for each in place.got if isinstance(each, bytes)) == b"01"
+        assert not place.socket.held
+
+    run(main)
+
+
+def test_waiters_go_on_where_nothing_was_written_while_corked() -> None:
+    async def main(place: Place) -> None:
+        place.writer.cork()
+        emptying = asyncio.create_task(place.writer.emptied())
+        await turns()
+        place.writer.uncork()
+        await emptying
+
+    run(main)
+
+
+@pytest.mark.parametrize("discard", [True, False])
+def test_an_end_discards_what_was_written_while_corked(discard: bool) -> None:
+    async def main(place: Place) -> None:
+        place.writer.cork()
+        place.writer.write(b"1")
+        place.writer.end(discard=discard)
+        await place.emptied()  # so that the Close frame does not wait
+        place.writer.uncork(b"0")
+        await place.emptied()
+        assert place.got == []
+        assert place.writer.queued_bytes == 0
+        assert place.socket.held
+
+    run(main)
+
+
+def test_a_corked_socket_is_not_stalled() -> None:
+    async def main(place: Place) -> None:
+        place.writer.cork()
+        place.writer.write(b"1")
+        now = asyncio.get_running_loop().time()
+        assert place.writer.stalled_for(now + 1000.0) == 0.0
+        place.writer.uncork()
+        await place.emptied()
+
+    run(main)

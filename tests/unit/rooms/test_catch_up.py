@@ -294,6 +294,36 @@ def test_a_reply_to_a_member_whose_position_is_out_of_reach_contains_nothing() -
     run(test)
 
 
+class Listener:
+    """Notes what an endpoint hears of a session."""
+
+    def __init__(self) -> None:
+        self.lost: list[str] = []
+
+    def lost_place(self, channel: str) -> None:
+        self.lost.append(channel)
+
+    def ended(self) -> None:
+        pass
+
+
+def test_a_subscriber_whose_history_is_trimmed_under_a_replay_is_told_that_its_subscription_ends() -> None:
+    async def test(world: World) -> None:
+        world.log.newest = 5
+        world.room.head = at(5)
+        session, socket, catch_up = world.comes_back(at(0))
+        session.listener = listener = Listener()
+        replay = await world.recovery.read(world.room, at(0))
+        world.recovery.begin(session, world.room, catch_up, replay, Replies())
+        world.log.trimmed = 4
+        await world.until(lambda: bool(listener.lost))
+        assert listener.lost == ["lobby"]
+        assert socket.told == [("reset", "now", 5)]
+        world.room.remove(session)
+
+    run(test)
+
+
 # What ends it early
 
 

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,8 @@ def test_what_is_imported_is_documented_or_in_the_table(module: str) -> None:
     assert set(imported(MODULES[module])) <= documented | set(BORROWED)
 
 
-def names_of_ours() -> set[str]:
+@cache
+def names_of_ours() -> frozenset[str]:
     """Private names that this package gives to its own: its definitions, what it assigns to self, its slots."""
     names = {"_replace", "_exit"}  # of named tuples; and `os._exit`, which is documented
     for tree in MODULES.values():
@@ -105,7 +107,7 @@ def names_of_ours() -> set[str]:
                 names.add(node.name)
             elif isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("self", "cls"):
                 names.add(node.attr)
-    return names
+    return frozenset(names)
 
 
 @pytest.mark.parametrize("module", MODULES)

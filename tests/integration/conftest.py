@@ -38,6 +38,15 @@ def loop(request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.fixture(scope="module", params=["uvloop", pytest.param("asyncio", marks=pytest.mark.slow)])
+def either_loop(request: pytest.FixtureRequest) -> str:
+    """The event loop of the server, for tests that hardly depend on it: one of the two is for ``--full``."""
+    name: str = request.param
+    if name == "uvloop":
+        pytest.importorskip("uvloop")
+    return name
+
+
 @pytest.fixture(scope="module")
 def quick_sweeps() -> Iterator[None]:
     """Lets the managers look once in 50 ms, not once a second, for who is gone and who does not read."""

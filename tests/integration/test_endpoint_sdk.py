@@ -18,6 +18,11 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quick_sweeps")]
 
 
 @pytest.fixture(scope="module")
+def loop(either_loop: str) -> str:
+    return either_loop
+
+
+@pytest.fixture(scope="module")
 def live(loop: str) -> Iterator[Live]:
     with live_app(Live(), loop=loop) as live:
         yield live

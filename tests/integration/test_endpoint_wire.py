@@ -249,6 +249,11 @@ async def wire(live: Live, user: str | None = "ann", path: str = "/live", **opti
 
 
 @pytest.fixture(scope="module")
+def loop(either_loop: str) -> str:
+    return either_loop
+
+
+@pytest.fixture(scope="module")
 def served(loop: str) -> Iterator[Wired]:
     with live_app(Wired(), loop=loop) as live:
         assert isinstance(live, Wired)

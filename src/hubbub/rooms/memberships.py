@@ -18,7 +18,7 @@ from starlette.websockets import WebSocketDisconnect
 from ..brokers.base import Broker, Delivery, Receiver
 from ..close import CloseCode
 from ..connections.session import Membership, Session
-from ..envelope import Announcement, Instruction, Kick, Relabel, Reset
+from ..envelope import Announcement, Envelope, Instruction, Kick, Relabel, Reset
 from ..errors import shown
 from ..names import EVERYONE_NAME, user_of
 from ..options import RoomOptions
@@ -116,17 +116,23 @@ class Memberships(Receiver):
 
     def deliver(self, channel: str, delivery: Delivery) -> None:
         """Handles a delivery of the broker. The fan-out writes a message at the end of the pass."""
-        if isinstance(delivery, Instruction):
+        if isinstance(delivery, Envelope):  # first: nearly all are
+            self._write(channel, delivery, delivery.position)
+        elif isinstance(delivery, Announcement):
+            self._write(channel, delivery, None)
+        elif isinstance(delivery, Reset | Relabel):
+            room = self._rooms.get(channel)
+            if room is not None:
+                self._change_epoch(room, delivery)
+        else:
             self._obey(channel, delivery)
-            return
+
+    def _write(self, channel: str, event: Envelope | Announcement, position: Position | None) -> None:
+        """Gives a message or an announcement to the members of a room here, if there is one."""
         room = self._rooms.get(channel)
         if room is None:
             return
-        if isinstance(delivery, Reset | Relabel):
-            self._change_epoch(room, delivery)
-            return
-        outgoing = Outgoing(room, delivery)
-        position = None if isinstance(delivery, Announcement) else delivery.position
+        outgoing = Outgoing(room, event)
         if position is not None:
             room.advance(position)
         elif room.catching_up:

@@ -98,6 +98,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+def _shown(each: object) -> str:
+    try:
+        return repr(each)
+    except AttributeError:  # the thread of a server is making it at this moment
+        return f"a new {type(each).__name__}"
+
+
 def _living() -> dict[int, str]:
     """The connections that exist, and hubbub's tasks; garbage that was not collected yet among them."""
     found = {}
@@ -105,7 +112,7 @@ def _living() -> dict[int, str]:
         if type(each) in (Connection, Session) or (
             type(each) is asyncio.Task and (each.get_name() or "").startswith("hubbub:")
         ):
-            found[id(each)] = repr(each)
+            found[id(each)] = _shown(each)
     return found
 
 

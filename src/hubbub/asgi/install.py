@@ -123,7 +123,7 @@ def _keep_outermost(app: Starlette) -> None:
         return build()
 
     # Patched on this one instance: the app exists already, so a subclass would come too late.
-    app.build_middleware_stack = build_middleware_stack  # type: ignore[method-assign]
+    app.build_middleware_stack = build_middleware_stack  # type: ignore[method-assign]  # on purpose
 
 
 def _managers_of(app: Starlette) -> list[Manager]:

@@ -9,7 +9,7 @@ from ..close import CloseCode
 from ..options import Limits
 
 BURST_S: Final = 5.0
-"""How many seconds of its rate a client can save up. At most twice that passes in one burst."""
+"""Seconds of its rate that a client can save up. At most twice that passes in one burst."""
 
 
 class Complaint(NamedTuple):

@@ -322,7 +322,7 @@ class Dependencies:
 
         keyword = inspect.Parameter.KEYWORD_ONLY
         signature = inspect.Signature([each.replace(kind=keyword) for each in parameters])
-        stand_in.__signature__ = signature  # type: ignore[attr-defined]
+        stand_in.__signature__ = signature  # type: ignore[attr-defined]  # PEP 362; not in typeshed
         self._stand_in = stand_in
         self._path = "".join(f"/{{{name}}}" for name in names)
         self._function = function

@@ -272,7 +272,8 @@ def authenticator(auth: Callable[..., Any]) -> Function[Any]:
     async def identify(user: Any) -> Any:
         return user
 
-    identify.__signature__ = inspect.Signature([dependency("user", auth)])  # type: ignore[attr-defined]
+    signature = inspect.Signature([dependency("user", auth)])
+    identify.__signature__ = signature  # type: ignore[attr-defined]  # PEP 362; not in typeshed
     return Function(identify, anything, declared=f"auth={name_of(auth)}", takes_message=False)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typing
 from collections import abc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from inspect import Signature
@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, get_args,
 from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError, ValidationError
 
-from ..arguments import detached_info, room_names, timestamp
+from ..arguments import room_names, timestamp
 from ..codec import Kind, Message, Payload, dumps, encode
 from ..errors import InvalidArgument, shown
 from ..names import RoomName
@@ -74,20 +74,17 @@ class Grant:
 
     Args:
         data: A message for the client, which its SDK hands to the app with the ``subscribed`` event.
-        info: Data about this client for the other members of the room, besides its connection's ``info``. A mapping.
         expires_at: When the permission ends: a datetime (naive is UTC) or seconds since the epoch. The subscription
             then ends; an SDK subscribes again by itself, and the function is asked again.
 
     Raises:
-        InvalidArgument: ``info`` does not go to JSON, or ``expires_at`` is not a time.
+        InvalidArgument: ``expires_at`` is not a time.
     """
 
     data: Message = None
-    info: Mapping[str, Any] | None = None
     expires_at: datetime | float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "info", detached_info(self.info))
         timestamp(self.expires_at)
 
     @property

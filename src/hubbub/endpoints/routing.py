@@ -50,13 +50,11 @@ class RoomRule:
         pattern: The rooms.
         function: The function.
         sends: The type of the messages in these rooms, for the description of the endpoint; None where it is not told.
-        token: Whether a subscription token is enough.
     """
 
     pattern: Pattern
     function: Function[Grant | None]
     sends: Any = None
-    token: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +192,7 @@ class MessageRouter:
 
         return declare
 
-    def room(self, pattern: str, *, sends: Any = None, token: bool = False) -> Callable[[F], F]:
+    def room(self, pattern: str, *, sends: Any = None) -> Callable[[F], F]:
         """Declares the function that says who may subscribe to rooms. Rooms without such a rule are refused.
 
         The function returns True or None for yes, False for no, or a `Grant`. It runs for each subscription, also for
@@ -204,22 +202,19 @@ class MessageRouter:
             pattern: The rooms: ``"chat:{room}"`` binds a name, which the function takes as a parameter, and
                 ``"ticker:*"`` matches anything. Where several patterns match, the most specific one applies.
             sends: The type of the messages in these rooms, for the documentation of the endpoint.
-            token: Accepts a subscription token of the client in place of the function's yes.
 
         Raises:
             InvalidArgument: The pattern is taken or wrong, or the function lacks a parameter for one of its names.
         """
         declared = f"@room({shown(pattern)})"
         compiled = _rule_pattern(pattern, declared)
-        if not isinstance(token, bool):
-            raise InvalidArgument(declared, f"token is {shown(token)}", "True or False")
         if sends is not None:
             _check_type(sends, declared)
 
         def declare(function: F) -> F:
             self._open_for(declared, function)
             made = Function(function, grant, declared=declared, names=compiled.names)
-            self._add_room(RoomRule(compiled, self._bound(made), sends, token))
+            self._add_room(RoomRule(compiled, self._bound(made), sends))
             return function
 
         return declare

@@ -47,7 +47,7 @@ def test_each_kind_of_function_is_found() -> None:
     async def add(item: Item) -> Item:
         return Item(id=item.id + 1)
 
-    @router.room("chat:{room}", sends=Item, token=True)
+    @router.room("chat:{room}", sends=Item)
     async def may(room: str) -> Grant:
         return Grant(data=room)
 
@@ -65,7 +65,7 @@ def test_each_kind_of_function_is_found() -> None:
     assert run(routes.methods["add"].function(caller, {"id": 1})) == Payload(Kind.JSON, b'{"id":2}')
     match = routes.rooms.match("chat:lobby")
     assert match is not None
-    assert (match.rule.sends, match.rule.token, match.names) == (Item, True, {"room": "lobby"})
+    assert (match.rule.sends, match.names) == (Item, {"room": "lobby"})
     assert run(match.rule.function(caller, names=match.names)) == Grant(data="lobby")
     published = routes.publishing.match("chat:other")
     assert published is not None
@@ -235,7 +235,6 @@ def test_wrong_patterns_are_refused(kind: str, pattern: Any) -> None:
 def test_wrong_options_are_refused() -> None:
     router = MessageRouter()
     refused(router.on, "say", concurrent=1)
-    refused(router.room, "a", token="yes")
     refused(router.room, "a", sends=object())
     refused(router.include_router, router)
     refused(router.include_router, 5)

@@ -48,7 +48,7 @@ from .server import CannotServe, evicts
 logger: Final = logging.getLogger("hubbub")
 
 WhenAway = Literal["raise", "local"]
-"""What a publish does while Redis is unavailable: see `RedisBroker`."""
+"""The behavior of a publish while Redis is unavailable: see `RedisBroker`."""
 
 _PLAIN: Final = RoomOptions()
 _REMEMBER_S: Final = 1200.0

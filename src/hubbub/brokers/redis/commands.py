@@ -24,7 +24,7 @@ _MOST_S: Final = {"timeout_s": 60.0}
 
 MAX_INSTRUCTIONS: Final = 10_000
 INSTRUCTIONS_KEPT_S: Final = 24 * 3600
-"""How many instructions are kept for workers that are cut off, and for how many seconds after the newest one."""
+"""Number of instructions kept for workers that are cut off, and seconds for which they are kept after the newest."""
 
 IDLE_S: Final = 20.0
 """Seconds after which an idle connection is replaced before use, because a firewall may have dropped it silently."""

@@ -139,7 +139,7 @@ class Inbox:
 
     @property
     def reconnects(self) -> int:
-        """How often the connection was restored."""
+        """The number of times that the connection was restored."""
         return max(0, self._link.reconnects)
 
     async def can_hear_replies(self) -> None:

@@ -24,7 +24,7 @@ from .scripts import CLAIM, CLEAR
 logger: Final = logging.getLogger("hubbub")
 
 CHECKS: Final = 8
-"""How often, per ``lease_s``, a worker renews its lease and checks those of others."""
+"""Number of times per ``lease_s`` that a worker renews its lease and checks the leases of the others."""
 
 LEASE_SHARE: Final = 5 / 8
 """Lifetime of a lease, as a share of ``lease_s``. The rest is for the checks."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
+import sys
 import time
+import weakref
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -98,21 +101,41 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-def _shown(each: object) -> str:
-    try:
-        return repr(each)
-    except AttributeError:  # the thread of a server is making it at this moment
-        return f"a new {type(each).__name__}"
+_born: set[weakref.ref[object]] = set()
 
 
-def _living() -> dict[int, str]:
+def _watched(made: type[Connection] | type[Session]) -> None:
+    """Records each connection or session that is made from now on."""
+    init = made.__init__
+
+    @functools.wraps(init)
+    def recorded(self: object, *args: object, **kwargs: object) -> None:
+        init(self, *args, **kwargs)  # type: ignore[arg-type]  # whatever it takes
+        _born.add(weakref.ref(self, _born.discard))
+
+    setattr(made, "__init__", recorded)  # noqa: B010 - a type checker allows no assignment to it
+
+
+_watched(Connection)
+_watched(Session)
+
+
+def _tasks() -> list[asyncio.Task[object]]:
+    """The tasks of all event loops. asyncio's own function gives those of one loop."""
+    if sys.version_info >= (3, 14):
+        return [each for each in gc.get_objects() if type(each) is asyncio.Task]
+    known = getattr(asyncio.tasks, "_scheduled_tasks" if sys.version_info >= (3, 12) else "_all_tasks")
+    while True:
+        try:
+            return list(known)
+        except RuntimeError:  # the thread of a server made a task meanwhile
+            pass
+
+
+def _living() -> dict[weakref.ref[object], object]:
     """The connections that exist, and hubbub's tasks; garbage that was not collected yet among them."""
-    found = {}
-    for each in gc.get_objects():
-        if type(each) in (Connection, Session) or (
-            type(each) is asyncio.Task and (each.get_name() or "").startswith("hubbub:")
-        ):
-            found[id(each)] = _shown(each)
+    found: dict[weakref.ref[object], object] = {each: made for each in tuple(_born) if (made := each()) is not None}
+    found |= {weakref.ref(each): each for each in _tasks() if each.get_name().startswith("hubbub:")}
     return found
 
 
@@ -128,14 +151,14 @@ def _imports_are_no_garbage() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _nothing_leaks(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Fails a test after which a connection or a task of hubbub's lives on."""
-    before = _living()
+    before = set(_living())
     yield
     if request.node.stash.get(_failed, False):
         return  # the traceback holds on to what the test held
     for record in (*caplog.get_records("call"), *caplog.records):
         record.exc_info = None  # and so does that of a log record
     deadline = time.monotonic() + _DEADLINE_S
-    while left := [shown for key, shown in _living().items() if key not in before]:
+    while left := [repr(made) for each, made in _living().items() if each not in before]:
         if time.monotonic() > deadline:
             pytest.fail("left behind: " + ", ".join(left), pytrace=False)
         time.sleep(0.01)

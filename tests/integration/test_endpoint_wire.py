@@ -28,7 +28,7 @@ from tests.integration.redis_server import Proxy, RedisServer, fresh_prefix
 from tests.integration.support import DEADLINE_S, client, closed, eventually, opened
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quick_sweeps")]
-HERE = "hubbub.endpoints.conversation"
+HERE = "hubbub.endpoints"
 UNSENDABLE: Any = object()
 
 
@@ -323,7 +323,7 @@ async def test_what_is_no_command_ends_the_connection(said: str | bytes, live: W
 
 
 async def test_a_client_that_does_not_connect_is_closed(live: Wired, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"{HERE}.CONNECT_S", 0.1)
+    monkeypatch.setattr(f"{HERE}.conversation.CONNECT_S", 0.1)
     async with wire(live, None) as ann:
         assert await ann.close_code() == 3502
 
@@ -332,7 +332,7 @@ async def test_a_slow_authentication_is_no_missing_connect(live: Wired, monkeypa
     live.hold("auth")
     async with wire(live, None, "/hooked") as eve:
         await eve.send({"id": 1, "connect": {}})
-        monkeypatch.setattr(f"{HERE}.CONNECT_S", 0.0)
+        monkeypatch.setattr(f"{HERE}.conversation.CONNECT_S", 0.0)
         sweeps = live.manager._hubbub.sweeper._turn
         await eventually(lambda: live.manager._hubbub.sweeper._turn != sweeps)
         await asyncio.sleep(0.1)  # two sweeps
@@ -468,8 +468,8 @@ async def test_connect_and_256_subscriptions_in_one_frame(live: Wired) -> None:
 async def test_pings_are_answered_and_a_missing_pong_ends_the_connection(
     live: Wired, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"{HERE}.PING_S", 0.05)
-    monkeypatch.setattr(f"{HERE}.PONG_S", 0.5)
+    monkeypatch.setattr(f"{HERE}.heartbeat.PING_S", 0.05)
+    monkeypatch.setattr(f"{HERE}.heartbeat.PONG_S", 0.5)
     async with wire(live) as ann:
         while ann.pings < 3:
             await ann.read()
@@ -487,14 +487,14 @@ async def test_a_client_that_is_not_read_from_may_be_late_with_its_pongs(
         await ann.send(*[rpc(number, "wait", "slow") for number in range(2, 90)])
         await eventually(lambda: live.began == ["slow"])
         ann.pongs = False
-        monkeypatch.setattr(f"{HERE}.PING_S", 0.1)
-        monkeypatch.setattr(f"{HERE}.PONG_S", 0.05)
-        await live.do(lambda: _conversation(live).__setattr__("_ping_at", 0.0))
+        monkeypatch.setattr(f"{HERE}.heartbeat.PING_S", 0.1)
+        monkeypatch.setattr(f"{HERE}.heartbeat.PONG_S", 0.05)
+        await live.do(lambda: _conversation(live)._heartbeat.__setattr__("_ping_at", 0.0))
         while ann.pings < 3:
             await ann.read()
-        monkeypatch.setattr(f"{HERE}.PING_S", 600.0)
-        monkeypatch.setattr(f"{HERE}.PONG_S", 10.0)
-        await live.do(lambda: _conversation(live).__setattr__("_ping_at", time.monotonic() + 600.0))
+        monkeypatch.setattr(f"{HERE}.heartbeat.PING_S", 600.0)
+        monkeypatch.setattr(f"{HERE}.heartbeat.PONG_S", 10.0)
+        await live.do(lambda: _conversation(live)._heartbeat.__setattr__("_ping_at", time.monotonic() + 600.0))
         await ann.send(*[{}] * ann.pings)
         await live.do(lambda: live.gates["slow"].set())
         await ann.answers(*range(2, 90))
@@ -656,12 +656,12 @@ async def test_rules_run_side_by_side_but_only_so_many(live: Wired) -> None:
 
 async def test_what_a_client_begins_is_bounded(live: Wired, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that subscribes and leaves again and again has at most so many subscriptions under way."""
-    monkeypatch.setattr(f"{HERE}.MAX_TASKS", 40)
+    monkeypatch.setattr(f"{HERE}.workload.MAX_TASKS", 40)
     live.hold("flood")
     async with wire(live) as ann:
         for number in range(2, 402, 2):
             await ann.send(subscribe(number, "gate:flood"), unsubscribe(number + 1, "gate:flood"))
-        await eventually(lambda: len(_conversation(live)._tasks) == 40)
+        await eventually(lambda: len(_conversation(live)._workload._tasks) == 40)
         await live.do(lambda: live.gates["flood"].set())
         await ann.answers(*range(2, 402))
         assert "subscribe" in await ann.ask(500, subscribe={"channel": "gate:flood"})
@@ -749,10 +749,10 @@ async def test_reading_stops_where_64_requests_wait_and_goes_on(live: Wired) -> 
     live.hold("slow")
     async with wire(live) as ann:
         await ann.send(*[rpc(number, "wait", "slow") for number in range(2, 200)])
-        await eventually(lambda: len(_conversation(live)._waiting) == 64)
+        await eventually(lambda: len(_conversation(live)._workload._waiting) == 64)
         await ann.send(rpc(300, "aside", "behind"))
         await live.do(lambda: None)
-        assert len(_conversation(live)._waiting) == 64
+        assert len(_conversation(live)._workload._waiting) == 64
         await live.do(lambda: live.gates["slow"].set())
         answers = await ann.answers(*range(2, 200), 300)
         assert all("rpc" in each for each in answers)
@@ -877,7 +877,7 @@ async def test_a_token_that_is_not_refreshed_ends_the_connection(live: Wired, mo
     async with wire(live, None) as ann:
         await ann.ask(1, connect={"token": token("ann")})
         assert "rpc" in await ann.ask(2, **_request(rpc(2, "aside", "in its grace")))
-        monkeypatch.setattr(f"{HERE}.REFRESH_GRACE_S", -601.0)
+        monkeypatch.setattr(f"{HERE}.expiry.REFRESH_GRACE_S", -601.0)
         assert await ann.close_code() == 3005
 
 

@@ -11,9 +11,10 @@ from starlette.websockets import WebSocket
 from ..errors import InvalidArgument, shown
 from ..names import UserId
 from ..protocols.centrifugo import CENTRIFUGO_JSON, CentrifugoProtocol, centrifugo_protobuf
-from .conversation import Conversation, Engine, Served
+from .conversation import Conversation
 from .functions import Function, authenticator
 from .routing import MessageRouter
+from .served import Engine, Served
 
 _PROTOBUF: Final = "centrifuge-protobuf"
 

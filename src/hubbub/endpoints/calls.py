@@ -1,0 +1,66 @@
+"""The messages of a client for the app's functions: requests, messages without an answer, and publications."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from ..codec import Kind, Payload, dumps, loads_from_client
+from ..envelope import Envelope
+from ..errors import shown
+from ..protocols.centrifugo.codes import DisconnectCode, ErrorCode
+from ..protocols.centrifugo.messages import PublishRequest, PublishResult, RPCRequest, RPCResult, SendRequest
+from .client import Client, Refused
+
+logger: Final = logging.getLogger("hubbub")
+
+_NULL: Final = Payload(Kind.JSON, b"null")
+
+
+class Calls:
+    """Calls the app's functions for the messages of one client.
+
+    Args:
+        client: The client.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._routes = client.served.routes
+
+    def is_concurrent(self, request: RPCRequest) -> bool:
+        """Returns whether the function of a request runs beside the other requests of the client."""
+        method = self._routes.methods.get(request.method)
+        return method is not None and method.concurrent
+
+    async def rpc(self, request: RPCRequest) -> RPCResult:
+        """Answers a request."""
+        method = self._routes.methods.get(request.method)
+        if method is None:
+            raise Refused((ErrorCode.METHOD_NOT_FOUND if self._routes.methods else ErrorCode.NOT_AVAILABLE).error())
+        return RPCResult(await self._client.call(method.function, request.data))
+
+    async def send(self, request: SendRequest) -> None:
+        """Handles a message without an answer: an object with the ``method`` and its ``data``."""
+        try:
+            message = loads_from_client((request.data or _NULL).data)
+            name = message["method"]
+            method = self._routes.methods[name]
+            data = message.get("data")
+        except (ValueError, TypeError, KeyError, AttributeError):
+            await self._client.close(DisconnectCode.NOT_AVAILABLE)
+        try:
+            await self._client.call(method.function, None if data is None else Payload(Kind.JSON, dumps(data)))
+        except Refused as refused:
+            logger.debug("a message to %s was refused: %s", shown(name), shown(refused.error.message))
+
+    async def publish(self, request: PublishRequest) -> PublishResult:
+        """Publishes what the rule of a room makes of a client's publication."""
+        name = request.channel
+        match = self._routes.publishing.match(name)
+        if match is None or not self._client.is_subscribed(name):
+            raise Refused(ErrorCode.PERMISSION_DENIED.error())
+        payload = await self._client.call(match.rule.function, request.data, match.names)
+        if payload is not None:
+            await self._client.engine.publish(name, Envelope(payload))
+        return PublishResult()

@@ -1,0 +1,86 @@
+"""The questions of a client about a room that it is subscribed to: its presence and its history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..codec import Payload, encode
+from ..envelope import Entry
+from ..positions import Position
+from ..protocols.centrifugo.codes import ErrorCode
+from ..protocols.centrifugo.messages import (
+    ClientInfo,
+    HistoryRequest,
+    HistoryResult,
+    PresenceRequest,
+    PresenceResult,
+    PresenceStatsRequest,
+    PresenceStatsResult,
+)
+from .client import Client, Refused
+from .streams import completed, publications
+
+
+class Queries:
+    """Answers questions of one client, where the options of the room allow them.
+
+    Args:
+        client: The client.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._engine = client.engine
+
+    async def presence(self, request: PresenceRequest) -> PresenceResult:
+        """Lists the clients in a room. All connections of a user share one entry."""
+        self._check_allowed(request.channel, self._engine.options_of(request.channel).client_presence)
+        clients = {}
+        for each in await self._engine.broker.connections(request.channel):
+            name = each.presence_id
+            clients[name] = ClientInfo(each.user_id or "", name, _info(each.info), _info(each.room_info))
+        return PresenceResult(clients)
+
+    async def presence_stats(self, request: PresenceStatsRequest) -> PresenceStatsResult:
+        """Counts the live connections and the users in a room."""
+        self._check_allowed(request.channel, self._engine.options_of(request.channel).client_presence)
+        entries = await self._engine.broker.connections(request.channel)
+        return PresenceStatsResult(sum(each.live for each in entries), len({each.user_id or "" for each in entries}))
+
+    async def history(self, request: HistoryRequest) -> HistoryResult:
+        """Returns the position of a room, and as many of its messages as the client asks for."""
+        options = self._engine.options_of(request.channel)
+        self._check_allowed(request.channel, options.client_history and options.history is not None)
+        broker, name = self._engine.broker, request.channel
+        if not request.limit:
+            return _result((), await broker.position(name))
+        since = None
+        if request.since is not None:
+            since = await completed(broker, name, Position(request.since.epoch, request.since.offset))
+        forward = since is not None and not request.reverse
+        most = request.limit if request.limit > 0 else None
+        page = await broker.history(name, since if forward else None, most if forward or since is None else None)
+        if since is not None and page.head is not None and since.epoch not in ("", page.head.epoch):
+            raise Refused(ErrorCode.UNRECOVERABLE_POSITION.error())
+        entries = list(page.entries)
+        if request.reverse:
+            entries.reverse()
+            if since is not None:
+                entries = [each for each in entries if each.recorded().position.offset < since.offset]
+        elif since is not None:  # a position that does not exist yet has nothing after it
+            entries = [each for each in entries if each.recorded().position.offset > since.offset]
+        return _result(entries[:most], page.head)
+
+    def _check_allowed(self, name: str, allowed: bool) -> None:
+        if not self._client.is_subscribed(name):
+            raise Refused(ErrorCode.PERMISSION_DENIED.error())
+        if not allowed:
+            raise Refused(ErrorCode.NOT_AVAILABLE.error())
+
+
+def _result(entries: Sequence[Entry], head: Position | None) -> HistoryResult:
+    return HistoryResult(publications(entries), *(("", 0) if head is None else head))
+
+
+def _info(info: object) -> Payload | None:
+    return None if info is None else encode(info)

@@ -1,0 +1,71 @@
+"""The parts that the conversations with all clients of an endpoint share: its functions, and the manager's engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from starlette.websockets import WebSocket
+
+from ..brokers.base import Broker
+from ..connections.connection import Connection
+from ..envelope import Envelope
+from ..metrics.counters import Counters
+from ..names import RoomName, UserId
+from ..options import Limits, RoomOptions
+from ..positions import Position
+from ..presence import Info
+from ..rooms.memberships import Memberships
+from ..tasks import Tasks
+from .functions import Function
+from .routing import Routes
+
+
+class Engine(Protocol):
+    """The part of a manager's engine that a conversation uses."""
+
+    limits: Limits
+    counters: Counters
+    tasks: Tasks
+    broker: Broker
+    memberships: Memberships
+
+    def options_of(self, channel: str) -> RoomOptions:
+        """Returns the options of a room."""
+
+    async def connect(
+        self,
+        websocket: WebSocket,
+        user_id: UserId | None,
+        *,
+        room: RoomName | None,
+        rooms: Iterable[RoomName],
+        info: Info,
+        since: Position | Mapping[str, Position] | None,
+        subprotocol: str | None,
+        headers: Iterable[tuple[bytes, bytes]] | None,
+        expires_at: datetime | float | None,
+    ) -> Connection:
+        """Connects a WebSocket, as `ConnectionManager.connect` does."""
+
+    async def publish(self, name: str, envelope: Envelope) -> Position | None:
+        """Publishes a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The functions and settings of an endpoint, shared by the conversations with all its clients.
+
+    Attributes:
+        routes: The functions of the endpoint.
+        authenticate: Runs the ``auth=`` dependency. None if everyone may connect.
+        user_id_of: Returns the id of the user that the dependency yields.
+        app: The app, for its ``dependency_overrides``.
+    """
+
+    routes: Routes
+    authenticate: Function[Any] | None
+    user_id_of: Callable[[Any], UserId | None]
+    app: object

@@ -1,0 +1,120 @@
+"""The work that the commands of one client cause: its order, and its bounds.
+
+Theory of operation. Commands that have to be handled in order wait in a queue. One task handles them one after the
+other. It lives only while the queue is not empty, so an idle client has no task. Any other work is a task of its own.
+
+Both are bounded. At a bound, the conversation waits for `until`, and reads nothing from its client meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from ..connections.socket import Socket
+from ..protocols.centrifugo.messages import Command
+from ..tasks import Tasks
+from .client import Ended
+
+MAX_WAITING: Final = 64
+"""Maximum number of requests of one client that are queued or run concurrently."""
+
+MAX_TASKS: Final = 512
+"""Maximum number of tasks of one client, including those of subscriptions and refreshes."""
+
+
+class Workload:
+    """The queue and the tasks of one client.
+
+    Args:
+        tasks: The owner of the tasks.
+        socket: The client's socket. Once it is closed, nothing more is taken from the queue.
+        answer: Handles a command, and replies to it.
+    """
+
+    def __init__(self, tasks: Tasks, socket: Socket, answer: Callable[[Command], Coroutine[Any, Any, None]]) -> None:
+        self._owner = tasks
+        self._socket = socket
+        self._answer = answer
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: deque[Command] = deque()
+        self._working = False
+        self._concurrent = 0
+        self._change: asyncio.Event | None = None
+
+    def has_turn(self) -> bool:
+        """Returns whether one more request may be queued, or begin concurrently."""
+        return len(self._waiting) + self._concurrent < MAX_WAITING
+
+    def has_room(self) -> bool:
+        """Returns whether one more task may begin."""
+        return len(self._tasks) < MAX_TASKS
+
+    async def until(self, may_begin: Callable[[], bool]) -> None:
+        """Waits until `has_turn` or `has_room` says yes.
+
+        Raises:
+            Ended: The connection has ended.
+        """
+        try:
+            while not may_begin():
+                if self._socket.closed is not None:
+                    raise Ended
+                self._change = asyncio.Event()
+                await self._change.wait()
+        finally:
+            self._change = None
+
+    def queue(self, command: Command) -> None:
+        """Appends a command to the queue."""
+        self._waiting.append(command)
+        if not self._working:
+            self._working = True
+            self.spawn(self._work())
+
+    def begin(self, command: Command) -> None:
+        """Handles a command at once, concurrently with the queue."""
+        self._concurrent += 1
+        self.spawn(self._answer(command)).add_done_callback(self._end)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Starts a task that is no request."""
+        task = self._owner.spawn(work, "endpoint")
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def stop(self, timeout_s: float | None) -> None:
+        """Drops the queue, and cancels the tasks that are still running after ``timeout_s``; None for never."""
+        self._waiting.clear()
+        self._wake()
+        if self._tasks:
+            self._owner.spawn(self._abandon(timeout_s), "endpoint")
+
+    async def _abandon(self, timeout_s: float | None) -> None:
+        await asyncio.wait(tuple(self._tasks), timeout=timeout_s)
+        for task in tuple(self._tasks):
+            task.cancel()
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting and self._socket.closed is None:
+                command = self._waiting.popleft()
+                self._wake()
+                await self._answer(command)
+        finally:
+            self._working = False
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._concurrent -= 1
+        self._wake()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._change is not None:
+            self._change.set()

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (output / "results.md").write_text(report.markdown(parts))
         if name == "fanout":
             (output / "results.svg").write_text(report.svg(part))
-        print(f"\n## {name}\n\n{report.section(scenario, part)}", flush=True)
+        print(f"\n## {name}\n\n{report.alone(scenario, part)}", flush=True)
         failed = failed or any(peer.startswith("hubbub") for peer in part["failed"])
     if wanted:
         _say(f"written to {output}")

@@ -92,6 +92,7 @@ def _run(trial: Trial, peer: Peer, ready: Ready, run: int, outcome: Outcome) -> 
         "dialect": peer.dialect,
         "payload": trial.payload,
         "groups": trial.groups,
+        "senders": trial.senders,
         "phases": [phase for _, phase in trial.phases],
     }
     try:

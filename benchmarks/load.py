@@ -20,7 +20,7 @@ from math import inf
 import psutil
 
 from . import wire
-from .dialects import Dialect
+from .dialects import DIALECTS, Dialect
 from .meter import Meter, settled
 
 _BUFFER = bytearray(1024 * 1024)
@@ -38,16 +38,31 @@ NUMBER = re.compile(rb"#\d{8}")
 class Client:
     """One socket."""
 
-    __slots__ = ("after", "before", "count", "fd", "group", "recv", "rest", "seen", "sock", "watched")
+    __slots__ = (
+        "after",
+        "before",
+        "count",
+        "dialect",
+        "fd",
+        "group",
+        "recv",
+        "rest",
+        "seen",
+        "size",
+        "sock",
+        "watched",
+    )
 
     group: Group
 
-    def __init__(self, sock: socket.socket, before: bytes, after: bytes) -> None:
+    def __init__(self, sock: socket.socket, dialect: Dialect, around: tuple[bytes, bytes]) -> None:
         sock.setblocking(False)
         self.sock = sock
         self.fd = sock.fileno()
         self.recv = sock.recv_into
-        self.before, self.after = before, after  # the bytes around a payload
+        self.dialect = dialect
+        self.before, self.after = around  # the bytes around a payload
+        self.size = _UNKNOWN  # of a message on the wire
         self.rest = b""
         self.count = 0
         self.watched = False
@@ -58,15 +73,17 @@ class Group:
     """Clients that receive the same messages.
 
     Attributes:
+        clients: The clients that receive them.
+        senders: The clients that send them.
         sent: The number of messages that were sent to the group.
         low: The number of messages that all clients have received.
         at: For each number of messages, how many clients have received that many.
     """
 
-    __slots__ = ("at", "clients", "low", "sent")
+    __slots__ = ("at", "clients", "low", "senders", "sent")
 
     def __init__(self, clients: list[Client]) -> None:
-        self.clients = clients
+        self.clients = self.senders = clients
         self.reset()
 
     def reset(self) -> None:
@@ -98,7 +115,7 @@ class Load:
     Args:
         ports: The ports of its workers. Clients are assigned to them in turn.
         pid: The process id of the first worker.
-        dialect: The protocol of its clients.
+        dialect: The protocol of its clients, except of those whose path is ``"{dialect}:{path}"``.
         payload: The size of a message in bytes.
         redis: The process id of its Redis server.
     """
@@ -114,7 +131,6 @@ class Load:
         self.filler = b"x" * (payload - 9)
         self.groups: list[Group] = []
         self.clients: dict[int, Client] = {}
-        self.size = _UNKNOWN  # of a frame on the wire
         self.poll = select.epoll()
         self.sent_at: dict[bytes, float] = {}
         self.latencies: list[float] = []
@@ -145,8 +161,14 @@ class Load:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.connect(address)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.sendall(wire.handshake(f"127.0.0.1:{address[1]}", self.dialect.path.replace("{path}", path)))
+        dialect, path = self._spoken(path)
+        sock.sendall(wire.handshake(f"127.0.0.1:{address[1]}", dialect.path.replace("{path}", path)))
         return sock
+
+    def _spoken(self, path: str) -> tuple[Dialect, str]:
+        """Returns the dialect of a client, and its path without the name of the dialect."""
+        name, is_named, rest = path.partition(":")
+        return (DIALECTS[name], rest) if is_named and name in DIALECTS else (self.dialect, path)
 
     def accepted(self, sock: socket.socket, path: str) -> None:
         """Waits for the answer, and sends the first messages of the dialect."""
@@ -159,11 +181,14 @@ class Load:
                 raise ConnectionError(f"the server closed during the handshake, after {head[:80]!r}")
         if b" 101 " not in head.split(b"\r\n", 1)[0]:
             raise ConnectionError(f"the server answered {head[:80]!r}")
-        for hello in self.dialect.hello:
-            self.message(sock)
-            sock.sendall(wire.client_frame(hello.replace("{path}", path).encode()))
-        if self.dialect.hello:
-            self.message(sock)
+        dialect, path = self._spoken(path)
+        for hello in dialect.opening(path):
+            if dialect.server_first:
+                self.message(sock)
+            sock.sendall(wire.client_frame(hello, dialect.opcode))
+        if dialect.hello:
+            while dialect.ready not in self.message(sock):
+                pass
 
     @staticmethod
     def message(sock: socket.socket) -> bytes:
@@ -181,17 +206,27 @@ class Load:
         """Connects the clients of each group."""
         sockets = iter(self.connect([path for group in paths for path in group]))
         for group_paths in paths:
-            group = Group(
-                [Client(next(sockets), *self.dialect.around(path, len(self.filler) + 9)) for path in group_paths]
-            )
+            group = Group([self._client(next(sockets), path) for path in group_paths])
             for client in group.clients:
                 client.group = group
-                self.clients[client.fd] = client
-                self.poll.register(client.fd, select.EPOLLIN)
             self.groups.append(group)
         everybody = list(self.clients.values())
         for client in everybody[:: max(1, len(everybody) // _WATCHED)]:
             client.watched = True
+
+    def add_senders(self, paths: list[str]) -> None:
+        """Connects clients that send the messages of the first group, and do not receive them."""
+        (group,) = self.groups
+        group.senders = [self._client(sock, path) for sock, path in zip(self.connect(paths), paths, strict=True)]
+        for client in group.senders:
+            client.group = group
+
+    def _client(self, sock: socket.socket, path: str) -> Client:
+        dialect, path = self._spoken(path)
+        client = Client(sock, dialect, dialect.around(path, len(self.filler) + 9))
+        self.clients[client.fd] = client
+        self.poll.register(client.fd, select.EPOLLIN)
+        return client
 
     # Messages
 
@@ -201,7 +236,8 @@ class Load:
         number = b"#%08d" % self.sequence
         client.group.sent += 1
         self.sent_at[number] = time.perf_counter()
-        self.write(client, wire.client_frame(client.before + number + self.filler + client.after))
+        payload = client.before + number + self.filler + client.after
+        self.write(client, wire.client_frame(payload, client.dialect.opcode))
 
     @staticmethod
     def write(client: Client, data: bytes) -> None:
@@ -223,8 +259,8 @@ class Load:
             return 0
         except ConnectionResetError:
             size = 0
-        if not client.rest and not client.watched and not size % self.size and size and _BUFFER[0] < 0x83:
-            return size // self.size
+        if not client.rest and not client.watched and not size % client.size and size and _BUFFER[0] < 0x83:
+            return size // client.size
         return self._parse(client, size)
 
     def _parse(self, client: Client, size: int) -> int:
@@ -234,29 +270,29 @@ class Load:
             return 0
         now = time.perf_counter()
         data = client.rest + bytes(_VIEW[:size])
-        found, end, ping = 0, 0, self.dialect.ping
+        found, end, dialect = 0, 0, client.dialect
         for opcode, wire_size, payload, end in wire.frames(data):  # noqa: B007 - where the last one ended
             if opcode == wire.PING:
                 self.write(client, wire.client_frame(payload, wire.PONG))
             elif opcode == wire.CLOSE:
                 self.problems.append(f"the server closed a client with {payload!r}")
-            elif ping is not None and payload == ping[0]:
-                self.write(client, wire.client_frame(ping[1]))
+            elif dialect.ping is not None and payload == dialect.ping[0]:
+                self.write(client, wire.client_frame(dialect.ping[1], dialect.opcode))
             else:
                 messages = payload.count(MARK)
                 found += messages
-                if not self.dialect.coalesces:
-                    self._check(wire_size, messages, payload)
+                if not dialect.coalesces:
+                    self._check(client, wire_size, messages, payload)
                 if client.watched:
                     self._note(client, payload, now)
         client.rest = data[end:]
         return found
 
-    def _check(self, wire_size: int, messages: int, payload: bytes) -> None:
-        if self.size == _UNKNOWN:
-            self.size = wire_size
-        if messages != 1 or wire_size != self.size:
-            self.problems.append(f"a frame of {wire_size} bytes, not {self.size}: {payload[:80]!r}")
+    def _check(self, client: Client, wire_size: int, messages: int, payload: bytes) -> None:
+        if client.size == _UNKNOWN:
+            client.size = wire_size
+        if messages != 1 or wire_size != client.size:
+            self.problems.append(f"a frame of {wire_size} bytes, not {client.size}: {payload[:80]!r}")
 
     def _note(self, client: Client, payload: bytes, now: float) -> None:
         for number in NUMBER.findall(payload):
@@ -272,16 +308,17 @@ class Load:
     # Time
 
     def settle(self) -> None:
-        """Discards what the server sends unasked, then learns the size of a frame from a first message."""
+        """Discards what the server sends unasked, then learns the size of a message from a first one."""
         if self.redis is not None:  # with Redis, a client may be accepted before its room is subscribed
             settled(self.server, timeout_s=_SUBSCRIBED_S)
         while events := self.poll.poll(_QUIET_S):
             for fd, _ in events:
                 self.receive(self.clients[fd])
         self.problems.clear()
-        self.size = _UNKNOWN
+        for client in self.clients.values():
+            client.size = _UNKNOWN
         self.begin()
-        self.send(self.groups[0].clients[0])
+        self.send(self.groups[0].senders[0])
         self.finish(_GREETING_S)
 
     def begin(self) -> None:

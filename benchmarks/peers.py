@@ -183,6 +183,11 @@ PEERS = {
             "the usual hand-written manager, on FastAPI and uvicorn",
             _asgi("benchmarks.servers.handwritten:app", "fastapi"),
         ),
+        Peer(
+            "hubbub-endpoint",
+            "this library on uvicorn: an endpoint, and raw sockets in the same rooms",
+            _asgi("benchmarks.servers.endpoint_app:app", "hubbub", "fastapi", "pydantic", "protobuf"),
+        ),
         Peer("bare", "the same routes on FastAPI alone", _asgi("benchmarks.servers.bare:app", "fastapi")),
         Peer(
             "websockets",
@@ -210,6 +215,12 @@ PEERS = {
             "python-socketio on uvicorn",
             _asgi("benchmarks.servers.socketio_app:app", "python-socketio"),
             "socketio",
+        ),
+        Peer(
+            "chanx",
+            "chanx with fast-channels on FastAPI and uvicorn, in-memory layer",
+            _asgi("benchmarks.servers.chanx_app:app", "chanx", "fast-channels", "fastapi", "pydantic"),
+            "chanx",
         ),
         Peer("channels", "Django Channels on daphne, in-memory layer", _daphne("channels", "daphne", "django")),
         Peer("ws", "ws on Node", _node("ws_server.js", "ws")),

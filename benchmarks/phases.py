@@ -37,8 +37,8 @@ _WARM_CONNECTIONS = 50
 def closed(load: Load, window: int, warm_s: float, measure_s: float, probe: str = "") -> Result:
     """Runs a closed loop in every group: a message is in flight until every member of its group has it.
 
-    As soon as one message has arrived, the next is sent, by as many publishers in turn as the window is wide. If
-    messages arrive in batches, the whole window is sent again when the batch has arrived.
+    As soon as one message has arrived, the next is sent, by as many senders in turn as the window is wide. If messages
+    arrive in batches, the whole window is sent again when the batch has arrived.
 
     Args:
         load: The clients.
@@ -49,15 +49,16 @@ def closed(load: Load, window: int, warm_s: float, measure_s: float, probe: str 
         probe: A path that the server answers with JSON, which is added to the result. It is requested when measuring
             starts and ends.
     """
-    if len(load.clients) * window > _ROUND_S * load.rate:
+    members = sum(len(group.clients) for group in load.groups)
+    if members * window > _ROUND_S * load.rate:
         return {"skipped": f"a window would take longer than {_ROUND_S:.0f} s to go once around"}
     if load.rate:
-        measure_s = max(measure_s, _ROUNDS * len(load.clients) * window / load.rate)
+        measure_s = max(measure_s, _ROUNDS * members * window / load.rate)
 
     def refill(group: Group) -> None:
-        clients = group.clients
+        senders = group.senders
         for _ in range(window - (group.sent - group.low)):
-            load.send(clients[group.sent % min(window, len(clients))])
+            load.send(senders[group.sent % min(window, len(senders))])
 
     load.begin()
     load.through = refill
@@ -74,7 +75,7 @@ def closed(load: Load, window: int, warm_s: float, measure_s: float, probe: str 
     load.through = lambda group: None
     load.finish()
     load.rate = result["per_s"]
-    size = len(load.clients) / len(load.groups)
+    size = members / len(load.groups)
     return {**result, "publish_us": result["cpu_us"] * size, "publishes_s": result["per_s"] / size}
 
 
@@ -341,6 +342,8 @@ def main() -> None:
     load = Load(spec["ports"], spec["pid"], DIALECTS[spec["dialect"]], spec["payload"], spec["redis"])
     if spec["groups"]:
         load.add_groups(spec["groups"])
+        if spec["senders"]:
+            load.add_senders(spec["senders"])
         load.settle()
     for phase in spec["phases"]:
         try:

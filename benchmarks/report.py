@@ -45,6 +45,12 @@ def markdown(parts: Mapping[str, Part]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def alone(scenario: Scenario, part: Part) -> str:
+    """Returns the section of a scenario, with its targets."""
+    targets = [_targets({scenario.name: part}, [scenario])] if scenario.targets else []
+    return "\n\n".join([section(scenario, part), *targets])
+
+
 def section(scenario: Scenario, part: Part) -> str:
     """Returns the section of a scenario."""
     runs, settings = runs_of(part), part["settings"]
@@ -75,7 +81,8 @@ def _spread(value: float, values: Sequence[float]) -> str:
 
 
 def _table(scenario: Scenario, runs: Runs, case: str) -> str:
-    rows = runs.rows(case, scenario.metric)
+    metric = scenario.metric_of(case)
+    rows = runs.rows(case, metric)
     columns = [name for name in scenario.columns if any(runs.values(case, row, name) for row in rows)]
     compared = scenario.of in rows and len(rows) > 1
     head = ["", *[scenario.columns[name] for name in columns]]
@@ -86,7 +93,7 @@ def _table(scenario: Scenario, runs: Runs, case: str) -> str:
         cells = [_named(row, runs, case, row == scenario.of)]
         for name in columns:
             values, middle = list(runs.values(case, row, name).values()), runs.median(case, row, name)
-            cells.append(_spread(middle, values) if name == scenario.metric else shown(middle))
+            cells.append(_spread(middle, values) if name == metric else shown(middle))
         if compared:
             cells.append("" if row == scenario.of else _ratio(scenario, runs, case, row))
         body.append(cells)
@@ -100,15 +107,15 @@ def _named(row: str, runs: Runs, case: str, ours: bool) -> str:
 
 
 def _ratio(scenario: Scenario, runs: Runs, case: str, row: str) -> str:
-    pairs = runs.ratios(case, scenario.of, row, scenario.metric)
-    return _spread(runs.ratio(case, scenario.of, row, scenario.metric), pairs)
+    metric = scenario.metric_of(case)
+    return _spread(runs.ratio(case, scenario.of, row, metric), runs.ratios(case, scenario.of, row, metric))
 
 
-def _targets(parts: Mapping[str, Part]) -> str:
+def _targets(parts: Mapping[str, Part], scenarios: Iterable[Scenario] = tuple(SCENARIOS.values())) -> str:
     rows = []
-    for name, scenario in SCENARIOS.items():
+    for scenario in scenarios:
         for target in scenario.targets:
-            rows.append([name, target.text, *_verdict(target, parts.get(name))])
+            rows.append([scenario.name, target.text, *_verdict(target, parts.get(scenario.name))])
     return _grid(["scenario", "what", "measured", "pairs", "at most", ""], rows)
 
 

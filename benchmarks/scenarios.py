@@ -45,12 +45,14 @@ class Trial:
     Attributes:
         peer: The name of the server.
         phases: The phases of load, each with its case.
-        groups: The paths of the clients, group by group.
+        groups: The paths of the clients, group by group. A client that speaks another dialect than the others of the
+            server has the path ``"{dialect}:{path}"``.
         subject: The row of the results, if it is not named after the peer.
         payload: The size of a message in bytes.
         environment: Additions to the server's environment.
         files: The number of sockets that each side needs.
         workers: The number of workers, each on its own port. The clients are assigned to them in turn.
+        senders: The paths of clients outside of the only group that send its messages. Without any, its clients do.
     """
 
     peer: str
@@ -61,6 +63,7 @@ class Trial:
     environment: Mapping[str, str] = field(default_factory=dict)
     files: int = 0
     workers: int = 1
+    senders: Sequence[str] = ()
 
     @property
     def row(self) -> str:
@@ -72,7 +75,7 @@ class Trial:
 
     @property
     def sockets(self) -> int:
-        return _SPARE_FILES + (self.files or sum(len(group) for group in self.groups))
+        return _SPARE_FILES + (self.files or sum(map(len, self.groups)) + len(self.senders))
 
 
 How = Literal["ratio", "pairs", "more", "median", "worst"]
@@ -124,6 +127,7 @@ class Scenario:
         text: The description in the results.
         trials: The trials of one run.
         metric: The metric of the ratios.
+        metrics: The metrics of the cases in which that is another one.
         of: The row that the others are compared with.
         columns: The metrics in the table, with their titles.
         targets: The targets for hubbub.
@@ -136,6 +140,11 @@ class Scenario:
     of: str = "hubbub"
     columns: Mapping[str, str] = field(default_factory=lambda: _COST)
     targets: Sequence[Target] = ()
+    metrics: Mapping[str, str] = field(default_factory=dict)
+
+    def metric_of(self, case: str) -> str:
+        """Returns the metric of the ratios of a case."""
+        return self.metrics.get(case, self.metric)
 
 
 _REDIS = [
@@ -146,7 +155,7 @@ _REDIS = [
     "channels-redis",
 ]
 _STREAMS = "litestar-streams"
-_ALL = [name for name in PEERS if name not in ("bare", _STREAMS, *_REDIS)]
+_ALL = [name for name in PEERS if name not in ("hubbub-endpoint", "bare", "chanx", _STREAMS, *_REDIS)]
 _PACED = {"hubbub", "handwritten", "websockets", "socketify", "ws"}
 _SOME = ["hubbub", "handwritten", "socketify", "ws"]
 
@@ -250,6 +259,59 @@ def _scale(size: Size) -> list[Trial]:
 def _redis_fanout(size: Size) -> list[Trial]:
     windows = [(f"window {window}", {"kind": "closed", "window": window, **size.timing}) for window in (1, 16, 64)]
     return [Trial(peer, windows, [["/room/r"] * size.members]) for peer in [*_REDIS, "hubbub"]]
+
+
+_ENDPOINT = "hubbub-endpoint"
+_JSON, _PROTOBUF, _RAW, _MIXED = "JSON", "Protobuf", "raw", "half raw, half JSON"
+_MEMBERS = {_RAW: "/room/r", _JSON: "subscriber:r", _PROTOBUF: "subscriber-protobuf:r"}
+_REQUEST, _SAY, _SUBSCRIBING = "a request", "a typed message to all", "connecting"
+_ASKING = {
+    _RAW: ("bare", "typed:/ask"),
+    _JSON: (_ENDPOINT, "asking:ask"),
+    _PROTOBUF: (_ENDPOINT, "asking-protobuf:ask"),
+    "JSON, one dependency": (_ENDPOINT, "asking:ask, one dependency"),
+    "JSON, a dependency of a dependency": (_ENDPOINT, "asking:ask, a dependency of a dependency"),
+    "JSON, a dependency with yield": (_ENDPOINT, "asking:ask, a dependency with yield"),
+    "JSON, a dependency in a thread": (_ENDPOINT, "asking:ask, a dependency in a thread"),
+    "chanx": ("chanx", "ask"),
+    "python-socketio": ("python-socketio", "socketio-asking:ask"),
+}
+_SAYING = {
+    _JSON: (_ENDPOINT, "subscriber:r"),
+    _PROTOBUF: (_ENDPOINT, "subscriber-protobuf:r"),
+    "chanx": ("chanx", "say"),
+    "python-socketio": ("python-socketio", "socketio-typed:say"),
+}
+
+
+def _endpoint(size: Size) -> list[Trial]:
+    def closed(window: int) -> dict[str, Any]:
+        return {"kind": "closed", "window": window, **size.timing}
+
+    half = size.members // 2
+    rooms = {row: [path] * size.members for row, path in _MEMBERS.items()}
+    rooms[_MIXED] = [_MEMBERS[_RAW], _MEMBERS[_JSON]] * half
+    windows = [(f"window {window}", closed(window)) for window in (1, 16)]
+    return [
+        *[
+            Trial(_ENDPOINT, windows, [paths], row, senders=["/publish/r"] * min(16, size.members))
+            for row, paths in rooms.items()
+        ],
+        *[
+            Trial(peer, [(_REQUEST, closed(1))], [[path]] * (size.members // 5), row)
+            for row, (peer, path) in _ASKING.items()
+        ],
+        *[Trial(peer, [(_SAY, closed(1))], [[path] * size.members], row) for row, (peer, path) in _SAYING.items()],
+        *[
+            Trial(
+                _ENDPOINT,
+                [(_SUBSCRIBING, {"kind": "connect", "paths": [path] * size.members, "at_once": 64})],
+                subject=row,
+                files=size.members,
+            )
+            for row, path in _MEMBERS.items()
+        ],
+    ]
 
 
 _KEPT = {"HUBBUB_BENCH_ROOMS": json.dumps({"*": {"history": 100}})}
@@ -441,6 +503,40 @@ SCENARIOS = {
                     10,
                     how="median",
                     unit=" ms",
+                ),
+            ],
+        ),
+        Scenario(
+            "endpoint",
+            "An endpoint, which speaks the Centrifugo protocol, compared with raw sockets. First a room of raw "
+            "members, of JSON or Protobuf subscribers, or of both, with a window of messages in flight. They are "
+            "published by 16 raw sockets outside of the room, the same for all. "
+            f"*{_REQUEST.capitalize()}*: a fifth as many clients each have one request in flight, with a Pydantic "
+            "model in and one out. *raw* is FastAPI alone, with the same models by hand: `json.loads`, "
+            "`model_validate`, `model_dump_json`, `send_text`. A delivery is an answer. The functions with "
+            "dependencies do the same. "
+            f"*{_SAY.capitalize()}*: each message is validated, and a model made of it is sent to all members, "
+            f"without an answer. *{_SUBSCRIBING.capitalize()}*: as in `connect`, with one subscription each, in the "
+            "frame of the `connect` command; raw sockets are put into one room.",
+            _endpoint,
+            of=_JSON,
+            columns={**_COST, "open_us": "CPU to accept, µs", "life_us": "CPU with the close, µs"},
+            metrics={_SUBSCRIBING: "open_us"},
+            targets=[
+                *[
+                    Target(f"{case}: CPU per delivery, {row} against raw members", case, "cpu_us", row, limit, _RAW)
+                    for case in ("window 1", "window 16")
+                    for row, limit in ((_JSON, 1.1), (_PROTOBUF, 1.15), (_MIXED, 1.15))
+                ],
+                Target("a request in JSON, against a raw handler by hand", _REQUEST, "cpu_us", _JSON, 1.6, _RAW),
+                Target("the same in Protobuf (for comparison)", _REQUEST, "cpu_us", _PROTOBUF, 1.6, _RAW),
+                Target(
+                    "CPU of an accepted connection with one subscription in JSON, against a raw one in one room",
+                    _SUBSCRIBING,
+                    "open_us",
+                    _JSON,
+                    1.5,
+                    _RAW,
                 ),
             ],
         ),

@@ -1,8 +1,11 @@
 """The same routes on FastAPI alone: the cost of a connection and of a received message without hubbub."""
 
+import json
 from itertools import count
 
 from fastapi import FastAPI, WebSocket
+
+from benchmarks.servers.typed import Say, said
 
 app = FastAPI()
 received = count(1)
@@ -27,6 +30,14 @@ async def echo(websocket: WebSocket) -> None:
     await websocket.accept()
     async for message in websocket.iter_text():
         await websocket.send_text(message)
+
+
+@app.websocket("/ask")
+async def ask(websocket: WebSocket) -> None:
+    await websocket.accept()
+    async for text in websocket.iter_text():
+        message = Say.model_validate(json.loads(text))
+        await websocket.send_text(said(message).model_dump_json())
 
 
 @app.websocket("/read/text")

@@ -11,6 +11,8 @@ from urllib.parse import parse_qs
 
 import socketio
 
+from benchmarks.servers.typed import Say, said
+
 
 def manager() -> socketio.AsyncManager | None:
     url = os.environ.get("HUBBUB_BENCH_REDIS")
@@ -36,6 +38,17 @@ async def connect(sid: str, environ: dict[str, Any]) -> None:
 async def message(sid: str, data: str) -> None:
     path = paths[sid]
     await server.emit("message", data, room=sid if path == "/echo" else path)
+
+
+@server.event
+async def ask(sid: str, data: dict[str, Any]) -> dict[str, Any]:
+    return said(Say.model_validate(data)).model_dump(mode="json")
+
+
+@server.event
+async def say(sid: str, data: dict[str, Any]) -> None:
+    answer = said(Say.model_validate(data))
+    await server.emit("said", answer.model_dump(mode="json"), room=paths[sid])
 
 
 @server.event

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hubbub.protocols.centrifugo import CENTRIFUGO_JSON, Encoding, centrifugo_protobuf
 from hubbub.protocols.frames import Opcode, frame
 
 pytest.importorskip("psutil", reason="the benchmark measures with psutil")
@@ -97,6 +98,38 @@ def test_a_message_is_through_when_the_last_one_has_it() -> None:
 def test_a_nats_message_says_where_it_goes_and_how_long_it_is() -> None:
     assert DIALECTS["nats"].around("/room/r", 128) == (b"PUB /room/r 128\r\n", b"\r\n")
     assert DIALECTS["plain"].around("/room/r", 128) == (b"", b"")
+
+
+def encoding_of(dialect: str) -> Encoding:
+    return (centrifugo_protobuf() if "protobuf" in dialect else CENTRIFUGO_JSON).encoding
+
+
+@pytest.mark.parametrize("dialect", ["subscriber", "asking", "subscriber-protobuf", "asking-protobuf"])
+@pytest.mark.parametrize("size", [9, 128, 4096])
+def test_clients_of_an_endpoint_send_its_commands(dialect: str, size: int) -> None:
+    spoken, encoding = DIALECTS[dialect], encoding_of(dialect)
+    subscribes = "subscriber" in dialect
+    first: list[Any] = [command.request for hello in spoken.opening("a b") for command in encoding.decode(hello)]
+    assert [type(each).__name__ for each in first] == ["ConnectRequest", *["SubscribeRequest"] * subscribes]
+    before, after = spoken.around("a b", size)
+    (command,) = encoding.decode(before + b"x" * size + after)
+    request: Any = command.request
+    data = json.loads(request.data.data)
+    if subscribes:
+        assert first[1].channel == "a b"
+        assert data == {"method": "say", "data": {"text": "x" * size}}
+    else:
+        assert (request.method, data) == ("a b", {"text": "x" * size})
+
+
+@pytest.mark.parametrize("dialect", ["subscriber", "subscriber-protobuf"])
+def test_a_ping_of_an_endpoint_is_known_and_answered_with_a_pong(dialect: str) -> None:
+    encoding = encoding_of(dialect)
+    ((_, _, ping, _),) = wire.frames(encoding.ping)
+    assert DIALECTS[dialect].ping is not None
+    said, answer = DIALECTS[dialect].ping or (b"", b"")
+    assert said == ping
+    assert [type(command.request).__name__ for command in encoding.decode(answer)] == ["Pong"]
 
 
 def test_a_quantile_is_a_value_that_was_measured() -> None:
@@ -245,7 +278,7 @@ def test_as_many_come_back_as_may_have_files(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_every_server_file_has_a_peer() -> None:
     said = (ROOT / "benchmarks" / "peers.py").read_text()
-    names = {path.name.removesuffix(".py") for path in SERVERS.iterdir() if path.is_file()} - {"ticker"}
+    names = {path.name.removesuffix(".py") for path in SERVERS.iterdir() if path.is_file()} - {"ticker", "typed"}
     assert {name for name in names if name not in said} == set()
 
 
@@ -329,7 +362,39 @@ def test_the_plot_is_well_formed_and_has_a_dot_for_each_value(values: dict[str, 
         assert 0 <= float(circle.get("cx", "-1")) <= 860
 
 
+def test_a_case_may_have_a_metric_of_its_own() -> None:
+    part = made({})
+    part["records"] = [
+        {"case": "connecting", "row": row, "run": 0, "values": {"open_us": value, "per_s": 9.0}}
+        for row, value in (("raw", 500.0), ("JSON", 600.0))
+    ]
+    assert "| raw | 9.00 | 500 | 1.20 |" in report.section(SCENARIOS["endpoint"], part)
+
+
+def test_a_scenario_is_printed_with_its_own_targets() -> None:
+    text = report.alone(SCENARIOS["fanout"], made({"hubbub": [5], "floor": [4]}))
+    assert "| fanout | window 1: CPU per delivery, against the C floor | 1.25 | 1.25 | 1.35 | met |" in text
+    assert "| rooms |" not in text
+    assert "at most" not in report.alone(SCENARIOS["users"], made({"hubbub": [5]}))
+
+
 # The whole
+
+
+def test_clients_of_an_endpoint_and_raw_ones_are_loaded_alike() -> None:
+    timing = {"warm_s": 0.05, "measure_s": 0.1}
+    members = ["/room/r", "subscriber:r", "subscriber-protobuf:r"]
+    spec: dict[str, Any] = {"dialect": "plain", "payload": 128}
+    ready = PEERS["hubbub-endpoint"].prepare(Path())
+    with server.serving(ready.command) as worker:
+        window = {"kind": "closed", "window": 4, **timing}
+        room = {"groups": [members], "senders": ["/publish/r"] * 2, "phases": [window]}
+        (published,) = server.load([worker], {**spec, **room})
+        window = {"kind": "closed", "window": 1, **timing}
+        asking = {"groups": [["asking:ask"], ["asking-protobuf:ask"]], "senders": [], "phases": [window]}
+        (answered,) = server.load([worker], {**spec, **asking})
+    assert published["deliveries"] >= 3 * 4
+    assert answered["deliveries"] >= 2
 
 
 def test_a_short_run_writes_its_results_and_leaves_the_others(tmp_path: Path) -> None:

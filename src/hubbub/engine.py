@@ -99,7 +99,7 @@ class Engine:
         self.refuse_with: RefuseWith = refuse_with
         self.thread_timeout_s = thread_timeout_s
         self.counters: Counters = Counters()
-        self.endpoints: dict[str, Callable[[WebSocket], Awaitable[None]]] = {}
+        self.endpoints: dict[str, WebSocketRoute] = {}
         self.app: Starlette | None = None
         self.tasks: Tasks = Tasks()
         self.fanout: Fanout = Fanout(flush_interval_s)
@@ -263,9 +263,9 @@ class Engine:
             raise InvalidArgument(
                 "path", f"there is an endpoint at {shown(path)} already", "one endpoint for each path"
             )
-        self.endpoints[path] = endpoint
+        route = self.endpoints[path] = WebSocketRoute(path, endpoint)
         if self.app is not None:
-            self.app.router.routes.append(WebSocketRoute(path, endpoint))
+            self.app.router.routes.append(route)
 
     async def _join_all(self, session: Session, names: Sequence[str], positions: Mapping[str, Position]) -> None:
         await self.admission.make_room(session, self.memberships.full(session, names))

@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Router, WebSocketRoute
+from starlette.routing import Router
 
 from ..errors import InvalidArgument, InvalidName, NotInstalled, shown
 from ..origin import OriginPolicy
@@ -79,8 +79,7 @@ def install(manager: Installable, app: Starlette, only: Paths | None) -> None:
             yield state
 
     app.router.lifespan_context = cast("Lifespan[Any]", lifespan)
-    for path, endpoint in engine.endpoints.items():
-        app.router.routes.append(WebSocketRoute(path, endpoint))
+    app.router.routes += engine.endpoints.values()
     engine.app = app
     engine.lifecycle.installed = True
 

@@ -3,6 +3,9 @@
 For every WebSocket it checks the origin, keeps tokens out of the server's log, and gives the app the ``send`` and
 ``receive`` of a `hubbub.connections.socket.Socket`. However the handler ends, the middleware closes the socket with a
 Close frame.
+
+A WebSocket of another origin is refused with 403. On the path of an endpoint, the endpoint itself refuses it, after it
+has accepted the socket: an SDK whose handshake fails can't read why, and retries forever.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
 from starlette.applications import Starlette
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.routing import Match, WebSocketRoute
+from starlette.websockets import WebSocketDisconnect
 
 from ..close import CloseCode
 from ..connections.connecting import close_for, invalid_name_in, is_disconnect
@@ -40,7 +44,7 @@ class Engine(SocketsManager, Protocol):
     origins: OriginPolicy
     origins_given: bool
     app: Starlette | None
-    endpoints: dict[str, Callable[[WebSocket], Awaitable[None]]]
+    endpoints: dict[str, WebSocketRoute]
     lifecycle: Lifecycle
 
 
@@ -80,13 +84,16 @@ class HubbubMiddleware:
         if not engines:
             await self.app(scope, receive, send)
             return
-        refusal = _refusal(engines, scope)
+        app, refusal = self.app, _refusal(engines, scope)
         if refusal is not None:
-            await _refuse(engines, scope, receive, send, refusal)
-            return
+            endpoint = _endpoint_at(engines, scope)
+            if endpoint is None:
+                await _refuse(engines, scope, receive, send, refusal)
+                return
+            app = endpoint.app
         socket = self._socket(engines, scope, receive, send)
         if socket is None:
-            await self.app(scope, receive, send)
+            await app(scope, receive, send)
             return
         socket.manager.sweeper.watch(socket)
         ended: BaseException | None = None
@@ -94,7 +101,7 @@ class HubbubMiddleware:
             inner = redact_query(scope)
             inner["hubbub"] = socket
             socket.handshake.scope = inner
-            await self.app(inner, socket.receive, socket.send)
+            await app(inner, socket.receive, socket.send)
         except (WebSocketDisconnect, RuntimeError, InvalidName, BaseExceptionGroup) as error:
             ended = error
             if not is_disconnect(error, informed=socket.handler.informed):
@@ -169,6 +176,12 @@ def _refusal(engines: Sequence[Engine], scope: Scope) -> str | None:
     """
     refusals = [engine.origins.refusal(scope["headers"]) for engine in engines]
     return None if None in refusals else next(iter(refusals), None)
+
+
+def _endpoint_at(engines: Sequence[Engine], scope: Scope) -> WebSocketRoute | None:
+    """Returns the route of the endpoint at the path, if there is one."""
+    routes = (route for engine in engines for route in engine.endpoints.values())
+    return next((route for route in routes if route.matches(scope)[0] is Match.FULL), None)
 
 
 async def _refuse(engines: Sequence[Engine], scope: Scope, receive: Receive, send: ServerSend, refusal: str) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -53,7 +53,6 @@ from ..protocols.centrifugo.messages import (
     UnsubscribeRequest,
 )
 from ..rooms.memberships import JoinRefused
-from ..subprotocols import answer_to
 from .authentication import VERSION, Authentication
 from .calls import Calls
 from .client import Client, Ended, Refused, awaited
@@ -79,7 +78,7 @@ class Conversation:
     Args:
         served: The functions and settings of the endpoint.
         engine: The engine of the manager.
-        websocket: The client's socket, before it is accepted.
+        websocket: The client's socket, accepted.
         protocol: The protocol of the client.
     """
 
@@ -100,13 +99,7 @@ class Conversation:
         self._queries = Queries(client)
 
     async def run(self) -> None:
-        """Accepts the client, and serves it until it is gone."""
-        websocket = self._client.websocket
-        self._socket.speak(self._protocol)
-        offered: Sequence[str] = websocket.scope.get("subprotocols") or ()
-        mine = self._client.encoding.subprotocol
-        # One that offers a token (`bearer`) is answered too: a browser drops a socket that selects none of its offers.
-        await websocket.accept(mine if mine in offered else answer_to(offered))
+        """Serves the client until it is gone."""
         self._socket.listener = self
         try:
             await self._listen()

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
-from urllib.parse import parse_qs
+from typing import Any, Protocol
 
 from starlette.websockets import WebSocket
 
 from ..errors import InvalidArgument, shown
 from ..names import UserId
-from ..protocols.centrifugo import CENTRIFUGO_JSON, CentrifugoProtocol, centrifugo_protobuf
 from .conversation import Conversation
+from .entrance import accept
 from .functions import Function, authenticator
 from .routing import MessageRouter
 from .served import Engine, Served
-
-_PROTOBUF: Final = "centrifuge-protobuf"
 
 
 class Manager(Protocol):
@@ -64,10 +61,14 @@ class Endpoint(MessageRouter):
 
     async def _serve(self, websocket: WebSocket) -> None:
         """Serves one client. This is the function behind the endpoint's WebSocket route."""
+        engine = self._manager._hubbub
+        protocol = await accept(websocket, engine)
+        if protocol is None:
+            return
         if self._served is None:
             app = websocket.scope.get("app")
             self._served = Served(self._routes(), self._authenticate, self._user_id_of, app)
-        await Conversation(self._served, self._manager._hubbub, websocket, _protocol_of(websocket)).run()
+        await Conversation(self._served, engine, websocket, protocol).run()
 
 
 def user_id_of(user: Any) -> UserId | None:
@@ -87,11 +88,3 @@ def user_id_of(user: Any) -> UserId | None:
         f"the value that it yields has no user id ({shown(user)})",
         "a str, an object with sub, user_id or id, or user_id=",
     )
-
-
-def _protocol_of(websocket: WebSocket) -> CentrifugoProtocol:
-    query = parse_qs(websocket.scope.get("query_string", b"").decode("latin-1"))
-    asked = (*query.get("format", ()), *query.get("cf_protocol", ()))
-    if _PROTOBUF in (websocket.scope.get("subprotocols") or ()) or "protobuf" in asked:
-        return centrifugo_protobuf()
-    return CENTRIFUGO_JSON

@@ -15,6 +15,7 @@ from ..envelope import Envelope
 from ..metrics.counters import Counters
 from ..names import RoomName, UserId
 from ..options import Limits, RoomOptions
+from ..origin import OriginPolicy
 from ..positions import Position
 from ..presence import Info
 from ..rooms.memberships import Memberships
@@ -24,13 +25,14 @@ from .routing import Routes
 
 
 class Engine(Protocol):
-    """The part of a manager's engine that a conversation uses."""
+    """The part of a manager's engine that an endpoint uses."""
 
     limits: Limits
     counters: Counters
     tasks: Tasks
     broker: Broker
     memberships: Memberships
+    origins: OriginPolicy
 
     def options_of(self, channel: str) -> RoomOptions:
         """Returns the options of a room."""

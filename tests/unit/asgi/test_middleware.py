@@ -32,6 +32,7 @@ class Engine(sockets.Manager):
         super().__init__()
         self.origins = OriginPolicy(allowed)
         self.origins_given = True
+        self.endpoints: dict[str, Any] = {}
         self.lifecycle = Lifecycle()
         self.lifecycle.only = None if only is None else Paths(only)
 

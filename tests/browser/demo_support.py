@@ -29,7 +29,7 @@ from websockets.typing import Subprotocol
 
 from tests.integration.endpoints import free_port
 
-DEADLINE_S = 15.0
+DEADLINE_S = 45.0
 
 
 class DemoServer:

@@ -31,7 +31,7 @@ from tests.browser.conftest import Console
 
 pytestmark = pytest.mark.browser
 
-DEADLINE_S = 10
+DEADLINE_S = 30
 EPOCH = "aaaaaaaa"
 OTHER_EPOCH = "bbbbbbbb"
 

@@ -23,7 +23,7 @@ from tests.integration.redis_server import served as served
 from tests.integration.redis_server import shared_redis as shared_redis
 from tests.integration.redis_server import workers_that_are_left_empty as workers_that_are_left_empty
 
-_DEADLINE_S = 5.0
+_DEADLINE_S = 15.0
 _failed = pytest.StashKey[bool]()
 
 

@@ -303,7 +303,6 @@ async def traced_round(live: Live, path: str, number: int) -> tuple[int, tracema
     return tracemalloc.get_traced_memory()[0], tracemalloc.take_snapshot()
 
 
-@pytest.mark.timeout(120)  # a few seconds where nothing else runs
 @pytest.mark.parametrize("loop", ["uvloop"], indirect=True)  # the soak is for both
 async def test_a_thousand_losses_of_every_kind_leave_nothing(loop: str) -> None:
     await endure(loop, rounds=2, traced=1)

@@ -267,7 +267,7 @@ async def test_8_a_socket_does_not_pin_a_database_connection() -> None:
 
     @asynccontextmanager
     async def session() -> AsyncIterator[str]:
-        async with asyncio.timeout(5), pool:
+        async with asyncio.timeout(30), pool:
             yield "a row"
 
     async def handler(websocket: WebSocket) -> None:

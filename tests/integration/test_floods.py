@@ -47,7 +47,7 @@ class Client:
 
     async def frame(self) -> tuple[int, bytes]:
         """The next frame of the server: its opcode, and its payload."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             first, size = await self.reader.readexactly(2)
             if size >= 126:
                 size = int.from_bytes(await self.reader.readexactly(2 if size == 126 else 8))
@@ -62,7 +62,7 @@ class Client:
 
     async def end(self) -> None:
         """Waits for the end of the connection."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             try:
                 while await self.reader.read(KIB):
                     pass

@@ -402,7 +402,7 @@ class TestWorkerProcess:
         with serving(example.app) as server:
             # The processes are forks that hold the socket too: it does not end where the server closes it.
             async with client(server, "/ws/ann", close_timeout=0.2) as ann:
-                await eventually(lambda: bool(example.manager.rooms))
+                await eventually(lambda: asyncio.to_thread(example.publisher.is_online, "ann"))
                 async with httpx.AsyncClient(trust_env=False) as http:
                     assert (await http.post(server.http("/reports/ann?pages=2"))).status_code == 202
                 frames = [await receive(ann) for _ in range(4)]

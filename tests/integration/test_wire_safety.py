@@ -105,7 +105,7 @@ async def received(
 ) -> list[str | bytes]:
     """So many messages, read in pieces of whatever sizes, and with pings in between."""
     messages: list[str | bytes] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while len(messages) < count:
             came = await client.read(*(random.choice(sizes) for _ in range(bool(sizes))))
             assert not client.ended, f"the end after {len(messages)} messages: {client.closed}"
@@ -265,7 +265,7 @@ async def test_nothing_follows_a_close_frame(backlog: bool, place: Place) -> Non
                 sent = await place.run(play)
                 client.ping()
                 seen = list[str | bytes]()
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     while client.closed is None:
                         seen += await client.read()
                 assert [stamped(each) for each in seen] == [["before"]] * sent
@@ -347,7 +347,7 @@ async def visits(place: Place, names: Iterator[int], worker: str) -> None:
         client = await place.site.client(f"/{kind}/{name}/own-{name}", **options)
         try:
             wanted, last = rng.choice([0, 1, 3, 30]), -1
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 while last < wanted and not client.ended:
                     for message in await client.read(rng.choice([10, 1000, 65_536])):
                         to, number = stamped(message)

@@ -20,7 +20,7 @@ import pytest
 import hubbub.cli
 from hubbub.__about__ import __version__
 
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 
 
 def hubbub_command(*args: str) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ async def forever() -> None:
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await main()
 
     asyncio.run(bounded())

@@ -81,7 +81,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def asked(socket: Socket) -> OpenPing:
     """The ping to a socket, once it was asked."""
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(30):
         while not socket.pings:  # noqa: ASYNC110 - it takes a pass or two
             await asyncio.sleep(0)
     return socket.pings[-1]

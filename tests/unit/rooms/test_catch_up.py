@@ -119,7 +119,7 @@ class World:
         return self.recovery.begin(session, self.room, catch_up, replay, None), session, socket
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(30):
             while not condition():  # noqa: ASYNC110 - it takes some passes
                 await asyncio.sleep(0)
 

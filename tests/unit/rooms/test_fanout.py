@@ -630,7 +630,7 @@ def test_several_who_publish_much_do_not_wait_for_the_interval_nor_for_each_othe
         fanout = Fanout(flush_interval_s=60.0)
         fanout.start(asyncio.get_running_loop())
         room = room_of(ann := Member("ann"))
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(30):
             await asyncio.gather(*(paced(fanout, room, FLUSH_BYTES) for _ in range(3)))
         assert len(ann.got) == 3 * FLUSH_BYTES
         assert not fanout.busy

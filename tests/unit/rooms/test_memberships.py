@@ -87,7 +87,7 @@ class World:
 
     async def asked(self, what: str, room: str) -> None:
         """Waits until the broker was asked."""
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(30):
             while (what, room) not in self.broker.asked:  # noqa: ASYNC110 - it takes some passes
                 await asyncio.sleep(0)
 

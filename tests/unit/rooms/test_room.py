@@ -346,7 +346,7 @@ class World:
 
     async def settle(self) -> None:
         """Lets everybody read, and everything that is under way come to its end."""
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(30):
             for client in self.clients:
                 client.writer.be_slow(False)
                 if client.joining is not None:

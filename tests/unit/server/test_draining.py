@@ -50,7 +50,7 @@ def told() -> Iterator[list[int]]:
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await main()
 
     asyncio.run(bounded())

@@ -91,12 +91,7 @@ class Workload:
         self._waiting.clear()
         self._wake()
         if self._tasks:
-            self._owner.spawn(self._abandon(timeout_s), "endpoint")
-
-    async def _abandon(self, timeout_s: float | None) -> None:
-        await asyncio.wait(tuple(self._tasks), timeout=timeout_s)
-        for task in tuple(self._tasks):
-            task.cancel()
+            self._owner.spawn(_abandon(tuple(self._tasks), timeout_s), "endpoint")
 
     async def _work(self) -> None:
         try:
@@ -118,3 +113,9 @@ class Workload:
     def _wake(self) -> None:
         if self._change is not None:
             self._change.set()
+
+
+async def _abandon(tasks: tuple[asyncio.Task[None], ...], timeout_s: float | None) -> None:
+    _, running = await asyncio.wait(tasks, timeout=timeout_s)
+    for task in running:
+        task.cancel()

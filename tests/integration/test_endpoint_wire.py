@@ -914,7 +914,7 @@ async def test_a_grant_that_ends_is_told(live: Wired) -> None:
     live.grants["brief"] = Grant(expires_at=time.time() + 0.2)
     async with wire(live) as ann:
         answer = (await ann.ask(2, subscribe={"channel": "gate:brief"}))["subscribe"]
-        assert (answer["expires"], answer["ttl"]) == (True, 1)
+        assert "expires" not in answer  # an SDK without `getToken` could not refresh it, and would give up
         assert (await ann.pushed("gate:brief", "unsubscribe"))["code"] == 2501
         live.grants.clear()
         assert "subscribe" in await ann.ask(3, subscribe={"channel": "gate:brief"})

@@ -13,7 +13,6 @@ from ..codec import Payload
 from ..envelope import Entry
 from ..positions import Joined, Position
 from ..protocols.centrifugo.messages import Publication, SubscribeRequest, SubscribeResult
-from .expiry import ttl_s
 
 
 def presented(request: SubscribeRequest | None) -> Position | None:
@@ -38,7 +37,6 @@ def subscribed(
     recoverable: bool,
     entries: Sequence[Entry] = (),
     data: Payload | None = None,
-    ends_at: float | None = None,
 ) -> SubscribeResult:
     """Makes the reply that tells a client its place in the stream of a room that it has joined.
 
@@ -48,7 +46,6 @@ def subscribed(
         recoverable: Whether the room has a history.
         entries: The first messages that the client missed. A recovered client counts on from its own offset.
         data: The app's data for the client.
-        ends_at: When the permission ends.
     """
     position = joined.position
     recovers = request is not None and request.recover
@@ -56,8 +53,6 @@ def subscribed(
     if request is not None and position is not None and recovers and joined.recovered:
         offset = request.offset
     return SubscribeResult(
-        expires=ends_at is not None,
-        ttl=ttl_s(ends_at),
         recoverable=recoverable,
         epoch="" if position is None else position.epoch,
         publications=publications(entries),

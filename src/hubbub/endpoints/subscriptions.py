@@ -138,7 +138,7 @@ class Subscriptions:
         self, number: int, request: SubscribeRequest, subscription: Subscription, grant: Grant
     ) -> Error | None:
         """Joins a room, which writes the reply. Returns an error if it did not."""
-        client, name, ends_at = self._client, request.channel, grant.expires_at_s
+        client, name = self._client, request.channel
         data = None if grant.data is None else encode(grant.data)
         recoverable = self._engine.options_of(name).history is not None
         # The client may present a position although the room no longer has a history. Then it does not recover.
@@ -148,7 +148,8 @@ class Subscriptions:
 
         def reply(joined: Joined, entries: Sequence[Entry]) -> bytes:
             """Encodes the reply, which the room writes to the client before any of its messages."""
-            result = subscribed(joined, request, recoverable=recoverable, entries=entries, data=data, ends_at=ends_at)
+            # The end of the grant is not told: an SDK that has no `getToken` would then give up the subscription.
+            result = subscribed(joined, request, recoverable=recoverable, entries=entries, data=data)
             client.write()  # earlier replies come first
             subscription.is_in = True
             return client.encoding.encode([Reply(number, result)])
@@ -163,7 +164,7 @@ class Subscriptions:
             return None
         if not subscription.is_in:  # the app joined the client in the meantime
             return ErrorCode.ALREADY_SUBSCRIBED.error()
-        subscription.ends_at = ends_at  # not earlier: the expiry must not overtake the reply
+        subscription.ends_at = grant.expires_at_s  # not earlier: the expiry must not overtake the reply
         return None
 
     # Ending

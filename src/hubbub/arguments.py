@@ -14,6 +14,7 @@ from .positions import Position, as_position, is_position, since_for
 from .presence import Info
 
 MAX_KEY_BYTES: Final = 65_534
+MAX_ROOM_INFO_BYTES: Final = 4096
 EXCLUDABLE: Final = "a Connection, a WebSocket, a connection's id, or several of them; users by exclude_users="
 _FAR_FUTURE_S = 1e12
 
@@ -45,7 +46,7 @@ def positions_by_room(since: object, names: list[str]) -> dict[str, Position]:
     return {} if position is None else {names[0]: position}
 
 
-def detached_info(info: Info) -> Info:
+def detached_info(info: object) -> Info:
     """Returns a copy of ``info`` after a round trip through JSON, as every broker returns it."""
     if info is None:
         return None
@@ -56,6 +57,14 @@ def detached_info(info: Info) -> Info:
         return detached
     except InvalidArgument as error:
         raise InvalidArgument("info", error.problem, "a mapping that can be written as JSON, or None") from None
+
+
+def room_info(info: object) -> Info:
+    """Checks the data of a client in a room, which many messages carry, and returns a copy of it."""
+    detached = detached_info(info)
+    if detached is not None and len(dumps(detached)) > MAX_ROOM_INFO_BYTES:
+        raise InvalidArgument("info", "it is too large as JSON", f"at most {MAX_ROOM_INFO_BYTES} bytes")
+    return detached
 
 
 def is_text(value: object) -> TypeGuard[str]:

@@ -17,8 +17,7 @@ from pydantic import BaseModel
 from websockets.asyncio.client import ClientConnection
 
 from hubbub import Connection, ConnectionManager, History, Limits, RoomOptions
-from hubbub.auth import JWTAuth
-from hubbub.auth.jwt import Claims
+from hubbub.auth import Claims, JWTAuth
 from hubbub.endpoints.endpoint import Endpoint
 from hubbub.endpoints.results import Grant, Welcome
 from tests.integration.support import DEADLINE_S, LiveServer, client, may_be_reset, receive, serving

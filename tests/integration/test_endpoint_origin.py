@@ -15,8 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from hubbub import ConnectionManager, InvalidArgument
-from hubbub.auth import JWTAuth
-from hubbub.auth.jwt import Claims
+from hubbub.auth import Claims, JWTAuth
 from tests.integration.live import KEY, Events, token
 from tests.integration.support import DEADLINE_S, LiveServer, client, closed, eventually, receive, serving
 

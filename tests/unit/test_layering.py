@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[2] / "src" / "hubbub"
 # those below, without going round in a circle. `__init__` is the public names: `from hubbub import ...`.
 LAYERS = [
     "__about__ errors close names patterns options subprotocols",
-    "addresses arguments codec envelope lifecycle nowait origin paths positions presence read_only tasks timers "
+    "addresses arguments claims codec envelope lifecycle nowait origin paths positions presence read_only tasks timers "
     "metrics",
     "protocols brokers",
     "connections",
@@ -33,7 +33,7 @@ LAYERS = [
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts.split()}
 
 # Stricter than the layers: all that these parts may import of ours.
-NO_MORE_THAN = {"auth": {"auth", "errors", "close", "names", "subprotocols"}}
+NO_MORE_THAN = {"auth": {"auth", "claims", "errors", "close", "names", "subprotocols"}}
 
 # From outside, and where alone it may be imported: a part, or a module.
 _PURE = {part for part in LEVEL if LEVEL[part] < LEVEL["protocols"]} - {"lifecycle", "tasks", "timers"} | {"protocols"}

@@ -1,4 +1,4 @@
-"""JSON Web Tokens: `JWTAuth`, one FastAPI dependency for HTTP routes and WebSockets, and the `Claims` that it returns.
+"""JSON Web Tokens: `JWTAuth`, one FastAPI dependency for HTTP routes and WebSockets.
 
 Three independent parts decide: `hubbub.auth.tokens` finds the token, `JWTAuth.verify` verifies it, and the dependency
 sends a refusal to the client. The code follows RFC 7519 and the advice of RFC 8725: the accepted algorithms are listed
@@ -11,8 +11,7 @@ import inspect
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, cast
 
@@ -25,8 +24,9 @@ from starlette.exceptions import WebSocketException
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket, WebSocketState
 
-from ..close import CloseCode, reason_text
-from ..errors import HubbubError, InvalidArgument, shown
+from ..claims import Claims, InvalidToken, KeyUnavailable, expiry_of
+from ..close import CloseCode
+from ..errors import InvalidArgument, shown
 from ..names import user_name
 from ..subprotocols import answer_to
 from .keys import Key, KeyFunction, UnfitKey, checked_algorithms, checked_key, fitting_key
@@ -38,7 +38,7 @@ Refuse: TypeAlias = Literal["close", "http"]
 
 _CLOCKS_S = 10.0  # more than the clocks of two machines usually differ
 _MAX_TOKEN_CHARS = 7 * 1024  # servers reject a handshake with a line of over 8,192 bytes
-_LAST_SECOND = 253_402_300_799  # the end of the year 9999, the latest time that a datetime can hold
+_CHANNEL = "channel"
 _CLAIM_NAME = re.compile(r"[!#-\[\]-~]{1,64}")  # appears in WWW-Authenticate
 _NOT_IN_CHALLENGE = re.compile(r"[^ !#-\[\]-~]")  # RFC 6750 section 3
 
@@ -49,35 +49,6 @@ _CAUSES: tuple[tuple[type[Exception], str], ...] = (
     (jwt.InvalidIssuerError, "wrong issuer"),
     (jwt.InvalidAlgorithmError, "algorithm not allowed"),
 )
-
-
-class InvalidToken(HubbubError):
-    """A token is missing or not acceptable.
-
-    Attributes:
-        cause: The problem, in a few fixed words that contain nothing of the token.
-        code: The code to close a WebSocket with.
-        reason: The reason for the client. After ``token expired``, clients reconnect with a new token.
-    """
-
-    def __init__(self, cause: str, close_code: CloseCode = CloseCode.UNAUTHORIZED) -> None:
-        self.cause = cause
-        self.code: int = close_code.code
-        reason = f"{close_code.reason}: {cause}" if close_code is CloseCode.UNAUTHORIZED else close_code.reason
-        self.reason: str = reason_text(reason)
-        super().__init__(self.reason)
-
-
-class KeyUnavailable(HubbubError):
-    """The key to verify a token is unavailable, because the key function failed. The client is not at fault.
-
-    Attributes:
-        code: The code to close a WebSocket with: 1013, try again later.
-        reason: The reason for the client.
-    """
-
-    code = 1013
-    reason = "authentication is unavailable"
 
 
 class Socket(Protocol):
@@ -105,48 +76,6 @@ class TokenRefused(HTTPException):
         self.expired: bool = expired
 
 
-class Claims(Mapping[str, Any]):
-    """The claims of a verified token: an immutable mapping.
-
-        claims["name"], claims.get("scope"), claims.sub
-
-    Tests can create one directly: ``Claims({"sub": "ann", "name": "Ann"})``. The class verifies nothing. Its ``repr``
-    shows only the subject.
-    """
-
-    __slots__ = ("_claims",)
-
-    def __init__(self, claims: Mapping[str, Any]) -> None:
-        self._claims = dict(claims)
-
-    def __getitem__(self, name: str) -> Any:
-        return self._claims[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._claims)
-
-    def __len__(self) -> int:
-        return len(self._claims)
-
-    def __repr__(self) -> str:
-        return f"Claims(sub={self._claims.get('sub')!r})"
-
-    @property
-    def sub(self) -> str:
-        """The subject of the token: the id of the user.
-
-        Raises:
-            KeyError: The token has no such claim. ``JWTAuth`` requires it by default.
-        """
-        return str(self._claims["sub"])
-
-    @property
-    def expires_at(self) -> datetime | None:
-        """When the token expires, in UTC, without leeway; None if it never does."""
-        expiry = _expiry(self._claims)
-        return None if expiry is None else datetime.fromtimestamp(expiry, UTC)
-
-
 class _Refusal(NamedTuple):
     status: int
     headers: dict[str, str]
@@ -161,6 +90,9 @@ class JWTAuth(SecurityBase):
     is read from the ``Authorization`` header, the subprotocol pair ``bearer, <token>``, the configured cookie, or the
     configured query parameter; the first one present counts. On a WebSocket under `ConnectionManager.install`, the
     subprotocol is answered, and the connection closes when the token expires (plus the leeway for ``exp``).
+
+    A token with the claim ``channel`` is the subscription token of an endpoint's client. It opens one room, and
+    authenticates nobody.
 
     A refused request gets 401. A refused WebSocket is accepted and closed with 1008 and a reason, because browsers hide
     a refused handshake from the page. Each refusal is logged to ``hubbub.auth`` in one line, without the token.
@@ -178,7 +110,8 @@ class JWTAuth(SecurityBase):
             because a client can replace an expired token.
         cookie: The name of the cookie to read the token from. With None, cookies are ignored.
         query: The name of the query parameter to read the token from, on WebSockets. With None, the query is ignored.
-        required: Claims that a token must have. Without ``"exp"``, a token may be valid forever.
+        required: Claims that a token must have. Without ``"exp"``, a token may be valid forever. They hold for
+            subscription tokens too, except for ``"sub"``, which that of an anonymous client lacks.
         refuse: ``"close"`` accepts a WebSocket, then closes it with a reason. ``"http"`` refuses the handshake with 401
             (403 if the server can't send a response).
 
@@ -231,8 +164,8 @@ class JWTAuth(SecurityBase):
         if refuse not in ("close", "http"):
             raise InvalidArgument("refuse", f"got {shown(refuse)}", "'close' or 'http'")
         self._refuse = refuse
-        # PyJWT requires a str as sub. Many tokens have an int, so verify() checks it itself.
-        self._options = {"require": list(required), "verify_sub": False}
+        self._required = list(required)
+        self._required_to_subscribe = [_CHANNEL, *(each for each in required if each != "sub")]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(algorithms={self._algorithms!r})"
@@ -260,7 +193,7 @@ class JWTAuth(SecurityBase):
             refusal = _Refusal(503, {}, error.code, error.reason)
         else:
             if (socket := _socket(scope)) is not None:
-                expiry = _expiry(claims)
+                expiry = expiry_of(claims)
                 socket.grant(
                     subprotocol=offered_subprotocol(scope),
                     expires_at=None if expiry is None else expiry + self._expiry_leeway_s,
@@ -286,6 +219,33 @@ class JWTAuth(SecurityBase):
             InvalidToken: The token is not acceptable.
             KeyUnavailable: The key function failed.
         """
+        claims = self._verified(token, self._required)
+        if _CHANNEL in claims:  # whoever may read one room is not thereby its user everywhere: RFC 8725 section 3.12
+            raise InvalidToken("it is a subscription token")
+        return claims
+
+    async def subscription_claims(self, token: str) -> Claims:
+        """Verifies a subscription token. The caller compares ``sub`` and ``channel``.
+
+        The rules of an endpoint with ``token=`` call it: ``@live.room("chat:{room}", token=True)``. Such a token has
+        the claim ``channel``, which no other token may have. The key function, if there is one, runs in a worker
+        thread.
+
+        Args:
+            token: The token, in the compact form of three parts.
+
+        Returns:
+            The verified claims.
+
+        Raises:
+            InvalidToken: The token is not acceptable.
+            KeyUnavailable: The key function failed.
+        """
+        if self._find_key is None:
+            return self._verified(token, self._required_to_subscribe)
+        return await run_in_threadpool(self._verified, token, self._required_to_subscribe)
+
+    def _verified(self, token: str, required: list[str]) -> Claims:
         if not isinstance(token, str) or not token.isascii() or len(token) > _MAX_TOKEN_CHARS:
             raise InvalidToken("malformed token")
         try:
@@ -297,7 +257,8 @@ class JWTAuth(SecurityBase):
                 audience=self._audience,
                 issuer=self._issuer,
                 leeway=self._leeway_s,
-                options=cast("Any", self._options),
+                # PyJWT requires a str as sub. Many tokens have an int, so it is checked below.
+                options=cast("Any", {"require": required, "verify_sub": False}),
             )
         except jwt.ExpiredSignatureError:
             raise InvalidToken("expired", CloseCode.TOKEN_EXPIRED) from None
@@ -307,10 +268,11 @@ class JWTAuth(SecurityBase):
             # PyJWT lets the last four through for malformed input; which ones depends on its version.
             cause = next((text for kind, text in _CAUSES if isinstance(error, kind)), "malformed token")
             raise InvalidToken(cause) from None
-        expiry = _expiry(claims)
+        expiry = expiry_of(claims)
         if expiry is not None and expiry + self._expiry_leeway_s <= time.time():  # PyJWT has one leeway for all claims
             raise InvalidToken("expired", CloseCode.TOKEN_EXPIRED)
-        if "sub" in claims and not _is_user(claims["sub"]):
+        is_nobodys = _CHANNEL in claims and claims.get("sub") == ""  # so Centrifugo says that a client has no user
+        if "sub" in claims and not is_nobodys and not _is_user(claims["sub"]):
             raise InvalidToken("bad sub claim")
         return Claims(claims)
 
@@ -375,12 +337,6 @@ def _is_user(sub: object) -> bool:
     except InvalidArgument:
         return False
     return True
-
-
-def _expiry(claims: Mapping[str, Any]) -> float | None:
-    """Returns ``exp`` as PyJWT reads it, limited to the range of a datetime."""
-    exp = claims.get("exp")
-    return None if exp is None else float(min(int(exp), _LAST_SECOND))
 
 
 def _socket(scope: Mapping[str, Any]) -> Socket | None:

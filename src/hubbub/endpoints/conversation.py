@@ -238,7 +238,10 @@ class Conversation:
                 workload.spawn(client.answer(command.id, self._authentication.refresh(request)))
             case ConnectRequest():
                 await client.close(DisconnectCode.BAD_REQUEST, "already connected")
-            case PingRequest() | SubRefreshRequest():
+            case SubRefreshRequest():
+                await self._until(workload.has_room)
+                workload.spawn(client.answer(command.id, self._subscriptions.refresh(request)))
+            case PingRequest():
                 client.say(Reply(command.id, ErrorCode.NOT_AVAILABLE.error()))
             case RPCRequest() if self._calls.is_concurrent(request):
                 await self._until(workload.has_turn)

@@ -29,6 +29,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
+from ..claims import Claims
 from ..connections.connection import Connection
 from ..errors import HubbubError, InvalidArgument, shown
 from .names import Names
@@ -143,10 +144,17 @@ class Caller:
             headers = [*(each for each in headers if each[0].lower() != b"authorization"), bearer]
         self.connection = connection
         self.user = user
+        self.claims: Claims | None = None
         self._app: Overridable | None = app if hasattr(app, "dependency_overrides") else None
         scheme = "https" if scope.get("scheme") in ("wss", "https") else "http"
         self._scope = {**scope, "type": "http", "method": "GET", "scheme": scheme, "headers": list(headers)}
         self._scope["hubbub.handshake"] = True  # a `JWTAuth` reads it as one, with the query and the subprotocols
+
+    def with_claims(self, claims: Claims) -> Caller:
+        """Returns the same client, with the claims of a subscription token, for one message."""
+        other = copy(self)
+        other.claims = claims
+        return other
 
     @property
     def overrides(self) -> dict[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from starlette.websockets import WebSocket
@@ -12,8 +13,9 @@ from ..names import UserId
 from .conversation import Conversation
 from .entrance import accept
 from .functions import Function, authenticator
-from .routing import MessageRouter
+from .routing import MessageRouter, RoomRule
 from .served import Engine, Served
+from .tokens import SubscriptionTokens
 
 
 class Manager(Protocol):
@@ -58,6 +60,17 @@ class Endpoint(MessageRouter):
         self._authenticate: Function[Any] | None = None if auth is None else authenticator(auth)
         self._user_id_of = user_id or user_id_of
         self._served: Served | None = None
+
+    def _add_room(self, rule: RoomRule) -> None:
+        if rule.tokens is True:
+            if not isinstance(self._auth, SubscriptionTokens):
+                raise InvalidArgument(
+                    rule.function.name,
+                    f"token=True has nothing to verify tokens with: the endpoint has auth={shown(self._auth)}",
+                    "auth=JWTAuth(...) on the endpoint, or token=JWTAuth(...) on the rule",
+                )
+            rule = replace(rule, tokens=self._auth)
+        super()._add_room(rule)
 
     async def _serve(self, websocket: WebSocket) -> None:
         """Serves one client. This is the function behind the endpoint's WebSocket route."""

@@ -17,9 +17,14 @@ def ttl_s(ends_at: float | None) -> int:
     return 0 if ends_at is None else int(min(max(1.0, ends_at - time.time()), _MAX_TTL_S))
 
 
+def is_over(ends_at: float | None) -> bool:
+    """Returns whether a time has come. None is never."""
+    return ends_at is not None and time.time() >= ends_at
+
+
 def is_past_grace(ends_at: float | None) -> bool:
     """Returns whether a token expired so long ago that the client may no longer replace it."""
-    return ends_at is not None and time.time() >= ends_at + REFRESH_GRACE_S
+    return ends_at is not None and is_over(ends_at + REFRESH_GRACE_S)
 
 
 def end_of(user: object) -> float | None:

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from starlette.concurrency import run_in_threadpool
 
+from ..claims import Claims
 from ..codec import loads_from_client
 from ..connections.connection import Connection
 from ..errors import InvalidArgument, shown
@@ -45,6 +46,7 @@ class Function(Generic[T]):
     """A function that answers clients. Its parameters say what it is given.
 
     - A parameter that is annotated `Connection` is the connection.
+    - A parameter that is annotated `Claims`, of a rule with ``token=``, is the claims of the subscription token.
     - A parameter that is called like a name of the pattern is that part of the room's name, converted to its
       annotation.
     - A dependency (`Depends`, `Security`), and all else that FastAPI takes from a request without a body, comes from
@@ -57,6 +59,7 @@ class Function(Generic[T]):
         declared: How it is declared, for errors: ``@on('say')``.
         names: The names that the pattern binds. Each needs a parameter, of the function or of a dependency.
         takes_message: Whether there can be a message.
+        takes_claims: Whether there is a subscription token.
 
     Attributes:
         name: The function in errors: ``say() of @on('say')``.
@@ -75,6 +78,7 @@ class Function(Generic[T]):
         declared: str,
         names: Iterable[str] = (),
         takes_message: bool = True,
+        takes_claims: bool = False,
     ) -> None:
         if not callable(function):
             raise InvalidArgument(declared, f"got {shown(function)}", "a function")
@@ -96,6 +100,7 @@ class Function(Generic[T]):
         messages: list[inspect.Parameter] = []
         self._connections: list[str] = []
         self._users: list[str] = []
+        self._claims: list[str] = []
         for parameter in parameters:
             if parameter.kind in _NOT_BY_NAME:
                 raise InvalidArgument(
@@ -106,8 +111,11 @@ class Function(Generic[T]):
             elif parameter.name in pattern:
                 annotation = str if parameter.annotation is _EMPTY else parameter.annotation
                 converted.append((parameter.name, _resolved(parameter.name, annotation, self.name)))
-            elif _is_connection(parameter.annotation):
+            elif _is(Connection, parameter.annotation):
                 self._connections.append(parameter.name)
+            elif _is(Claims, parameter.annotation):
+                self._check_claims(parameter, takes_claims)
+                self._claims.append(parameter.name)
             else:
                 messages.append(parameter)
         self._names = Names(converted, self.name)
@@ -180,6 +188,8 @@ class Function(Generic[T]):
             arguments[name] = caller.connection
         for name in self._users:
             arguments[name] = caller.user
+        for name in self._claims:
+            arguments[name] = caller.claims
         if self._dependencies is None:
             if self._is_async:
                 return self._convert(await self._function(**arguments))
@@ -220,6 +230,14 @@ class Function(Generic[T]):
                     f"no parameter takes {name!r} of its pattern",
                     f"a parameter `{name}: str`, of the function or of a dependency; `*` in a pattern binds no name",
                 )
+
+    def _check_claims(self, parameter: inspect.Parameter, takes_claims: bool) -> None:
+        if not takes_claims:
+            raise InvalidArgument(
+                self.name,
+                f"the parameter {parameter.name} is the claims of a subscription token, and there is none",
+                f"@room(..., token=True); for the user: `{parameter.name}: Annotated[Claims, Depends(...)]`",
+            )
 
     def _check_messages(self, messages: list[inspect.Parameter], names: tuple[str, ...], takes_message: bool) -> None:
         those = ", ".join(each.name for each in messages)
@@ -286,9 +304,9 @@ def _unchanged(value: Any) -> Any:
     return value
 
 
-def _is_connection(annotation: Any) -> bool:
+def _is(type_: type[Any], annotation: Any) -> bool:
     kind = plain(annotation)
-    return isinstance(kind, type) and issubclass(kind, Connection)
+    return isinstance(kind, type) and issubclass(kind, type_)
 
 
 def _resolved(name: str | None, annotation: Any, function: str) -> Any:

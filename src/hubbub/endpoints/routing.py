@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -16,6 +16,7 @@ from ..patterns import NAME, Pattern
 from .dependencies import name_of
 from .functions import Function
 from .results import Grant, Welcome, grant, nothing, reply, welcome
+from .tokens import SubscriptionTokens
 
 if TYPE_CHECKING:
     from functools import _lru_cache_wrapper
@@ -50,11 +51,14 @@ class RoomRule:
         pattern: The rooms.
         function: The function.
         sends: The type of the messages in these rooms, for the description of the endpoint; None where it is not told.
+        tokens: Verifies the token that a client needs for these rooms. None if it needs none, and True where the
+            endpoint, of which this router becomes a part, decides.
     """
 
     pattern: Pattern
     function: Function[Grant | None]
     sends: Any = None
+    tokens: SubscriptionTokens | Literal[True] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +196,7 @@ class MessageRouter:
 
         return declare
 
-    def room(self, pattern: str, *, sends: Any = None) -> Callable[[F], F]:
+    def room(self, pattern: str, *, sends: Any = None, token: SubscriptionTokens | bool = False) -> Callable[[F], F]:
         """Declares the function that says who may subscribe to rooms. Rooms without such a rule are refused.
 
         The function returns True or None for yes, False for no, or a `Grant`. It runs for each subscription, also for
@@ -202,19 +206,27 @@ class MessageRouter:
             pattern: The rooms: ``"chat:{room}"`` binds a name, which the function takes as a parameter, and
                 ``"ticker:*"`` matches anything. Where several patterns match, the most specific one applies.
             sends: The type of the messages in these rooms, for the documentation of the endpoint.
+            token: Whether a client also needs a subscription token, which an SDK fetches with ``getToken`` of the
+                subscription. True has the `JWTAuth` of the endpoint's ``auth=`` verify it; a `JWTAuth` of its own may
+                have another key. The token has the claims ``channel``, the room, and ``sub``, the user's id. The
+                function runs after the token was verified. It may refuse, and a parameter that is annotated `Claims`
+                is the token's claims.
 
         Raises:
-            InvalidArgument: The pattern is taken or wrong, or the function lacks a parameter for one of its names.
+            InvalidArgument: The pattern is taken or wrong, the function lacks a parameter for one of its names, or
+                there is no `JWTAuth` to verify tokens with.
         """
         declared = f"@room({shown(pattern)})"
         compiled = _rule_pattern(pattern, declared)
         if sends is not None:
             _check_type(sends, declared)
+        if not isinstance(token, (bool, SubscriptionTokens)):
+            raise InvalidArgument(declared, f"token is {shown(token)}", "True, False, or a JWTAuth")
 
         def declare(function: F) -> F:
             self._open_for(declared, function)
-            made = Function(function, grant, declared=declared, names=compiled.names)
-            self._add_room(RoomRule(compiled, self._bound(made), sends))
+            made = Function(function, grant, declared=declared, names=compiled.names, takes_claims=token is not False)
+            self._add_room(RoomRule(compiled, self._bound(made), sends, token or None))
             return function
 
         return declare

@@ -13,6 +13,7 @@ from ..codec import Payload
 from ..envelope import Entry
 from ..positions import Joined, Position
 from ..protocols.centrifugo.messages import Publication, SubscribeRequest, SubscribeResult
+from .expiry import ttl_s
 
 
 def presented(request: SubscribeRequest | None) -> Position | None:
@@ -37,6 +38,7 @@ def subscribed(
     recoverable: bool,
     entries: Sequence[Entry] = (),
     data: Payload | None = None,
+    ends_at: float | None = None,
 ) -> SubscribeResult:
     """Makes the reply that tells a client its place in the stream of a room that it has joined.
 
@@ -46,6 +48,7 @@ def subscribed(
         recoverable: Whether the room has a history.
         entries: The first messages that the client missed. A recovered client counts on from its own offset.
         data: The app's data for the client.
+        ends_at: When its token expires, which it is told so that it replaces the token.
     """
     position = joined.position
     recovers = request is not None and request.recover
@@ -53,6 +56,8 @@ def subscribed(
     if request is not None and position is not None and recovers and joined.recovered:
         offset = request.offset
     return SubscribeResult(
+        expires=ends_at is not None,
+        ttl=ttl_s(ends_at),
         recoverable=recoverable,
         epoch="" if position is None else position.epoch,
         publications=publications(entries),

@@ -1,8 +1,12 @@
 """The subscriptions of one client: it asks for rooms, and is told when it is in one, and when it is not any more.
 
 Theory of operation. A subscription exists from the request of the client until the client or the server ends it. The
-room's rule is asked first, for a bounded number of subscriptions at a time. Then the client joins the room. The join
-writes the reply, so that the reply arrives before any message from the room.
+client's token is verified, if the room needs one, and then the room's rule is asked, for a bounded number of
+subscriptions at a time. Then the client joins the room. The join writes the reply, so that the reply arrives before any
+message from the room.
+
+A subscription has two ends. That of its token is told to the client, which may replace the token until a grace period
+after its end. That of the rule's `Grant` is not told, and has no grace.
 
 A client may leave a room before its subscription was granted. A subscription that is no longer the client's current one
 for its room must not join. A client that subscribes again waits until its former subscription has left the room.
@@ -13,14 +17,15 @@ Rooms that the server joined the client to are no subscriptions.
 from __future__ import annotations
 
 import asyncio
-import time
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from ..claims import InvalidToken, KeyUnavailable
 from ..codec import encode
 from ..envelope import Entry
-from ..errors import InvalidName
+from ..errors import InvalidName, shown
 from ..names import MAX_NAME_BYTES, room_name
 from ..positions import Joined
 from ..protocols.centrifugo.codes import DisconnectCode, ErrorCode, UnsubscribeCode
@@ -28,14 +33,21 @@ from ..protocols.centrifugo.messages import (
     Error,
     Push,
     Reply,
+    SubRefreshRequest,
+    SubRefreshResult,
     SubscribeRequest,
     UnsubscribeRequest,
     UnsubscribeResult,
 )
 from .client import Client, Ended, Refused
+from .expiry import is_over, is_past_grace, ttl_s
 from .results import Grant
+from .routing import RoomRule
 from .streams import completed, presented, subscribed
+from .tokens import SubscriptionToken, subscription_token
 from .workload import Workload
+
+logger: Final = logging.getLogger("hubbub")
 
 MAX_AUTHORIZING: Final = 16
 """Maximum number of subscriptions of one client that are authorized at the same time."""
@@ -48,12 +60,14 @@ class Subscription:
     Attributes:
         room: The name of the room.
         is_in: Whether the reply was written, so that the client knows that it is subscribed.
-        ends_at: When the permission expires, in seconds since the epoch; None for never.
+        ends_at: When the permission of the rule ends, in seconds since the epoch; None for never.
+        token_ends_at: When the subscription token expires, which the client can replace; None for never.
     """
 
     room: str
     is_in: bool = False
     ends_at: float | None = None
+    token_ends_at: float | None = None
 
 
 class Subscriptions:
@@ -113,32 +127,75 @@ class Subscriptions:
         async with self._authorizing:
             if self._client.socket.closed is not None:
                 raise Ended
-            grant = await self._granted(request)
+            grant, token = await self._granted(request)
             if self._subscriptions.get(subscription.room) is not subscription:
                 return ErrorCode.PERMISSION_DENIED.error("unsubscribed before the subscription was granted")
-            if grant is None:
-                return ErrorCode.PERMISSION_DENIED.error()
-            if grant.expires_at_s is not None and grant.expires_at_s <= time.time():
+            if is_over(grant.expires_at_s) or (token is not None and is_over(token.ends_at)):
                 return ErrorCode.EXPIRED.error()
-            return await self._join(number, request, subscription, grant)
+            return await self._join(number, request, subscription, grant, token)
 
-    async def _granted(self, request: SubscribeRequest) -> Grant | None:
-        """Asks the room's rule. Returns None if it refuses, or if the room has no rule."""
+    async def _granted(self, request: SubscribeRequest) -> tuple[Grant, SubscriptionToken | None]:
+        """Verifies the token, if the room needs one, and asks the room's rule.
+
+        Raises:
+            Refused: The rule refuses, or the room has no rule, or the token is not acceptable.
+            Ended: The token is for another user or room, so the connection was closed.
+        """
         name = request.channel
         match = self._client.served.routes.rooms.match(name)
         if match is None:
-            return None
+            raise Refused(ErrorCode.PERMISSION_DENIED.error())
         try:
             room_name(name)
         except InvalidName as error:
             raise Refused(ErrorCode.BAD_REQUEST.error(str(error))) from None
-        return await self._client.call(match.rule.function, request.data, match.names)
+        token, caller = await self._verified(match.rule, request), self._client.caller
+        if token is not None and caller is not None:
+            caller = caller.with_claims(token.claims)
+        grant = await self._client.call(match.rule.function, request.data, match.names, caller)
+        if grant is None:
+            raise Refused(ErrorCode.PERMISSION_DENIED.error())
+        return grant, token
+
+    async def _verified(
+        self, rule: RoomRule, request: SubscribeRequest | SubRefreshRequest
+    ) -> SubscriptionToken | None:
+        """Verifies the token in a request. Returns None if the rule asks for none."""
+        tokens = rule.tokens
+        if tokens is None:
+            return None
+        assert tokens is not True, "the endpoint has decided"
+        client = self._client
+        try:
+            if not request.token:
+                raise InvalidToken("no token")
+            token = subscription_token(await tokens.subscription_claims(request.token))
+        except InvalidToken as error:
+            logger.info("refused a subscription to %s: %s", shown(request.channel), error.reason)
+            if error.expired:
+                raise Refused(ErrorCode.TOKEN_EXPIRED.error()) from error
+            raise Refused(ErrorCode.PERMISSION_DENIED.error(f"subscription token: {error.cause}")) from error
+        except KeyUnavailable as error:
+            logger.warning("refused a subscription to %s: no key to check its token with", shown(request.channel))
+            raise Refused(ErrorCode.INTERNAL.error(error.reason)) from error
+        if token.room != request.channel:
+            await client.close(DisconnectCode.INVALID_TOKEN, "the subscription token is for another room")
+        if token.user_id != client.session.user_id:
+            await client.close(DisconnectCode.INVALID_TOKEN, "the subscription token is for another user")
+        return token
 
     async def _join(
-        self, number: int, request: SubscribeRequest, subscription: Subscription, grant: Grant
+        self,
+        number: int,
+        request: SubscribeRequest,
+        subscription: Subscription,
+        grant: Grant,
+        token: SubscriptionToken | None,
     ) -> Error | None:
         """Joins a room, which writes the reply. Returns an error if it did not."""
         client, name = self._client, request.channel
+        # Not the end of the grant: an SDK that has no `getToken` would give up a subscription whose end it is told.
+        ends_at = None if token is None else token.ends_at
         data = None if grant.data is None else encode(grant.data)
         recoverable = self._engine.options_of(name).history is not None
         # The client may present a position although the room no longer has a history. Then it does not recover.
@@ -148,8 +205,7 @@ class Subscriptions:
 
         def reply(joined: Joined, entries: Sequence[Entry]) -> bytes:
             """Encodes the reply, which the room writes to the client before any of its messages."""
-            # The end of the grant is not told: an SDK that has no `getToken` would then give up the subscription.
-            result = subscribed(joined, request, recoverable=recoverable, entries=entries, data=data)
+            result = subscribed(joined, request, recoverable=recoverable, entries=entries, data=data, ends_at=ends_at)
             client.write()  # earlier replies come first
             subscription.is_in = True
             return client.encoding.encode([Reply(number, result)])
@@ -164,8 +220,35 @@ class Subscriptions:
             return None
         if not subscription.is_in:  # the app joined the client in the meantime
             return ErrorCode.ALREADY_SUBSCRIBED.error()
-        subscription.ends_at = grant.expires_at_s  # not earlier: the expiry must not overtake the reply
+        # Not earlier: the expiry must not overtake the reply.
+        subscription.ends_at, subscription.token_ends_at = grant.expires_at_s, ends_at
         return None
+
+    # Refreshing
+
+    async def refresh(self, request: SubRefreshRequest) -> SubRefreshResult:
+        """Replaces the token of a subscription, in place. The rule is not asked again."""
+        name = request.channel
+        match = self._client.served.routes.rooms.match(name)
+        if match is None or match.rule.tokens is None:
+            raise Refused(ErrorCode.NOT_AVAILABLE.error())
+        subscription = self._subscriptions.get(name)
+        if subscription is None or not subscription.is_in:
+            raise Refused(ErrorCode.PERMISSION_DENIED.error())
+        try:
+            token = await self._verified(match.rule, request)
+        except Refused as refused:
+            if refused.error.code != ErrorCode.TOKEN_EXPIRED.code:
+                raise
+            # Temporary, so that an SDK fetches another one. After any other error, it ends the subscription.
+            raise Refused(replace(refused.error, temporary=True)) from refused
+        assert token is not None
+        if is_over(token.ends_at):
+            raise Refused(ErrorCode.EXPIRED.error())
+        if self._subscriptions.get(name) is not subscription:
+            raise Refused(ErrorCode.PERMISSION_DENIED.error("unsubscribed in the meantime"))
+        subscription.token_ends_at = token.ends_at
+        return SubRefreshResult(token.ends_at is not None, ttl_s(token.ends_at))
 
     # Ending
 
@@ -184,10 +267,9 @@ class Subscriptions:
             self._client.say(Push(name, code.push()))
 
     def end_expired(self) -> None:
-        """Ends the subscriptions whose permission has expired."""
-        now = time.time()
+        """Ends the subscriptions whose permission has ended, or whose token expired and was not replaced in time."""
         for subscription in tuple(self._subscriptions.values()):
-            if subscription.ends_at is not None and now >= subscription.ends_at:
+            if is_over(subscription.ends_at) or is_past_grace(subscription.token_ends_at):
                 self.end(subscription.room, UnsubscribeCode.EXPIRED)
 
     def lose_place(self, name: str) -> None:

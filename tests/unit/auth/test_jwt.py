@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -349,6 +350,43 @@ def test_no_key_is_looked_up_for_a_token_of_another_algorithm() -> None:
 
     refusal(auth(key=find), forged({"alg": "none"}))
     refusal(auth(key=find), "a.b.c")
+
+
+# Subscription tokens
+
+
+def subscribing(auth: JWTAuth, text: str) -> Claims:
+    return asyncio.run(auth.subscription_claims(text))
+
+
+@pytest.mark.parametrize("key", [SECRET, lambda header: SECRET], ids=["key", "function"])
+def test_a_subscription_token_authenticates_nobody(key: Any) -> None:
+    text = token({**GOOD, "channel": "chat:lobby"})
+    assert refusal(auth(key=key), text).cause == "it is a subscription token"
+    assert subscribing(auth(key=key), text) == {**GOOD, "channel": "chat:lobby"}
+
+
+@pytest.mark.parametrize(
+    ("claims", "cause"),
+    [
+        (GOOD, "no channel claim"),
+        ({"sub": "ann", "channel": "chat:lobby"}, "no exp claim"),
+        ({**GOOD, "channel": "chat:lobby", "exp": NOW - 1}, "expired"),
+        ({**GOOD, "channel": "chat:lobby", "aud": "others"}, "wrong audience"),
+        ({**GOOD, "channel": "chat:lobby", "sub": "$ann" * 99}, "bad sub claim"),
+    ],
+)
+def test_a_subscription_token_is_checked_like_any_other(claims: dict[str, Any], cause: str) -> None:
+    with pytest.raises(InvalidToken) as caught:
+        subscribing(auth(), token(claims))
+    assert (caught.value.cause, caught.value.expired) == (cause, cause == "expired")
+
+
+@pytest.mark.parametrize("sub", ["", None], ids=["empty", "absent"])
+def test_a_subscription_token_may_be_for_a_client_without_a_user(sub: str | None) -> None:
+    claims = {"channel": "chat:lobby", "exp": NOW + 60, **({} if sub is None else {"sub": sub})}
+    assert subscribing(auth(), token(claims)) == claims
+    refusal(auth(), token({**GOOD, "sub": ""}))
 
 
 # Wrong arguments

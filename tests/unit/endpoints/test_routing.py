@@ -8,7 +8,8 @@ import pytest
 from fastapi import Depends
 from pydantic import BaseModel
 
-from hubbub import InvalidArgument
+from hubbub import ConnectionManager, InvalidArgument
+from hubbub.auth import Claims, JWTAuth
 from hubbub.codec import Kind, Payload
 from hubbub.endpoints.results import Grant, Welcome
 from hubbub.endpoints.routing import MessageRouter
@@ -232,8 +233,41 @@ def test_wrong_patterns_are_refused(kind: str, pattern: Any) -> None:
     refused(getattr(MessageRouter(), kind), pattern)
 
 
+def test_a_rule_with_a_token_has_a_jwt_auth_to_verify_it_with() -> None:
+    manager, ways = ConnectionManager(), JWTAuth("x" * 32, algorithms=["HS256"])
+    nobody = manager.endpoint("/nobody", auth=None)
+    assert "auth=None" in refused(nobody.room("a", token=True), yes).problem
+    assert "current_user" in refused(manager.endpoint("/other", auth=current_user).room("a", token=True), yes).problem
+    router = MessageRouter()
+    router.room("a", token=True)(yes)
+    error = refused(nobody.include_router, router)
+    assert "yes() of @room('a')" in error.argument
+    assert "JWTAuth(...)" in error.accepted
+    live = manager.endpoint("/live", auth=ways)
+    live.include_router(router)
+    nobody.room("b", token=ways)(yes)
+    for endpoint, name in ((live, "a"), (nobody, "b")):
+        match = endpoint._routes().rooms.match(name)
+        assert match is not None
+        assert match.rule.tokens is ways
+
+
+def test_a_function_takes_the_claims_of_a_token_that_there_is() -> None:
+    async def may_read(claims: Claims) -> bool:
+        return bool(claims["role"] == "reader")
+
+    router = MessageRouter()
+    assert "token=True" in refused(router.room("a"), may_read).accepted
+    assert "token=True" in refused(router.on("say"), may_read).accepted
+    router.room("a", token=True)(may_read)
+    match = router._routes().rooms.match("a")
+    assert match is not None
+    assert run(match.rule.function(a_caller().with_claims(Claims({"role": "reader"})))) == Grant()
+
+
 def test_wrong_options_are_refused() -> None:
     router = MessageRouter()
+    refused(router.room, "a", token="secret")
     refused(router.on, "say", concurrent=1)
     refused(router.room, "a", sends=object())
     refused(router.include_router, router)

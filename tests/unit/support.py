@@ -213,6 +213,7 @@ class Node(Broker):
         await asyncio.sleep(0)
         for node in self._hub.nodes:
             node.arrives(channel, instruction)
+        await self._answer()
 
     @property
     def worker(self) -> str:

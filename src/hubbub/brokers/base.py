@@ -152,9 +152,9 @@ class PubSub(ABC):
     async def instruct(self, channel: str, instruction: Instruction) -> None:
         """Sends an instruction to all workers, whether or not they are subscribed to the channel.
 
-        A worker that is cut off receives the instruction after it reconnects, with its age, and before anything else.
-        If it was cut off for so long that instructions were forgotten, it receives a `Kick` on the channel of everyone
-        instead.
+        This worker has received the instruction when the call returns or raises. A worker that is cut off receives it
+        after it reconnects, with its age, and before anything else. If it was cut off for so long that instructions
+        were forgotten, it receives a `Kick` on the channel of everyone instead.
 
         Args:
             channel: The channel of the user whose connections the instruction affects.

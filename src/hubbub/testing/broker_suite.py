@@ -660,6 +660,7 @@ class BrokerSuite:
                 await worker.broker.subscribe(PLAIN)  # so that it has read the earlier instructions
             for instruction in given:
                 await second.broker.instruct("$user:ü", instruction)
+                assert second.received[-1] == ("$user:ü", instruction)
             for worker in (first, second):
                 await worker.until(lambda worker=worker: ("$user:ü", given[-1]) in worker.received)  # type: ignore[misc]
                 assert worker.received == [("$user:ü", instruction) for instruction in given]

@@ -117,7 +117,7 @@ class RedisBroker(Broker):
         self._foreign = Foreign()
         self._logs = Logs(self._commands, self._keys, rooms, self._foreign)
         self._requests = Requests(receiver, self._tasks)
-        instructions = Instructions(self._keys, receiver, self._foreign)
+        self._instructions = instructions = Instructions(self._keys, receiver, self._foreign)
         self._inbox = Inbox(
             self._commands,
             self._pool,
@@ -298,10 +298,12 @@ class RedisBroker(Broker):
         try:
             if self._when_away == "local" and not self._commands.up:
                 raise BrokerUnavailable("Redis can't be reached, so only this worker received the instruction")
-            await self._commands.call(*instructing(self._keys, channel, instruction))
+            at: int = await self._commands.call(*instructing(self._keys, channel, instruction))
         except BrokerUnavailable:
             self._receiver.deliver(channel, instruction)  # this worker follows it in any case
             raise
+        if not await self._instructions.received(at, self._timeout_s):
+            self._receiver.deliver(channel, instruction)  # and once more when its subscription is restored
 
     @property
     def worker(self) -> str:

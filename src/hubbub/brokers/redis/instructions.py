@@ -50,6 +50,7 @@ class Instructions:
         self._known: int | None = None  # the time, by Redis' clock, up to which all instructions are known
         self._newest = 0  # the time of the newest instruction received over the subscription
         self._hears = False  # whether the subscription brings all later instructions
+        self._awaited: dict[int, asyncio.Future[bool]] = {}  # by the times of the instructions
         self._known_at = (
             asyncio.get_running_loop().time()
         )  # on the event loop's clock: all earlier instructions are known
@@ -58,6 +59,31 @@ class Instructions:
         """Receives an instruction over the subscription."""
         self._newest = max(self._newest, instructed.at)
         self._receiver.deliver(instructed.channel, instructed.instruction)
+        _answer(self._awaited.pop(instructed.at, None), True)
+
+    async def received(self, at: int, timeout_s: float) -> bool:
+        """Waits until this worker has received an instruction that Redis has published.
+
+        Args:
+            at: The time of the instruction.
+            timeout_s: Seconds to wait.
+
+        Returns:
+            False if the subscription is lost, or does not bring it in time. Then it is received later, with its age.
+        """
+        if not self._hears:
+            return False
+        if self._up_to() >= at:
+            return True
+        awaited: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._awaited[at] = awaited
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await awaited
+        except TimeoutError:
+            return False
+        finally:
+            self._awaited.pop(at, None)
 
     def heard_canary(self) -> None:
         """Records that the subscription is up to date: a canary sent a moment ago has arrived, after all before it."""
@@ -68,6 +94,8 @@ class Instructions:
         """Records that the subscription was lost."""
         if self._hears:
             self._known, self._hears = self._up_to(), False
+        for awaited in self._awaited.values():
+            _answer(awaited, False)
 
     async def catch_up(self, link: Link, *, subscribed: bool) -> None:
         """Delivers the instructions published since the subscription was lost.
@@ -114,6 +142,11 @@ class Instructions:
             self._foreign.skip("an instruction", self._keys.instructions, error)
         else:
             self._receiver.deliver(instructed.channel, instructed.instruction)
+
+
+def _answer(awaited: asyncio.Future[bool] | None, received: bool) -> None:
+    if awaited is not None and not awaited.done():
+        awaited.set_result(received)
 
 
 async def _clock_of(link: Link) -> tuple[int, float]:

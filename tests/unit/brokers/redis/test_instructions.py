@@ -194,3 +194,34 @@ def test_everybody_is_sent_away_after_a_cut_for_longer_than_instructions_are_kep
         assert server.users == ["$everyone"]
 
     run(test)
+
+
+def test_an_instruction_that_redis_published_is_waited_for() -> None:
+    async def test(server: Server, instructions: Instructions) -> None:
+        given = server.give("before the worker listens")
+        assert not await instructions.received(given.at, 5.0)
+        await catch_up(server, instructions)
+        assert await instructions.received(given.at, 5.0), "it was read"
+        given = server.give("heard")
+        waiting = asyncio.create_task(instructions.received(given.at, 5.0))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        instructions.receive(given)
+        assert server.users[-1] == "heard"
+        assert await waiting
+        assert await instructions.received(given.at, 5.0), "it was heard"
+
+    run(test)
+
+
+def test_an_instruction_is_not_waited_for_when_the_subscription_is_lost_or_silent() -> None:
+    async def test(server: Server, instructions: Instructions) -> None:
+        await catch_up(server, instructions)
+        given = server.give("missed")
+        assert not await instructions.received(given.at, 0.001)
+        waiting = asyncio.create_task(instructions.received(given.at, 5.0))
+        await asyncio.sleep(0)
+        cut(instructions, 1)
+        assert not await waiting
+
+    run(test)

@@ -344,11 +344,11 @@ async def test_a_client_that_leaves_while_it_connects_ends_once(gate: str, live:
 
 async def test_a_disconnect_function_that_fails_harms_nothing(live: Wired) -> None:
     live.raises["disconnect"] = asyncio.CancelledError()
-    before = live.manager.stats().errors["function"]
+    before = live.manager.stats().errors.get("function", 0)
     async with wire(live, None, "/hooked") as eve:
         await eve.ask(1, connect={})
     await eventually(lambda: live.ended == ["hooked"])
-    await eventually(lambda: live.manager.stats().errors["function"] == before + 1)
+    await eventually(lambda: live.manager.stats().errors.get("function", 0) == before + 1)
 
 
 async def test_connect_and_256_subscriptions_in_one_frame(live: Wired) -> None:
@@ -889,7 +889,7 @@ async def test_a_message_over_a_limit_is_not_dropped_without_a_word(loop: str) -
         async with wire(live) as ann:
             for number in range(2, 30):
                 await ann.send(rpc(number, "aside", "x"))
-            assert await ann.close_code() == 3507
+            assert await ann.close_code() == 3013
 
 
 @pytest.mark.parametrize("name", ["chat:lost", "ticker:news", "$user"])

@@ -149,6 +149,8 @@ _BY_CAUSE: Final[Mapping[CloseCode, DisconnectCode]] = {
     CloseCode.UNAUTHORIZED: DisconnectCode.INVALID_TOKEN,
     CloseCode.TOKEN_EXPIRED: DisconnectCode.EXPIRED,
     CloseCode.KICKED: DisconnectCode.FORCE_DISCONNECT,
+    # It reconnects, with backoff: a burst must not end an app for good. A client that sends invalid messages is final.
+    CloseCode.RATE_LIMITED: DisconnectCode.TOO_MANY_REQUESTS,
     CloseCode.TOO_MANY_USER_CONNECTIONS: DisconnectCode.CONNECTION_LIMIT,
     CloseCode.TOO_MANY_ADDRESS_CONNECTIONS: DisconnectCode.CONNECTION_LIMIT,
     CloseCode.TOO_MANY_ROOMS: DisconnectCode.CHANNEL_LIMIT,

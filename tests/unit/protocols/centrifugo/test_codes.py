@@ -22,8 +22,8 @@ from hubbub.protocols.centrifugo.messages import Error, Unsubscribe
 
 STAYS_AWAY = {
     CloseCode.NORMAL, CloseCode.INVALID_DATA, CloseCode.UNAUTHORIZED, CloseCode.ORIGIN, CloseCode.KICKED,
-    CloseCode.INVALID_NAME, CloseCode.RATE_LIMITED, CloseCode.TOO_MANY_USER_CONNECTIONS,
-    CloseCode.TOO_MANY_ADDRESS_CONNECTIONS, CloseCode.TOO_MANY_ROOMS, CloseCode.ROOM_FULL, CloseCode.MESSAGE_TOO_BIG,
+    CloseCode.INVALID_NAME, CloseCode.TOO_MANY_USER_CONNECTIONS, CloseCode.TOO_MANY_ADDRESS_CONNECTIONS,
+    CloseCode.TOO_MANY_ROOMS, CloseCode.ROOM_FULL, CloseCode.MESSAGE_TOO_BIG,
 }  # fmt: skip
 
 
@@ -48,6 +48,7 @@ def test_an_sdk_reconnects_where_that_makes_sense(cause: CloseCode) -> None:
         (CloseCode.SLOW_CONSUMER, 3008),
         (CloseCode.BROKER_UNAVAILABLE, 3004),
         (CloseCode.INVALID_DATA, 3509),
+        (CloseCode.RATE_LIMITED, 3013),
         (CloseCode.MESSAGE_TOO_BIG, 3501),
     ],
 )

@@ -52,6 +52,7 @@ from .origin import OriginPolicy
 from .positions import Joined, Position, since_for
 from .presence import Info
 from .protocols import ClientProtocol
+from .rooms.attempts import Attempt
 from .rooms.fanout import Fanout
 from .rooms.memberships import JoinRefused, Memberships
 from .server.draining import send_away
@@ -230,32 +231,40 @@ class Engine:
         known = self.lookup.connection_of(socket)
         if known is not None:
             _check_same(known, user, detached_info)
-            await self._join_all(session_of(known), names, positions)
+            with self.memberships.attempts.begin(known.user_id) as attempt:
+                await self._join_all(session_of(known), names, positions, attempt)
             return known
-        connection = await self.admission.admit(
-            socket,
-            websocket,
-            user,
-            info=detached_info,
-            since=since,
-            rooms=len(names),
-            subprotocol=subprotocol,
-            headers=headers,
-        )
+        with self.memberships.attempts.begin(user) as attempt:
+            connection = await self.admission.admit(
+                socket,
+                websocket,
+                user,
+                info=detached_info,
+                since=since,
+                rooms=len(names),
+                subprotocol=subprotocol,
+                headers=headers,
+            )
+            await self._join_first(connection, names, positions, attempt)
+        return connection
+
+    async def _join_first(
+        self, connection: Connection, names: Sequence[str], positions: Mapping[str, Position], attempt: Attempt
+    ) -> None:
+        """Joins the first rooms of a connection. If that fails, it is not registered any more."""
         session = session_of(connection)
-        own = [] if user is None else [user_room(user)]
+        own = [] if session.user_id is None else [user_room(session.user_id)]
         try:  # the user's own room first: a user who is present can receive messages
-            await self._join_all(session, [*own, EVERYONE_NAME, *names], positions)
+            await self._join_all(session, [*own, EVERYONE_NAME, *names], positions, attempt)
         except BrokerUnavailable as error:
             self.forget(session, grace=False)
             logger.warning(
                 "a connection can't join its rooms: %s", str(error)
             )  # as text: the error itself keeps its stack frames alive
-            await self.admission.refuse(socket, CloseCode.BROKER_UNAVAILABLE)
+            await self.admission.refuse(session.socket, CloseCode.BROKER_UNAVAILABLE)
         except BaseException:
             self.forget(session, grace=False)
             raise
-        return connection
 
     def serve(self, path: str, endpoint: Callable[[WebSocket], Awaitable[None]]) -> None:
         """Serves a path of the app, now or once the manager is installed on it."""
@@ -267,10 +276,12 @@ class Engine:
         if self.app is not None:
             self.app.router.routes.append(route)
 
-    async def _join_all(self, session: Session, names: Sequence[str], positions: Mapping[str, Position]) -> None:
+    async def _join_all(
+        self, session: Session, names: Sequence[str], positions: Mapping[str, Position], attempt: Attempt
+    ) -> None:
         await self.admission.make_room(session, self.memberships.full(session, names))
         try:
-            await self.memberships.join_all(session, {name: positions.get(label(name)) for name in names})
+            await self.memberships.join_all(session, {name: positions.get(label(name)) for name in names}, attempt)
         except JoinRefused as refusal:
             await self.admission.refuse(session.socket, refusal.cause)
 
@@ -284,11 +295,14 @@ class Engine:
         """Does what `Connection.join` promises."""
         name = room_name(room)
         position = since_for(since, label(name))
-        await self.admission.make_room(session, self.memberships.full(session, [name]))
-        try:
-            return await self.memberships.join(session, name, position)
-        except JoinRefused as refusal:
-            await self.admission.refuse(session.socket, refusal.cause)
+        if position is None and session.listener is not None:
+            position = session.listener.presents(name)
+        with self.memberships.attempts.begin(session.user_id) as attempt:
+            await self.admission.make_room(session, self.memberships.full(session, [name]))
+            try:
+                return await self.memberships.join(session, name, position, attempt)
+            except JoinRefused as refusal:
+                await self.admission.refuse(session.socket, refusal.cause)
 
     async def leave(self, session: Session, room: RoomName) -> None:
         """Does what `Connection.leave` promises."""
@@ -369,6 +383,12 @@ class Engine:
         if room is not None and room.size:
             return True
         return self.broker.distributed and await self.broker.connected(EVERYONE_NAME, user)
+
+    async def is_member(self, user: str, room: str) -> bool:
+        """Returns whether a user has an open connection in a room, on any worker."""
+        if self.memberships.has(user, room):
+            return True
+        return self.broker.distributed and await self.broker.connected(room, user)
 
     # Queries
 

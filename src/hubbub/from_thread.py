@@ -180,6 +180,23 @@ class FromThread:
         """
 
     @_blocking
+    def unsubscribe(self, user_id: UserId, room: RoomName) -> bool:
+        """Removes all connections of a user from a room, on every worker, and blocks meanwhile. They stay open.
+
+        Args:
+            user_id: The user.
+            room: The name of the room.
+
+        Returns:
+            Whether the user had a connection in the room, on any worker.
+
+        Raises:
+            InvalidArgument: The id or the name is not acceptable.
+            BrokerUnavailable: The broker can't be reached in time. The connections on this worker are removed; those on
+                others may not be.
+        """
+
+    @_blocking
     def presence(self, room: RoomName | Everyone = EVERYONE) -> list[Member]:
         """Returns the users in a room, or everywhere, on all workers: those connected and those in their grace period.
 

@@ -21,7 +21,7 @@ from .connections.connection import Connection, session_of
 from .connections.lookup import Exclude, ExcludeUsers
 from .endpoints.endpoint import Endpoint
 from .engine import Engine
-from .envelope import Envelope, Kick, Recorded
+from .envelope import Envelope, Kick, Recorded, Unsubscribe
 from .errors import InvalidArgument, NotInstalled, shown
 from .from_thread import FromThread
 from .metrics.counters import Stats
@@ -614,6 +614,41 @@ class ConnectionManager:
         had = self._hubbub.admission.knows(user) or await self._hubbub.is_connected(user)
         await self._hubbub.broker.instruct(user_room(user), kick)
         return had
+
+    async def unsubscribe(self, user_id: UserId, room: RoomName) -> bool:
+        """Removes all connections of a user from a room, on every worker. They stay open.
+
+            await manager.unsubscribe(user.id, f"chat:{group.id}")
+
+        Call it after the permission is gone from your database. Connections that are joining the room, and
+        subscriptions that an endpoint is authorizing, are kept out as well: their permission may have been looked up
+        before. Those that join after the call are not affected. The client of an endpoint is told (2000), and its SDK
+        does not subscribe again by itself. Other clients are told nothing. The user's presence in the room ends
+        immediately.
+
+        When the call returns, no connection on this worker is in the room. Other workers follow within milliseconds. A
+        worker that is cut off from the broker does so once it is back, before it delivers anything to the user.
+
+        Args:
+            user_id: The user.
+            room: The name of the room.
+
+        Returns:
+            Whether the user had a connection in the room, on any worker whose lease is valid.
+
+        Raises:
+            InvalidArgument: The id or the name is not acceptable.
+            NotInstalled: The manager is not installed.
+            NotRunning: The manager is not running.
+            BrokerUnavailable: The broker can't be reached in time. The connections on this worker are removed; those on
+                others may not be.
+        """
+        user, name = user_name(user_id), room_name(room)
+        self._hubbub.lifecycle.check_loop()
+        try:
+            return await self._hubbub.is_member(user, name)
+        finally:
+            await self._hubbub.broker.instruct(user_room(user), Unsubscribe(name))
 
     @property
     def from_thread(self) -> FromThread:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from . import arguments
 from .close import CloseCode
 from .codec import Message, encode
-from .envelope import Envelope, Kick
+from .envelope import Envelope, Kick, Unsubscribe
 from .errors import BrokerUnavailable, InvalidArgument, WrongLoop, shown
-from .names import EVERYONE, EVERYONE_NAME, Everyone, RoomName, UserId, channel_of, user_name, user_room
+from .names import EVERYONE, EVERYONE_NAME, Everyone, RoomName, UserId, channel_of, room_name, user_name, user_room
 from .options import RoomTable
 from .positions import Position
 
@@ -212,6 +212,25 @@ class Publisher(_Publishing):
         self._call(*self._commands.instructing(self._keys, user_room(user), kick))
         return had
 
+    def unsubscribe(self, user_id: UserId, room: RoomName) -> bool:
+        """Removes all connections of a user from a room, on every worker. They stay open.
+
+        Args:
+            user_id: The user.
+            room: The name of the room.
+
+        Returns:
+            Whether the user had a connection in the room, on any worker.
+
+        Raises:
+            InvalidArgument: The id or the name is not acceptable.
+            BrokerUnavailable: Redis can't be reached in time; the connections may have been removed.
+        """
+        user, name = user_name(user_id), room_name(room)
+        had = self._connected(user, name)
+        self._call(*self._commands.instructing(self._keys, user_room(user), Unsubscribe(name)))
+        return had
+
     def close(self) -> None:
         """Closes the connection to Redis. The next call opens another one."""
         self._link.close()
@@ -238,8 +257,8 @@ class Publisher(_Publishing):
             time.sleep(_RETRY_S)
         return rooms
 
-    def _connected(self, user: str) -> bool:
-        return bool(self._call(*self._commands.finding(self._keys, EVERYONE_NAME, user)))
+    def _connected(self, user: str, channel: str = EVERYONE_NAME) -> bool:
+        return bool(self._call(*self._commands.finding(self._keys, channel, user)))
 
     def _call(self, *command: Argument) -> Any:
         return self._link.call(lambda sender: self._commands.Command(list(command)))
@@ -368,6 +387,26 @@ class AsyncPublisher(_Publishing):
         await self._call(*self._commands.instructing(self._keys, user_room(user), kick))
         return had
 
+    async def unsubscribe(self, user_id: UserId, room: RoomName) -> bool:
+        """Removes all connections of a user from a room, on every worker. They stay open.
+
+        Args:
+            user_id: The user.
+            room: The name of the room.
+
+        Returns:
+            Whether the user had a connection in the room, on any worker.
+
+        Raises:
+            InvalidArgument: The id or the name is not acceptable.
+            BrokerUnavailable: Redis can't be reached in time; the connections may have been removed.
+            WrongLoop: The publisher belongs to another event loop.
+        """
+        user, name = user_name(user_id), room_name(room)
+        had = await self._connected(user, name)
+        await self._call(*self._commands.instructing(self._keys, user_room(user), Unsubscribe(name)))
+        return had
+
     async def aclose(self) -> None:
         """Closes the connection to Redis, for good. Idempotent."""
         self._closed = True
@@ -397,8 +436,8 @@ class AsyncPublisher(_Publishing):
             await asyncio.sleep(_RETRY_S)
         return rooms
 
-    async def _connected(self, user: str) -> bool:
-        return bool(await self._call(*self._commands.finding(self._keys, EVERYONE_NAME, user)))
+    async def _connected(self, user: str, channel: str = EVERYONE_NAME) -> bool:
+        return bool(await self._call(*self._commands.finding(self._keys, channel, user)))
 
     async def _call(self, *command: Argument) -> Any:
         await self._started()

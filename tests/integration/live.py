@@ -151,6 +151,7 @@ class Events(ClientEventHandler):
         self.disconnected: list[tuple[int, str]] = []
         self.publications: list[tuple[str, Any]] = []
         self.subscribed: list[Any] = []
+        self.unsubscribed: list[str] = []
 
     async def on_connected(self, ctx: Any) -> None:
         self.connected.append(ctx)
@@ -163,6 +164,9 @@ class Events(ClientEventHandler):
 
     async def on_subscribed(self, ctx: Any) -> None:
         self.subscribed.append(ctx)
+
+    async def on_unsubscribed(self, ctx: Any) -> None:
+        self.unsubscribed.append(ctx.channel)
 
 
 class Room(SubscriptionEventHandler):

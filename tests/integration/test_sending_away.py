@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from hubbub.envelope import Kick
 from hubbub.names import user_room
 from tests.integration.fleet import Listener, Worker, fleet, listening
 from tests.integration.redis_server import Proxy, RedisServer
-from tests.integration.support import client, closed, eventually, receive, running
+from tests.integration.support import Live, client, closed, eventually, receive, running
 
 pytestmark = pytest.mark.anyio
 
@@ -93,6 +93,30 @@ async def test_a_worker_that_was_cut_off_closes_whom_others_sent_away(
         await bob.has(KEPT, "not for ann")
         assert ann.data[KEPT] == []
         assert bob.open
+
+
+async def test_a_worker_that_was_cut_off_takes_back_the_rights_that_others_took(
+    own_redis: RedisServer, proxy: Proxy, pair: tuple[Worker, Worker]
+) -> None:
+    """Before it delivers anything to the users, but not from connections that joined after that."""
+    one, other = pair
+    users = ("ann", "bob", "cyd", "dan")
+    async with listening(*((user, other) for user in users), rooms=(KEPT, PROMPT)) as listeners:
+        async with AsyncPublisher(own_redis.url()) as async_publisher, cut(own_redis, proxy, other, "subscription"):
+            assert await one.run(one.manager.unsubscribe("ann", KEPT)) is True
+            with Publisher(own_redis.url()) as publisher:
+                assert await asyncio.to_thread(publisher.unsubscribe, "bob", KEPT) is True
+            assert await async_publisher.unsubscribe("cyd", KEPT) is True
+            assert await async_publisher.unsubscribe("cyd", "kept:another") is False
+            await one.publish(KEPT, "for dan")
+        *out, dan = listeners
+        await dan.has(KEPT, "for dan")
+        await one.publish(PROMPT, "for all")
+        for listener in listeners:
+            await listener.has(PROMPT, "for all")
+            assert listener.open
+        assert [listener.data[KEPT] for listener in out] == [[], [], []]
+        assert {each.user_id for each in other.manager.connections(room=KEPT)} == {"dan"}
 
 
 async def test_whoever_comes_after_a_kick_is_not_closed_by_it(
@@ -225,34 +249,62 @@ async def test_all_who_are_still_joining_are_sent_away(proxy: Proxy, pair: tuple
         await eventually(lambda: other.empty)
 
 
-async def test_a_user_whose_socket_is_being_accepted_is_sent_away_too() -> None:
-    manager = ConnectionManager()
-    accepting, accept = asyncio.Event(), asyncio.Event()
+class Accepting:
+    """An app whose first handler is held while it accepts its socket."""
 
-    async def handler(websocket: WebSocket) -> None:
+    live: Live
+
+    def __init__(self) -> None:
+        self.manager = ConnectionManager()
+        self._accepting, self._accept = asyncio.Event(), asyncio.Event()
+
+    async def handler(self, websocket: WebSocket) -> None:
         original = websocket.accept
 
         async def held(*arguments: Any) -> None:
-            accepting.set()
-            await accept.wait()
+            self._accepting.set()
+            await self._accept.wait()
             await original(*arguments)
 
         websocket.__dict__["accept"] = held
-        async with manager.connect(websocket, "ann") as connection:
-            await connection.send("here")
+        async with self.manager.connect(websocket, "ann", rooms=["kept", "lost"]) as connection:
+            await connection.send(sorted(connection.rooms))
 
-    with running(manager) as live:
-
+    async def meanwhile(self, call: Callable[[], Awaitable[bool]]) -> bool:
         async def ordered() -> bool:
-            await accepting.wait()
-            had = await manager.disconnect_user("ann", *OUT)
-            accept.set()
+            await self._accepting.wait()
+            had = await call()
+            self._accept.set()
             return had
 
-        ordering = asyncio.ensure_future(live.server.acall(ordered()))
-        async with client(live.server, live.at(handler)) as websocket:
-            assert await closed(websocket) == OUT
-        assert await ordering is True
-        await live.nothing_left()
-        async with client(live.server, live.at(handler)) as websocket:
-            assert await receive(websocket) == "here"
+        return await self.live.server.acall(ordered())
+
+
+@pytest.fixture(name="accepting")
+def handler_that_is_held_while_it_accepts() -> Iterator[Accepting]:
+    accepting = Accepting()
+    with running(accepting.manager) as live:
+        accepting.live = live
+        yield accepting
+
+
+async def test_a_user_whose_socket_is_being_accepted_is_sent_away_too(accepting: Accepting) -> None:
+    live, manager = accepting.live, accepting.manager
+    ordering = asyncio.ensure_future(accepting.meanwhile(lambda: manager.disconnect_user("ann", *OUT)))
+    async with client(live.server, live.at(accepting.handler)) as websocket:
+        assert await closed(websocket) == OUT
+    assert await ordering is True
+    await live.nothing_left()
+    async with client(live.server, live.at(accepting.handler)) as websocket:
+        assert await receive(websocket) == ["kept", "lost"]
+
+
+async def test_a_user_whose_socket_is_being_accepted_is_kept_out_of_a_room_too(accepting: Accepting) -> None:
+    live, manager = accepting.live, accepting.manager
+    ordering = asyncio.ensure_future(accepting.meanwhile(lambda: manager.unsubscribe("ann", "lost")))
+    async with client(live.server, live.at(accepting.handler)) as websocket:
+        assert await receive(websocket) == ["kept"]
+    assert await ordering is False
+    await live.nothing_left()
+    async with client(live.server, live.at(accepting.handler)) as websocket:
+        assert await receive(websocket) == ["kept", "lost"]

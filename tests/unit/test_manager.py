@@ -30,6 +30,7 @@ CALLS: dict[str, Call] = {
     "send_to_user": lambda manager: manager.send_to_user("ann", "hello"),
     "send_to_user_nowait": lambda manager: manager.send_to_user_nowait("ann", "hello"),
     "disconnect_user": lambda manager: manager.disconnect_user("ann"),
+    "unsubscribe": lambda manager: manager.unsubscribe("ann", "lobby"),
     "presence": lambda manager: manager.presence("lobby"),
     "count_users": lambda manager: manager.count_users(),
     "is_online": lambda manager: manager.is_online("ann"),
@@ -158,7 +159,7 @@ def test_a_manager_is_ready_from_its_start_until_it_drains() -> None:
 def test_a_call_with_nobody_connected_is_no_error(name: str) -> None:
     async def test(manager: ConnectionManager) -> None:
         expected = {"presence": [], "history": [], "count_users": 0, "drain": True}
-        falsy = {"send_to_user", "disconnect_user", "is_online"}
+        falsy = {"send_to_user", "disconnect_user", "unsubscribe", "is_online"}
         assert await done(CALLS[name], manager) == expected.get(name, False if name in falsy else None)
         assert await manager.broker_healthy()
 
@@ -183,6 +184,8 @@ def test_a_call_with_nobody_connected_is_no_error(name: str) -> None:
         pytest.param(lambda manager: manager.disconnect("ann"), "websocket", id="nothing to disconnect"),
         pytest.param(lambda manager: manager.disconnect_user("ann", 1005), "code", id="no code"),
         pytest.param(lambda manager: manager.disconnect_user("ann", reason="x" * 124), "reason", id="a long reason"),
+        pytest.param(lambda manager: manager.unsubscribe("", "lobby"), "user_id", id="an empty user, unsubscribed"),
+        pytest.param(lambda manager: manager.unsubscribe("ann", "$user:bob"), "room", id="a room of ours"),
         pytest.param(lambda manager: manager.connections(room=None), "room", id="connections of no room"),
         pytest.param(lambda manager: manager.connections(user=None), "user", id="connections of no user"),
         pytest.param(lambda manager: manager.history("kept", limit=0), "limit", id="a limit of nothing"),

@@ -382,6 +382,10 @@ class Connection:
     async def join(self, room: RoomName, since: Position | Mapping[str, Position] | None = None) -> Joined:
         """Adds the connection to a room. Idempotent: a second join returns the result of the first.
 
+        The client of an endpoint is told that the server subscribed it to the room, before it receives any message from
+        there. If `ConnectionManager.unsubscribe` takes the room from the user during the call, the connection is not in
+        the room afterwards, as if that had come next.
+
         *Delivery*: the client receives every message that is published after the call. With ``since``, it first
         receives the messages published after that position, without a gap or a duplicate, if the room's history
         reaches back that far.
@@ -403,7 +407,9 @@ class Connection:
     async def leave(self, room: RoomName) -> None:
         """Removes the connection from a room. Idempotent.
 
-        The client receives no more messages from the room. The user's presence there ends without a grace period.
+        The client receives no more messages from the room. The user's presence there ends without a grace period. The
+        client of an endpoint is told (2000), even if it subscribed itself. A subscription that is being authorized is
+        refused.
 
         Args:
             room: The name of the room.

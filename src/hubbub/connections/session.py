@@ -10,7 +10,7 @@ import secrets
 from typing import Final, Protocol
 
 from ..codec import Payload
-from ..positions import Joined
+from ..positions import Joined, Position
 from ..presence import Info
 from ..protocols import ClientProtocol, Resume
 from ..protocols.raw import MAX_RESUME_IDS
@@ -35,6 +35,27 @@ class Manager(Protocol):
 class Listener(Protocol):
     """The handler of a client that subscribes to rooms itself."""
 
+    def presents(self, channel: str) -> Position | None:
+        """Returns the position that the client presented for a room that the app joins it to; None for none."""
+
+    def joined(self, channel: str, position: Position | None) -> bytes | None:
+        """Handles that the app joined the client to a room.
+
+        Args:
+            channel: The channel of the room.
+            position: The position after which the client receives every message, in a room with positions.
+
+        Returns:
+            The frame that tells the client; None for none. It precedes all frames of the room.
+        """
+
+    def left(self, channel: str) -> bytes | None:
+        """Handles that the app or an instruction removed the client from a room. It may not have been in the room yet.
+
+        Returns:
+            The frame that tells a client that was in the room. It follows all frames of the room.
+        """
+
     def lost_place(self, channel: str) -> None:
         """Handles a gap: messages of a room are lost, so later ones do not continue what the client has."""
 
@@ -46,13 +67,15 @@ class Membership:
     """A session's place in a room.
 
     Attributes:
+        began_at: When the attempt to join began, on the loop's clock.
         joined: The result of the join; None while the join is pending.
         grace_s: How long the user stays present after the connection is lost; None if presence is off for the room.
     """
 
-    __slots__ = ("grace_s", "joined")
+    __slots__ = ("began_at", "grace_s", "joined")
 
-    def __init__(self) -> None:
+    def __init__(self, began_at: float) -> None:
+        self.began_at: float = began_at
         self.joined: Joined | None = None
         self.grace_s: float | None = None
 

@@ -20,18 +20,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..codec import Payload, encode
 from ..connections.connection import session_of
-from ..connections.session import Session
 from ..errors import BrokerUnavailable, InvalidArgument
-from ..names import EVERYONE_NAME, label, user_room
+from ..names import label
+from ..positions import Joined, Position
 from ..protocols.centrifugo import BadRequest, CentrifugoProtocol
-from ..protocols.centrifugo.codes import DisconnectCode, ErrorCode, closed_as
+from ..protocols.centrifugo.codes import DisconnectCode, ErrorCode, UnsubscribeCode, closed_as
 from ..protocols.centrifugo.messages import (
     Command,
     ConnectRequest,
@@ -42,14 +42,17 @@ from ..protocols.centrifugo.messages import (
     PresenceRequest,
     PresenceStatsRequest,
     PublishRequest,
+    Push,
     RefreshRequest,
     Reply,
     Result,
     RPCRequest,
     SendRequest,
     SubRefreshRequest,
+    Subscribe,
     SubscribeRequest,
     SubscribeResult,
+    Unsubscribe,
     UnsubscribeRequest,
 )
 from ..rooms.memberships import JoinRefused
@@ -90,6 +93,7 @@ class Conversation:
         self._protocol = protocol
         self._is_connecting = False
         self._is_connected = False
+        self._presented: Mapping[str, SubscribeRequest] = {}
         self._began_at = asyncio.get_running_loop().time()
         self._authentication = Authentication(client)
         self._heartbeat = Heartbeat(self._socket, client.encoding.ping)
@@ -168,14 +172,9 @@ class Conversation:
             )
             session = client.session = session_of(connection)
             session.listener = self
+            self._presented = request.subs
             caller = Caller(client.websocket.scope, connection=connection, user=user, app=client.served.app)
-            welcome, data = await self._welcome(caller, request)
-            client.caller = caller  # from now on, @disconnect runs at the end
-            names = [*([] if user_id is None else [user_room(session.user_id or "")]), EVERYONE_NAME]
-            for name in welcome.names:
-                if name not in session.memberships:
-                    await self._engine.memberships.join(session, name, presented(request.subs.get(name)))
-                names.append(name)
+            data = await self._welcome(caller, request)
         except Refused as refused:
             error = refused.error
             writer.uncork(client.encoding.encode([Reply(number, error)]))
@@ -191,32 +190,37 @@ class Conversation:
             expires=ends_at is not None,
             ttl=ttl_s(ends_at),
             data=data,
-            subs={label(name): self._joined(session, name, request.subs.get(name)) for name in names},
+            subs={label(name): self._subscribed(name, joined) for name, joined in connection.joined.items()},
             ping=int(PING_S),
             pong=True,
         )
-        self._is_connected = True
+        self._is_connected, self._presented = True, {}
         writer.uncork(client.encoding.encode([Reply(number, result)]))
         return True
 
-    async def _welcome(self, caller: Caller, request: ConnectRequest) -> tuple[Welcome, Payload | None]:
-        """Runs ``@connect``. Returns its result, and the encoded data for the client."""
-        function = self._routes.connect
-        if function is None:
-            return Welcome(), None
-        welcome = await self._client.call(function, request.data, caller=caller)
-        try:
-            return welcome, None if welcome.data is None else encode(welcome.data)
-        except InvalidArgument as error:
-            raise Refused(await self._client.error(error, function)) from error
+    async def _welcome(self, caller: Caller, request: ConnectRequest) -> Payload | None:
+        """Runs ``@connect``, and joins the rooms of its `Welcome`. Returns the encoded data for the client."""
+        client, function, memberships = self._client, self._routes.connect, self._engine.memberships
+        with memberships.attempts.begin(client.session.user_id) as attempt:
+            welcome = Welcome() if function is None else await client.call(function, request.data, caller=caller)
+            try:
+                data = None if welcome.data is None else encode(welcome.data)
+            except InvalidArgument as error:
+                assert function is not None
+                raise Refused(await client.error(error, function)) from error
+            client.caller = caller  # from now on, @disconnect runs at the end
+            for name in welcome.names:
+                await memberships.join(client.session, name, self.presents(name), attempt)
+        return data
 
-    def _joined(self, session: Session, name: str, asked: SubscribeRequest | None) -> SubscribeResult:
-        """Returns the part of the reply to ``connect`` about a room that the server subscribed the client to."""
-        membership = session.memberships.get(name)
-        joined = None if membership is None else membership.joined
-        if joined is None or joined.position is None:
+    def _subscribed(self, name: str, joined: Joined) -> SubscribeResult:
+        """Returns the part of the reply to ``connect`` about a room that the server joined the client to."""
+        if joined.position is None:
             return SubscribeResult()
-        return subscribed(joined, asked, recoverable=self._engine.options_of(name).history is not None)
+        return subscribed(joined, self._presented.get(name), recoverable=self._is_recoverable(name))
+
+    def _is_recoverable(self, name: str) -> bool:
+        return self._engine.options_of(name).history is not None
 
     # Commands
 
@@ -299,6 +303,34 @@ class Conversation:
         self._heartbeat.check(now)
         self._authentication.end_if_expired()
         self._subscriptions.end_expired()
+
+    def presents(self, channel: str) -> Position | None:
+        """Returns the position that the client presented in ``connect`` for a room that the server joins it to."""
+        return presented(self._presented.get(channel))
+
+    def joined(self, channel: str, position: Position | None) -> bytes | None:
+        """Returns the push for a room that the server joined the client to; None if the reply to ``connect`` says so.
+
+        Args:
+            channel: The name of the room.
+            position: The position after which the client receives every message.
+        """
+        if not self._is_connected:
+            return None
+        subscribe = Subscribe()
+        if position is not None:
+            subscribe = Subscribe(self._is_recoverable(channel), *position, positioned=True)
+        return self._pushed(channel, subscribe)
+
+    def left(self, channel: str) -> bytes | None:
+        """Forgets a subscription that the app or an instruction ended. Returns the push that tells the client."""
+        self._subscriptions.forget(channel)
+        return self._pushed(channel, UnsubscribeCode.SERVER.push()) if self._is_connected else None
+
+    def _pushed(self, channel: str, event: Subscribe | Unsubscribe) -> bytes:
+        """Encodes a push for the room to write."""
+        self._client.write()  # earlier replies and pushes come first
+        return self._client.encoding.encode([Push(label(channel), event)])
 
     def lost_place(self, channel: str) -> None:
         """Ends a subscription after messages of its room were lost."""

@@ -39,6 +39,7 @@ from ..protocols.centrifugo.messages import (
     UnsubscribeRequest,
     UnsubscribeResult,
 )
+from ..rooms.attempts import Attempt
 from .client import Client, Ended, Refused
 from .expiry import is_over, is_past_grace, ttl_s
 from .results import Grant
@@ -127,12 +128,13 @@ class Subscriptions:
         async with self._authorizing:
             if self._client.socket.closed is not None:
                 raise Ended
-            grant, token = await self._granted(request)
-            if self._subscriptions.get(subscription.room) is not subscription:
-                return ErrorCode.PERMISSION_DENIED.error("unsubscribed before the subscription was granted")
-            if is_over(grant.expires_at_s) or (token is not None and is_over(token.ends_at)):
-                return ErrorCode.EXPIRED.error()
-            return await self._join(number, request, subscription, grant, token)
+            with self._engine.memberships.attempts.begin(self._client.session.user_id) as attempt:
+                grant, token = await self._granted(request)
+                if self._subscriptions.get(subscription.room) is not subscription:
+                    return _left_early()
+                if is_over(grant.expires_at_s) or (token is not None and is_over(token.ends_at)):
+                    return ErrorCode.EXPIRED.error()
+                return await self._join(number, request, subscription, grant, token, attempt)
 
     async def _granted(self, request: SubscribeRequest) -> tuple[Grant, SubscriptionToken | None]:
         """Verifies the token, if the room needs one, and asks the room's rule.
@@ -191,6 +193,7 @@ class Subscriptions:
         subscription: Subscription,
         grant: Grant,
         token: SubscriptionToken | None,
+        attempt: Attempt,
     ) -> Error | None:
         """Joins a room, which writes the reply. Returns an error if it did not."""
         client, name = self._client, request.channel
@@ -211,15 +214,15 @@ class Subscriptions:
             return client.encoding.encode([Reply(number, result)])
 
         try:
-            await self._engine.memberships.join(client.session, name, since, reply=reply)
+            await self._engine.memberships.join(client.session, name, since, attempt, reply=reply)
         except Exception:
             if not subscription.is_in:
                 raise
             # Its presence failed after the reply was written, so the client must be told that it is out again.
             self.end(name, UnsubscribeCode.INSUFFICIENT_STATE)
             return None
-        if not subscription.is_in:  # the app joined the client in the meantime
-            return ErrorCode.ALREADY_SUBSCRIBED.error()
+        if not subscription.is_in:  # the app joined the client in the meantime, or took its right back
+            return ErrorCode.ALREADY_SUBSCRIBED.error() if client.is_subscribed(name) else _left_early()
         # Not earlier: the expiry must not overtake the reply.
         subscription.ends_at, subscription.token_ends_at = grant.expires_at_s, ends_at
         return None
@@ -266,6 +269,10 @@ class Subscriptions:
             self._leave(name)
             self._client.say(Push(name, code.push()))
 
+    def forget(self, name: str) -> None:
+        """Ends a subscription that the room has ended, or one that is being authorized."""
+        self._subscriptions.pop(name, None)
+
     def end_expired(self) -> None:
         """Ends the subscriptions whose permission has ended, or whose token expired and was not replaced in time."""
         for subscription in tuple(self._subscriptions.values()):
@@ -284,7 +291,8 @@ class Subscriptions:
 
     def _leave(self, name: str) -> asyncio.Task[None]:
         """Leaves a room. A new subscription to it waits until this is done."""
-        leaving = self._leaving[name] = self._workload.spawn(self._engine.memberships.leave(self._client.session, name))
+        work = self._engine.memberships.leave(self._client.session, name, tell=False)
+        leaving = self._leaving[name] = self._workload.spawn(work)
 
         def left(task: asyncio.Task[None]) -> None:
             if self._leaving.get(name) is task:
@@ -292,3 +300,7 @@ class Subscriptions:
 
         leaving.add_done_callback(left)
         return leaving
+
+
+def _left_early() -> Error:
+    return ErrorCode.PERMISSION_DENIED.error("unsubscribed before the subscription was granted")

@@ -30,8 +30,8 @@ class Attendance:
         self._presence = presence
         self._tasks = tasks
         self._timers = timers
-        # What ends each grace period, and when its session began, by the user's own room.
-        self._graces: dict[str, dict[Callable[[], None], float]] = {}
+        # What ends each grace period, in one room or in all, and when its session began, by the user's own room.
+        self._graces: dict[str, dict[Callable[[str | None], None], float]] = {}
 
     def clear(self) -> None:
         """Forgets all grace periods."""
@@ -80,16 +80,27 @@ class Attendance:
                 self._begin_grace(grace_s, user, session, channels)
         session.departure = self._tasks.spawn(self._depart(user, session.id, channels_by_grace), "depart")
 
-    def end_graces(self, user_channel: str, given_at: float) -> None:
-        """Ends the grace periods of a user at once: those of sessions that began until ``given_at``."""
+    def end_graces(self, user_channel: str, given_at: float, room: str | None = None) -> None:
+        """Ends the grace periods of a user at once: those of sessions that began until ``given_at``.
+
+        Args:
+            user_channel: The user's own room.
+            given_at: The time of the instruction, on the loop's clock.
+            room: The room in which they end; None for all rooms.
+        """
         for end, began_at in tuple(self._graces.get(user_channel, {}).items()):
             if began_at <= given_at:
-                end()
+                end(room)
 
     def _begin_grace(self, grace_s: float, user: str, session: Session, channels: list[str]) -> None:
         own, connection_id = user_room(user), session.id
 
-        def end() -> None:
+        def end(room: str | None) -> None:
+            if room is not None and channels != [room]:
+                if room in channels:
+                    channels.remove(room)
+                    self._tasks.spawn(self._exit(user, connection_id, [room]), "grace")
+                return
             graces = self._graces[own]
             del graces[end]
             if not graces:
@@ -97,7 +108,7 @@ class Attendance:
             timer.cancel()
             self._tasks.spawn(self._exit(user, connection_id, channels), "grace")
 
-        timer = self._timers.call_later(grace_s, end)
+        timer = self._timers.call_later(grace_s, lambda: end(None))
         self._graces.setdefault(own, {})[end] = session.began_at
 
     async def _depart(self, user: str | None, connection_id: str, channels_by_grace: Mapping[float, list[str]]) -> None:

@@ -85,7 +85,8 @@ class Recovery:
         if reply is not None:
             is_last = _write_reply(session, room, catch_up, replay, joined, reply)
         else:
-            write_joined(session, room, joined)
+            reached = catch_up.cursor.offset if replay.page.whole else _head_of(room, replay).offset
+            write_joined(session, room, joined, reached=reached)
             _write_epoch(session, room, catch_up.cursor, replay)
             is_last = _write_page(session, room, catch_up, replay)
         if not (is_last and room.caught_up(catch_up)):
@@ -131,9 +132,27 @@ class Recovery:
             await asyncio.sleep(0)  # a client that reads fast must not keep the loop busy for a whole history
 
 
-def write_joined(session: Session, room: Room, joined: Joined, reply: JoinReply | None = None) -> None:
-    """Tells a client its position in a room, if its protocol has a frame for that."""
-    frame = session.protocol.joined(room, joined, session.id) if reply is None else reply(joined, ())
+def write_joined(
+    session: Session, room: Room, joined: Joined, reply: JoinReply | None = None, *, reached: int | None = None
+) -> None:
+    """Tells a client that it is in a room, if its protocol has a frame for that.
+
+    Args:
+        session: The session.
+        room: The room.
+        joined: The result of the join.
+        reply: Makes the frame, instead of the listener or the protocol.
+        reached: The offset after which messages follow, if it is not that of the room's position.
+    """
+    position = joined.position
+    if reply is not None:
+        frame: bytes | None = reply(joined, ())
+    elif session.listener is None:
+        frame = session.protocol.joined(room, joined, session.id)
+    elif position is None or reached is None:
+        frame = session.listener.joined(room.channel, position)
+    else:
+        frame = session.listener.joined(room.channel, Position(position.epoch, reached))
     if frame is not None:
         session.writer.write(frame)
 

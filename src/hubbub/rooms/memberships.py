@@ -18,13 +18,14 @@ from starlette.websockets import WebSocketDisconnect
 from ..brokers.base import Broker, Delivery, Receiver
 from ..close import CloseCode
 from ..connections.session import Membership, Session
-from ..envelope import Announcement, Envelope, Instruction, Kick, Relabel, Reset
+from ..envelope import Announcement, Envelope, Instruction, Kick, Relabel, Reset, Unsubscribe
 from ..errors import shown
-from ..names import EVERYONE_NAME, user_of
+from ..names import EVERYONE_NAME, user_of, user_room
 from ..options import RoomOptions
 from ..positions import Joined, Position
 from ..tasks import Tasks, together
 from ..timers import Timers
+from .attempts import Attempt, Attempts
 from .attendance import Attendance
 from .audience import Outgoing
 from .catch_up import JoinReply, Recovery, write_joined
@@ -72,6 +73,9 @@ class Memberships(Receiver):
         options_of: Returns the options of a room, by its channel.
         send_away: Closes the connections of a user, or of everyone if the user is None.
         max_rooms: The maximum number of rooms of one session. Everyone's room and the user's own do not count.
+
+    Attributes:
+        attempts: The attempts to join rooms that are under way.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class Memberships(Receiver):
         self._options_of = options_of
         self._send_away = send_away
         self._max_rooms = max_rooms
+        self.attempts: Attempts = Attempts()
         self._rooms: dict[str, Room] = {}
         self._latest: Room | None = None
         self._attendance = Attendance(broker, tasks, timers)
@@ -169,14 +174,34 @@ class Memberships(Receiver):
                     each.listener.lost_place(room.channel)
 
     def _obey(self, channel: str, instruction: Instruction) -> None:
-        """Closes the connections of a user, and ends its grace periods. On the channel of everyone, closes all."""
-        if not isinstance(instruction, Kick):
-            logger.debug("ignored an instruction that this release does not support: %s", shown(instruction))
-            return
+        """Does what an instruction says. The connections and grace periods that began after it are not affected."""
         user = user_of(channel)
-        if user is not None or channel == EVERYONE_NAME:
-            self._send_away(user, instruction)
-        self._attendance.end_graces(channel, asyncio.get_running_loop().time() - instruction.age_s)
+        given_at = asyncio.get_running_loop().time() - instruction.age_s
+        if isinstance(instruction, Kick):
+            if user is not None or channel == EVERYONE_NAME:
+                self._send_away(user, instruction)
+            self._attendance.end_graces(channel, given_at)
+        elif isinstance(instruction, Unsubscribe) and user is not None:
+            self._revoke(user, instruction.room, given_at)
+            self._attendance.end_graces(channel, given_at, instruction.room)
+        else:
+            logger.debug("ignored an instruction that this release does not support: %s", shown(instruction))
+
+    def _sessions_of(self, user: str) -> list[Session]:
+        own = self._rooms.get(user_room(user))  # a session is in it before it is in any other room
+        return [] if own is None else [each for each in own.everybody() if isinstance(each, Session)]
+
+    def has(self, user: str, channel: str) -> bool:
+        """Whether a user has a session in a room here."""
+        return any(channel in session.memberships for session in self._sessions_of(user))
+
+    def _revoke(self, user: str, channel: str, given_at: float) -> None:
+        """Removes the sessions of a user from a room, and keeps those out that are about to join it."""
+        self.attempts.revoke(user, channel, given_at)
+        for session in self._sessions_of(user):
+            membership = session.memberships.get(channel)
+            if membership is not None and membership.joined is not None and membership.began_at <= given_at:
+                self._dismiss(session, channel)
 
     # Joining
 
@@ -186,14 +211,21 @@ class Memberships(Receiver):
         return [room.channel for room in rooms if room is not None and room.full]
 
     async def join(
-        self, session: Session, channel: str, since: Position | None, *, reply: JoinReply | None = None
+        self,
+        session: Session,
+        channel: str,
+        since: Position | None,
+        attempt: Attempt,
+        *,
+        reply: JoinReply | None = None,
     ) -> Joined:
-        """Adds a session to a room. Idempotent.
+        """Adds a session to a room. Idempotent. Does nothing if the attempt has lost its right to the room.
 
         Args:
             session: The session.
             channel: The channel of the room.
             since: The position that the client presents.
+            attempt: The attempt that the join belongs to.
             reply: Makes the frame that tells the client that it is in, instead of the protocol's own frame.
 
         Raises:
@@ -202,7 +234,7 @@ class Memberships(Receiver):
             WebSocketDisconnect: The client is gone.
             BrokerUnavailable: The broker can't be asked.
         """
-        joined, new = await self._become_member(session, channel, since, reply)
+        joined, new = await self._become_member(session, channel, since, attempt, reply)
         if new:
             try:
                 await self._enter(session, channel)
@@ -211,14 +243,16 @@ class Memberships(Receiver):
                 raise
         return joined
 
-    async def join_all(self, session: Session, positions: Mapping[str, Position | None]) -> None:
+    async def join_all(self, session: Session, positions: Mapping[str, Position | None], attempt: Attempt) -> None:
         """Adds a session to rooms, in their order, and asks the broker about all of them at once.
 
-        All or none: if one room can't be joined, the session leaves those that it has just joined.
+        All or none: if one room can't be joined, the session leaves those that it has just joined. Rooms to which the
+        attempt has lost its right are left out.
 
         Args:
             session: The session.
             positions: The channels of the rooms, and the position that the client presents for each.
+            attempt: The attempt that the joins belong to.
 
         Raises:
             As `join`.
@@ -230,7 +264,7 @@ class Memberships(Receiver):
         try:
             await self._for_all(self._prepare, [(room, positions[room.channel]) for room in rooms])
             for channel, since in positions.items():
-                if (await self._become_member(session, channel, since))[1]:
+                if (await self._become_member(session, channel, since, attempt))[1]:
                     new.append(channel)
             await self._for_all(partial(self._enter, session), new)
         except BaseException:
@@ -257,7 +291,12 @@ class Memberships(Receiver):
             await self._recovery.read(room, since)
 
     async def _become_member(
-        self, session: Session, channel: str, since: Position | None, reply: JoinReply | None = None
+        self,
+        session: Session,
+        channel: str,
+        since: Position | None,
+        attempt: Attempt,
+        reply: JoinReply | None = None,
     ) -> tuple[Joined, bool]:
         """Adds a session to a room, except for its presence. Also returns whether it is new there."""
         if session.joining is not None:
@@ -268,8 +307,8 @@ class Memberships(Receiver):
         self._check_count(session, channel)
         room = self._rooms.get(channel)
         if room is not None and room.subscribed and (since is None or not room.options.numbered):
-            return self._add(session, room, reply), True
-        return await self._join(session, channel, since, reply), True
+            return self._add(session, room, attempt, reply), True
+        return await self._join(session, channel, since, attempt, reply), True
 
     def _check_count(self, session: Session, channel: str) -> None:
         """Raises if a session is in too many rooms. Joins that are under way count too."""
@@ -292,7 +331,9 @@ class Memberships(Receiver):
         while session.joining is not None and (join := session.joining.get(channel)) is not None:
             await asyncio.wait([join])
 
-    async def _join(self, session: Session, channel: str, since: Position | None, reply: JoinReply | None) -> Joined:
+    async def _join(
+        self, session: Session, channel: str, since: Position | None, attempt: Attempt, reply: JoinReply | None
+    ) -> Joined:
         """Joins a room about which the broker has to be asked first."""
         room = self._room(channel)
         if session.joining is None:
@@ -302,8 +343,8 @@ class Memberships(Receiver):
         try:
             await self._subscribe(room)
             if since is None or not room.options.numbered:
-                return self._add(session, room, reply)
-            return await self._add_behind(session, room, since, reply)
+                return self._add(session, room, attempt, reply)
+            return await self._add_behind(session, room, since, attempt, reply)
         finally:
             room.joining -= 1
             self._release_soon(room)
@@ -312,17 +353,22 @@ class Memberships(Receiver):
                 session.joining = None
             done.set_result(None)
 
-    def _begin_membership(self, session: Session, room: Room) -> Membership:
+    def _begin_membership(self, session: Session, room: Room, attempt: Attempt) -> Membership | None:
+        """Begins a membership; None if the attempt has lost its right to the room."""
+        if room.channel in attempt.revoked:
+            return None
         if room.full:
             raise RoomIsFull(room.channel)
         if not session.is_open:
             raise WebSocketDisconnect(*(session.socket.closed or (1006, "")))
-        membership = session.memberships[room.channel] = Membership()
+        membership = session.memberships[room.channel] = Membership(attempt.began_at)
         return membership
 
-    def _add(self, session: Session, room: Room, reply: JoinReply | None) -> Joined:
+    def _add(self, session: Session, room: Room, attempt: Attempt, reply: JoinReply | None) -> Joined:
         """Makes a session a live member."""
-        membership = self._begin_membership(session, room)
+        membership = self._begin_membership(session, room, attempt)
+        if membership is None:
+            return _UNNUMBERED
         joined = membership.joined = _UNNUMBERED if room.head is None else Joined(room.head, recovered=False)
         room.add(session)  # before the write, which may find that the client is gone, and remove it
         write_joined(session, room, joined, reply)
@@ -337,9 +383,13 @@ class Memberships(Receiver):
                 room.subscribed = True
                 self._rooms[room.channel] = room
 
-    async def _add_behind(self, session: Session, room: Room, since: Position, reply: JoinReply | None) -> Joined:
+    async def _add_behind(
+        self, session: Session, room: Room, since: Position, attempt: Attempt, reply: JoinReply | None
+    ) -> Joined:
         """Makes a session a member that catches up before it goes live."""
-        membership = self._begin_membership(session, room)
+        membership = self._begin_membership(session, room, attempt)
+        if membership is None:
+            return _UNNUMBERED
         catch_up = CatchUp(session, since)
         room.catching_up[session.id] = catch_up
         try:
@@ -349,18 +399,36 @@ class Memberships(Receiver):
             raise
         if not session.is_open:
             raise WebSocketDisconnect(*(session.socket.closed or (1006, "")))
+        if room.channel in attempt.revoked:  # its client has not been told that it is in
+            self._remove(session, room.channel)
+            return _UNNUMBERED
         membership.joined = self._recovery.begin(session, room, catch_up, replay, reply)
         return membership.joined
 
     # Leaving
 
-    async def leave(self, session: Session, channel: str) -> None:
-        """Removes a session from a room, without a grace period. Idempotent."""
+    async def leave(self, session: Session, channel: str, *, tell: bool = True) -> None:
+        """Removes a session from a room, without a grace period. Idempotent.
+
+        Args:
+            session: The session.
+            channel: The channel of the room.
+            tell: Whether to tell the client, if its protocol has a frame for that. False if the client asked to leave.
+        """
         await self._joined(session, channel)
-        leaving = self._leave(session, channel)
+        leaving = self._dismiss(session, channel) if tell else self._leave(session, channel)
         if leaving is not None:
             # A session that leaves does not wait long for a broker that is away.
             await asyncio.wait([leaving], timeout=_LEAVE_TIMEOUT_S)
+
+    def _dismiss(self, session: Session, channel: str) -> asyncio.Task[None] | None:
+        """Removes a session from a room, and tells its client."""
+        was_in = channel in session.memberships
+        leaving = self._leave(session, channel)
+        frame = None if session.listener is None else session.listener.left(channel)
+        if frame is not None and was_in:
+            session.writer.write(frame)
+        return leaving
 
     def _leave(self, session: Session, *channels: str) -> asyncio.Task[None] | None:
         left = [(channel, self._remove(session, channel)) for channel in channels]

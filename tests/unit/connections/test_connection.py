@@ -268,7 +268,7 @@ def test_its_rooms_are_those_that_the_app_named() -> None:
     async def test(world: World) -> None:
         memberships = world.session.memberships
         for name in ("lobby", "hall", "$user:ann", "$everyone"):
-            memberships[name] = Membership()
+            memberships[name] = Membership(0.0)
         memberships["lobby"].joined = JOINED
         assert world.connection.rooms == {"lobby", "hall"}
         assert world.connection.joined == {"lobby": JOINED}, "the join of the hall is not answered yet"

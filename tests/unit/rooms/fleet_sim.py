@@ -32,6 +32,7 @@ from hubbub.envelope import Envelope
 from hubbub.options import RoomTable
 from hubbub.protocols import ClientProtocol, RawProtocol
 from hubbub.protocols.frames import split
+from hubbub.rooms.attempts import Attempt
 from hubbub.rooms.fanout import Fanout
 from hubbub.rooms.memberships import Memberships
 from hubbub.tasks import Tasks
@@ -412,7 +413,7 @@ class Fleet:
 
     async def _join(self, client: SimClient, connection: Session, worker: SimWorker) -> None:
         try:
-            await worker.memberships.join(connection, client.room, client.position)
+            await worker.memberships.join(connection, client.room, client.position, Attempt(None))
         except (BrokerUnavailable, WebSocketDisconnect):
             if client.connection is connection:
                 self.leave(client)

@@ -60,7 +60,7 @@ class Worker:
         socket = cast(Socket, FakeSocket(FakeWriter(lambda message: None), RAW))
         session = Session(cast(Manager, self), socket, user, None, began_at=began_at)
         for channel in channels:
-            session.memberships[channel] = Membership()
+            session.memberships[channel] = Membership(began_at)
         return session
 
 
@@ -146,3 +146,21 @@ async def test_a_kick_ends_the_grace_periods_of_sessions_that_began_before_it() 
         worker.attendance.end_graces(user_room("ann"), 30.0)
         assert worker.reports.made.empty()
         assert len(worker.timers) == 1
+
+
+async def test_a_right_that_is_taken_back_ends_the_grace_period_of_one_room() -> None:
+    async with serving() as worker:
+        ann = worker.session("ann")
+        worker.attendance.lose(ann, {HOUR_S: ["lobby", "kitchen"], HOUR_S / 2: ["hall"]})
+        assert {(await worker.reports.next())[:2] for _ in range(3)} == {
+            ("linger", room) for room in ("lobby", "kitchen", "hall")
+        }
+        worker.attendance.end_graces(user_room("ann"), 10.0, "lobby")
+        assert await worker.reports.next() == ("exit", "lobby", "ann", ann.id)
+        worker.attendance.end_graces(user_room("ann"), 10.0, "lobby")
+        worker.attendance.end_graces(user_room("ann"), 10.0, "hall")
+        assert await worker.reports.next() == ("exit", "hall", "ann", ann.id)
+        assert len(worker.timers) == 1
+        worker.attendance.end_graces(user_room("ann"), 10.0)
+        assert await worker.reports.next() == ("exit", "kitchen", "ann", ann.id)
+        assert not len(worker.timers)

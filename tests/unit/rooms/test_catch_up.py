@@ -299,6 +299,17 @@ class Listener:
 
     def __init__(self) -> None:
         self.lost: list[str] = []
+        self.places: list[Position | None] = []
+
+    def presents(self, channel: str) -> Position | None:
+        return None
+
+    def joined(self, channel: str, position: Position | None) -> bytes | None:
+        self.places.append(position)
+        return None
+
+    def left(self, channel: str) -> bytes | None:
+        return None
 
     def lost_place(self, channel: str) -> None:
         self.lost.append(channel)
@@ -319,6 +330,25 @@ def test_a_subscriber_whose_history_is_trimmed_under_a_replay_is_told_that_its_s
         await world.until(lambda: bool(listener.lost))
         assert listener.lost == ["lobby"]
         assert socket.told == [("reset", "now", 5)]
+        world.room.remove(session)
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("since", "reached"), [(at(2), at(2)), (at(2, "former"), at(2)), (at(0), at(3))], ids=["same", "renamed", "trimmed"]
+)
+def test_a_client_that_the_app_joins_is_told_the_position_after_which_messages_follow(
+    since: Position, reached: Position
+) -> None:
+    async def test(world: World) -> None:
+        world.log.trimmed = 1
+        session, _, catch_up = world.comes_back(since)
+        session.listener = listener = Listener()
+        replay = await world.recovery.read(world.room, since)
+        joined = world.recovery.begin(session, world.room, catch_up, replay, None)
+        assert joined.position == at(3)
+        assert listener.places == [reached]
         world.room.remove(session)
 
     run(test)

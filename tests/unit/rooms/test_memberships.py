@@ -11,12 +11,15 @@ from typing import Any, cast
 import pytest
 
 from hubbub import BrokerUnavailable, History, RoomOptions
+from hubbub.codec import dumps, encode
 from hubbub.connections.session import Manager, Session
 from hubbub.connections.socket import Socket
-from hubbub.envelope import Instruction, Refresh, Subscribe, Unsubscribe
+from hubbub.envelope import Envelope, Instruction, Refresh, Subscribe, Unsubscribe
 from hubbub.options import RoomTable
-from hubbub.positions import Position
+from hubbub.positions import Joined, Position
 from hubbub.presence import Info
+from hubbub.protocols.frames import Opcode, frame
+from hubbub.rooms.attempts import Attempt
 from hubbub.rooms.fanout import Fanout
 from hubbub.rooms.memberships import Memberships, RoomIsFull, TooManyRooms
 from hubbub.tasks import Tasks
@@ -35,6 +38,7 @@ class Far(Node):
         asked: The question and the room, in their order.
         failing: The questions that fail.
         going: Whether answers come.
+        held: The questions whose answers do not come while the others do; empty for all.
     """
 
     def __init__(self, hub: Hub) -> None:
@@ -43,10 +47,12 @@ class Far(Node):
         self.failing: set[tuple[str, str]] = set()
         self.going = asyncio.Event()
         self.going.set()
+        self.held: set[str] = set()
 
     async def _ask(self, what: str, room: str) -> None:
         self.asked.append((what, room))
-        await self.going.wait()
+        if not self.held or what in self.held:
+            await self.going.wait()
         if (what, room) in self.failing:
             raise BrokerUnavailable(f"no {what} of {room}")
 
@@ -83,7 +89,11 @@ class World:
         return Session(cast(Manager, self), cast(Socket, FakeSocket(writer, RAW)), user, None)
 
     async def join_all(self, connection: Session, *rooms: str) -> None:
-        await self.memberships.join_all(connection, dict.fromkeys(rooms))
+        await self.memberships.join_all(connection, dict.fromkeys(rooms), Attempt(connection.user_id))
+
+    async def join(self, connection: Session, room: str) -> Joined:
+        with self.memberships.attempts.begin(connection.user_id) as attempt:
+            return await self.memberships.join(connection, room, None, attempt)
 
     async def asked(self, what: str, room: str) -> None:
         """Waits until the broker was asked."""
@@ -214,7 +224,7 @@ async def test_a_position_to_come_back_from_is_read_for_all_at_once() -> None:
     async with world_of() as world:
         ann = world.connection()
         places = {room: Position("abcdefgh", 3) for room in ROOMS}
-        joining = asyncio.create_task(world.memberships.join_all(ann, places))
+        joining = asyncio.create_task(world.memberships.join_all(ann, places, Attempt("ann")))
         await world.asked("history", ROOMS[0])
         world.broker.going.clear()
         await turns(20)
@@ -228,7 +238,7 @@ async def test_a_position_to_come_back_from_is_read_for_all_at_once() -> None:
 async def test_rooms_that_are_being_joined_count() -> None:
     async with world_of(max_rooms=3) as world:
         ann = world.connection()
-        joins = [asyncio.create_task(world.memberships.join(ann, room, None)) for room in (*ROOMS[:4], *ROOMS[:2])]
+        joins = [asyncio.create_task(world.join(ann, room)) for room in (*ROOMS[:4], *ROOMS[:2])]
         outcomes = await asyncio.gather(*joins, return_exceptions=True)
         assert [type(each) is TooManyRooms for each in outcomes] == [False, False, False, True, False, False]
         assert list(ann.memberships) == ROOMS[:3]
@@ -238,20 +248,131 @@ async def test_a_join_that_waited_for_one_that_failed_is_counted_anew() -> None:
     async with world_of(max_rooms=1) as world:
         ann = world.connection()
         world.broker.going.clear()
-        fails = asyncio.create_task(world.memberships.join(ann, ROOMS[0], None))
+        fails = asyncio.create_task(world.join(ann, ROOMS[0]))
         await turns()
-        waits = asyncio.create_task(world.memberships.join(ann, ROOMS[0], None))
+        waits = asyncio.create_task(world.join(ann, ROOMS[0]))
         await turns()
         fails.cancel()
         await asyncio.wait([fails])
         world.broker.going.set()
-        joins = waits, world.memberships.join(ann, ROOMS[1], None)
+        joins = waits, world.join(ann, ROOMS[1])
         outcomes = await asyncio.gather(*joins, return_exceptions=True)
         assert sorted(type(each) is TooManyRooms for each in outcomes) == [False, True]
         assert len(ann.memberships) == 1
 
 
-@pytest.mark.parametrize("instruction", [Subscribe("lobby"), Unsubscribe("room 1"), Refresh(None)], ids=repr)
+# Instructions
+
+
+async def test_an_instruction_takes_a_user_out_of_one_room_and_ends_its_presence_there() -> None:
+    async with world_of() as world:
+        ann, tab, bob = world.connection(), world.connection(), world.connection("bob")
+        for each in (ann, tab, bob):
+            await world.join_all(each, f"$user:{each.user_id}", *ROOMS[:2])
+        assert world.memberships.has("ann", ROOMS[0])
+        world.memberships.deliver("$user:ann", Unsubscribe(ROOMS[0]))
+        assert [ROOMS[0] in each.memberships for each in (ann, tab, bob)] == [False, False, True]
+        assert all(ROOMS[1] in each.memberships for each in (ann, tab, bob))
+        assert not world.memberships.has("ann", ROOMS[0])
+        await world.tasks.close(1.0)
+        assert [each.user_id for each in await world.broker.members(ROOMS[0])] == ["bob"]
+        assert {each.user_id for each in await world.broker.members(ROOMS[1])} == {"ann", "bob"}
+
+
+async def test_an_instruction_of_earlier_leaves_those_who_joined_since() -> None:
+    async with world_of() as world:
+        old, new = world.connection(), world.connection()
+        await world.join_all(old, "$user:ann", ROOMS[0])
+        old.memberships[ROOMS[0]].began_at -= 60.0
+        await world.join_all(new, "$user:ann", ROOMS[0])
+        world.memberships.deliver("$user:ann", Unsubscribe(ROOMS[0], age_s=30.0))
+        assert [ROOMS[0] in each.memberships for each in (old, new)] == [False, True]
+
+
+@pytest.mark.parametrize("what", ["subscribe", "history", "enter"])
+@pytest.mark.parametrize("at_once", [False, True], ids=["alone", "with others"])
+async def test_an_instruction_keeps_those_out_who_are_joining(what: str, at_once: bool) -> None:
+    """And those in who begin to join after it."""
+    async with world_of() as world:
+        ann = world.connection()
+        await world.join_all(ann, "$user:ann")
+        world.broker.going.clear()
+        world.broker.held = {what}
+        since = Position("abcdefgh", 3) if what == "history" else None
+        with world.memberships.attempts.begin("ann") as attempt:
+            if at_once:
+                joins = world.memberships.join_all(ann, {ROOMS[0]: since, ROOMS[1]: since}, attempt)
+                joining: asyncio.Task[Any] = asyncio.create_task(joins)
+            else:
+                joining = asyncio.create_task(world.memberships.join(ann, ROOMS[0], since, attempt))
+            await world.asked(what, ROOMS[0])
+            world.memberships.deliver("$user:ann", Unsubscribe(ROOMS[0]))
+            world.broker.going.set()
+            await joining
+        assert ann.memberships.keys() == {"$user:ann", *([ROOMS[1]] if at_once else [])}
+        assert [each["room"] for each in world.sent if each["room"] == ROOMS[0]] == [ROOMS[0]] * (what == "enter")
+        await world.join(ann, ROOMS[0])
+        assert ROOMS[0] in ann.memberships
+        await world.memberships.leave(ann, ROOMS[0])
+        await world.memberships.leave(ann, ROOMS[1])
+        await world.memberships.leave(ann, "$user:ann")
+        await world.is_empty_of(ann)
+
+
+async def test_an_instruction_does_not_reach_attempts_of_others_or_of_later() -> None:
+    async with world_of() as world:
+        attempts = world.memberships.attempts
+        with attempts.begin("ann") as ann, attempts.begin("bob") as bob, attempts.begin(None) as nobody:
+            ann.began_at -= 60.0
+            with attempts.begin("ann") as later:
+                world.memberships.deliver("$user:ann", Unsubscribe("lobby", age_s=30.0))
+                world.memberships.deliver("$everyone", Unsubscribe("lobby"))
+                assert [each.revoked for each in (ann, bob, nobody, later)] == [{"lobby"}, set(), set(), set()]
+        world.memberships.deliver("$user:ann", Unsubscribe("hall"))
+        assert ann.revoked == {"lobby"}, "it has ended"
+
+
+class Listener:
+    """Notes what an endpoint hears of a session, and has frames for it."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, str]] = []
+
+    def presents(self, channel: str) -> Position | None:
+        return None
+
+    def joined(self, channel: str, position: Position | None) -> bytes:
+        self.heard.append(("joined", channel))
+        return frame(Opcode.TEXT, dumps({"in": channel}))
+
+    def left(self, channel: str) -> bytes:
+        self.heard.append(("left", channel))
+        return frame(Opcode.TEXT, dumps({"out": channel}))
+
+    def lost_place(self, channel: str) -> None:
+        raise AssertionError("nothing is lost")
+
+    def ended(self) -> None:
+        pass
+
+
+async def test_a_listener_tells_its_client_of_joins_and_leaves_unless_the_client_asked_for_them() -> None:
+    async with world_of() as world:
+        ann = world.connection()
+        ann.listener = listener = Listener()
+        await world.join(ann, ROOMS[0])
+        world.memberships.deliver(ROOMS[0], Envelope(encode("hello"), position=Position("abcdefgh", 1)))
+        await world.memberships.leave(ann, ROOMS[0])
+        assert [next(iter(each)) for each in world.sent] == ["in", "room", "out"]
+        await world.memberships.leave(ann, ROOMS[0])
+        assert listener.heard == [("joined", ROOMS[0]), ("left", ROOMS[0]), ("left", ROOMS[0])]
+        assert len(world.sent) == 3, "it was not in"
+        await world.join(ann, ROOMS[1])
+        await world.memberships.leave(ann, ROOMS[1], tell=False)
+        assert world.sent[3:] == [{"in": ROOMS[1]}]
+
+
+@pytest.mark.parametrize("instruction", [Subscribe("lobby"), Refresh(None)], ids=repr)
 async def test_an_instruction_that_is_not_acted_on_yet_is_logged_and_changes_nothing(
     instruction: Instruction, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -27,6 +27,7 @@ from hubbub.protocols import ClientProtocol, RawProtocol
 from hubbub.protocols.frames import Opcode, frame, split
 from hubbub.protocols.raw import position_only, positioned
 from hubbub.rooms import catch_up as catch_up_module
+from hubbub.rooms.attempts import Attempt
 from hubbub.rooms.audience import Outgoing
 from hubbub.rooms.fanout import Fanout
 from hubbub.rooms.memberships import Memberships
@@ -333,7 +334,7 @@ class World:
         connection = client.connection = Session(cast(Manager, self), socket, None, None, since)
         client.ids.append(connection.id)
         try:
-            await self.memberships.join(connection, "lobby", client.position)
+            await self.memberships.join(connection, "lobby", client.position, Attempt(None))
         except WebSocketDisconnect:
             assert not connection.is_open
 
@@ -555,7 +556,7 @@ def test_a_join_whose_history_fails_leaves_nothing_behind(monkeypatch: pytest.Mo
             assert not client.connection.memberships
             assert world.memberships.rooms["lobby"].size == 0
             client.position = None
-            await world.memberships.join(client.connection, "lobby", None)
+            await world.memberships.join(client.connection, "lobby", None, Attempt(None))
             assert world.memberships.rooms["lobby"].size == 1
         finally:
             await world.end()

@@ -1,0 +1,53 @@
+"""Attempts to join rooms: from before the permission of a user is looked up until its session is in the rooms.
+
+Theory of operation. An instruction to take a right back finds members by their rooms, but not sessions that are about
+to join: a socket that is being accepted, a rule that is being asked, a room that is being subscribed at the broker. The
+permission of such a session may have been looked up before the right was taken back. So each join belongs to an
+attempt, which began before that, and the instruction is recorded in all attempts of the user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Attempt:
+    """An attempt of a user to join rooms.
+
+    Attributes:
+        user: The id of the user; None for an anonymous one.
+        began_at: When it began, on the loop's clock: before the permission was looked up.
+        revoked: The rooms that instructions have taken from the user since. It must not join them.
+    """
+
+    __slots__ = ("began_at", "revoked", "user")
+
+    def __init__(self, user: str | None) -> None:
+        self.user: str | None = user
+        self.began_at: float = asyncio.get_running_loop().time()
+        self.revoked: set[str] = set()
+
+
+class Attempts:
+    """The attempts that are under way on this worker."""
+
+    def __init__(self) -> None:
+        self._pending: set[Attempt] = set()
+
+    @contextmanager
+    def begin(self, user: str | None) -> Iterator[Attempt]:
+        """Begins an attempt, which ends with the block."""
+        attempt = Attempt(user)
+        self._pending.add(attempt)
+        try:
+            yield attempt
+        finally:
+            self._pending.discard(attempt)
+
+    def revoke(self, user: str, room: str, given_at: float) -> None:
+        """Takes a room from the attempts of a user that began before an instruction was given."""
+        for attempt in self._pending:
+            if attempt.user == user and attempt.began_at <= given_at:
+                attempt.revoked.add(room)

@@ -319,6 +319,24 @@ async def test_an_instruction_keeps_those_out_who_are_joining(what: str, at_once
         await world.is_empty_of(ann)
 
 
+async def test_an_instruction_takes_a_user_out_who_still_catches_up() -> None:
+    async with world_of() as world:
+        reader, ann = world.connection("bob"), world.connection()
+        await world.join_all(reader, ROOMS[0])
+        first = await world.broker.publish(ROOMS[0], Envelope(encode("seen")))
+        await world.broker.publish(ROOMS[0], Envelope(encode("missed")))
+        await world.join_all(ann, "$user:ann")
+        world.sent.clear()
+        cast(FakeWriter, ann.writer).be_slow(True)
+        await world.memberships.join(ann, ROOMS[0], first, Attempt("ann"))
+        assert world.memberships.rooms[ROOMS[0]].catching_up.keys() == {ann.id}
+        world.memberships.deliver("$user:ann", Unsubscribe(ROOMS[0]))
+        assert not world.memberships.rooms[ROOMS[0]].catching_up
+        cast(FakeWriter, ann.writer).be_slow(False)
+        await turns(20)
+        assert [each["type"] for each in world.sent] == ["sync"]
+
+
 async def test_an_instruction_does_not_reach_attempts_of_others_or_of_later() -> None:
     async with world_of() as world:
         attempts = world.memberships.attempts

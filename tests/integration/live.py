@@ -1,4 +1,4 @@
-"""An app with an endpoint, and clients of it: the official Python SDK, and one by hand."""
+"""An app with an endpoint, a client of it that writes its own JSON, and a cable that can be cut."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import jwt
-from centrifuge import Client, ClientEventHandler, Subscription, SubscriptionEventHandler
 from fastapi import Depends, FastAPI, HTTPException
 from pydantic import BaseModel
 from websockets.asyncio.client import ClientConnection
@@ -20,9 +19,7 @@ from hubbub import Connection, ConnectionManager, History, Limits, RoomOptions
 from hubbub.auth import Claims, JWTAuth
 from hubbub.endpoints.endpoint import Endpoint
 from hubbub.endpoints.results import Grant, Welcome
-from tests.integration.support import DEADLINE_S, LiveServer, client, may_be_reset, receive, serving
-
-T = TypeVar("T")
+from tests.integration.support import LiveServer, client, may_be_reset, receive, serving
 
 KEY = os.urandom(32)
 ROOMS = {
@@ -141,136 +138,6 @@ def live_app(live: Live, **config: Any) -> Iterator[Live]:
     with serving(live.app, **config) as server:
         live.server = server
         yield live
-
-
-class Events(ClientEventHandler):
-    """What a client of the SDK was told."""
-
-    def __init__(self) -> None:
-        self.connected: list[Any] = []
-        self.disconnected: list[tuple[int, str]] = []
-        self.publications: list[tuple[str, Any]] = []
-        self.subscribed: list[Any] = []
-        self.unsubscribed: list[str] = []
-
-    async def on_connected(self, ctx: Any) -> None:
-        self.connected.append(ctx)
-
-    async def on_disconnected(self, ctx: Any) -> None:
-        self.disconnected.append((ctx.code, ctx.reason))
-
-    async def on_publication(self, ctx: Any) -> None:
-        self.publications.append((ctx.channel, ctx.pub.data))
-
-    async def on_subscribed(self, ctx: Any) -> None:
-        self.subscribed.append(ctx)
-
-    async def on_unsubscribed(self, ctx: Any) -> None:
-        self.unsubscribed.append(ctx.channel)
-
-
-class Room(SubscriptionEventHandler):
-    """What a subscription of the SDK was told."""
-
-    def __init__(self, parsed: Callable[[Any], Any]) -> None:
-        self._parsed = parsed
-        self.subscribed: list[Any] = []
-        self.unsubscribed: list[tuple[int, str]] = []
-        self.errors: list[Any] = []
-        self.got: list[Any] = []
-        self.offsets: list[int] = []
-        self.joins: list[str] = []
-        self.leaves: list[str] = []
-
-    async def on_subscribed(self, ctx: Any) -> None:
-        self.subscribed.append(ctx)
-
-    async def on_unsubscribed(self, ctx: Any) -> None:
-        self.unsubscribed.append((ctx.code, ctx.reason))
-
-    async def on_error(self, ctx: Any) -> None:
-        self.errors.append(ctx)
-
-    async def on_publication(self, ctx: Any) -> None:
-        self.got.append(self._parsed(ctx.pub.data))
-        self.offsets.append(ctx.pub.offset)
-
-    async def on_join(self, ctx: Any) -> None:
-        self.joins.append(ctx.info.user)
-
-    async def on_leave(self, ctx: Any) -> None:
-        self.leaves.append(ctx.info.user)
-
-
-class Sdk:
-    """A client of the official SDK, in JSON or in Protobuf."""
-
-    def __init__(
-        self,
-        live: Live,
-        user: str | None,
-        *,
-        protobuf: bool,
-        path: str = "/live",
-        port: int = 0,
-        tokens: Sequence[str] = (),
-    ) -> None:
-        self.events = Events()
-        self.protobuf = protobuf
-        self.tokens: list[str] = list(tokens)
-        url = f"ws://127.0.0.1:{port or live.server.port}{path}"
-        fetched: dict[str, Any] = {} if user is None else {"get_token": self._token}
-        self.client = Client(
-            url,
-            events=self.events,
-            use_protobuf=protobuf,
-            min_reconnect_delay=0.01,
-            max_reconnect_delay=0.05,
-            **fetched,
-        )
-        self._user = user
-
-    async def _token(self, *_: Any) -> str:
-        return self.tokens.pop(0) if self.tokens else token(self._user or "")
-
-    def sent(self, value: Any) -> Any:
-        return json.dumps(value).encode() if self.protobuf else value
-
-    def parsed(self, data: Any) -> Any:
-        return json.loads(data) if self.protobuf and isinstance(data, bytes) else data
-
-    @property
-    def published(self) -> list[tuple[str, Any]]:
-        """What came from rooms that the server joined it to."""
-        return [(room, self.parsed(data)) for room, data in self.events.publications]
-
-    async def rpc(self, method: str, value: Any = None) -> Any:
-        return self.parsed((await self.client.rpc(method, self.sent(value))).data)
-
-    def room(self, name: str, **options: Any) -> tuple[Subscription, Room]:
-        room = Room(self.parsed)
-        return self.client.new_subscription(name, events=room, **options), room
-
-    async def subscribed(self, name: str, **options: Any) -> tuple[Subscription, Room]:
-        subscription, room = self.room(name, **options)
-        await subscription.subscribe()
-        await subscription.ready(DEADLINE_S)
-        return subscription, room
-
-
-@asynccontextmanager
-async def sdk(live: Live, user: str | None = "ann", *, protobuf: bool = False, **options: Any) -> AsyncIterator[Sdk]:
-    """A client of the SDK that is connected."""
-    made = Sdk(live, user, protobuf=protobuf, **options)
-    await made.client.connect()
-    try:
-        await made.client.ready(DEADLINE_S)
-        yield made
-    finally:
-        socket = made.client._conn
-        await made.client.disconnect()
-        if socket is not None:
-            await socket.wait_closed()  # which the SDK does not wait for
 
 
 @asynccontextmanager

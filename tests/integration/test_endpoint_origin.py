@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Annotated, Any
 
 import pytest
-from centrifuge import CentrifugeError, Client
 from fastapi import Depends, FastAPI, WebSocket
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -16,7 +15,8 @@ from websockets.typing import Subprotocol
 
 from hubbub import ConnectionManager, InvalidArgument
 from hubbub.auth import Claims, JWTAuth
-from tests.integration.live import KEY, Events, token
+from tests.integration.live import KEY, token
+from tests.integration.sdks import PythonSdk
 from tests.integration.support import DEADLINE_S, LiveServer, client, closed, eventually, receive, serving
 
 pytestmark = pytest.mark.anyio
@@ -152,21 +152,12 @@ async def test_a_page_from_elsewhere_that_says_nothing_is_closed_too(
 
 @pytest.mark.parametrize("protobuf", [False, True], ids=["json", "protobuf"])
 async def test_an_sdk_on_a_page_from_elsewhere_does_not_come_back(protobuf: bool, site: Site) -> None:
-    before, events = site.refused, Events()
-    sdk = Client(
-        f"ws://127.0.0.1:{site.server.port}/live",
-        events=events,
-        token=token("ann"),
-        use_protobuf=protobuf,
-        headers={"Origin": ELSEWHERE},
-        min_reconnect_delay=0.01,
-        max_reconnect_delay=0.01,
-    )
-    with suppress(CentrifugeError):
-        await sdk.connect()
-    await eventually(lambda: bool(events.disconnected))
-    assert events.disconnected == [(3507, "origin not allowed")]
-    assert sdk.state.value == "disconnected"
+    before = site.refused
+    async with PythonSdk(protobuf=protobuf, headers={"Origin": ELSEWHERE}).client(site) as ann:
+        await ann.connect()
+        await eventually(lambda: bool(ann.disconnected))
+        assert ann.disconnected == [(3507, "origin not allowed")]
+        assert ann.sdk.state.value == "disconnected"
     assert site.refused == before + 1
 
 

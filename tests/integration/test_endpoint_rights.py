@@ -14,8 +14,11 @@ from fastapi import WebSocket
 from hubbub import Connection
 from hubbub.endpoints.results import Grant, Welcome
 from tests.integration.json_client import Wire, error, rpc, subscribe, wire
-from tests.integration.live import User, current_user, live_app, sdk, token
+from tests.integration.live import User, current_user, live_app, token
 from tests.integration.redis_server import RedisServer, fresh_prefix
+from tests.integration.sdks import Sdk
+from tests.integration.sdks import node as node  # fixtures
+from tests.integration.sdks import sdk as sdk
 from tests.integration.support import client, eventually, receive
 from tests.integration.test_endpoint_wire import Wired
 
@@ -202,18 +205,17 @@ async def test_a_room_that_the_server_joined_a_client_to_can_be_taken_back(worke
         assert not one.connection().is_subscribed("ticker:news")
 
 
-@pytest.mark.parametrize("protobuf", [False, True], ids=["json", "protobuf"])
-async def test_an_sdk_does_not_subscribe_again_by_itself(protobuf: bool, workers: tuple[Rights, Rights]) -> None:
+async def test_an_sdk_does_not_subscribe_again_by_itself(sdk: Sdk, workers: tuple[Rights, Rights]) -> None:
     one, two = workers
-    async with sdk(two, protobuf=protobuf) as ann:
-        subscription, room = await ann.subscribed("short:sdk")
+    async with sdk.connected(two) as ann:
+        room = await ann.subscribed("short:sdk")
         await one.unsubscribe("ann", "short:sdk")
         await eventually(lambda: room.unsubscribed == [(2000, "server unsubscribe")])
-        assert subscription.state.value == "unsubscribed"
+        assert await room.state() == "unsubscribed"
         await one.unsubscribe("ann", "ticker:news")
-        await eventually(lambda: ann.events.unsubscribed == ["ticker:news"])
-        await subscription.subscribe()
-        await subscription.ready(10.0)
+        await eventually(lambda: ann.left == ["ticker:news"])
+        await room.subscribe()
+        await eventually(lambda: len(room.subscribed) == 2)
         await one.publish("short:sdk", "again")
         await eventually(lambda: room.got == ["again"])
 
@@ -333,16 +335,15 @@ async def test_a_join_of_a_connect_function_that_takes_longer_is_told_afterwards
         assert (await ann.pushed("short:later", "subscribe"))["positioned"]
 
 
-@pytest.mark.parametrize("protobuf", [False, True], ids=["json", "protobuf"])
-async def test_an_sdk_reads_rooms_that_the_app_joins_it_to(protobuf: bool, live: Rights) -> None:
-    async with sdk(live, protobuf=protobuf) as ann:
+async def test_an_sdk_reads_rooms_that_the_app_joins_it_to(sdk: Sdk, live: Rights) -> None:
+    async with sdk.connected(live) as ann:
         assert await ann.rpc("join between", "short:pushed")
         await eventually(lambda: ("short:pushed", "after") in ann.published)
-        (told,) = [each for each in ann.events.subscribed if each.channel == "short:pushed"]
+        (told,) = [each for each in ann.joined if each.room == "short:pushed"]
         assert told.recoverable
         assert told.positioned
         assert await ann.rpc("leave", "short:pushed") is False
-        await eventually(lambda: ann.events.unsubscribed == ["short:pushed"])
+        await eventually(lambda: ann.left == ["short:pushed"])
 
 
 # The end of a connection

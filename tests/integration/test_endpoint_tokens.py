@@ -1,4 +1,4 @@
-"""Subscription tokens: rooms that a client needs a token for, by hand and with the Python SDK."""
+"""Subscription tokens: rooms that a client needs a token for, by hand and with the SDKs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import pytest
 from hubbub.auth import Claims, JWTAuth
 from hubbub.endpoints.results import Grant
 from tests.integration.json_client import error, subscribe, wire
-from tests.integration.live import KEY, Live, User, live_app, sdk, token
+from tests.integration.live import KEY, Live, User, live_app, token
+from tests.integration.sdks import SDKS, Node, sdk_of
+from tests.integration.sdks import node as node  # a fixture
 from tests.integration.support import eventually
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quick_sweeps")]
@@ -229,22 +231,17 @@ async def test_a_key_that_can_not_be_had_is_no_fault_of_the_client(live: Tokens)
         assert (error(answer), answer["error"]["temporary"]) == (100, True)
 
 
-async def test_an_sdk_fetches_tokens_and_refreshes_them(live: Tokens) -> None:
-    """In JSON and in Protobuf, and both at once, since a token lasts for a second at least."""
+async def test_an_sdk_fetches_tokens_and_refreshes_them(live: Tokens, node: Node) -> None:
+    """All SDKs at once, since a token lasts for a second at least."""
     async with AsyncExitStack() as stack:
         rooms = []
-        for protobuf in (False, True):
-            ann = await stack.enter_async_context(sdk(live, "ann", protobuf=protobuf))
-            name = f"paid:{protobuf}"
-            tokens = [pass_for(name, lasts_s=-5.0), pass_for(name, lasts_s=1.5), pass_for(name)]
-
-            async def fetched(room: str, tokens: list[str] = tokens) -> str:
-                return tokens.pop(0)
-
-            _, room = await ann.subscribed(name, get_token=fetched)
-            rooms.append((tokens, room))
-        await eventually(lambda: [len(tokens) for tokens, _ in rooms] == [0, 0])
-        for protobuf, (_, room) in zip((False, True), rooms, strict=True):
-            await live.publish(f"paid:{protobuf}", "hello")
-            await eventually(lambda room=room: room.got == ["hello"])  # type: ignore[misc]
-            assert (len(room.subscribed), room.unsubscribed) == (1, [])
+        for name in SDKS:
+            ann = await stack.enter_async_context(sdk_of(name, node).connected(live, "ann"))
+            room = f"paid:{name}"
+            tokens = [pass_for(room, lasts_s=-5.0), pass_for(room, lasts_s=1.5), pass_for(room)]
+            rooms.append(await ann.subscribed(room, tokens))
+        await eventually(lambda: not any(room.tokens for room in rooms))
+        for each in rooms:
+            await live.publish(each.name, "hello")
+            await eventually(lambda each=each: each.got == ["hello"])  # type: ignore[misc]
+            assert (len(each.subscribed), each.unsubscribed) == (1, [])

@@ -1,0 +1,16 @@
+// The clients in Node.js: a message a line, on stdin and stdout.
+
+import { createInterface } from "node:readline";
+
+import { Centrifuge as Json } from "centrifuge";
+import { Centrifuge as Protobuf } from "centrifuge/build/protobuf";
+import { WebSocket as Ws } from "ws";
+
+import { clients } from "./clients.mjs";
+
+const take = clients({
+  sdks: { json: Json, protobuf: Protobuf },
+  websockets: { builtin: globalThis.WebSocket, ws: Ws },
+  report: (text) => process.stdout.write(`${text}\n`),
+});
+createInterface({ input: process.stdin }).on("line", take).on("close", () => process.exit());

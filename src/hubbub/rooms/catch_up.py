@@ -82,6 +82,7 @@ class Recovery:
     def begin(self, session: Session, room: Room, catch_up: CatchUp, replay: Replay, reply: JoinReply | None) -> Joined:
         """Answers a join with the first page. The other pages follow in the background, as fast as the client reads."""
         joined = Joined(_head_of(room, replay), replay.page.whole)
+        catch_up.answered = True
         if reply is not None:
             is_last = _write_reply(session, room, catch_up, replay, joined, reply)
         else:

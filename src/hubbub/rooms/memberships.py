@@ -143,7 +143,7 @@ class Memberships(Receiver):
         elif room.catching_up:
             # It is not in the history, so a replay does not include it.
             for catch_up in tuple(room.catching_up.values()):  # a write may find that the client is gone
-                data = outgoing.frame_for(catch_up.member)
+                data = outgoing.frame_for(catch_up.member) if catch_up.answered else b""
                 if data:
                     catch_up.member.writer.write(data, room, outgoing.key)
         if room.members:
@@ -390,7 +390,7 @@ class Memberships(Receiver):
         membership = self._begin_membership(session, room, attempt)
         if membership is None:
             return _UNNUMBERED
-        catch_up = CatchUp(session, since)
+        catch_up = CatchUp(session, since, answered=False)
         room.catching_up[session.id] = catch_up
         try:
             replay = await self._recovery.read(room, since)

@@ -15,15 +15,17 @@ class CatchUp:
     Attributes:
         member: The member.
         cursor: The position up to which the member has received everything.
+        answered: Whether the client was told that it joined. Before that, it receives nothing of the room.
         at_head: Whether the history had nothing after the cursor, so that the next live message ends the catch-up.
         doubted: Whether live messages do not follow the cursor any more, so that the history must be read again.
     """
 
-    __slots__ = ("at_head", "cursor", "doubted", "member")
+    __slots__ = ("answered", "at_head", "cursor", "doubted", "member")
 
-    def __init__(self, member: RoomMember, cursor: Position) -> None:
+    def __init__(self, member: RoomMember, cursor: Position, *, answered: bool = True) -> None:
         self.member: RoomMember = member
         self.cursor: Position = cursor
+        self.answered: bool = answered
         self.at_head: bool = False
         self.doubted: bool = False
 

@@ -235,6 +235,22 @@ async def test_a_position_to_come_back_from_is_read_for_all_at_once() -> None:
         assert [(each["room"], each["recovered"]) for each in world.sent] == [(room, False) for room in ROOMS]
 
 
+async def test_nothing_of_a_room_comes_before_the_answer_to_the_join() -> None:
+    async with world_of() as world:
+        ann = world.connection()
+        joining = asyncio.create_task(world.memberships.join(ann, "room 1", Position("abcdefgh", 0), Attempt("ann")))
+        await world.asked("subscribe", "room 1")
+        world.broker.going.clear()
+        await world.asked("history", "room 1")
+        for n in range(2):
+            await world.broker.publish("room 1", Envelope(encode({"news": n})), keep=False)
+            await turns()
+            assert world.sent == []
+        world.broker.going.set()
+        await joining
+        assert [each["type"] for each in world.sent] == ["sync"]
+
+
 async def test_rooms_that_are_being_joined_count() -> None:
     async with world_of(max_rooms=3) as world:
         ann = world.connection()

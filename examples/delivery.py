@@ -1,4 +1,4 @@
-"""Rooms with history and positions: clients that reconnect receive the messages they missed."""
+"""Rooms with history and positions: clients that reconnect receive what they missed, new ones the last messages."""
 
 from typing import Annotated, Any
 
@@ -9,7 +9,7 @@ from hubbub import ConnectionManager, History, Resume, RoomOptions
 
 app = FastAPI()
 manager = ConnectionManager(
-    rooms={"chat:*": RoomOptions(history=History(size=500, ttl_s=3600), positions=True)},
+    rooms={"chat:*": RoomOptions(history=History(size=500, ttl_s=3600), replay=50, positions=True)},
 )
 manager.install(app)
 

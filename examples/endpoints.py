@@ -8,7 +8,7 @@ from pydantic import BaseModel, StringConstraints
 from hubbub import Connection, ConnectionManager, History, RoomOptions
 
 app = FastAPI()
-manager = ConnectionManager(rooms={"chat:*": RoomOptions(history=History(500, ttl_s=86_400), announce=True)})
+manager = ConnectionManager(rooms={"chat:*": RoomOptions(history=History(500, ttl_s=86_400), replay=50, announce=True)})
 manager.install(app)
 
 

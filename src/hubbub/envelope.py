@@ -163,6 +163,12 @@ class Entry:
     envelope: Envelope
     sent_at: datetime
 
+    @property
+    def offset(self) -> int:
+        """The number of the message."""
+        assert self.envelope.position is not None
+        return self.envelope.position.offset
+
     def recorded(self) -> Recorded:
         """Returns the entry as apps see it."""
         assert self.envelope.position is not None

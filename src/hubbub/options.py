@@ -68,6 +68,9 @@ class RoomOptions:
             connection (1013); the client reconnects and recovers. ``"drop_oldest"`` and ``"drop_newest"`` drop a
             message. ``"latest"`` keeps one message per room and key. The last three lose messages, so they can't be
             combined with ``history``, which promises that nothing is missing.
+        replay: The number of messages that a connection receives first when it joins the room: the newest ones that the
+            history still holds, in order, followed by the live ones. A connection that recovers receives what it missed
+            instead. Needs ``history``, and is at most its size.
         positions: Send each message with its position, so that a plain WebSocket client can resume.
         max_members: The maximum number of connections in the room on this process. None means no limit.
         client_presence: Lets the clients of an endpoint ask who is in the room, if they are subscribed to it.
@@ -81,6 +84,7 @@ class RoomOptions:
     announce: bool = False
     grace_s: float = 5.0
     overflow: Overflow = "close"
+    replay: int = 0
     positions: bool = False
     max_members: int | None = None
     client_presence: bool = False
@@ -96,6 +100,7 @@ class RoomOptions:
                 f"{self.overflow!r} loses messages, and history promises that none is missing",
                 "overflow='close' together with history, or no history",
             )
+        self._check_replay()
         for name in ("announce", "positions", "client_presence", "client_history"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidArgument(name, f"got {shown(getattr(self, name))}", "True or False")
@@ -103,6 +108,17 @@ class RoomOptions:
             raise InvalidArgument("grace_s", f"got {shown(self.grace_s)}", "seconds, 0 or more")
         if self.max_members is not None and (not _is_int(self.max_members) or self.max_members < 1):
             raise InvalidArgument("max_members", f"got {shown(self.max_members)}", "a whole number from 1, or None")
+
+    def _check_replay(self) -> None:
+        kept = self.kept
+        if not _is_int(self.replay) or self.replay < 0:
+            raise InvalidArgument("replay", f"got {shown(self.replay)}", "a number of messages, 0 or more")
+        if self.replay and kept is None:
+            raise InvalidArgument("replay", "the room keeps no messages to replay", "replay together with history")
+        if kept is not None and self.replay > kept.size:
+            raise InvalidArgument(
+                "replay", f"{self.replay} is more than the history keeps", f"at most its size, {kept.size}"
+            )
 
     @property
     def kept(self) -> History | None:

@@ -43,7 +43,8 @@ class Joined(NamedTuple):
             await connection.send({"type": "reload"})
 
     Attributes:
-        position: The position of the room at the join; None if the room has no positions.
+        position: The position of the room at the join. If the connection receives the newest messages first
+            (`RoomOptions.replay`), the position before them. None if the room has no positions.
         recovered: Whether the client received everything after the position that it presented. False if it presented
             none, the history does not reach back that far, or the epoch differs.
     """

@@ -6,9 +6,9 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import jwt
 from fastapi import Depends, FastAPI, HTTPException
@@ -53,13 +53,18 @@ class Live:
     """The app.
 
     Attributes:
+        rooms: The options of its rooms.
+        users: The options of its users' own rooms.
         gates: What `wait` waits for, by name.
         ended: The users whose connections ended.
         began: What `wait` was called with.
     """
 
+    rooms: ClassVar[Mapping[str, RoomOptions]] = ROOMS
+    users: ClassVar[RoomOptions] = RoomOptions()
+
     def __init__(self, url: str = "memory://", **limits: Any) -> None:
-        self.manager = ConnectionManager(url, rooms=ROOMS, limits=Limits(**limits))
+        self.manager = ConnectionManager(url, rooms=self.rooms, users=self.users, limits=Limits(**limits))
         self.app = FastAPI()
         self.manager.install(self.app)
         self.live: Endpoint = self.manager.endpoint("/live", auth=current_user)

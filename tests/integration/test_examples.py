@@ -257,6 +257,15 @@ class TestDelivery:
             live = await receive(one)
             assert (live["offset"], live["data"]["text"]) == (4, "live")
 
+    async def test_newcomer_receives_the_last_messages_before_the_live_ones(self, server: LiveServer) -> None:
+        for n in range(60):
+            await server.acall(delivery.manager.broadcast({"n": n}, room="chat:busy"))
+        async with client(server, "/ws/busy") as one:
+            sync = await receive(one)
+            assert (sync["offset"], sync["recovered"]) == (10, False)
+            await say(one, {"text": "live"})
+            assert [(await receive(one))["data"].get("n", "live") for _ in range(51)] == [*range(10, 60), "live"]
+
     async def test_position_of_another_epoch_is_not_recovered(self, server: LiveServer) -> None:
         since = {"ids": [], "rooms": {"chat:blue": ["elsewhen", 3]}}
         async with client(server, f"/ws/blue?since={quote(json.dumps(since))}") as one:

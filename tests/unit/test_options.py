@@ -80,6 +80,15 @@ def test_each_overflow_is_known(overflow: Any) -> None:
     assert RoomOptions(overflow=overflow).overflow == overflow
 
 
+def test_a_replay_is_a_part_of_the_history() -> None:
+    assert RoomOptions().replay == 0
+    assert RoomOptions(history=5, replay=5).replay == 5
+    assert "keeps no messages" in refused("replay", RoomOptions, replay=1).problem
+    assert "keeps no messages" in refused("replay", RoomOptions, positions=True, replay=1).problem
+    error = refused("replay", RoomOptions, history=(5, 60.0), replay=6)
+    assert ("6 is more" in error.problem, error.accepted) == (True, "at most its size, 5")
+
+
 @pytest.mark.parametrize("overflow", [each for each in OVERFLOWS if each != "close"])
 def test_what_loses_messages_does_not_go_with_history(overflow: Any) -> None:
     error = refused("overflow", RoomOptions, history=5, overflow=overflow)
@@ -96,6 +105,7 @@ BAD_ROOM_OPTIONS: list[tuple[str, list[Any]]] = [
     ("max_members", [0, -1, 2.5, "5", True, NAN]),
     ("announce", ["no", None, 1, []]),
     ("positions", ["no", None, 1, []]),
+    ("replay", [-1, True, False, None, 2.5, "5", [], NAN]),
 ]  # fmt: skip
 
 

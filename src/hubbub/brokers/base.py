@@ -211,7 +211,8 @@ class Log(ABC):
 
         Args:
             channel: The channel to read.
-            after: Read the messages after this position. None reads the newest messages.
+            after: Read the messages after this position. If one of them is missing, the page is not whole, and begins
+                with the oldest message that is kept. None reads the newest messages.
             limit: Maximum number of messages. None reads all.
 
         Raises:

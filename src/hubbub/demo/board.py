@@ -23,8 +23,8 @@ from typing import Final, Literal
 from fastapi import APIRouter, WebSocket
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from .. import Position
-from .live import before, manager, refuse, resume_or_start, tell_who_is_here
+from .. import Position, Resume
+from .live import manager, refuse, tell_who_is_here
 from .signin import User
 
 ROOM: Final = "board:main"
@@ -49,6 +49,16 @@ def is_piece(data: bytes) -> bool:
     return rest == 0 and 1 <= points <= _MAX_POINTS and data[0] == 1 and 1 <= data[1] <= _MAX_WIDTH
 
 
+async def resume_or_start(websocket: WebSocket) -> Resume:
+    """Returns the position from which a client resumes, or that of the first piece for a client that is new.
+
+    So recovery brings a new client the pieces: in order with the live ones, and without duplicates.
+    """
+    resume = Resume.from_query(websocket) or Resume({})
+    start = None if ROOM in resume else await drawing()
+    return resume if start is None else Resume({**resume, ROOM: start}, resume.connection_ids)
+
+
 async def drawing() -> Position | None:
     """Returns the position before the first piece that is on the board now."""
     start = None
@@ -56,7 +66,7 @@ async def drawing() -> Position | None:
         if not isinstance(message, bytes):
             start = position  # cleared
         elif start is None:
-            start = before(position)
+            start = Position(position.epoch, position.offset - 1)
     return start
 
 
@@ -66,7 +76,7 @@ router: Final = APIRouter()
 @router.websocket("/ws/board")
 async def board(websocket: WebSocket, user: User) -> None:
     """Serves a tab that shows the board."""
-    since = await resume_or_start(websocket, ROOM, drawing)
+    since = await resume_or_start(websocket)
     try:
         async with manager.connect(
             websocket, user.sub, rooms=[ROOM, f"live:{ROOM}"], info={"name": user["name"]}, since=since

@@ -13,11 +13,11 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, Depends, WebSocket, WebSocketException
 from pydantic import BaseModel, Field, StringConstraints, TypeAdapter
 
-from .live import manager, messages, recent, resume_or_start, tell_who_is_here
+from .. import Resume
+from .live import manager, messages, tell_who_is_here
 from .signin import User
 
 _ROOM = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
-_RECENT = 50
 
 
 class Say(BaseModel):
@@ -63,7 +63,7 @@ router: Final = APIRouter()
 async def chat(websocket: WebSocket, user: User, room: Annotated[str, Depends(room_name)]) -> None:
     """Serves a tab of a user in a room."""
     rooms = [room, f"live:{room}"]
-    since = await resume_or_start(websocket, room, lambda: recent(room, _RECENT))
+    since = Resume.from_query(websocket)
     try:
         async with manager.connect(
             websocket, user.sub, rooms=rooms, info={"name": user["name"]}, since=since

@@ -66,9 +66,9 @@ class Queries:
         if request.reverse:
             entries.reverse()
             if since is not None:
-                entries = [each for each in entries if each.recorded().position.offset < since.offset]
+                entries = [each for each in entries if each.offset < since.offset]
         elif since is not None:  # a position that does not exist yet has nothing after it
-            entries = [each for each in entries if each.recorded().position.offset > since.offset]
+            entries = [each for each in entries if each.offset > since.offset]
         return _result(entries[:most], page.head)
 
     def _check_allowed(self, name: str, allowed: bool) -> None:

@@ -46,7 +46,8 @@ def subscribed(
         joined: The result of the join.
         request: The request of the client. None if the server joined it, and the client did not know of the room.
         recoverable: Whether the room has a history.
-        entries: The first messages that the client missed. A recovered client counts on from its own offset.
+        entries: The first messages that the client missed, or that the room replays. They follow the offset of the
+            reply: a recovered client counts on from its own.
         data: The app's data for the client.
         ends_at: When its token expires, which it is told so that it replaces the token.
     """
@@ -71,4 +72,4 @@ def subscribed(
 
 def publications(entries: Sequence[Entry]) -> tuple[Publication, ...]:
     """Makes publications of the messages of a history."""
-    return tuple(Publication(each.envelope.payload, offset=each.recorded().position.offset) for each in entries)
+    return tuple(Publication(each.envelope.payload, offset=each.offset) for each in entries)

@@ -1,12 +1,15 @@
-"""Catching up: a member whose client was away receives the messages it missed, and then goes live.
+"""Catching up: a member receives the messages that its client missed, or the newest ones, and then goes live.
 
-Theory of operation. The client presents a position. The member receives the room's history after that position, page by
-page, as fast as the client reads, and goes live at the message where the history ends. Messages that are published
-meanwhile are in the history too, so none is held back and none is sent twice. If the history does not reach back to the
-position, the client is told so, and the member goes live immediately.
+Theory of operation. A client that was away presents a position. The member receives the room's history after that
+position, page by page, as fast as the client reads, and goes live at the message where the history ends. Messages that
+are published meanwhile are in the history too, so none is held back and none is sent twice. If the history does not
+reach back to the position, the client is told so, and the member begins anew.
 
-After a restart, thousands of clients come back to one room, most of them from the same position. They share the pages
-that were read a moment ago, and the frames made from them.
+A member that begins anew goes live immediately, or, in a room with `RoomOptions.replay`, catches up from the position
+before the newest messages. That position is the client's own, so nothing counts as missing before it.
+
+After a restart, thousands of clients join one room, most of them from the same position. They share the pages that were
+read a moment ago, and the frames made from them.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from ..positions import Joined, Position
 from ..tasks import Tasks
 from ..timers import Timers
 from .audience import Outgoing
-from .replay import Replay
+from .replay import Replay, beginning
 from .room import CatchUp, Room
 
 logger: Final = logging.getLogger("hubbub")
@@ -53,7 +56,8 @@ class Recovery:
         self._broker = broker
         self._tasks = tasks
         self._timers = timers
-        self._replays: dict[Room, dict[Position, Replay]] = {}  # read a moment ago, by the position before them
+        # Read a moment ago, by the position before them; under None: what members that join anew receive first.
+        self._replays: dict[Room, dict[Position | None, Replay]] = {}
 
     def forget(self, room: Room | None = None) -> None:
         """Forgets the shared pages of one room, or of all rooms."""
@@ -62,26 +66,78 @@ class Recovery:
         else:
             self._replays.pop(room, None)
 
+    async def first(self, room: Room, since: Position | None) -> Replay:
+        """Reads the page with which a member begins.
+
+        Args:
+            room: The room.
+            since: The position that the client presents, if any.
+
+        Raises:
+            BrokerUnavailable: The broker can't be asked.
+        """
+        if since is None:
+            return await self.read_newest(room)
+        missed = await self.read(room, since)
+        if missed.page.whole or not room.options.replay:
+            return missed
+        newest = await self.read_newest(room)
+        start = newest.start
+        assert start is not None
+        # A client that is past the start would receive messages twice, and what it can't recover still lies ahead.
+        return missed if start.epoch == since.epoch and start.offset <= since.offset else newest
+
     async def read(self, room: Room, after: Position) -> Replay:
         """Reads a page of the history, or takes one that was read a moment ago, if no message came since.
 
         Raises:
             BrokerUnavailable: The broker can't be asked.
         """
-        known = self._replays.get(room, {})
-        replay = known.get(after)
-        if replay is None or replay.page.head != room.head:
+        replay = self._known(room, after)
+        if replay is None:
             replay = Replay(room, await self._broker.history(room.channel, after, _PAGE_MESSAGES))
-            if not self._replays:
-                self._timers.call_later(_PAGE_TTL_S, self._replays.clear)
-            known = self._replays.setdefault(room, {})
-            if after in known or len(known) < _MAX_PAGES:
-                known[after] = replay
+            self._remember(room, after, replay)
         return replay
+
+    async def read_newest(self, room: Room) -> Replay:
+        """Reads the first page of the newest messages: of as many as `RoomOptions.replay` says and the history has.
+
+        Raises:
+            BrokerUnavailable: The broker can't be asked.
+        """
+        newest = self._known(room, None)
+        if newest is None:
+            newest = await self._read_last(room, room.options.replay)
+            self._remember(room, None, newest)
+        return newest
+
+    async def _read_last(self, room: Room, count: int) -> Replay:
+        assert room.head is not None
+        start = Position(room.head.epoch, max(0, room.head.offset - count))
+        page = (await self.read(room, start)).page
+        if not page.whole and page.entries and page.entries[0].offset <= start.offset:
+            # Not because it was trimmed: an entry can't be read, or the room's messages were lost a moment ago.
+            page = await self._broker.history(room.channel, None, min(count, _PAGE_MESSAGES))
+        return beginning(room, page, start)
+
+    def _known(self, room: Room, after: Position | None) -> Replay | None:
+        replay = self._replays.get(room, {}).get(after)
+        return None if replay is None or replay.page.head != room.head else replay
+
+    def _remember(self, room: Room, after: Position | None, replay: Replay) -> None:
+        if not self._replays:
+            self._timers.call_later(_PAGE_TTL_S, self._replays.clear)
+        known = self._replays.setdefault(room, {})
+        if after in known or len(known) < _MAX_PAGES:
+            known[after] = replay
 
     def begin(self, session: Session, room: Room, catch_up: CatchUp, replay: Replay, reply: JoinReply | None) -> Joined:
         """Answers a join with the first page. The other pages follow in the background, as fast as the client reads."""
-        joined = Joined(_head_of(room, replay), replay.page.whole)
+        if replay.start is None:
+            joined = Joined(_head_of(room, replay), replay.page.whole)
+        else:
+            catch_up.cursor = replay.start
+            joined = Joined(replay.start, recovered=False)
         catch_up.answered = True
         if reply is not None:
             is_last = _write_reply(session, room, catch_up, replay, joined, reply)
@@ -186,11 +242,11 @@ def _write_reply(
     taken: list[Entry] = []
     size, reached, is_last = 0, catch_up.cursor.offset, page.last
     for entry in page.entries if page.whole else ():
-        if taken and size + len(entry.envelope.payload.data) > _REPLY_BYTES:
+        # The first replies to a client that joins many rooms may fill its outbox. The others contain no messages.
+        if session.writer.congested or (taken and size + len(entry.envelope.payload.data) > _REPLY_BYTES):
             is_last = False
             break
-        assert entry.envelope.position is not None
-        reached = entry.envelope.position.offset
+        reached = entry.offset
         if Outgoing(room, entry.envelope).frame_for(session):
             taken.append(entry)
             size += len(entry.envelope.payload.data)

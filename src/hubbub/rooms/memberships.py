@@ -1,8 +1,9 @@
 """The rooms of a worker: sessions join and leave them, and the broker's events reach their members.
 
 Theory of operation. A room exists here while it has local members, and is subscribed at the broker exactly then. The
-first member that joins subscribes it. A member that joins goes live immediately, or, if its client presents a position,
-catches up first (`hubbub.rooms.catch_up`). `hubbub.rooms.attendance` reports to the broker who is present.
+first member that joins subscribes it. A member that joins goes live immediately. If its client presents a position, or
+the room replays its newest messages, the member catches up first (`hubbub.rooms.catch_up`). `hubbub.rooms.attendance`
+reports to the broker who is present.
 """
 
 from __future__ import annotations
@@ -287,8 +288,8 @@ class Memberships(Receiver):
         """Asks the broker for everything that a join needs."""
         room, since = request
         await self._subscribe(room)
-        if since is not None and room.options.numbered:
-            await self._recovery.read(room, since)
+        if _catches_up(room, since):
+            await self._recovery.first(room, since)
 
     async def _become_member(
         self,
@@ -306,7 +307,7 @@ class Memberships(Receiver):
             return before.joined, False
         self._check_count(session, channel)
         room = self._rooms.get(channel)
-        if room is not None and room.subscribed and (since is None or not room.options.numbered):
+        if room is not None and room.subscribed and not _catches_up(room, since):
             return self._add(session, room, attempt, reply), True
         return await self._join(session, channel, since, attempt, reply), True
 
@@ -342,9 +343,9 @@ class Memberships(Receiver):
         room.joining += 1
         try:
             await self._subscribe(room)
-            if since is None or not room.options.numbered:
-                return self._add(session, room, attempt, reply)
-            return await self._add_behind(session, room, since, attempt, reply)
+            if _catches_up(room, since):
+                return await self._add_behind(session, room, since, attempt, reply)
+            return self._add(session, room, attempt, reply)
         finally:
             room.joining -= 1
             self._release_soon(room)
@@ -384,16 +385,16 @@ class Memberships(Receiver):
                 self._rooms[room.channel] = room
 
     async def _add_behind(
-        self, session: Session, room: Room, since: Position, attempt: Attempt, reply: JoinReply | None
+        self, session: Session, room: Room, since: Position | None, attempt: Attempt, reply: JoinReply | None
     ) -> Joined:
         """Makes a session a member that catches up before it goes live."""
         membership = self._begin_membership(session, room, attempt)
         if membership is None:
             return _UNNUMBERED
-        catch_up = CatchUp(session, since, answered=False)
-        room.catching_up[session.id] = catch_up
+        assert room.head is not None
+        catch_up = room.catching_up[session.id] = CatchUp(session, since or room.head, answered=False)
         try:
-            replay = await self._recovery.read(room, since)
+            replay = await self._recovery.first(room, since)
         except BaseException:
             self._remove(session, room.channel)
             raise
@@ -480,3 +481,9 @@ class Memberships(Receiver):
         if channel in session.memberships:  # the room exists as long as it has a member
             options = self._rooms[channel].options
             await self._attendance.enter(session, channel, options.grace_s, anonymous=options.client_presence)
+
+
+def _catches_up(room: Room, since: Position | None) -> bool:
+    """Returns whether a member that joins receives messages of the history first."""
+    options = room.options
+    return options.numbered if since is not None else options.replay > 0

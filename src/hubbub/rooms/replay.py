@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from ..envelope import Page
+from ..positions import Position
 from ..protocols import ClientProtocol
 from .audience import Outgoing, RoomMember
 from .room import Room
@@ -34,12 +35,17 @@ class Replay:
     Args:
         room: The room.
         page: The page.
+
+    Attributes:
+        page: The page.
+        start: The position before the page, if it begins the replay of a member that joins anew.
     """
 
-    __slots__ = ("_for_all", "_room", "page")
+    __slots__ = ("_for_all", "_room", "page", "start")
 
-    def __init__(self, room: Room, page: Page) -> None:
+    def __init__(self, room: Room, page: Page, start: Position | None = None) -> None:
         self.page: Page = page
+        self.start: Position | None = start
         self._room = room
         self._for_all: dict[ClientProtocol, list[Piece]] = {}
 
@@ -63,8 +69,7 @@ class Replay:
             if data:
                 frames.append(data)
                 size += len(data)
-            assert entry.envelope.position is not None
-            reached = entry.envelope.position.offset
+            reached = entry.offset
             if size >= PIECE_BYTES:
                 pieces.append(Piece(b"".join(frames), reached))
                 frames.clear()
@@ -72,3 +77,23 @@ class Replay:
         if self.page.entries and (not pieces or pieces[-1].reaches != reached):
             pieces.append(Piece(b"".join(frames), reached))  # without bytes if the rest excludes the member
         return pieces
+
+
+def beginning(room: Room, page: Page, after: Position) -> Replay:
+    """Returns the first page for a member that joins anew. To such a member, nothing is missing before the page.
+
+    Args:
+        room: The room.
+        page: The page that was read.
+        after: The position from which it was read.
+    """
+    head = page.head or room.head
+    assert head is not None
+    if page.whole:
+        return Replay(room, page, Position(head.epoch, after.offset))
+    entries = page.entries
+    first = len(entries)
+    while first and (first == len(entries) or entries[first].offset == entries[first - 1].offset + 1):
+        first -= 1
+    start = entries[first].offset - 1 if entries else head.offset
+    return Replay(room, Page(entries[first:], page.head, whole=True), Position(head.epoch, start))

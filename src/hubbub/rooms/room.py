@@ -10,7 +10,7 @@ from .audience import Audience, RoomMember
 
 
 class CatchUp:
-    """A member that is not live yet: it receives the messages it missed from the history.
+    """A member that is not live yet: it receives messages from the history.
 
     Attributes:
         member: The member.

@@ -525,13 +525,16 @@ class BrokerSuite:
             assert found == list(range(1, SIZE + 1))
 
     async def test_history_that_was_trimmed_by_size_is_not_whole(self) -> None:
-        """The page is marked and has the messages that are kept; after a newer position it is whole."""
+        """The page is marked and has the oldest messages that are kept; after a newer position it is whole."""
         async with self.workers() as (first, second):
             positions = [await first.publish(KEPT, number) for number in range(1, SIZE + 4)]
             for position in positions[:2]:
                 page = await second.broker.history(KEPT, position)
                 assert not page.whole
                 assert _messages(page) == [4, 5, 6, 7, 8]
+                page = await second.broker.history(KEPT, position, 2)
+                assert not page.whole
+                assert _messages(page) == [4, 5]
             page = await second.broker.history(KEPT, positions[2])
             assert page.whole
             assert _messages(page) == [4, 5, 6, 7, 8]

@@ -19,7 +19,7 @@ from hubbub.errors import BrokerUnavailable
 from hubbub.positions import Joined
 from hubbub.protocols import RawProtocol
 from hubbub.rooms import catch_up as catch_up_module
-from hubbub.rooms.catch_up import Recovery
+from hubbub.rooms.catch_up import JoinReply, Recovery
 from hubbub.rooms.room import CatchUp, Room
 from hubbub.tasks import Tasks
 from hubbub.timers import Timers
@@ -36,12 +36,15 @@ def at(offset: int, epoch: str = "now") -> Position:
 class Log:
     """A broker's history of one room: messages 1, 2, 3, ..., of which the first may be trimmed.
 
+    It knows the epoch of every position but those in "lost".
+
     Attributes:
         epoch: The numbering.
         newest: The offset of the last message.
         trimmed: The offset of the last message that is not kept any more.
         page_messages: How many it gives at once, however many are asked for.
-        reads: The positions that were asked for.
+        unreadable: The offsets of messages that are kept, and that nobody can read.
+        reads: The positions that were asked for; None for the newest.
         fails: What the next calls raise.
         going: Cleared, it does not answer.
     """
@@ -51,24 +54,35 @@ class Log:
         self.newest = 3
         self.trimmed = 0
         self.page_messages = 2
-        self.reads: list[Position] = []
+        self.unreadable: set[int] = set()
+        self.reads: list[Position | None] = []
         self.fails: list[Exception] = []
         self.going = asyncio.Event()
         self.going.set()
 
-    async def history(self, channel: str, after: Position, limit: int) -> Page:
+    async def history(self, channel: str, after: Position | None, limit: int) -> Page:
         assert channel == "lobby"
-        assert limit >= self.page_messages
+        assert after is None or limit >= self.page_messages
         self.reads.append(after)
         await self.going.wait()
         if self.fails:
             raise self.fails.pop(0)
-        first = max(after.offset, self.trimmed) + 1
+        kept = range(self.trimmed + 1, self.newest + 1)
+        if after is None:
+            return self._page(kept[-limit:], whole=False)
+        known = after.epoch != "lost"
+        asked = range(after.offset + 1, self.newest + 1)[: self.page_messages]
+        if known and self.trimmed <= after.offset <= self.newest and self.unreadable.isdisjoint(asked):
+            return self._page(asked, whole=True)
+        return self._page(kept[: self.page_messages], whole=False)
+
+    def _page(self, offsets: range, *, whole: bool) -> Page:
         entries = [
             Entry(Envelope(encode(f"message {offset}"), position=at(offset, self.epoch)), THEN)
-            for offset in range(first, self.newest + 1)[: self.page_messages]
+            for offset in offsets
+            if offset not in self.unreadable
         ]
-        return Page(entries, at(self.newest, self.epoch), whole=after.offset >= self.trimmed)
+        return Page(entries, at(self.newest, self.epoch), whole)
 
 
 class Socket:
@@ -97,14 +111,14 @@ class Socket:
 
 
 class World:
-    """A room with a history, and members that come back to it."""
+    """A room with a history, and members that come to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, replay: int = 0) -> None:
         self.log = Log()
         self.tasks, self.timers = Tasks(), Timers()
         self.timers.start(asyncio.get_running_loop())
         self.recovery = Recovery(cast(Broker, self.log), self.tasks, self.timers)
-        self.room = Room("lobby", RoomOptions(history=10, positions=True))
+        self.room = Room("lobby", RoomOptions(history=10, positions=True, replay=replay))
         self.room.head = at(3)
 
     def comes_back(self, since: Position) -> tuple[Session, Socket, CatchUp]:
@@ -113,10 +127,15 @@ class World:
         catch_up = self.room.catching_up[session.id] = CatchUp(session, since)
         return session, socket, catch_up
 
-    async def join(self, since: Position) -> tuple[Joined, Session, Socket]:
-        session, socket, catch_up = self.comes_back(since)
-        replay = await self.recovery.read(self.room, since)
-        return self.recovery.begin(session, self.room, catch_up, replay, None), session, socket
+    async def join(self, since: Position | None, reply: JoinReply | None = None) -> tuple[Joined, Session, Socket]:
+        assert self.room.head is not None
+        session, socket, catch_up = self.comes_back(since or self.room.head)
+        replay = await self.recovery.first(self.room, since)
+        return self.recovery.begin(session, self.room, catch_up, replay, reply), session, socket
+
+    def publish(self) -> None:
+        self.log.newest += 1
+        self.room.advance(at(self.log.newest))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(30):
@@ -130,9 +149,9 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catch_up_module, "_RETRY_S", 0.0)
 
 
-def run(test: Callable[[World], Awaitable[None]]) -> None:
+def run(test: Callable[[World], Awaitable[None]], replay: int = 0) -> None:
     async def main() -> None:
-        world = World()
+        world = World(replay)
         await test(world)
         await world.tasks.close(1.0)
         world.timers.stop()
@@ -352,6 +371,194 @@ def test_a_client_that_the_app_joins_is_told_the_position_after_which_messages_f
         world.room.remove(session)
 
     run(test)
+
+
+# Members that join anew, in a room that replays its newest messages
+
+
+@pytest.mark.parametrize(
+    ("replay", "trimmed", "start", "told"),
+    [
+        (1, 0, 2, [3]),
+        (2, 0, 1, [2, 3]),
+        (10, 0, 0, [1, 2, 3]),
+        (2, 1, 1, [2, 3]),
+        (10, 1, 1, [2, 3]),
+        (2, 2, 2, [3]),
+        (10, 3, 3, []),
+    ],
+)
+def test_a_newcomer_begins_with_the_newest_messages_that_are_kept(
+    replay: int, trimmed: int, start: int, told: list[int]
+) -> None:
+    async def test(world: World) -> None:
+        world.log.trimmed, world.log.page_messages = trimmed, 10
+        joined, session, socket = await world.join(None)
+        assert joined == Joined(at(start), recovered=False)
+        assert socket.told == [("sync", start, False), *told]
+        assert world.room.members == {session.id: session}
+
+    run(test, replay)
+
+
+def test_more_than_a_page_for_a_newcomer_follows_with_what_is_live() -> None:
+    async def test(world: World) -> None:
+        world.log.newest = 7
+        world.room.head = at(7)
+        _, session, socket = await world.join(None)
+        assert socket.told == [("sync", 2, False), 3, 4]
+        world.publish()
+        await world.until(lambda: session.id in world.room.members)
+        assert socket.told[1:] == [3, 4, 5, 6, 7, 8]
+        assert world.log.reads == [at(2), at(4), at(6)]
+
+    run(test, replay=5)
+
+
+def test_a_reply_to_a_newcomer_contains_the_messages_that_follow_its_position() -> None:
+    async def test(world: World) -> None:
+        world.log.newest = 4
+        world.room.head = at(4)
+        replies = Replies()
+        joined, session, socket = await world.join(None, replies)
+        assert replies.contained == [(Joined(at(1), recovered=False), ["message 2", "message 3"])]
+        assert joined == replies.contained[0][0]
+        await world.until(lambda: session.id in world.room.members)
+        assert socket.told == [4]
+
+    run(test, replay=3)
+
+
+def test_a_reply_to_a_client_that_is_slow_contains_nothing_and_the_messages_follow() -> None:
+    async def test(world: World) -> None:
+        replies = Replies()
+        session, socket, catch_up = world.comes_back(at(3))
+        socket.writer.be_slow(True)
+        newest = await world.recovery.first(world.room, None)
+        world.recovery.begin(session, world.room, catch_up, newest, replies)
+        assert replies.contained == [(Joined(at(1), recovered=False), [])]
+        socket.writer.be_slow(False)
+        await world.until(lambda: session.id in world.room.members)
+        assert socket.told == [2, 3]
+
+    run(test, replay=2)
+
+
+def test_what_the_broker_has_not_delivered_yet_reaches_a_newcomer_once() -> None:
+    async def test(world: World) -> None:
+        world.log.newest, world.log.page_messages = 5, 10
+        _, session, socket = await world.join(None)
+        for offset in (4, 5):
+            world.room.advance(at(offset))
+            assert session.id not in world.room.members
+        world.room.advance(at(6))
+        assert session.id in world.room.members
+        assert socket.told == [("sync", 1, False), 2, 3, 4, 5]
+
+    run(test, replay=2)
+
+
+def test_a_client_that_can_not_recover_begins_as_a_newcomer() -> None:
+    async def test(world: World) -> None:
+        world.log.newest, world.log.trimmed = 7, 3
+        world.room.head = at(7)
+        _, _, socket = await world.join(at(1))
+        assert socket.told == [("sync", 5, False), 6, 7]
+        _, _, socket = await world.join(at(1, "lost"))
+        assert socket.told == [("sync", 5, False), 6, 7]
+
+    run(test, replay=2)
+
+
+def test_a_client_that_recovers_receives_what_it_missed_and_no_replay() -> None:
+    async def test(world: World) -> None:
+        for offset, told in ((3, []), (2, [3])):
+            joined, _, socket = await world.join(at(offset))
+            assert joined == Joined(at(3), recovered=True)
+            assert socket.told == [("sync", 3, True), *told]
+
+    run(test, replay=3)
+
+
+def test_a_newcomer_begins_after_a_message_that_can_not_be_read() -> None:
+    async def test(world: World) -> None:
+        world.log.newest, world.log.page_messages = 9, 4
+        world.room.head = at(9)
+        world.log.unreadable = {7}
+        _, session, socket = await world.join(None)
+        assert socket.told == [("sync", 7, False), 8, 9]
+        assert session.id in world.room.members
+
+    run(test, replay=4)
+
+
+def test_a_client_before_a_message_that_can_not_be_read_goes_live_behind_it() -> None:
+    """A replay would lead to the same message again, and the client would be told to start over each time."""
+
+    async def test(world: World) -> None:
+        world.log.newest, world.log.page_messages = 9, 4
+        world.room.head = at(9)
+        world.log.unreadable = {7}
+        _, session, socket = await world.join(at(6))
+        assert socket.told == [("sync", 9, False)]
+        assert session.id in world.room.members
+
+    run(test, replay=8)
+
+
+def test_a_newcomer_that_meets_a_message_that_can_not_be_read_is_told() -> None:
+    async def test(world: World) -> None:
+        world.log.newest, world.log.page_messages = 9, 4
+        world.room.head = at(9)
+        world.log.unreadable = {7}
+        _, session, socket = await world.join(None)
+        await world.until(lambda: session.id in world.room.members)
+        assert socket.told == [("sync", 1, False), 2, 3, 4, 5, ("sync", 9, False)]
+
+    run(test, replay=8)
+
+
+@pytest.mark.parametrize("replay", [2, 5])
+def test_a_newcomer_to_a_room_that_was_lost_a_moment_ago_begins_in_the_new_numbering(replay: int) -> None:
+    async def test(world: World) -> None:
+        world.room.head = at(30, "lost")
+        _, session, socket = await world.join(None)
+        assert socket.told[0] == ("sync", max(0, 3 - replay), False)
+        assert socket.told[1:] == [2, 3] if replay == 2 else [1, 2, 3]
+        assert session.id not in world.room.members
+        world.room.change_epoch(at(3))
+        world.room.advance(at(4))
+        assert session.id in world.room.members
+
+    run(test, replay)
+
+
+def test_a_newcomer_to_a_room_that_the_broker_forgot_is_live_at_once() -> None:
+    async def test(world: World) -> None:
+        async def forgotten(*_: object) -> Page:
+            return Page([], None, whole=False)
+
+        world.log.history = forgotten  # type: ignore[assignment]  # a broker that has lost the room
+        _, session, socket = await world.join(None)
+        assert socket.told == [("sync", 3, False)]
+        assert session.id in world.room.members
+
+    run(test, replay=2)
+
+
+def test_newcomers_share_a_read_and_its_frames_until_something_is_published() -> None:
+    async def test(world: World) -> None:
+        first = await world.recovery.first(world.room, None)
+        assert await world.recovery.first(world.room, None) is first
+        assert world.log.reads == [at(1)]
+        world.publish()
+        assert await world.recovery.first(world.room, None) is not first
+        assert world.log.reads == [at(1), at(2)]
+        world.recovery.forget(world.room)
+        await world.recovery.first(world.room, None)
+        assert len(world.log.reads) == 3
+
+    run(test, replay=2)
 
 
 # What ends it early

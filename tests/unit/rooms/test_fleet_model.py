@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 
+from hubbub import Position, RoomOptions
+from hubbub.options import RoomTable
 from hubbub.rooms.room import CatchUp, Room
 from tests.unit.brokers.redis.redis_model import RedisModel
-from tests.unit.rooms.fleet_sim import CLIENTS, NAMES, Fleet, still_fleet
+from tests.unit.rooms import fleet_sim
+from tests.unit.rooms.fleet_sim import CLIENTS, NAMES, Fleet, SimClient, still_fleet
 
 Step = tuple[str, Callable[[Fleet], None]]
 
@@ -120,6 +123,23 @@ def test_no_schedule_of_failures_breaks_an_invariant(first: int) -> None:
 @pytest.mark.timeout(900)
 def test_no_schedule_of_many_breaks_an_invariant() -> None:
     explore(range(60, 3000))
+
+
+def test_no_schedule_of_failures_breaks_an_invariant_where_newcomers_receive_a_replay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A client that is told of a loss starts over, so it may receive again what it had before."""
+    kept, short = RoomOptions(history=1000, positions=True, replay=5), RoomOptions(history=2, positions=True, replay=2)
+    numbered = RoomOptions(positions=True)
+    monkeypatch.setattr(fleet_sim, "ROOMS", RoomTable({"kept:*": kept, "short:*": short, "numbered:*": numbered}))
+    begin = SimClient._begin
+
+    def start_over(client: SimClient, place: Position) -> None:
+        begin(client, place)
+        client.all_bodies.clear()
+
+    monkeypatch.setattr(SimClient, "_begin", start_over)
+    explore(range(20))
 
 
 def test_what_was_published_while_a_subscription_was_made_anew_in_the_middle_of_a_read_is_read_too() -> None:

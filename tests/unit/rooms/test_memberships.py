@@ -28,7 +28,13 @@ from tests.unit.rooms.test_room import RAW, FakeSocket, FakeWriter
 from tests.unit.support import FakeClock, Hub, Node
 
 ROOMS = [f"room {number}" for number in range(10)]
-OPTIONS = RoomTable({"small": RoomOptions(max_members=1), "*": RoomOptions(history=History(10), positions=True)})
+OPTIONS = RoomTable(
+    {
+        "small": RoomOptions(max_members=1),
+        "replays*": RoomOptions(history=History(10), positions=True, replay=5),
+        "*": RoomOptions(history=History(10), positions=True),
+    }
+)
 
 
 class Far(Node):
@@ -235,20 +241,56 @@ async def test_a_position_to_come_back_from_is_read_for_all_at_once() -> None:
         assert [(each["room"], each["recovered"]) for each in world.sent] == [(room, False) for room in ROOMS]
 
 
-async def test_nothing_of_a_room_comes_before_the_answer_to_the_join() -> None:
+@pytest.mark.parametrize(("room", "since"), [("replays", None), ("room 1", Position("abcdefgh", 0))])
+async def test_nothing_of_a_room_comes_before_the_answer_to_the_join(room: str, since: Position | None) -> None:
     async with world_of() as world:
         ann = world.connection()
-        joining = asyncio.create_task(world.memberships.join(ann, "room 1", Position("abcdefgh", 0), Attempt("ann")))
-        await world.asked("subscribe", "room 1")
+        await world.broker.publish(room, Envelope(encode("kept")))
+        joining = asyncio.create_task(world.memberships.join(ann, room, since, Attempt("ann")))
+        await world.asked("subscribe", room)
         world.broker.going.clear()
-        await world.asked("history", "room 1")
+        await world.asked("history", room)
         for n in range(2):
-            await world.broker.publish("room 1", Envelope(encode({"news": n})), keep=False)
+            await world.broker.publish(room, Envelope(encode({"news": n})), keep=False)
             await turns()
             assert world.sent == []
         world.broker.going.set()
         await joining
-        assert [each["type"] for each in world.sent] == ["sync"]
+        assert world.sent[0]["type"] == "sync"
+        assert {"news": 0} not in world.sent
+        assert [each.get("data") for each in world.sent[1:]] == (["kept"] if since is None else [])
+
+
+async def test_a_newcomer_is_read_the_history_for_all_rooms_at_once() -> None:
+    async with world_of() as world:
+        ann, rooms = world.connection(), [f"replays {number}" for number in range(5)]
+        for room in rooms:
+            await world.broker.publish(room, Envelope(encode(room)))
+        joining = asyncio.create_task(world.join_all(ann, *rooms))
+        await world.asked("history", rooms[0])
+        world.broker.going.clear()
+        await turns(20)
+        assert [room for what, room in world.broker.asked if what == "history"] == rooms
+        world.broker.going.set()
+        await joining
+        assert [room for what, room in world.broker.asked if what == "history"] == rooms, "and only once"
+        assert [each["data"] for each in world.sent if "data" in each] == rooms
+
+
+async def test_a_join_whose_replay_fails_leaves_nothing() -> None:
+    async with world_of() as world:
+        ann = world.connection()
+        world.broker.failing = {("history", "replays")}
+        with pytest.raises(BrokerUnavailable, match="no history of replays"):
+            await world.join(ann, "replays")
+        await world.is_empty_of(ann)
+
+
+async def test_a_join_to_a_room_without_a_replay_asks_for_no_history() -> None:
+    async with world_of() as world:
+        ann = world.connection()
+        await world.join_all(ann, *ROOMS)
+        assert {what for what, _ in world.broker.asked} == {"subscribe", "enter"}
 
 
 async def test_rooms_that_are_being_joined_count() -> None:

@@ -139,18 +139,31 @@ async def test_a_client_that_can_not_recover_gets_the_newest_messages(live: Repl
         await eventually(lambda: room.got == ["before", *range(80, 100), "after"])
 
 
-async def test_rooms_that_the_server_joins_a_client_to_are_replayed(live: Replaying, protobuf: bool) -> None:
+async def test_rooms_that_the_server_joins_a_client_to_are_replayed_and_recovered(
+    live: Replaying, protobuf: bool
+) -> None:
     user = f"ann-{protobuf}"
     for n in range(5):
         await live.publish("ticker:news", n)
         await live.send(user, n)
-    async with sdk(live, user, protobuf=protobuf) as ann:
+    async with Cable(live.server.port) as cable, sdk(live, user, protobuf=protobuf, port=cable.port) as ann:
 
         def got(room: str) -> list[Any]:
             return [message for name, message in ann.published if name == room]
 
         await eventually(lambda: len(ann.published) == 5)
         assert (got("ticker:news"), got("$user")) == ([2, 3, 4], [3, 4])
+        cable.cut()
+        await eventually(lambda: not live.manager.connections(user=user))
+        await live.publish("ticker:news", 5)
+        await live.send(user, 5)
+        await live.send(user, 6)
+        await live.send(user, 7)
+        cable.mend()
+        await live.publish("ticker:news", 6)
+        await eventually(lambda: got("ticker:news") == [2, 3, 4, 5, 6] and got("$user") == [3, 4, 5, 6, 7])
+        again = {each.channel: each for each in ann.events.subscribed[3:]}
+        assert (again["$user"].was_recovering, again["$user"].recovered) == (True, True)
 
 
 async def test_ten_thousand_messages_are_replayed_while_others_are_published(live: Replaying, protobuf: bool) -> None:
@@ -216,6 +229,15 @@ async def test_what_the_server_joins_a_client_to_is_pushed_after_the_reply_to_co
             ("$user", subs["$user"]["offset"] + 2),
             *[("ticker:news", subs["ticker:news"]["offset"] + n) for n in (1, 2, 3)],
         ]
+
+
+async def test_a_position_that_no_server_gave_is_no_position(live: Replaying) -> None:
+    async with client(live.server, "/live") as dan:
+        subs = {"$user": {"recover": True, "epoch": "é", "offset": 1}, "$everyone": {"recover": True, "offset": 2**63}}
+        await dan.send(json.dumps({"id": 1, "connect": {"token": token("dan"), "subs": subs}}))
+        answer = json.loads(str(await dan.recv()).splitlines()[0])["connect"]["subs"]["$user"]
+        assert answer["was_recovering"]
+        assert "recovered" not in answer
 
 
 async def test_a_slow_client_that_joins_many_rooms_gets_all_of_them_in_time(live: Replaying) -> None:

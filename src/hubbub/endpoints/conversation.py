@@ -165,7 +165,7 @@ class Conversation:
                 room=None,
                 rooms=(),
                 info=None,
-                since=None,
+                since=_presented_to_own_rooms(request),
                 subprotocol=None,
                 headers=None,
                 expires_at=None,
@@ -217,7 +217,7 @@ class Conversation:
         """Returns the part of the reply to ``connect`` about a room that the server joined the client to."""
         if joined.position is None:
             return SubscribeResult()
-        return subscribed(joined, self._presented.get(name), recoverable=self._is_recoverable(name))
+        return subscribed(joined, self._presented.get(label(name)), recoverable=self._is_recoverable(name))
 
     def _is_recoverable(self, name: str) -> bool:
         return self._engine.options_of(name).history is not None
@@ -339,3 +339,9 @@ class Conversation:
     def ended(self) -> None:
         """Handles the end of the session: nothing new is started."""
         self._workload.stop(self._engine.limits.handler_timeout_s)
+
+
+def _presented_to_own_rooms(request: ConnectRequest) -> dict[str, Position]:
+    """Returns the positions that a client presents to the rooms that every connection is in, by their labels."""
+    positions = {name: presented(asked) for name, asked in request.subs.items() if name[:1] == "$"}
+    return {name: position for name, position in positions.items() if position is not None}

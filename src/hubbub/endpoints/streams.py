@@ -11,16 +11,20 @@ from collections.abc import Sequence
 from ..brokers.base import Log
 from ..codec import Payload
 from ..envelope import Entry
-from ..positions import Joined, Position
+from ..errors import InvalidArgument
+from ..positions import Joined, Position, as_position
 from ..protocols.centrifugo.messages import Publication, SubscribeRequest, SubscribeResult
 from .expiry import ttl_s
 
 
 def presented(request: SubscribeRequest | None) -> Position | None:
-    """Returns the position from which a client wants to recover, or None."""
+    """Returns the position from which a client wants to recover. None if it does not, or if it can be no position."""
     if request is None or not request.recover:
         return None
-    return Position(request.epoch, request.offset)
+    try:
+        return as_position((request.epoch, request.offset))
+    except InvalidArgument:
+        return None
 
 
 async def completed(log: Log, name: str, since: Position) -> Position:

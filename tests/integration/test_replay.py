@@ -1,4 +1,4 @@
-"""Rooms that replay their newest messages to newcomers: over raw sockets, and with the official SDK."""
+"""Rooms that replay their newest messages to newcomers: over raw sockets, and with the official SDKs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from typing import Any, ClassVar
 import pytest
 from fastapi import WebSocket
 
-from hubbub import History, RoomOptions
-from tests.integration.live import Cable, Live, by_hand, live_app, sdk, token
+from hubbub import Connection, History, RoomOptions
+from tests.integration.live import Cable, Live, by_hand, live_app, token
 from tests.integration.redis_server import RedisServer, fresh_prefix
+from tests.integration.sdks import Sdk
+from tests.integration.sdks import node as node  # fixtures
+from tests.integration.sdks import sdk as sdk
 from tests.integration.support import client, eventually, receive
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quick_sweeps")]
@@ -33,6 +36,11 @@ class Replaying(Live):
 
     def _declare(self) -> None:
         super()._declare()
+
+        @self.live.on("join")
+        async def join(message: str, connection: Connection) -> bool:
+            await connection.join(message)
+            return True
 
         @self.app.websocket("/raw/{room}")
         async def raw(websocket: WebSocket, room: str) -> None:
@@ -67,25 +75,23 @@ def fleet(redis: RedisServer) -> Iterator[tuple[Replaying, Replaying]]:
         yield one, two
 
 
-@pytest.fixture(params=[False, True], ids=["json", "protobuf"])
-def protobuf(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A room that no other test has."""
+    return f"chat:{request.node.name}"
 
 
-# With the SDK
+# With the SDKs
 
 
 async def test_a_newcomer_gets_the_newest_messages_first_and_recovers_from_there(
-    live: Replaying, protobuf: bool
+    live: Replaying, sdk: Sdk, name: str
 ) -> None:
-    name = f"chat:new-{protobuf}"
     await live.publish_all(name, range(50))
-    async with Cable(live.server.port) as cable, sdk(live, "ann", protobuf=protobuf, port=cable.port) as ann:
-        _, room = await ann.subscribed(name)
+    async with Cable(live.server.port) as cable, sdk.connected(live, "ann", port=cable.port) as ann:
+        room = await ann.subscribed(name)
         await eventually(lambda: room.got == [*range(30, 50)])
-        subscribed = room.subscribed[0]
-        assert (subscribed.was_recovering, subscribed.recovered) == (False, False)
-        assert subscribed.stream_position.offset == 30
+        assert (room.subscribed[0].was_recovering, room.subscribed[0].recovered) == (False, False)
         await live.publish(name, 50)
         await eventually(lambda: room.got == [*range(30, 51)])
         cable.cut()
@@ -98,35 +104,20 @@ async def test_a_newcomer_gets_the_newest_messages_first_and_recovers_from_there
         assert room.offsets == [*range(31, 55)]
 
 
-async def test_a_client_that_was_cut_off_within_a_replay_recovers_the_rest(live: Replaying, protobuf: bool) -> None:
-    """Its position is that of the last message that it was given."""
-    name = f"chat:within-{protobuf}"
-    await live.publish_all(name, range(20))
-    async with Cable(live.server.port) as cable, sdk(live, "ann", protobuf=protobuf, port=cable.port) as ann:
-        _, room = ann.room(name)
-        taken, given = asyncio.Event(), room.on_publication
-
-        async def stop_at_the_fifth(ctx: Any) -> None:
-            await given(ctx)
-            if len(room.got) == 5:
-                cable.cut()
-                await taken.wait()
-
-        room.on_publication = stop_at_the_fifth  # type: ignore[method-assign]
-        subscription = ann.client._subs[name]
-        await subscription.subscribe()
-        await eventually(lambda: not live.manager.connections(room=name) and len(room.got) == 5)
-        taken.set()
-        await live.publish(name, 20)
+async def test_a_newcomer_that_got_no_message_recovers_from_there(live: Replaying, sdk: Sdk, name: str) -> None:
+    async with Cable(live.server.port) as cable, sdk.connected(live, "ann", port=cable.port) as ann:
+        room = await ann.subscribed(name)
+        cable.cut()
+        await eventually(lambda: not live.manager.connections(room=name))
+        await live.publish_all(name, range(30))
         cable.mend()
-        await eventually(lambda: room.got == [*range(21)])
+        await eventually(lambda: room.got == [*range(30)])
         assert [each.recovered for each in room.subscribed] == [False, True]
 
 
-async def test_a_client_that_can_not_recover_gets_the_newest_messages(live: Replaying, protobuf: bool) -> None:
-    name = f"chat:missed-{protobuf}"
-    async with Cable(live.server.port) as cable, sdk(live, "ann", protobuf=protobuf, port=cable.port) as ann:
-        _, room = await ann.subscribed(name)
+async def test_a_client_that_can_not_recover_gets_the_newest_messages(live: Replaying, sdk: Sdk, name: str) -> None:
+    async with Cable(live.server.port) as cable, sdk.connected(live, "ann", port=cable.port) as ann:
+        room = await ann.subscribed(name)
         await live.publish(name, "before")
         await eventually(lambda: room.got == ["before"])
         cable.cut()
@@ -140,61 +131,75 @@ async def test_a_client_that_can_not_recover_gets_the_newest_messages(live: Repl
 
 
 async def test_rooms_that_the_server_joins_a_client_to_are_replayed_and_recovered(
-    live: Replaying, protobuf: bool
+    live: Replaying, sdk: Sdk, name: str
 ) -> None:
-    user = f"ann-{protobuf}"
+    user = name.removeprefix("chat:")
     for n in range(5):
         await live.publish("ticker:news", n)
         await live.send(user, n)
-    async with Cable(live.server.port) as cable, sdk(live, user, protobuf=protobuf, port=cable.port) as ann:
+    async with Cable(live.server.port) as cable, sdk.connected(live, user, port=cable.port) as ann:
 
         def got(room: str) -> list[Any]:
-            return [message for name, message in ann.published if name == room]
+            return [message for from_room, message in ann.published if from_room == room]
 
         await eventually(lambda: len(ann.published) == 5)
         assert (got("ticker:news"), got("$user")) == ([2, 3, 4], [3, 4])
         cable.cut()
         await eventually(lambda: not live.manager.connections(user=user))
-        await live.publish("ticker:news", 5)
-        await live.send(user, 5)
-        await live.send(user, 6)
-        await live.send(user, 7)
+        for n in (5, 6, 7):
+            await live.publish("ticker:news", n)
+            await live.send(user, n)
+        ann.joined.clear()
         cable.mend()
-        await live.publish("ticker:news", 6)
-        await eventually(lambda: got("ticker:news") == [2, 3, 4, 5, 6] and got("$user") == [3, 4, 5, 6, 7])
-        again = {each.channel: each for each in ann.events.subscribed[3:]}
-        assert (again["$user"].was_recovering, again["$user"].recovered) == (True, True)
+        await eventually(lambda: got("ticker:news") == [2, 3, 4, 5, 6, 7] and got("$user") == [3, 4, 5, 6, 7])
+        again = {each.room: (each.was_recovering, each.recovered) for each in ann.joined}
+        assert again["$user"] == again["ticker:news"] == (True, True)
 
 
-async def test_ten_thousand_messages_are_replayed_while_others_are_published(live: Replaying, protobuf: bool) -> None:
-    name = f"short:much-{protobuf}"
-    await live.publish_all(name, range(10_000))
-    async with sdk(live, "ann", protobuf=protobuf) as ann:
-        _, room = await ann.subscribed(name)
-        await live.publish_all(name, range(10_000, 10_100))
-        await eventually(lambda: room.got[-1:] == [10_099], 30.0)
-        assert room.got == [*range(room.offsets[0] - 1, 10_100)]
-        assert room.offsets == [*range(room.offsets[0], 10_101)]
-        assert room.offsets[0] == room.subscribed[0].stream_position.offset + 1
-        assert room.unsubscribed == []
+async def test_a_room_that_the_app_joins_a_client_to_later_is_replayed_too(
+    live: Replaying, sdk: Sdk, name: str
+) -> None:
+    await live.publish_all(name, range(30))
+    async with sdk.connected(live, "joe") as joe:
+        await joe.rpc("join", name)
+        await live.publish(name, 30)
+        await eventually(lambda: joe.published[-1:] == [(name, 30)])
+        assert [message for room, message in joe.published if room == name] == [*range(10, 31)]
+
+
+async def test_many_messages_are_replayed_in_pages_and_the_rest_is_recovered(
+    live: Replaying, sdk: Sdk, name: str
+) -> None:
+    name = name.replace("chat:", "short:")
+    await live.publish_all(name, range(2_000))
+    async with Cable(live.server.port) as cable, sdk.connected(live, "ann", port=cable.port) as ann:
+        room = await ann.subscribed(name)
+        await live.publish_all(name, range(2_000, 2_100))
+        await eventually(lambda: len(room.got) > 0)
+        cable.cut()
+        await eventually(lambda: not live.manager.connections(room=name))
+        cable.mend()
+        await eventually(lambda: room.got[-1:] == [2_099])
+        assert room.got == [*range(2_100)]
+        assert room.offsets == [*range(1, 2_101)]
+        assert [each.recovered for each in room.subscribed] == [False, True]
 
 
 async def test_newcomers_on_another_worker_get_each_message_once_while_others_publish(
-    fleet: tuple[Replaying, Replaying], protobuf: bool
+    fleet: tuple[Replaying, Replaying], sdk: Sdk, name: str
 ) -> None:
     one, two = fleet
-    name = f"chat:fleet-{protobuf}"
-    await one.publish_all(name, range(5))
-    publishing = asyncio.create_task(one.publish_all(name, range(5, 300)))
-    async with sdk(two, "ann", protobuf=protobuf) as ann, sdk(two, "bob", protobuf=protobuf) as bob:
-        rooms = [(await each.subscribed(name))[1] for each in (ann, bob)]
+    await one.publish_all(name, range(30))
+    publishing = asyncio.create_task(one.publish_all(name, range(30, 300)))
+    async with sdk.connected(two, "ann") as ann, sdk.connected(two, "bob") as bob:
+        rooms = [await each.subscribed(name) for each in (ann, bob)]
         await publishing
-        await one.publish(name, "last")
-        await eventually(lambda: all(room.got[-1:] == ["last"] for room in rooms))
+        await one.publish(name, 300)
+        await eventually(lambda: all(room.got[-1:] == [300] for room in rooms))
         for room in rooms:
-            start = room.subscribed[0].stream_position.offset
-            assert room.offsets == [*range(start + 1, 302)]
-            assert room.got == [*range(start, 300), "last"]
+            assert room.offsets[0] > 10
+            assert room.offsets == [*range(room.offsets[0], 302)]
+            assert room.got == [offset - 1 for offset in room.offsets]
 
 
 # By hand

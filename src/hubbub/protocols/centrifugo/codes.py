@@ -130,6 +130,7 @@ def reconnects(code: int) -> bool:
     return code != 1009 and not (3500 <= code <= 3999 or 4500 <= code <= 4999)
 
 
+_REASONS: Final = {each.code: each.reason for each in DisconnectCode}
 _BY_NUMBER: Final[Mapping[int, DisconnectCode]] = {
     1000: DisconnectCode.FORCE_DISCONNECT,  # hubbub.js does not reconnect either
     1001: DisconnectCode.SHUTDOWN,
@@ -164,10 +165,11 @@ def closed_as(code: int, reason: str = "") -> Closed:
     """Translates a close code of hubbub or of the app for an SDK.
 
     Codes from 3000 to 4999 stay: with them an app decides whether the SDK reconnects. A `CloseCode` is recognized by
-    its code and reason, since an instruction from another worker carries no more. A reason that was given stays.
+    its code and reason, since an instruction from another worker carries no more. A reason that was given stays. There
+    always is one: without a reason, the JavaScript SDK reconnects whatever the code.
     """
     if 3000 <= code <= 4999:
-        return Closed(code, safe_reason(reason))
+        return Closed(code, safe_reason(reason) or _REASONS.get(code, "closed by the app"))
     found = _BY_CLOSE_FRAME.get((code, reason)) or _BY_NUMBER.get(code, DisconnectCode.INTERNAL)
     return found.closed(reason)
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Annotated, Any, ClassVar
 
 import jwt
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import Depends, FastAPI, HTTPException, WebSocketException
 from pydantic import BaseModel
 from websockets.asyncio.client import ClientConnection
 
@@ -126,9 +126,17 @@ class Live:
         async def fail() -> None:
             raise ZeroDivisionError
 
+        @live.on("close")
+        async def close(message: int) -> None:
+            raise WebSocketException(message)
+
         @live.publish("chat:{room}")
         async def publish(message: dict[str, Any], room: str, user: User) -> dict[str, Any]:
             return {**message, "by": user.sub}
+
+        @self.open.connect
+        async def greet(message: dict[str, Any] | None = None) -> Welcome:
+            return Welcome(data=message)
 
         @self.open.room("ticker:{room}")
         async def everybody(room: str) -> bool:
@@ -156,10 +164,15 @@ async def by_hand(live: Live, user: str | None = "ann", path: str = "/live") -> 
 
 
 class Cable:
-    """Passes bytes between clients and a server. It can be cut, and mended."""
+    """Passes bytes between clients and a server. It can be cut, and mended.
+
+    Attributes:
+        leads_to: The port of the server. It may lead elsewhere after it is mended.
+        port: The port to connect to.
+    """
 
     def __init__(self, port: int) -> None:
-        self._leads_to = port
+        self.leads_to = port
         self._is_cut = False
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -190,7 +203,7 @@ class Cable:
         if self._is_cut:
             writer.transport.abort()
             return
-        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._leads_to)
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self.leads_to)
         may_be_reset(to_server)
         self._writers += [writer, to_server]
         for source, target in ((reader, to_server), (from_server, writer)):

@@ -16,7 +16,7 @@ from websockets.typing import Subprotocol
 from hubbub import ConnectionManager, InvalidArgument
 from hubbub.auth import Claims, JWTAuth
 from tests.integration.live import KEY, token
-from tests.integration.sdks import PythonSdk
+from tests.integration.sdk_python import PythonSdk
 from tests.integration.support import DEADLINE_S, LiveServer, client, closed, eventually, receive, serving
 
 pytestmark = pytest.mark.anyio

@@ -16,7 +16,7 @@ from hubbub.endpoints.results import Grant, Welcome
 from tests.integration.json_client import Wire, error, rpc, subscribe, wire
 from tests.integration.live import User, current_user, live_app, token
 from tests.integration.redis_server import RedisServer, fresh_prefix
-from tests.integration.sdks import Sdk
+from tests.integration.sdk import Sdk
 from tests.integration.sdks import node as node  # fixtures
 from tests.integration.sdks import sdk as sdk
 from tests.integration.support import client, eventually, receive

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 
 from tests.integration.live import Cable, Live, live_app, token
-from tests.integration.sdks import History, Refused, Sdk
+from tests.integration.sdk import Client, History, Refused, Sdk
+from tests.integration.sdk_js import Node
+from tests.integration.sdks import SDKS, sdk_of
 from tests.integration.sdks import node as node  # fixtures
 from tests.integration.sdks import sdk as sdk
 from tests.integration.support import eventually
@@ -39,6 +43,13 @@ async def refused(work: Coroutine[Any, Any, Any]) -> tuple[int, str, bool]:
     with pytest.raises(Refused) as raised:
         await work
     return raised.value.code, raised.value.message, raised.value.temporary
+
+
+@asynccontextmanager
+async def every_sdk(live: Live, node: Node, **options: Any) -> AsyncIterator[list[Client]]:
+    """A connected client of each SDK."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(sdk_of(each, node).connected(live, **options)) for each in SDKS]
 
 
 async def test_a_client_connects_and_is_welcomed(live: Live, sdk: Sdk) -> None:
@@ -214,13 +225,72 @@ async def test_a_wrong_token_ends_for_good_and_an_expired_one_is_fetched_again(l
         assert not late.tokens
 
 
-async def test_a_grant_that_ends_is_asked_for_again(live: Live, sdk: Sdk) -> None:
-    async with sdk.connected(live, "ann") as ann:
+async def test_a_grant_that_ends_is_asked_for_again(live: Live, node: Node) -> None:
+    """All SDKs at once, since the grant lasts for a second."""
+    async with every_sdk(live, node) as clients:
         began = time.monotonic()
-        room = await ann.subscribed("chat:brief")
-        assert room.subscribed[0].data == {"granted": True}
-        await eventually(lambda: len(room.subscribed) == 2)
+        rooms = [await each.subscribed("chat:brief") for each in clients]
+        assert [room.subscribed[0].data for room in rooms] == [{"granted": True}] * len(SDKS)
+        await eventually(lambda: all(len(room.subscribed) == 2 for room in rooms))
         assert time.monotonic() - began >= 0.9
+        assert [room.unsubscribed for room in rooms] == [[]] * len(SDKS)
+
+
+async def test_a_token_is_refreshed_in_place(live: Live, node: Node) -> None:
+    """All SDKs at once, since a token lasts for a second at least."""
+    async with every_sdk(live, node, tokens=[token("ann", lasts_s=1.5), token("ann")]) as clients:
+        await eventually(lambda: not any(each.tokens for each in clients))
+        for each in clients:
+            assert await each.rpc("aside", "still here") == "still here"
+        assert [len(each.connected) for each in clients] == [1] * len(SDKS)
+
+
+async def test_a_client_that_does_not_refresh_its_token_is_closed_and_fetches_another(
+    live: Live, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All SDKs at once, since a token lasts for a second at least."""
+    monkeypatch.setattr("hubbub.endpoints.expiry.REFRESH_GRACE_S", 0.0)
+    async with every_sdk(live, node, tokens=[token("ann", lasts_s=1.5), None, token("ann")]) as clients:
+        await eventually(lambda: all(len(each.connected) == 2 for each in clients))
+        assert [each.connecting[1] for each in clients] == [3005] * len(SDKS)
+        assert not any(each.tokens for each in clients)
+
+
+@pytest.mark.parametrize(
+    ("code", "told"), [(1011, 3004), (1012, 3001), (3011, 3011), (4000, 4000), (1008, 3507), (3999, 3999), (4500, 4500)]
+)
+async def test_a_code_says_whether_the_client_comes_back(code: int, told: int, live: Live, sdk: Sdk) -> None:
+    async with sdk.connected(live, "ann") as ann:
+        closing = asyncio.ensure_future(ann.rpc("close", code))
+        if 3500 <= told <= 3999 or told >= 4500:
+            await eventually(lambda: [each for each, _ in ann.disconnected] == [told])
+        else:
+            await eventually(lambda: len(ann.connected) == 2)
+            assert ann.connecting[1:] == [told]
+            assert not ann.disconnected
+        await asyncio.wait([closing])
+        assert closing.exception() is not None
+
+
+async def test_bytes_are_raw_in_protobuf_and_base64_in_json(live: Live, sdk: Sdk, name: str) -> None:
+    message = b"\x00\xff not UTF-8"
+    async with sdk.connected(live, "ann") as ann:
+        room = await ann.subscribed(f"chat:{name}")
+        await live.publish(room.name, message)
+        await eventually(lambda: bool(room.publications))
+        (found,) = (await room.history(limit=1)).publications
+        assert found == room.publications[0]
+        if ann.protobuf:
+            assert (found.data, found.tags) == (message, {})
+        else:
+            assert (base64.b64decode(found.data), found.tags) == (message, {"encoding": "base64"})
+
+
+async def test_data_of_the_client_reaches_connect_and_a_token_needs_no_callback(live: Live, sdk: Sdk) -> None:
+    async with sdk.connected(live, None, path="/open", data={"page": "/"}) as somebody:
+        assert somebody.connected == [{"page": "/"}]
+    async with sdk.connected(live, None, token=token("ann")) as ann:
+        assert ann.connected == [{"hello": "ann"}]
 
 
 async def test_a_full_room_is_a_limit(live: Live, sdk: Sdk) -> None:

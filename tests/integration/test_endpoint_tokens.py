@@ -15,7 +15,8 @@ from hubbub.auth import Claims, JWTAuth
 from hubbub.endpoints.results import Grant
 from tests.integration.json_client import error, subscribe, wire
 from tests.integration.live import KEY, Live, User, live_app, token
-from tests.integration.sdks import SDKS, Node, sdk_of
+from tests.integration.sdk_js import Node
+from tests.integration.sdks import SDKS, sdk_of
 from tests.integration.sdks import node as node  # a fixture
 from tests.integration.support import eventually
 

@@ -1,5 +1,5 @@
 // Clients of the official JavaScript SDK, run by a test in another process. Each message in either direction is one text
-// of JSON, in which bytes are {"bytes": "<base64>"}. `tests/integration/sdks.py` is the other end.
+// of JSON, in which bytes are {"bytes": "<base64>"}. `tests/integration/sdk_js.py` is the other end.
 
 const CLIENT_EVENTS = [
   "connecting", "connected", "disconnected", "error", "message",

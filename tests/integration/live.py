@@ -145,6 +145,14 @@ class Live:
     async def publish(self, room: str, message: Any) -> None:
         await self.server.acall(self.manager.broadcast(message, room=room))
 
+    async def let_go(self, name: str) -> None:
+        """Opens a gate."""
+
+        async def opened() -> None:
+            self.gates[name].set()
+
+        await self.server.acall(opened())
+
 
 @contextmanager
 def live_app(live: Live, **config: Any) -> Iterator[Live]:

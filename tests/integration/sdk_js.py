@@ -168,7 +168,7 @@ class JsSdk(Sdk):
     """The SDK for JavaScript.
 
     Args:
-        runner: Gives what runs the clients of an origin.
+        runner: Returns the runner for clients of an origin.
         protobuf: Whether they speak Protobuf.
         websocket: The WebSocket that they use: that of Node.js or of the page, or that of the package ``ws``.
     """
@@ -177,8 +177,14 @@ class JsSdk(Sdk):
         self, runner: Callable[[str], Awaitable[Runner]], *, protobuf: bool, websocket: str = "builtin"
     ) -> None:
         self._runner = runner
-        self._protobuf = protobuf
+        self.protobuf = protobuf
         self._websocket = websocket
+
+    @asynccontextmanager
+    async def connected(self, live: Served, user: str | None = "ann", **options: Any) -> AsyncIterator[JsClient]:
+        async with super().connected(live, user, **options) as client:
+            assert isinstance(client, JsClient)
+            yield client
 
     @asynccontextmanager
     async def client(
@@ -192,12 +198,12 @@ class JsSdk(Sdk):
         **more: Any,
     ) -> AsyncIterator[JsClient]:
         address = f"127.0.0.1:{port or live.server.port}"
-        client = JsClient(user, self._protobuf, list(tokens))
+        client = JsClient(user, self.protobuf, list(tokens))
         client.runner = await self._runner(f"http://{address}")
         client.key = await client.runner.make(
             client.told,
             "client",
-            sdk="protobuf" if self._protobuf else "json",
+            sdk="protobuf" if self.protobuf else "json",
             websocket=self._websocket,
             url=f"ws://{address}{path}",
             fetches=user is not None,

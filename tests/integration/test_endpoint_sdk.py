@@ -96,13 +96,9 @@ async def test_requests_are_handled_in_order_and_a_slow_one_holds_up_only_the_ne
         await eventually(lambda: bool(room.unsubscribed))
         assert not waiting.done()
         assert not behind.done()
-        await live.server.acall(_set(live.gates[name]))
+        await live.let_go(name)
         assert await waiting == f"waited for {name}"
         assert await behind == {"user_id": "ann", "text": "behind"}
-
-
-async def _set(event: asyncio.Event) -> None:
-    event.set()
 
 
 @pytest.mark.parametrize(

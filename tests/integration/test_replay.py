@@ -13,7 +13,7 @@ from fastapi import WebSocket
 from hubbub import Connection, History, RoomOptions
 from tests.integration.live import Cable, Live, by_hand, live_app, token
 from tests.integration.redis_server import RedisServer, fresh_prefix
-from tests.integration.sdks import Sdk
+from tests.integration.sdk import Sdk
 from tests.integration.sdks import node as node  # fixtures
 from tests.integration.sdks import sdk as sdk
 from tests.integration.support import client, eventually, receive

@@ -176,11 +176,13 @@ class Cable:
 
     Attributes:
         leads_to: The port of the server. It may lead elsewhere after it is mended.
+        left: How many bytes of the server still arrive; None if all do. Reset by `mend`.
         port: The port to connect to.
     """
 
     def __init__(self, port: int) -> None:
         self.leads_to = port
+        self.left: int | None = None
         self._is_cut = False
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -204,7 +206,7 @@ class Cable:
         self._writers.clear()
 
     def mend(self) -> None:
-        self._is_cut = False
+        self._is_cut, self.left = False, None
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         may_be_reset(writer)
@@ -215,13 +217,16 @@ class Cable:
         may_be_reset(to_server)
         self._writers += [writer, to_server]
         for source, target in ((reader, to_server), (from_server, writer)):
-            task = asyncio.create_task(self._pass(source, target))
+            task = asyncio.create_task(self._pass(source, target, bounded=target is writer))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, bounded: bool) -> None:
         with suppress(OSError):
             while data := await source.read(65536):
+                if bounded and self.left is not None:
+                    data = data[: self.left]
+                    self.left -= len(data)
                 target.write(data)
                 await target.drain()
         target.close()

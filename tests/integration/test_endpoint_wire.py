@@ -735,6 +735,8 @@ async def _history_by_position(live: Live) -> None:
         assert await history() == []
         assert await history(limit=-1) == [1, 2, 3, 4, 5]
         assert await history(limit=2, since={"offset": 2, "epoch": epoch}) == [3, 4]
+        assert await history(limit=2) == [1, 2]
+        assert await history(limit=2, reverse=True) == [5, 4]
         assert await history(limit=-1, since={"offset": 3}) == [4, 5]
         assert await history(limit=-1, since={"offset": 3}, reverse=True) == [2, 1]
         assert await history(limit=-1, since={"offset": 5, "epoch": epoch}) == []

@@ -57,9 +57,11 @@ class Queries:
         since = None
         if request.since is not None:
             since = await completed(broker, name, Position(request.since.epoch, request.since.offset))
-        forward = since is not None and not request.reverse
         most = request.limit if request.limit > 0 else None
-        page = await broker.history(name, since if forward else None, most if forward or since is None else None)
+        if request.reverse:
+            page = await broker.history(name, None, most if since is None else None)
+        else:  # from the oldest message, unless the client says where
+            page = await broker.history(name, since or await completed(broker, name, Position("", 0)), most)
         if since is not None and page.head is not None and since.epoch not in ("", page.head.epoch):
             raise Refused(ErrorCode.UNRECOVERABLE_POSITION.error())
         entries = list(page.entries)

@@ -913,6 +913,8 @@ async def test_a_room_that_lost_messages_is_subscribed_to_anew(name: str, live: 
             await ann.until(lambda each: each.get("push", {}).get("pub", {}).get("data") == 2)
         else:
             assert await ann.close_code() == 3010
+            # An SDK that is told of an end would forget the room, and not recover when it is back.
+            assert not [each for each in ann.told if "unsubscribe" in each.get("push", {})]
 
 
 # On Redis

@@ -282,10 +282,10 @@ class Subscriptions:
     def lose_place(self, name: str) -> None:
         """Ends a subscription after messages of its room were lost. The client subscribes again, without recovery.
 
-        The subscription ends with the frame that the protocol has for a `Reset` (`renumbering`).
+        A room that the server joined the client to ends with the connection, because an SDK would give it up for good.
         """
-        if self._subscriptions.pop(name, None) is not None:
-            self._leave(name)
+        if name in self._subscriptions:
+            self.end(name, UnsubscribeCode.INSUFFICIENT_STATE)
         elif name not in self._leaving:  # the server joined the client to it
             self._client.socket.close_soon(DisconnectCode.INSUFFICIENT_STATE.closed())
 

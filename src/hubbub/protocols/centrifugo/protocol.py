@@ -9,12 +9,11 @@ from ...codec import Kind, Payload
 from ...envelope import Announcement, Envelope, Relabel, Reset
 from ...positions import Joined
 from ..base import ClientProtocol, RoomInfo
-from .codes import UnsubscribeCode, closed_as
+from .codes import closed_as
 from .encoding import Encoding
 from .messages import ClientInfo, Join, Leave, Message, Push
 
 _NULL: Final = b"null"
-_OURS: Final = "$"  # rooms with such names are server-side subscriptions
 
 
 class CentrifugoProtocol(ClientProtocol):
@@ -44,16 +43,11 @@ class CentrifugoProtocol(ClientProtocol):
         info = ClientInfo(event.user_id, event.connection_id, conn_info)
         return self.encoding.encode([Push(room.label, Join(info) if event.kind == "joined" else Leave(info))])
 
-    def renumbering(self, room: RoomInfo, event: Reset | Relabel) -> bytes | None:
-        """Ends the subscription after a `Reset`, so that the SDK subscribes again and learns that it can't recover.
+    def renumbering(self, room: RoomInfo, event: Reset | Relabel) -> None:
+        """Nothing. After a `Reset`, the endpoint ends the subscription, so that the SDK learns that it can't recover.
 
-        Nothing after a `Relabel`, which loses no message: the SDK keeps the old epoch until it subscribes again.
-        Nothing for a server-side subscription, which an SDK would give up for good: the endpoint closes such a
-        connection with 3010.
+        A `Relabel` loses no message: the SDK keeps the old epoch until it subscribes again.
         """
-        if isinstance(event, Relabel) or room.label.startswith(_OURS):
-            return None
-        return self.encoding.encode([Push(room.label, UnsubscribeCode.INSUFFICIENT_STATE.push())])
 
     def message(self, payload: Payload) -> bytes:
         return self.encoding.encode([Push("", Message(payload))])

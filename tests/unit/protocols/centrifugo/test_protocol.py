@@ -14,7 +14,7 @@ from hubbub.names import EVERYONE_NAME, user_room
 from hubbub.positions import Joined
 from hubbub.protocols import ClientProtocol
 from hubbub.protocols.centrifugo import CENTRIFUGO_JSON, CentrifugoProtocol, centrifugo_protobuf
-from hubbub.protocols.centrifugo.messages import ClientInfo, Join, Leave, Message, Publication, Push, Unsubscribe
+from hubbub.protocols.centrifugo.messages import ClientInfo, Join, Leave, Message, Publication, Push
 from hubbub.rooms.room import Room
 
 PLACE = Position("abc-EF_8", 12)
@@ -51,17 +51,12 @@ def test_joins_and_leaves_name_the_user_and_one_client(protocol: CentrifugoProto
     assert protocol.announcement(LOBBY, left) == encoded([Push("lobby", Leave(ClientInfo("ada", "c1")))])
 
 
-def test_a_gap_ends_the_subscription_so_that_the_client_subscribes_again(protocol: CentrifugoProtocol) -> None:
-    push = Push("lobby", Unsubscribe(2500, "insufficient state"))
-    assert protocol.renumbering(LOBBY, Reset(PLACE)) == protocol.encoding.encode([push])
-
-
-@pytest.mark.parametrize("name", [EVERYONE_NAME, user_room("ada")])
-def test_a_gap_does_not_end_a_subscription_of_the_server_s(protocol: CentrifugoProtocol, name: str) -> None:
+@pytest.mark.parametrize("name", ["lobby", EVERYONE_NAME, user_room("ada")])
+def test_a_gap_is_for_the_endpoint_to_tell(protocol: ClientProtocol, name: str) -> None:
     assert protocol.renumbering(Room(name, RoomOptions()), Reset(PLACE)) is None
 
 
-def test_a_new_epoch_without_a_gap_ends_nothing(protocol: CentrifugoProtocol) -> None:
+def test_a_new_epoch_without_a_gap_ends_nothing(protocol: ClientProtocol) -> None:
     assert protocol.renumbering(LOBBY, Relabel(PLACE)) is None
 
 

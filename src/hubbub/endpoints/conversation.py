@@ -227,7 +227,13 @@ class Conversation:
     async def _take(self, command: Command) -> None:
         """Handles a command as it arrives, or has it wait for its turn. Waits itself where that is bounded."""
         request, client, workload = command.request, self._client, self._workload
-        match request:
+        match request:  # the most frequent ones first
+            case RPCRequest() if self._calls.is_concurrent(request):
+                await self._until(workload.has_turn)
+                workload.begin(command)
+            case RPCRequest() | SendRequest() | PublishRequest():
+                await self._until(workload.has_turn)
+                workload.queue(command)
             case Pong():
                 if not self._heartbeat.pong():
                     await client.close(DisconnectCode.BAD_REQUEST, "a pong without a ping")
@@ -247,9 +253,6 @@ class Conversation:
                 workload.spawn(client.answer(command.id, self._subscriptions.refresh(request)))
             case PingRequest():
                 client.say(Reply(command.id, ErrorCode.NOT_AVAILABLE.error()))
-            case RPCRequest() if self._calls.is_concurrent(request):
-                await self._until(workload.has_turn)
-                workload.begin(command)
             case _:
                 await self._until(workload.has_turn)
                 workload.queue(command)
@@ -266,7 +269,7 @@ class Conversation:
         await self._workload.until(may_begin)
         self._heartbeat.resume()
 
-    async def _answer(self, command: Command) -> None:
+    def _answer(self, command: Command) -> Coroutine[Any, Any, None]:
         """Handles a command whose turn it is, and replies to it."""
         request = command.request
         work: Coroutine[Any, Any, Result | None]
@@ -284,9 +287,8 @@ class Conversation:
             case HistoryRequest():
                 work = self._queries.history(request)
             case _:
-                self._client.say(Reply(command.id, ErrorCode.NOT_AVAILABLE.error()))
-                return
-        await self._client.answer(command.id, work)
+                raise AssertionError(f"{request} does not wait for its turn")
+        return self._client.answer(command.id, work)
 
     # From the session, and from the sweeper
 

@@ -40,7 +40,7 @@ class Workload:
         self._answer = answer
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: deque[Command] = deque()
-        self._working = False
+        self._worker: asyncio.Task[None] | None = None
         self._concurrent = 0
         self._change: asyncio.Event | None = None
 
@@ -70,9 +70,8 @@ class Workload:
     def queue(self, command: Command) -> None:
         """Appends a command to the queue."""
         self._waiting.append(command)
-        if not self._working:
-            self._working = True
-            self.spawn(self._work())
+        if self._worker is None:
+            self._worker = self._owner.spawn(self._work(), "endpoint")
 
     def begin(self, command: Command) -> None:
         """Handles a command at once, concurrently with the queue."""
@@ -90,8 +89,9 @@ class Workload:
         """Drops the queue, and cancels the tasks that are still running after ``timeout_s``; None for never."""
         self._waiting.clear()
         self._wake()
-        if self._tasks:
-            self._owner.spawn(_abandon(tuple(self._tasks), timeout_s), "endpoint")
+        tasks = tuple(self._tasks) if self._worker is None else (self._worker, *self._tasks)
+        if tasks:
+            self._owner.spawn(_abandon(tasks, timeout_s), "endpoint")
 
     async def _work(self) -> None:
         try:
@@ -100,7 +100,7 @@ class Workload:
                 self._wake()
                 await self._answer(command)
         finally:
-            self._working = False
+            self._worker = None
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self._concurrent -= 1

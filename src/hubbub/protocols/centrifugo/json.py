@@ -19,7 +19,7 @@ from ...errors import shown
 from ..frames import Opcode, frame
 from .encoding import MAX_COMMAND_ID, MAX_COMMANDS, BadRequest, Encoding, command
 from .fields import Field, Scalar, Shape, with_parts
-from .messages import FIELDS, NAMES, REQUESTS, ClientInfo, Command, Publication, Push, Reply
+from .messages import FIELDS, NAMES, REQUESTS, ClientInfo, Command, Publication, Push, Reply, RPCResult
 
 _JSON, _BINARY = Kind.JSON, Kind.BINARY
 _ENCODING_TAG: Final = "encoding"
@@ -54,7 +54,10 @@ class JsonEncoding(Encoding):
         if isinstance(reply, Push):
             push = {NAMES[type(reply.event)]: _plain(reply.event)}
             return dumps({"push": {"channel": reply.channel, **push} if reply.channel else push})
-        return dumps({"id": reply.id, NAMES[type(reply.result)]: _plain(reply.result)})
+        result = reply.result
+        if type(result) is RPCResult and result.data is not None:  # the most frequent one, in half the time
+            return b'{"id":%d,"rpc":{"data":%b}}' % (reply.id, _embedded(result.data))
+        return dumps({"id": reply.id, NAMES[type(result)]: _plain(result)})
 
     def joined(self, written: Sequence[bytes]) -> bytes:
         return b"\n".join(written)

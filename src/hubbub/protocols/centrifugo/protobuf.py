@@ -23,7 +23,7 @@ from ...codec import Kind, Payload, dumps
 from ..frames import Opcode, frame
 from .encoding import MAX_COMMANDS, BadRequest, Encoding, command
 from .fields import Field, Scalar, Shape, with_parts
-from .messages import EVENTS, FIELDS, NAMES, REQUESTS, RESULTS, ClientInfo, Command, Push, Reply
+from .messages import EVENTS, FIELDS, NAMES, REQUESTS, RESULTS, ClientInfo, Command, Push, Reply, RPCResult
 
 _PACKAGE: Final = "hubbub.centrifugo"
 _TEXT: Final = Kind.TEXT
@@ -110,10 +110,12 @@ class ProtobufEncoding(Encoding):
     def written(self, reply: Reply | Push) -> bytes:
         if isinstance(reply, Push):
             push = _PUSH(channel=reply.channel, **{NAMES[type(reply.event)]: _record(reply.event)})
-            record = _REPLY(push=push)
-        else:
-            record = _REPLY(id=reply.id, **{NAMES[type(reply.result)]: _record(reply.result)})
-        return _sized(record.SerializeToString())
+            return _sized(_REPLY(push=push).SerializeToString())
+        result = reply.result
+        if type(result) is RPCResult and result.data is not None:  # by hand, as in `publication`
+            data = _embedded(result.data)
+            return _sized(b"\x08%bj%b" % (_varint(reply.id), _sized(b"\n%b%b" % (_varint(len(data)), data))))
+        return _sized(_REPLY(id=reply.id, **{NAMES[type(result)]: _record(result)}).SerializeToString())
 
     def joined(self, written: Sequence[bytes]) -> bytes:
         return b"".join(written)

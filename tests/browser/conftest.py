@@ -66,21 +66,27 @@ def chromium() -> str | None:
     return next(filter(None, map(shutil.which, names)), None)
 
 
-# One for each module, not for the session: while Playwright's sync API is up, no asyncio loop can run in this thread.
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def launching() -> dict[str, Any]:
+    """How Playwright is to launch Chromium. Without one, the test is skipped; in CI, it fails."""
     path = chromium()
     if path is None:
         problem = "no Chromium: install chromium, or set HUBBUB_CHROMIUM to one"
         if os.environ.get("CI", "").lower() not in ("", "0", "false"):
             pytest.fail(problem)
         pytest.skip(problem)
+    return {
+        "executable_path": path,
+        "chromium_sandbox": os.geteuid() != 0,  # Chromium's sandbox refuses to run as root
+        "args": ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"],
+    }
+
+
+# One for each module, not for the session: while Playwright's sync API is up, no asyncio loop can run in this thread.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    options = launching()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path,
-            chromium_sandbox=os.geteuid() != 0,  # Chromium's sandbox refuses to run as root
-            args=["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"],
-        )
+        browser = playwright.chromium.launch(**options)
         yield browser
         browser.close()
 

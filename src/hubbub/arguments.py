@@ -14,7 +14,7 @@ from .positions import Position, as_position, is_position, since_for
 from .presence import Info
 
 MAX_KEY_BYTES: Final = 65_534
-MAX_ROOM_INFO_BYTES: Final = 4096
+MAX_CLIENT_INFO_BYTES: Final = 4096
 EXCLUDABLE: Final = "a Connection, a WebSocket, a connection's id, or several of them; users by exclude_users="
 _FAR_FUTURE_S = 1e12
 
@@ -59,11 +59,11 @@ def detached_info(info: object) -> Info:
         raise InvalidArgument("info", error.problem, "a mapping that can be written as JSON, or None") from None
 
 
-def room_info(info: object) -> Info:
-    """Checks the data of a client in a room, which many messages carry, and returns a copy of it."""
+def client_info(info: object) -> Info:
+    """Checks the data about a client that many messages carry, and returns a copy of it."""
     detached = detached_info(info)
-    if detached is not None and len(dumps(detached)) > MAX_ROOM_INFO_BYTES:
-        raise InvalidArgument("info", "it is too large as JSON", f"at most {MAX_ROOM_INFO_BYTES} bytes")
+    if detached is not None and len(dumps(detached)) > MAX_CLIENT_INFO_BYTES:
+        raise InvalidArgument("info", "it is too large as JSON", f"at most {MAX_CLIENT_INFO_BYTES} bytes")
     return detached
 
 

@@ -10,6 +10,22 @@ from .codec import Payload, decode
 from .positions import Position
 
 
+class Author(NamedTuple):
+    """The client that published a message itself.
+
+    Attributes:
+        user_id: The id of its user; None if it has none.
+        client_id: The id under which joins, leaves and presence know it (`PresentConnection.presence_id`).
+        info: The ``info`` of its connection, as JSON.
+        room_info: The ``info`` of its connection in the room, as JSON.
+    """
+
+    user_id: str | None
+    client_id: str
+    info: bytes = b"null"
+    room_info: bytes = b"null"
+
+
 class Envelope(NamedTuple):
     """A message on a channel.
 
@@ -19,12 +35,14 @@ class Envelope(NamedTuple):
             the names of their own rooms.
         key: With ``overflow="latest"``, a waiting message with the same key is replaced.
         position: The position of the message; None in a room without positions.
+        author: The client that published it; None if the server did.
     """
 
     payload: Payload
     exclude: frozenset[str] = frozenset()
     key: str | None = None
     position: Position | None = None
+    author: Author | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +57,7 @@ class Announcement:
         info: The ``info`` of the user's latest connection, as JSON.
         count: The number of distinct users in the room now.
         at: The time of the event (UTC).
+        room_info: The ``info`` in this room, as JSON, of the connection that came or went.
     """
 
     kind: Literal["joined", "left"]
@@ -47,6 +66,7 @@ class Announcement:
     info: bytes
     count: int
     at: datetime
+    room_info: bytes = b"null"
 
 
 @dataclass(frozen=True, slots=True)

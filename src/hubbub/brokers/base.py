@@ -264,6 +264,19 @@ class Presence(ABC):
         """
 
     @abstractmethod
+    def presence_id(self, channel: str, user: str | None, connection_id: str) -> str:
+        """Returns the id under which joins, leaves and `connections` know a connection of this worker.
+
+        It is `PresentConnection.presence_id`. If the broker lost data and was told again who is present, it may differ
+        from that until the connection enters again.
+
+        Args:
+            channel: The channel of the room.
+            user: The user of the connection; None for an anonymous one.
+            connection_id: The id of a connection for which `enter` returned. Its own id is returned for any other.
+        """
+
+    @abstractmethod
     async def linger(self, channel: str, user: str, connection_id: str, grace_s: float) -> None:
         """Marks a connection as lost. Its user stays present until the caller calls `exit` after the grace period.
 

@@ -70,14 +70,16 @@ class Membership:
         began_at: When the attempt to join began, on the loop's clock.
         joined: The result of the join; None while the join is pending.
         grace_s: How long the user stays present after the connection is lost; None if presence is off for the room.
+        room_info: The app's data about the connection in this room.
     """
 
-    __slots__ = ("began_at", "grace_s", "joined")
+    __slots__ = ("began_at", "grace_s", "joined", "room_info")
 
     def __init__(self, began_at: float) -> None:
         self.began_at: float = began_at
         self.joined: Joined | None = None
         self.grace_s: float | None = None
+        self.room_info: Info = None
 
 
 class Session:

@@ -6,11 +6,12 @@ import logging
 from typing import Final
 
 from ..codec import Kind, Payload, dumps, loads_from_client
-from ..envelope import Envelope
+from ..envelope import Author, Envelope
 from ..errors import shown
 from ..protocols.centrifugo.codes import DisconnectCode, ErrorCode
 from ..protocols.centrifugo.messages import PublishRequest, PublishResult, RPCRequest, RPCResult, SendRequest
 from .client import Client, Refused
+from .subscriptions import Subscriptions
 
 logger: Final = logging.getLogger("hubbub")
 
@@ -22,10 +23,12 @@ class Calls:
 
     Args:
         client: The client.
+        subscriptions: Its subscriptions.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, subscriptions: Subscriptions) -> None:
         self._client = client
+        self._subscriptions = subscriptions
         self._routes = client.served.routes
 
     def is_concurrent(self, request: RPCRequest) -> bool:
@@ -62,5 +65,13 @@ class Calls:
             raise Refused(ErrorCode.PERMISSION_DENIED.error())
         payload = await self._client.call(match.rule.function, request.data, match.names)
         if payload is not None:
-            await self._client.engine.publish(name, Envelope(payload))
+            await self._client.engine.publish(name, Envelope(payload, author=await self._author(name)))
         return PublishResult()
+
+    async def _author(self, name: str) -> Author:
+        await self._subscriptions.joined(name)
+        session = self._client.session
+        membership = session.memberships.get(name)  # None if the client left the room while the function ran
+        presence_id = self._client.engine.broker.presence_id(name, session.user_id, session.id)
+        room_info = None if membership is None else membership.room_info
+        return Author(session.user_id, presence_id, dumps(session.info), dumps(room_info))

@@ -99,7 +99,7 @@ class Conversation:
         self._heartbeat = Heartbeat(self._socket, client.encoding.ping)
         self._workload = Workload(engine.tasks, self._socket, self._answer)
         self._subscriptions = Subscriptions(client, self._workload)
-        self._calls = Calls(client)
+        self._calls = Calls(client, self._subscriptions)
         self._queries = Queries(client)
 
     async def run(self) -> None:
@@ -208,6 +208,8 @@ class Conversation:
             except InvalidArgument as error:
                 assert function is not None
                 raise Refused(await client.error(error, function)) from error
+            if welcome.info is not None:
+                await memberships.describe(client.session, welcome.info)
             client.caller = caller  # from now on, @disconnect runs at the end
             for name in welcome.names:
                 await memberships.join(client.session, name, self.presents(name), attempt)

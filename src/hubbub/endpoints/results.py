@@ -19,10 +19,11 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, get_args,
 from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError, ValidationError
 
-from ..arguments import room_names, timestamp
+from ..arguments import client_info, room_names, timestamp
 from ..codec import Kind, Message, Payload, dumps, encode
 from ..errors import InvalidArgument, shown
 from ..names import RoomName
+from ..presence import Info
 from .refusals import MessageInvalid, ReplyInvalid
 
 T = TypeVar("T")
@@ -49,17 +50,22 @@ class Welcome:
 
     Args:
         data: A message for the client, which its SDK hands to the app with the ``connected`` event.
+        info: The app's data about the user, as in `ConnectionManager.connect`: a mapping, of at most 4,096 bytes of
+            JSON. Presence shows it, and so do joins, leaves, and what the client publishes.
         rooms: Rooms that the server joins the client to. The client need not subscribe to them, and no rule is asked.
 
     Raises:
         InvalidName: A room's name is empty, too long, or starts with ``$``.
-        InvalidArgument: ``rooms`` is not an iterable of names.
+        InvalidArgument: ``rooms`` is not an iterable of names, or ``info`` is not a mapping that JSON can represent,
+            or is too large.
     """
 
     data: Message = None
+    info: Info = None
     rooms: Iterable[RoomName] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "info", client_info(self.info))
         object.__setattr__(self, "rooms", tuple(room_names(None, self.rooms)))
 
     @property
@@ -74,17 +80,22 @@ class Grant:
 
     Args:
         data: A message for the client, which its SDK hands to the app with the ``subscribed`` event.
+        info: The app's data about this connection in this room, such as a role: a mapping, of at most 4,096 bytes of
+            JSON. The presence of the room shows it, and so do joins, leaves, and what the client publishes there.
         expires_at: When the permission ends: a datetime (naive is UTC) or seconds since the epoch. The subscription
             then ends; an SDK subscribes again by itself, and the function is asked again.
 
     Raises:
-        InvalidArgument: ``expires_at`` is not a time.
+        InvalidArgument: ``expires_at`` is not a time, or ``info`` is not a mapping that JSON can represent, or is too
+            large.
     """
 
     data: Message = None
+    info: Info = None
     expires_at: datetime | float | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "info", client_info(self.info))
         timestamp(self.expires_at)
 
     @property

@@ -13,6 +13,7 @@ from ..codec import Payload
 from ..envelope import Entry
 from ..errors import InvalidArgument
 from ..positions import Joined, Position, as_position
+from ..protocols.centrifugo.infos import author_info
 from ..protocols.centrifugo.messages import Publication, SubscribeRequest, SubscribeResult
 from .expiry import ttl_s
 
@@ -76,4 +77,4 @@ def subscribed(
 
 def publications(entries: Sequence[Entry]) -> tuple[Publication, ...]:
     """Makes publications of the messages of a history."""
-    return tuple(Publication(each.envelope.payload, offset=each.offset) for each in entries)
+    return tuple(Publication(each.envelope.payload, author_info(each.envelope.author), each.offset) for each in entries)

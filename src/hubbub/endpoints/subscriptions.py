@@ -63,12 +63,14 @@ class Subscription:
         is_in: Whether the reply was written, so that the client knows that it is subscribed.
         ends_at: When the permission of the rule ends, in seconds since the epoch; None for never.
         token_ends_at: When the subscription token expires, which the client can replace; None for never.
+        joining: The task that authorizes it, joins the room, and reports the presence.
     """
 
     room: str
     is_in: bool = False
     ends_at: float | None = None
     token_ends_at: float | None = None
+    joining: asyncio.Task[None] | None = None
 
 
 class Subscriptions:
@@ -96,7 +98,13 @@ class Subscriptions:
             self._client.say(Reply(number, refusal))
             return
         subscription = self._subscriptions[request.channel] = Subscription(request.channel)
-        self._workload.spawn(self._subscribe(number, request, subscription))
+        subscription.joining = self._workload.spawn(self._subscribe(number, request, subscription))
+
+    async def joined(self, name: str) -> None:
+        """Waits until the client is present in a room that it is joining, so that its presence has an id."""
+        subscription = self._subscriptions.get(name)
+        if subscription is not None and subscription.joining is not None:
+            await asyncio.wait([subscription.joining])
 
     def _refusal(self, request: SubscribeRequest) -> Error | None:
         name = request.channel
@@ -117,6 +125,7 @@ class Subscriptions:
         try:
             await self._client.answer(number, self._authorized(number, request, subscription))
         finally:
+            subscription.joining = None
             if not subscription.is_in and self._subscriptions.get(subscription.room) is subscription:
                 del self._subscriptions[subscription.room]
 
@@ -199,6 +208,7 @@ class Subscriptions:
         client, name = self._client, request.channel
         # Not the end of the grant: an SDK that has no `getToken` would give up a subscription whose end it is told.
         ends_at = None if token is None else token.ends_at
+        info = grant.info if grant.info is not None or token is None else token.info
         data = None if grant.data is None else encode(grant.data)
         recoverable = self._engine.options_of(name).history is not None
         # The client may present a position although the room no longer has a history. Then it does not recover.
@@ -214,7 +224,7 @@ class Subscriptions:
             return client.encoding.encode([Reply(number, result)])
 
         try:
-            await self._engine.memberships.join(client.session, name, since, attempt, reply=reply)
+            await self._engine.memberships.join(client.session, name, since, attempt, reply=reply, room_info=info)
         except Exception:
             if not subscription.is_in:
                 raise

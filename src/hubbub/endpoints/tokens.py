@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from ..arguments import room_info, timestamp
+from ..arguments import client_info, timestamp
 from ..claims import Claims, InvalidToken, expiry_of
 from ..errors import InvalidArgument
 from ..presence import Info
@@ -59,7 +59,7 @@ def subscription_token(claims: Claims) -> SubscriptionToken:
         InvalidToken: A claim has a wrong type.
     """
     try:
-        info = room_info(claims.get("info"))
+        info = client_info(claims.get("info"))
     except InvalidArgument:
         raise InvalidToken("bad info claim") from None
     try:

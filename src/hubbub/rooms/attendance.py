@@ -53,7 +53,7 @@ class Attendance:
         if membership is None or is_user_room(channel) or (user is None and not anonymous):
             return
         membership.grace_s = grace_s
-        await self._presence.enter(channel, user, session.id, session.info)
+        await self._presence.enter(channel, user, session.id, session.info, membership.room_info)
         membership = session.memberships.get(channel)
         if membership is None or membership.grace_s is None:
             # The session left while `enter` was in flight, so its `exit` may have arrived first. Send `exit` again.

@@ -24,6 +24,7 @@ from ..errors import shown
 from ..names import EVERYONE_NAME, user_of, user_room
 from ..options import RoomOptions
 from ..positions import Joined, Position
+from ..presence import Info
 from ..tasks import Tasks, together
 from ..timers import Timers
 from .attempts import Attempt, Attempts
@@ -219,6 +220,7 @@ class Memberships(Receiver):
         attempt: Attempt,
         *,
         reply: JoinReply | None = None,
+        room_info: Info = None,
     ) -> Joined:
         """Adds a session to a room. Idempotent. Does nothing if the attempt has lost its right to the room.
 
@@ -228,6 +230,7 @@ class Memberships(Receiver):
             since: The position that the client presents.
             attempt: The attempt that the join belongs to.
             reply: Makes the frame that tells the client that it is in, instead of the protocol's own frame.
+            room_info: The app's data about the connection in this room, for its presence.
 
         Raises:
             RoomIsFull: The room has as many members as its options allow.
@@ -237,12 +240,20 @@ class Memberships(Receiver):
         """
         joined, new = await self._become_member(session, channel, since, attempt, reply)
         if new:
+            if channel in session.memberships:
+                session.memberships[channel].room_info = room_info
             try:
                 await self._enter(session, channel)
             except BaseException:
                 self._leave(session, channel)
                 raise
         return joined
+
+    async def describe(self, session: Session, info: Info) -> None:
+        """Sets the app's data about a session, also for its presence in the rooms that it is in."""
+        session.info = info
+        for channel in tuple(session.memberships):
+            await self._enter(session, channel)
 
     async def join_all(self, session: Session, positions: Mapping[str, Position | None], attempt: Attempt) -> None:
         """Adds a session to rooms, in their order, and asks the broker about all of them at once.

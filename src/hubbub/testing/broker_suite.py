@@ -26,7 +26,7 @@ from typing import Any
 
 from ..brokers.base import MAX_REQUEST_BYTES, MAX_REQUESTS, Broker, Delivery, Receiver
 from ..codec import decode, encode, loads
-from ..envelope import Announcement, Envelope, Instruction, Kick, Page, Refresh, Subscribe, Unsubscribe
+from ..envelope import Announcement, Author, Envelope, Instruction, Kick, Page, Refresh, Subscribe, Unsubscribe
 from ..errors import BrokerUnavailable, InvalidArgument, NoSuchWorker
 from ..options import History, RoomOptions, RoomTable
 from ..positions import Position
@@ -221,7 +221,7 @@ class BrokerSuite:
     # Delivery and order
 
     async def test_a_message_is_delivered_as_it_was_published(self) -> None:
-        """Kind, data, key and exclusions arrive unchanged, on the publishing worker too."""
+        """Kind, data, key, exclusions and author arrive unchanged, on the publishing worker too."""
         sent = [
             Envelope(encode("text with ü and \0")),
             Envelope(encode("")),
@@ -230,6 +230,8 @@ class BrokerSuite:
             Envelope(encode({"a": [1, None, "ü"]}), frozenset({"one", "two"}), "a key"),
             Envelope(encode("not for all"), frozenset({"$user:ü", "$user:\0", "$user: "})),
             Envelope(encode(b"x" * 300_000), key=""),
+            Envelope(encode(b""), author=Author("ä", "a1", b'{"name":"\xc3\x84nn"}', b'{"role":["owner"]}')),
+            Envelope(encode({"n": 1}), frozenset({"one"}), "", author=Author(None, "x1")),
         ]
         for channel in (PLAIN, KEPT):
             async with self.workers() as (first, second):
@@ -239,8 +241,8 @@ class BrokerSuite:
                     await first.broker.publish(channel, envelope)
                 for worker in (first, second):
                     came = [each for each in await worker.all_of(channel) if isinstance(each, Envelope)]
-                    assert [(each.payload, each.exclude, each.key) for each in came] == [
-                        (each.payload, each.exclude, each.key) for each in sent
+                    assert [(each.payload, each.exclude, each.key, each.author) for each in came] == [
+                        (each.payload, each.exclude, each.key, each.author) for each in sent
                     ]
 
     async def test_each_worker_gets_each_message_once_in_the_order_of_its_publisher(self) -> None:
@@ -609,11 +611,11 @@ class BrokerSuite:
                 read["tags"].append("changed")
 
     async def test_history_keeps_a_message_as_it_was_published(self) -> None:
-        """The history keeps kind, data, key and exclusions, and the time of publication (UTC)."""
+        """The history keeps kind, data, key, exclusions and author, and the time of publication (UTC)."""
         sent = [
             Envelope(encode("text")),
             Envelope(encode(bytes(range(256))), key="a key"),
-            Envelope(encode({"a": [1, None, "ü"]}), frozenset({"one", "two"})),
+            Envelope(encode({"a": [1, None, "ü"]}), frozenset({"one", "two"}), author=Author("ann", "a1", b'{"n":1}')),
         ]
         async with self.workers() as (first, second):
             before = datetime.now(UTC)
@@ -621,8 +623,8 @@ class BrokerSuite:
                 await first.broker.publish(KEPT, envelope)
             page = await second.broker.history(KEPT)
             found = [entry.envelope for entry in page.entries]
-            assert [(each.payload, each.exclude, each.key) for each in found] == [
-                (each.payload, each.exclude, each.key) for each in sent
+            assert [(each.payload, each.exclude, each.key, each.author) for each in found] == [
+                (each.payload, each.exclude, each.key, each.author) for each in sent
             ]
             assert _messages(page) == ["text", bytes(range(256)), {"a": [1, None, "ü"]}]
             assert _offsets(page) == [1, 2, 3]
@@ -849,6 +851,22 @@ class BrokerSuite:
                 assert await worker.offsets(TOLD) == []
                 assert await worker.all_of(PLAIN) == []
 
+    async def test_a_room_is_told_the_room_info_of_the_connection_that_came_or_went(self) -> None:
+        """A connection that lingered still has it."""
+        async with self.workers() as (first, second):
+            await first.broker.subscribe(TOLD)
+            await first.broker.enter(TOLD, "ann", "a1", {"n": 1}, {"role": "ö"})
+            await second.broker.enter(TOLD, "ann", "a2", {"n": 2}, {"role": "guest"})
+            await first.broker.exit(TOLD, "ann", "a1")
+            await second.broker.linger(TOLD, "ann", "a2", 60.0)
+            await second.broker.exit(TOLD, "ann", "a2")
+            await second.broker.enter(TOLD, "bob", "b1", None)
+            assert [(each.kind, loads(each.info), loads(each.room_info)) for each in await first.announced(TOLD)] == [
+                ("joined", {"n": 1}, {"role": "ö"}),
+                ("left", {"n": 2}, {"role": "guest"}),
+                ("joined", None, None),
+            ]
+
     async def test_what_a_room_is_told_is_in_the_order_in_which_it_was_so(self) -> None:
         """A user may leave one worker and join the other at once: the last announcement must tell the final state."""
         async with self.workers() as (first, second):
@@ -1022,6 +1040,31 @@ class BrokerSuite:
             assert await second.broker.connections(PLAIN) == [lost]
             await second.broker.enter(PLAIN, "ann", "a2", {"n": 2})
             assert await first.broker.connections(PLAIN) == [PresentConnection("a2", "ann", {"n": 2}, None, True, "a1")]
+
+    async def test_each_worker_knows_the_presence_ids_of_its_connections(self) -> None:
+        """It is the one in `connections`, from `enter` on, also when the first connection of the user is gone."""
+        async with self.workers() as (first, second):
+            one, two = first.broker, second.broker
+            await one.enter(PLAIN, "ann", "a1", None)
+            await one.enter(PLAIN, "ann", "a2", None)
+            await two.enter(PLAIN, "ann", "a3", None)
+            await two.enter(PLAIN, None, "x1", None)
+            for broker, user, connection_id, presence_id in [
+                (one, "ann", "a1", "a1"),
+                (one, "ann", "a2", "a1"),
+                (two, "ann", "a3", "a1"),
+                (two, None, "x1", "x1"),
+                (two, "bob", "b1", "b1"),
+            ]:
+                assert broker.presence_id(PLAIN, user, connection_id) == presence_id
+            await one.exit(PLAIN, "ann", "a1")
+            assert {each.presence_id for each in await one.connections(PLAIN) if each.user_id} == {"a1"}
+            assert one.presence_id(PLAIN, "ann", "a2") == two.presence_id(PLAIN, "ann", "a3") == "a1"
+            await one.exit(PLAIN, "ann", "a2")
+            await two.exit(PLAIN, "ann", "a3")
+            await one.enter(PLAIN, "ann", "a4", None)
+            await two.enter(PLAIN, "ann", "a5", None)
+            assert one.presence_id(PLAIN, "ann", "a4") == two.presence_id(PLAIN, "ann", "a5") == "a4"
 
     async def test_an_anonymous_connection_is_no_user_and_is_not_announced(self) -> None:
         """This holds for any id."""

@@ -476,10 +476,15 @@ def test_a_dependency_may_be_left_to_fastapi_by_its_default() -> None:
 def test_welcomes_and_grants_are_checked() -> None:
     assert Welcome(rooms=["a", "b", "a", 5]).names == ["a", "b", "5"]
     assert Grant(expires_at=5).expires_at_s == 5.0
+    mutable = {"roles": ["owner"]}
+    granted, welcomed = Grant(info=mutable), Welcome(info=mutable)
+    mutable["roles"].clear()
+    assert granted.info == welcomed.info == {"roles": ["owner"]}
     several: list[tuple[Any, dict[str, Any]]] = [
         (Welcome, {"rooms": "lobby"}),
         (Welcome, {"rooms": ["$everyone"]}),
         (Grant, {"expires_at": "soon"}),
+        *((kind, {"info": info}) for kind in (Grant, Welcome) for info in ("Ann", {"a": object()}, {"a": "x" * 4096})),
     ]
     for kind, arguments in several:
         with pytest.raises(InvalidArgument):

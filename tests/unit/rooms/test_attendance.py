@@ -36,7 +36,7 @@ class Reports:
         self.going = asyncio.Event()
         self.going.set()
 
-    async def enter(self, channel: str, user: str | None, connection_id: str, info: Any) -> None:
+    async def enter(self, channel: str, user: str | None, connection_id: str, info: Any, room_info: Any) -> None:
         self.made.put_nowait(("enter", channel, user, connection_id))
         await self.going.wait()
 

@@ -130,6 +130,9 @@ class MemoryBroker(Broker):
         if change.turned and user is not None:
             self._announce("joined", channel, user, change)
 
+    def presence_id(self, channel: str, user: str | None, connection_id: str) -> str:
+        return (None if user is None else self._presence.first(channel, user)) or connection_id
+
     async def linger(self, channel: str, user: str, connection_id: str, grace_s: float) -> None:
         self._presence.linger(channel, user, connection_id)
 
@@ -141,8 +144,10 @@ class MemoryBroker(Broker):
     def _announce(self, kind: Literal["joined", "left"], channel: str, user: str, change: Change) -> None:
         assert self._rooms is not None, "the broker is used before start()"
         if self._receiver is not None and channel in self._subscribed and self._rooms(channel).announce:
-            now = datetime.now(UTC)
-            self._receiver.deliver(channel, Announcement(kind, user, change.first, change.info, change.users, now))
+            event = Announcement(
+                kind, user, change.first, change.info, change.users, datetime.now(UTC), change.room_info
+            )
+            self._receiver.deliver(channel, event)
 
     async def members(self, channel: str) -> list[Member]:
         return self._presence.members(channel)

@@ -340,6 +340,9 @@ class RedisBroker(Broker):
     ) -> None:
         await self._presence.enter(channel, user, connection_id, info, room_info)
 
+    def presence_id(self, channel: str, user: str | None, connection_id: str) -> str:
+        return self._presence.presence_id(channel, user, connection_id)
+
     async def linger(self, channel: str, user: str, connection_id: str, grace_s: float) -> None:
         await self._presence.linger(channel, user, connection_id, grace_s)
 

@@ -4,9 +4,11 @@ The publisher packs a message once; the workers that receive it frame it for the
 
     message   "M"  kind (1)  sender (8)  number (8)  key length + 1, 0 for none (2)  excluded length (4)
               key  excluded names, separated by 0xFF, which never occurs in UTF-8  payload
+    of client "F"  as a message; before the payload: author length (4)  author as JSON
     numbered  "P"  epoch (8, ASCII)  offset (8), then the message; the publish script prepends this
     announce  "A"  kind (1)  sender (8)  number (8)  time in µs (8)  user length (2)  user; the script appends
-              count of users (4)  connection id length (2)  connection id  info as JSON
+              count of users (4)  connection id length (2)  connection id  info as JSON, and, if there is an info of
+              the room, 0xFF and this info as JSON
     instruct  "I"  time (8)  id (8)  kind (1)  channel length (2)  channel  fields as JSON
               the script inserts the letter and the time
     request   "Q"  sender (8)  number (8)  id (8)  how long the sender waits, in ms (4)  payload
@@ -34,7 +36,7 @@ from struct import error as StructError
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from ...codec import Kind, Payload, dumps, loads
-from ...envelope import Announcement, Envelope, Instruction, Kick, Refresh, Reply, Reset, Subscribe, Unsubscribe
+from ...envelope import Announcement, Author, Envelope, Instruction, Kick, Refresh, Reply, Reset, Subscribe, Unsubscribe
 from ...positions import EPOCH_CHARS, Position
 
 SENDER_BYTES: Final = 8
@@ -43,6 +45,7 @@ _MESSAGE: Final = Struct(">cB8sQHI")
 _NUMBERED: Final = Struct(">c8sQ")
 _ANNOUNCED: Final = Struct(">cc8sQQH")
 _COUNTED: Final = Struct(">IH")
+_AUTHORED: Final = Struct(">I")
 _INSTRUCTED: Final = Struct(">8scH")
 _GIVEN: Final = Struct(">cQ")
 _REQUESTED: Final = Struct(">c8sQQI")
@@ -246,8 +249,24 @@ def pack(envelope: Envelope, stamp: Stamp) -> bytes:
     excluded = _BETWEEN.join([name.encode() for name in envelope.exclude])
     key_size = 0 if envelope.key is None else len(key) + 1
     kind, data = envelope.payload
-    header = _MESSAGE.pack(b"M", kind, stamp.sender, stamp.number, key_size, len(excluded))
-    return b"".join((header, key, excluded, data))
+    mark, author = b"M", b""
+    if envelope.author is not None:
+        mark, author = b"F", _packed_author(envelope.author)
+    header = _MESSAGE.pack(mark, kind, stamp.sender, stamp.number, key_size, len(excluded))
+    return b"".join((header, key, excluded, author, data))
+
+
+def _packed_author(author: Author) -> bytes:
+    data = dumps([author.user_id, author.client_id, author.info.decode(), author.room_info.decode()])
+    return _AUTHORED.pack(len(data)) + data
+
+
+def _author(data: bytes) -> Author:
+    match loads(data):
+        case [(str() | None) as user_id, str(client_id), str(info), str(room_info)]:
+            loads(info), loads(room_info)  # checks them, because clients receive them
+            return Author(user_id, client_id, info.encode(), room_info.encode())
+    raise ValueError("an author of another form")
 
 
 def pack_announcement(kind: Literal["joined", "left"], user: str, at: datetime, stamp: Stamp) -> bytes:
@@ -264,8 +283,8 @@ def _unpack_announcement(data: bytes) -> Announced:
     end = _ANNOUNCED.size + size
     count, id_size = _COUNTED.unpack_from(data, end)
     begin, info_at = end + _COUNTED.size, end + _COUNTED.size + id_size
-    info = data[info_at:]
-    loads(info)  # checks it, because clients receive it
+    info, _, room_info = data[info_at:].partition(_BETWEEN)
+    loads(info), loads(room_info or b"null")  # checks them, because clients receive them
     announcement = Announcement(
         "joined" if letter == _JOINED else "left",
         data[_ANNOUNCED.size : end].decode(),
@@ -273,6 +292,7 @@ def _unpack_announcement(data: bytes) -> Announced:
         info,
         count,
         _EPOCH + at * _MICROSECOND,
+        room_info or b"null",
     )
     return Announced(announcement, Stamp(sender, number))
 
@@ -393,7 +413,7 @@ def unpack_message(data: bytes, at: int, position: Position | None) -> Arrival:
 
 def _unpack_message(data: bytes, at: int, position: Position | None) -> Arrival:
     mark, kind, sender, number, key_size, excluded_size = _MESSAGE.unpack_from(data, at)
-    if mark != b"M":
+    if mark != b"M" and mark != b"F":
         raise ValueError(f"a message that begins with {mark!r}")
     at += _MESSAGE.size
     if len(data) < at + max(0, key_size - 1) + excluded_size:
@@ -406,10 +426,17 @@ def _unpack_message(data: bytes, at: int, position: Position | None) -> Arrival:
     if excluded_size:
         exclude = frozenset([name.decode() for name in data[at : at + excluded_size].split(_BETWEEN)])
         at += excluded_size
+    author = None
+    if mark == b"F":
+        begin = at + _AUTHORED.size
+        at = begin + _AUTHORED.unpack_from(data, at)[0]
+        if len(data) < at:
+            raise ValueError("a message that ends early")
+        author = _author(data[begin:at])
     payload = Payload(_KINDS[kind], data[at:])
     if payload.kind is not Kind.BINARY:
         str(payload.data, "utf-8")  # raises for invalid UTF-8, on which a browser would close its connection
-    return Arrival(Envelope(payload, exclude, key, position), Stamp(sender, number))
+    return Arrival(Envelope(payload, exclude, key, position, author), Stamp(sender, number))
 
 
 assert EPOCH_CHARS == 8

@@ -87,11 +87,13 @@ local function line_of(sender)
 end
 
 -- Announces that a user joined or left a room, with the number of users there now, the connection with which the user
--- joined, and the user's info. The same script changes the presence, so each change is announced once, and in order.
-local function announce(here, entry, channel, message)
+-- joined, the user's info, and the info in this room, if there is one, of the connection that came or went. The same
+-- script changes the presence, so each change is announced once, and in order.
+local function announce(here, entry, room_info, channel, message)
   if channel ~= '' then
     local count = struct.pack('>I4I2', redis.call('HLEN', here), #entry.n)
-    redis.call('PUBLISH', channel, message .. count .. entry.n .. entry.i)
+    local own = room_info and '\255' .. room_info or ''
+    redis.call('PUBLISH', channel, message .. count .. entry.n .. entry.i .. own)
   end
 end
 
@@ -124,6 +126,7 @@ local function entry_of(here, user)
   if entry.x ~= nil and type(entry.x) ~= 'table' then return nil end
   for connection, own in pairs(entry.x or {}) do
     if type(connection) ~= 'string' or type(own) ~= 'table' or type(own.i) ~= 'string' then return nil end
+    if own.r ~= nil and type(own.r) ~= 'string' then return nil end
   end
   return entry
 end
@@ -138,6 +141,7 @@ end
 
 -- Removes a connection from an entry. Announces it to the room if it was the user's last.
 local function take_out(here, user, entry, connection, channel, message)
+  local own = entry.x and entry.x[connection]
   entry.c[connection] = nil
   entry.g[connection] = nil
   tidy(entry)
@@ -145,6 +149,6 @@ local function take_out(here, user, entry, connection, channel, message)
     redis.call('HSET', here, user, cjson.encode(entry))
   else
     redis.call('HDEL', here, user)
-    announce(here, entry, channel, message)
+    announce(here, entry, own and own.r, channel, message)
   end
 end

@@ -5,13 +5,14 @@
 -- KEYS: here, workers, the worker's rooms. ARGV: worker, number, the last confirmed number, room, user, connection,
 -- info, since, info in this room ('' for none); 'comes', or, for a connection that is reported again, 'here' or
 -- 'lingers'; and the announcement: channel ('' for none), message.
+-- Returns, instead of DONE, the connection with which the user's presence began.
 local worker, user, connection, info, since = ARGV[1], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local room_info, how = ARGV[9] ~= '' and ARGV[9] or nil, ARGV[10]
 local known = entry_of(KEYS[1], user)
 local entry = known or {s = since, n = connection, c = {}, g = {}}
 local new, answer = heard(KEYS[2], worker, ARGV[2], ARGV[3])
 if not new then
-  return answer == PASSED and (entry.c[connection] or entry.g[connection]) == worker and DONE or answer
+  return answer == PASSED and (entry.c[connection] or entry.g[connection]) == worker and entry.n or answer
 end
 redis.call('SADD', KEYS[3], ARGV[4])
 entry.x = entry.x or {}
@@ -34,5 +35,5 @@ if how == 'comes' then entry.g = {} end
 if how == 'lingers' then entry.g[connection] = worker else entry.c[connection] = worker end
 tidy(entry)
 redis.call('HSET', KEYS[1], user, cjson.encode(entry))
-if not known then announce(KEYS[1], entry, ARGV[11], ARGV[12]) end
-return DONE
+if not known then announce(KEYS[1], entry, room_info, ARGV[11], ARGV[12]) end
+return entry.n

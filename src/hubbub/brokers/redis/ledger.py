@@ -97,6 +97,7 @@ class Ledger:
         self._number = 0
         self._outstanding = 0
         self._entries: dict[str, dict[str | None, dict[str, Entry]]] = {}  # by room, user and connection
+        self._firsts: dict[tuple[str, str | None], str] = {}
         self._entering: Counter[str] = Counter()
         self._owed: dict[str, dict[tuple[str | None, str], Entry | None]] = {}  # by room
         self._to_look_after: list[str] = []  # the rooms to check before the next round
@@ -161,6 +162,8 @@ class Ledger:
         users = self._entries.get(place.room, {})
         entries = users.get(place.user, {})
         entry = entries.pop(place.connection_id, None)
+        if not entries:
+            self._firsts.pop((place.room, place.user), None)
         if entry is not None and not entries:
             del users[place.user]
             if not users:
@@ -174,6 +177,17 @@ class Ledger:
     def has(self, place: Place) -> bool:
         """Returns whether a connection is reported, or has to be reported again."""
         return place.connection_id in self._of(place)
+
+    def note_first(self, place: Place, connection_id: str) -> None:
+        """Records with which connection the presence of a user began. For most users that is their only one."""
+        if connection_id == place.connection_id:
+            self._firsts.pop((place.room, place.user), None)
+        elif place.room in self._entering or self.has(place):  # it may have left since it was reported again
+            self._firsts[place.room, place.user] = connection_id
+
+    def first(self, place: Place) -> str:
+        """Returns the connection with which the presence of a user began, as far as Redis told this worker."""
+        return self._firsts.get((place.room, place.user), place.connection_id)
 
     def is_last(self, room: str) -> bool:
         """Returns whether no connection of this worker is in a room, is entering it, or owes an exit."""

@@ -37,7 +37,7 @@ from .channel import Keys, Sender, pack_roll_call
 from .foreign import Foreign
 from .instructions import Instructions
 from .leases import LEASE_SHARE, Leases, pairs
-from .ledger import Entry, LeaseAnswer, Ledger, Manner, Place
+from .ledger import DONE, Entry, LeaseAnswer, Ledger, Manner, Place
 from .link import Link
 from .scripts import ENTER, EXIT, LEASE, LINGER, MISSING, Script
 
@@ -124,6 +124,9 @@ class Presence:
         finally:
             self._ledger.end_entering(place, entered)
 
+    def presence_id(self, room: str, user: str | None, connection_id: str) -> str:
+        return self._ledger.first(Place(room, user, connection_id))
+
     async def linger(self, room: str, user: str, connection_id: str, grace_s: float) -> None:
         place = Place(room, user, connection_id)
         self._ledger.linger(place, _now() + grace_s)
@@ -185,9 +188,13 @@ class Presence:
             keys = self._hash(place), self._keys.workers, self._keys.worker_rooms(statement.worker)
             answer: int | None = None
             try:
-                answer = await self._link.run(
+                found: int | bytes = await self._link.run(
                     script, keys, *statement, *_named(place), *arguments, *prepared, patient=patient
                 )
+                if isinstance(found, bytes):
+                    self._ledger.note_first(place, found.decode())
+                    found = DONE
+                answer = found
             finally:
                 verdict = self._ledger.answered(statement, answer)
             if verdict != "repeat":

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from ...close import Closed
-from ...codec import Kind, Payload
+from ...codec import Payload
 from ...envelope import Announcement, Envelope, Relabel, Reset
 from ...positions import Joined
 from ..base import ClientProtocol, RoomInfo
 from .codes import closed_as
 from .encoding import Encoding
-from .messages import ClientInfo, Join, Leave, Message, Push
-
-_NULL: Final = b"null"
+from .infos import announced_info, author_info
+from .messages import Join, Leave, Message, Push
 
 
 class CentrifugoProtocol(ClientProtocol):
@@ -33,14 +30,14 @@ class CentrifugoProtocol(ClientProtocol):
 
     def publication(self, room: RoomInfo, message: Envelope) -> bytes:
         position = message.position
-        return self._publication(room.label, message.payload, 0 if position is None else position.offset)
+        offset = 0 if position is None else position.offset
+        return self._publication(room.label, message.payload, offset, author_info(message.author))
 
     def exclusion(self, room: RoomInfo, message: Envelope) -> None:
         """Nothing: SDKs accept gaps between offsets."""
 
     def announcement(self, room: RoomInfo, event: Announcement) -> bytes:
-        conn_info = None if event.info == _NULL else Payload(Kind.JSON, event.info)
-        info = ClientInfo(event.user_id, event.connection_id, conn_info)
+        info = announced_info(event)
         return self.encoding.encode([Push(room.label, Join(info) if event.kind == "joined" else Leave(info))])
 
     def renumbering(self, room: RoomInfo, event: Reset | Relabel) -> None:

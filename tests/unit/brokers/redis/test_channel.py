@@ -32,10 +32,12 @@ from hubbub.brokers.redis.channel import (
     unpack,
     unpack_instruction,
 )
-from hubbub.codec import Kind, Payload
-from hubbub.envelope import Announcement, Envelope, Kick, Refresh, Reply, Reset, Subscribe, Unsubscribe
+from hubbub.codec import Kind, Payload, dumps, encode
+from hubbub.envelope import Announcement, Author, Envelope, Kick, Refresh, Reply, Reset, Subscribe, Unsubscribe
 
 IDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
+INFOS = st.one_of(st.none(), st.dictionaries(IDS, st.integers() | IDS, max_size=2)).map(dumps)
+AUTHORS = st.builds(Author, st.none() | IDS, IDS, INFOS, INFOS)
 ENVELOPES = st.builds(
     Envelope,
     st.builds(Payload, st.just(Kind.BINARY), st.binary(max_size=300))
@@ -47,6 +49,7 @@ ENVELOPES = st.builds(
     st.frozensets(IDS, max_size=4),
     st.none() | st.text(st.characters(codec="utf-8"), max_size=30),
     st.none(),
+    st.none() | AUTHORS,
 )
 STAMPS = st.builds(Stamp, st.binary(min_size=8, max_size=8), st.integers(0, 2**64 - 1))
 OFFSETS = st.integers(0, 2**53)
@@ -94,9 +97,26 @@ def test_an_announcement_comes_out_as_it_went_in(
     at, name, info = at.replace(tzinfo=UTC), connection_id.encode(), b'{"name":"A"}'
     packed = pack_announcement(kind, user, at, stamp) + struct.pack(">IH", count, len(name)) + name + info
     assert unpack(packed) == Announced(Announcement(kind, user, connection_id, info, count, at), stamp)
+    of_room = b'{"role":"owner"}'
+    with_room_info = Announcement(kind, user, connection_id, info, count, at, of_room)
+    assert unpack(packed + b"\xff" + of_room) == Announced(with_room_info, stamp)
 
 
-@pytest.mark.parametrize("info", [b"", b"{", b"\xff", b"{}{}"])
+@pytest.mark.parametrize(
+    "author", [b"[]", b'["ann","a1","{}"]', b'["ann",5,"{}","{}"]', b'["ann","a1","{}","{"]', b"{"]
+)
+def test_a_message_whose_author_is_of_another_form_is_refused(author: bytes) -> None:
+    good = pack(Envelope(encode("hello"), author=Author("ann", "a1")), Stamp(b"12345678", 1))
+    known = b'["ann","a1","null","null"]'
+    sized = len(known).to_bytes(4, "big") + known
+    assert sized in good
+    with pytest.raises(ValueError, match=r"."):
+        unpack(good.replace(sized, len(author).to_bytes(4, "big") + author))
+    with pytest.raises(ValueError, match=r"."):
+        unpack(good.replace(sized, b"\0\1\0\0" + known))
+
+
+@pytest.mark.parametrize("info", [b"", b"{", b"\xff", b"{}{}", b"{}\xff{", b"{}\xff{}\xff{}"])
 def test_an_announcement_whose_info_is_no_json_is_refused(info: bytes) -> None:
     begun = pack_announcement("joined", "ann", datetime.now(UTC), Stamp(b"12345678", 1))
     with pytest.raises(ValueError, match=r"."):

@@ -103,6 +103,22 @@ def test_a_user_that_comes_again_ends_its_own_graces_in_that_room(ledger: Ledger
     assert ledger.has(HALL)
 
 
+def test_a_user_has_the_first_connection_that_redis_names_until_its_last_one_leaves(ledger: Ledger) -> None:
+    ann = Place("lobby", "ann", "a2")
+    ledger.begin_entering(ann)
+    ledger.note_first(ann, "a1")
+    ledger.end_entering(ann, Entry(b"null", ""))
+    assert ledger.first(ann) == ledger.first(ann._replace(connection_id="a3")) == "a1"
+    assert ledger.first(ann._replace(room="hall")) == "a2"
+    ledger.note_first(ann, "a2")
+    assert ledger.first(ann) == "a2"
+    ledger.note_first(ann, "a1")
+    ledger.forget(ann)
+    assert ledger.first(ann) == "a2"
+    ledger.note_first(ann, "a1")
+    assert ledger.first(ann) == "a2", "it was reported again, and has left meanwhile"
+
+
 def test_anonymous_connections_do_not_end_each_other(ledger: Ledger) -> None:
     one, other = Place("lobby", None, "x1"), Place("lobby", None, "x2")
     enter(ledger, one)

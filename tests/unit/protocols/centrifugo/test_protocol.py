@@ -9,7 +9,7 @@ import pytest
 
 from hubbub import Position, RoomOptions
 from hubbub.codec import encode
-from hubbub.envelope import Announcement, Envelope, Relabel, Reset
+from hubbub.envelope import Announcement, Author, Envelope, Relabel, Reset
 from hubbub.names import EVERYONE_NAME, user_room
 from hubbub.positions import Joined
 from hubbub.protocols import ClientProtocol
@@ -37,6 +37,15 @@ def test_a_publication_has_the_room_the_message_and_its_offset(protocol: Centrif
         assert data == protocol.encoding.encode([push])
 
 
+def test_what_a_client_published_names_it(protocol: CentrifugoProtocol) -> None:
+    ada = Author("ada", "c1", b'{"name":"Ada"}', b'{"role":"owner"}')
+    info_of_ada = ClientInfo("ada", "c1", encode({"name": "Ada"}), encode({"role": "owner"}))
+    for author, info in ((ada, info_of_ada), (Author(None, "c2"), ClientInfo("", "c2"))):
+        push = Push("lobby", Publication(encode("hi"), info, 12))
+        data = protocol.publication(LOBBY, Envelope(encode("hi"), position=PLACE, author=author))
+        assert data == protocol.encoding.encode([push])
+
+
 def test_a_user_s_own_room_does_not_say_whose_it_is(protocol: CentrifugoProtocol) -> None:
     data = protocol.publication(Room(user_room("ada"), RoomOptions()), Envelope(encode(1)))
     assert data == protocol.encoding.encode([Push("$user", Publication(encode(1)))])
@@ -49,6 +58,9 @@ def test_joins_and_leaves_name_the_user_and_one_client(protocol: CentrifugoProto
     assert protocol.announcement(LOBBY, news) == encoded([Push("lobby", Join(info))])
     left = Announcement("left", "ada", "c1", b"null", 2, AT)
     assert protocol.announcement(LOBBY, left) == encoded([Push("lobby", Leave(ClientInfo("ada", "c1")))])
+    left = Announcement("left", "ada", "c1", b"null", 2, AT, b'{"role":"owner"}')
+    info = ClientInfo("ada", "c1", None, encode({"role": "owner"}))
+    assert protocol.announcement(LOBBY, left) == encoded([Push("lobby", Leave(info))])
 
 
 @pytest.mark.parametrize("name", ["lobby", EVERYONE_NAME, user_room("ada")])

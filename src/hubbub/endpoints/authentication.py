@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from ..names import UserId
 from ..protocols.centrifugo.codes import DisconnectCode, ErrorCode
 from ..protocols.centrifugo.messages import RefreshRequest, RefreshResult
-from .client import Client, Refused, awaited
+from .client import Client, Refused
 from .dependencies import Caller
 from .expiry import end_of, is_past_grace, ttl_s
 
@@ -90,7 +90,7 @@ class Authentication:
         if token:  # its expiry is watched here, not by the socket, because the client can replace it
             scope = {key: value for key, value in scope.items() if key != "hubbub"}
         try:
-            user = await awaited(function(Caller(scope, app=client.served.app, token=token or None)))
+            user = await client.awaited(function, function(Caller(scope, app=client.served.app, token=token or None)))
             user_id = client.served.user_id_of(user)
         except HTTPException as error:
             if getattr(error, "expired", False) and token:

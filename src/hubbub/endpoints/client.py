@@ -153,9 +153,25 @@ class Client:
         assert caller is not None
         message = MISSING if data is None else data.data
         try:
-            return await awaited(function(caller, message, names, is_encoded=data is not None))
+            return await self.awaited(function, function(caller, message, names, is_encoded=data is not None))
         except Exception as error:
             raise Refused(await self.error(error, function)) from error
+
+    async def awaited(self, function: Function[T], call: Awaitable[T]) -> T:
+        """Awaits the call of a function of the app.
+
+        If the function raises CancelledError on its own, that is an error of the app. If it is canceled, that is logged
+        and counted: it ran for too long after the end of its client, or of the server.
+        """
+        try:
+            return await call
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():
+                raise RuntimeError("it awaited something that was canceled") from error
+            self.engine.counters.errors["function"] += 1
+            logger.warning("%s was canceled: its client is gone, and it did not return in time", function.name)
+            raise
 
     async def error(self, error: Exception, function: Function[Any]) -> Error:
         """Converts an exception of a function into the error that the client receives.
@@ -179,14 +195,3 @@ class Client:
         self.engine.counters.errors["function"] += 1
         logger.error("%s failed", function.name, exc_info=error)
         return ErrorCode.INTERNAL.error()
-
-
-async def awaited(work: Awaitable[T]) -> T:
-    """Awaits a function of the app. If the function raises CancelledError on its own, that is an error of the app."""
-    try:
-        return await work
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise RuntimeError("it awaited something that was canceled") from error

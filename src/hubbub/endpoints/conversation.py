@@ -58,7 +58,7 @@ from ..protocols.centrifugo.messages import (
 from ..rooms.memberships import JoinRefused
 from .authentication import VERSION, Authentication
 from .calls import Calls
-from .client import Client, Ended, Refused, awaited
+from .client import Client, Ended, Refused
 from .dependencies import Caller
 from .expiry import ttl_s
 from .heartbeat import PING_S, Heartbeat
@@ -138,13 +138,19 @@ class Conversation:
 
     async def _end(self) -> None:
         """Runs ``@disconnect``, if ``@connect`` returned. Called once, after the socket is gone."""
-        function, caller = self._routes.disconnect, self._client.caller
-        if function is not None and caller is not None:
-            try:
-                await awaited(function(caller))
-            except Exception as error:
-                self._engine.counters.errors["function"] += 1
-                logger.error("%s failed", function.name, exc_info=error)
+        function, client = self._routes.disconnect, self._client
+        if function is None or client.caller is None:
+            return
+        # The socket's handler knows that its client is gone, so nothing else would ever cancel it.
+        timeout = asyncio.timeout(self._engine.limits.handler_timeout_s)
+        try:
+            async with timeout:
+                await client.awaited(function, function(client.caller))
+        except Exception as error:
+            if timeout.expired() and isinstance(error, TimeoutError):
+                return  # which is logged and counted
+            self._engine.counters.errors["function"] += 1
+            logger.error("%s failed", function.name, exc_info=error)
 
     # Connecting
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from websockets.asyncio.client import ClientConnection
 
 from hubbub import Connection
 from hubbub.endpoints.results import Grant, Welcome
-from tests.integration.json_client import Wire, wire
+from tests.integration.json_client import Wire, error, subscribe, wire
 from tests.integration.live import Live, User, current_user, live_app
 from tests.integration.redis_server import RedisServer, fresh_prefix
 from tests.integration.sdk import Info, Publication, Sdk
@@ -36,11 +37,17 @@ class Infos(Live):
 
         @named.room("chat:{room}")
         async def may_chat(room: str, user: User, data: Any = None) -> Grant:
+            if room in self.gates:
+                await self.gates[room].wait()
             return Grant(info={"role": data or "guest"})
 
         @named.publish("chat:{room}")
         async def publish(message: Any, room: str) -> Any:
             return b"\xff\x00" if message == "bytes" else message
+
+        @named.on("join")
+        async def join(message: str, connection: Connection) -> None:
+            await connection.join(message)
 
         @named.on("bytes")
         async def give_bytes(connection: Connection) -> bytes:
@@ -146,6 +153,22 @@ async def test_all_connections_of_a_user_publish_under_the_id_that_its_join_had(
             await second.ask(8, unsubscribe={"channel": name})
         left = await bob.pushed(name, "leave")
         assert left["info"] == {**joined, "chan_info": {"role": "guest"}}
+
+
+async def test_a_rule_that_takes_long_does_not_hold_up_who_is_in_the_room_anyway(alone: tuple[Infos, Infos]) -> None:
+    live, name = alone[0], "chat:held"
+    live.gates["held"] = asyncio.Event()
+    async with named(live, "ann") as ann:
+        await ann.send(subscribe(2, name))
+        assert "rpc" in await ann.ask(3, rpc={"method": "join", "data": name})
+        assert "publish" in await ann.ask(4, publish={"channel": name, "data": "hello"})
+        assert (await ann.pushed(name))["info"]["user"] == "ann"
+
+        async def release() -> None:
+            live.gates.pop("held").set()
+
+        await live.server.acall(release())
+        assert error((await ann.answers(2))[0]) == 105
 
 
 def joins(told: Any) -> str | None:

@@ -101,9 +101,9 @@ class Subscriptions:
         subscription.joining = self._workload.spawn(self._subscribe(number, request, subscription))
 
     async def joined(self, name: str) -> None:
-        """Waits until the client is present in a room that it is joining, so that its presence has an id."""
+        """Waits until the client is present in a room that it was told to be in, so that its presence has an id."""
         subscription = self._subscriptions.get(name)
-        if subscription is not None and subscription.joining is not None:
+        if subscription is not None and subscription.is_in and subscription.joining is not None:
             await asyncio.wait([subscription.joining])
 
     def _refusal(self, request: SubscribeRequest) -> Error | None:

@@ -15,6 +15,7 @@ from typing import Final
 logger: Final = logging.getLogger("hubbub")
 
 _SLACK = 64  # cancelled timers that are not worth rebuilding a heap for
+_EARLY_S = 0.001  # the most by which a loop may call too early: uvloop rounds times to milliseconds
 
 
 class Timer:
@@ -87,6 +88,10 @@ class Timers:
         assert self._loop is not None
         self._handle = None
         now = self._loop.time()
+        if self._heap and 0.0 < self._heap[0][0] - now < _EARLY_S:
+            # A loop that is asked for the rest of the millisecond would call in each of its passes until then.
+            self._handle = self._loop.call_at(now + _EARLY_S, self._fire)
+            return
         while self._heap and self._heap[0][0] <= now:
             timer = heapq.heappop(self._heap)[2]
             action, timer.action = timer.action, None

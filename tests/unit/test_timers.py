@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import weakref
 from collections.abc import Callable
+from contextvars import Context
+from typing import TypeVarTuple
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +16,8 @@ from hypothesis import strategies as st
 
 from hubbub.timers import Timer, Timers
 from tests.unit.support import FakeLoop, fake_loop
+
+Ts = TypeVarTuple("Ts")
 
 
 @pytest.fixture
@@ -47,6 +52,31 @@ def test_things_happen_at_their_time_in_order(loop: FakeLoop, timers: Timers) ->
     loop.advance(10.0)
     assert happened[4:] == [("third", 3.0)]
     assert len(timers) == 0
+
+
+class RoundingLoop(FakeLoop):
+    """A loop that rounds times to milliseconds, as uvloop does."""
+
+    calls = 0
+
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        self.calls += 1
+        assert self.calls < 100, "asked again and again"
+        return super().call_at(round(when, 3), callback, *args, context=context)
+
+
+def test_a_loop_that_calls_a_little_early_is_asked_once_more() -> None:
+    loop, happened = RoundingLoop(), list[float]()  # type: ignore[abstract]  # as in `fake_loop`
+    timers = Timers()
+    timers.start(loop)
+    timers.call_later(0.0304, lambda: happened.append(loop.now - 1000.0))
+    loop.advance(0.030)
+    assert happened == []
+    loop.advance(0.002)
+    assert len(happened) == 1
+    assert loop.calls == 2
 
 
 def test_however_many_there_are_the_loop_has_one(loop: FakeLoop, timers: Timers) -> None:

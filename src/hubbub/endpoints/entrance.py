@@ -71,6 +71,10 @@ async def accept(websocket: WebSocket, engine: Engine) -> CentrifugoProtocol | N
 
 
 def _wants_protobuf(websocket: WebSocket) -> bool:
-    query = parse_qs(websocket.scope.get("query_string", b"").decode("latin-1"))
-    asked = (*query.get("format", ()), *query.get("cf_protocol", ()))
-    return PROTOBUF in (websocket.scope.get("subprotocols") or ()) or "protobuf" in asked
+    if PROTOBUF in (websocket.scope.get("subprotocols") or ()):
+        return True
+    query = websocket.scope.get("query_string", b"")
+    if not query:
+        return False
+    asked = parse_qs(query.decode("latin-1"))
+    return "protobuf" in (*asked.get("format", ()), *asked.get("cf_protocol", ()))

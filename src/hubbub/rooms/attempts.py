@@ -9,12 +9,14 @@ attempt, which began before that, and the instruction is recorded in all attempt
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
 class Attempt:
-    """An attempt of a user to join rooms.
+    """An attempt of a user to join rooms. It is under way in a ``with`` block.
+
+    Args:
+        user: The id of the user; None for an anonymous one.
+        pending: The attempts that are under way.
 
     Attributes:
         user: The id of the user; None for an anonymous one.
@@ -22,12 +24,20 @@ class Attempt:
         revoked: The rooms that instructions have taken from the user since. It must not join them.
     """
 
-    __slots__ = ("began_at", "revoked", "user")
+    __slots__ = ("_pending", "began_at", "revoked", "user")
 
-    def __init__(self, user: str | None) -> None:
+    def __init__(self, user: str | None, pending: set[Attempt] | None = None) -> None:
         self.user: str | None = user
         self.began_at: float = asyncio.get_running_loop().time()
         self.revoked: set[str] = set()
+        self._pending = set() if pending is None else pending
+
+    def __enter__(self) -> Attempt:
+        self._pending.add(self)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._pending.discard(self)
 
 
 class Attempts:
@@ -36,15 +46,9 @@ class Attempts:
     def __init__(self) -> None:
         self._pending: set[Attempt] = set()
 
-    @contextmanager
-    def begin(self, user: str | None) -> Iterator[Attempt]:
-        """Begins an attempt, which ends with the block."""
-        attempt = Attempt(user)
-        self._pending.add(attempt)
-        try:
-            yield attempt
-        finally:
-            self._pending.discard(attempt)
+    def begin(self, user: str | None) -> Attempt:
+        """Returns an attempt, for a ``with`` block."""
+        return Attempt(user, self._pending)
 
     def revoke(self, user: str, room: str, given_at: float) -> None:
         """Takes a room from the attempts of a user that began before an instruction was given."""

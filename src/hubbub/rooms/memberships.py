@@ -274,7 +274,8 @@ class Memberships(Receiver):
         for room in rooms:
             room.joining += 1  # so that a room that is subscribed now stays subscribed until it has a member
         try:
-            await self._for_all(self._prepare, [(room, positions[room.channel]) for room in rooms])
+            requests = [(room, positions[room.channel]) for room in rooms]
+            await self._for_all(self._prepare, [each for each in requests if not _is_prepared(*each)])
             for channel, since in positions.items():
                 if (await self._become_member(session, channel, since, attempt))[1]:
                     new.append(channel)
@@ -318,7 +319,7 @@ class Memberships(Receiver):
             return before.joined, False
         self._check_count(session, channel)
         room = self._rooms.get(channel)
-        if room is not None and room.subscribed and not _catches_up(room, since):
+        if room is not None and _is_prepared(room, since):
             return self._add(session, room, attempt, reply), True
         return await self._join(session, channel, since, attempt, reply), True
 
@@ -492,6 +493,11 @@ class Memberships(Receiver):
         if channel in session.memberships:  # the room exists as long as it has a member
             options = self._rooms[channel].options
             await self._attendance.enter(session, channel, options.grace_s, anonymous=options.client_presence)
+
+
+def _is_prepared(room: Room, since: Position | None) -> bool:
+    """Returns whether a member can join without asking the broker anything."""
+    return room.subscribed and not _catches_up(room, since)
 
 
 def _catches_up(room: Room, since: Position | None) -> bool:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import queue
 import re
-import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from contextlib import suppress
+from typing import Any, TypeAlias
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, Error, Page
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -21,17 +16,14 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request as Handshake
-from websockets.http11 import Response as Refusal
-from websockets.sync.server import Server, ServerConnection, serve
-from websockets.typing import Subprotocol
 
 from hubbub.client import BrowserClient
+from tests.browser import scripted
 from tests.browser.conftest import Console
+from tests.browser.scripted import DEADLINE_S, mute_server, serving
 
 pytestmark = pytest.mark.browser
 
-DEADLINE_S = 30
 EPOCH = "aaaaaaaa"
 OTHER_EPOCH = "bbbbbbbb"
 
@@ -54,29 +46,12 @@ PAGE = """<!doctype html>
 """
 
 
-class Peer:
+class Peer(scripted.Peer):
     """One socket of the page, as the server has it."""
-
-    def __init__(self, connection: ServerConnection) -> None:
-        assert connection.request is not None
-        self.connection = connection
-        self.url = urlsplit(connection.request.path)
-        self.offered = connection.request.headers.get("Sec-WebSocket-Protocol")
-        self.received: queue.Queue[str | bytes] = queue.Queue()
-        self.gone = threading.Event()
-
-    @property
-    def query(self) -> dict[str, list[str]]:
-        return parse_qs(self.url.query)
 
     @property
     def since(self) -> Any:
         return json.loads(self.query["since"][-1]) if "since" in self.query else None
-
-    def send(self, *messages: object) -> None:
-        """Strings and bytes as they are, others as JSON."""
-        for message in messages:
-            self.connection.send(message if isinstance(message, (str, bytes)) else json.dumps(message))
 
     def sync(
         self, offset: int, *, recovered: bool = False, room: str = "lobby", epoch: str = EPOCH, id: str = "c1"
@@ -84,75 +59,8 @@ class Peer:
         place = {"room": room, "epoch": epoch, "offset": offset}
         self.send({"type": "sync", **place, "recovered": recovered, "connection_id": id})
 
-    def receive(self) -> str | bytes:
-        return self.received.get(timeout=DEADLINE_S)
 
-    def close(self, code: int, reason: str = "") -> None:
-        self.connection.close(code, reason)
-
-    def close_without_code(self) -> None:
-        with self.connection.send_context():
-            self.connection.protocol.send_close()
-
-    def cut(self) -> None:
-        self.connection.socket.shutdown(socket.SHUT_RDWR)
-
-
-class ScriptedServer:
-    """A WebSocket server whose every word comes from the test."""
-
-    def __init__(self) -> None:
-        self.refusing = False
-        self._accepted: queue.Queue[Peer] = queue.Queue()
-        self._peers: list[Peer] = []
-        self._server: Server = serve(
-            self._handle,
-            "127.0.0.1",
-            0,
-            process_request=self._admit,
-            select_subprotocol=self._select,
-            compression=None,
-            ping_interval=None,
-            close_timeout=1,
-        )
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-        self.url = f"ws://127.0.0.1:{self._server.socket.getsockname()[1]}/ws"
-
-    def accept(self) -> Peer:
-        """The next socket that opens."""
-        return self._accepted.get(timeout=DEADLINE_S)
-
-    @property
-    def idle(self) -> bool:
-        """Whether every socket that opened was taken by the test."""
-        return self._accepted.empty()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        for peer in self._peers:
-            if not peer.gone.is_set():
-                peer.cut()
-            assert peer.gone.wait(DEADLINE_S)
-
-    def _admit(self, connection: ServerConnection, request: Handshake) -> Refusal | None:
-        return connection.respond(503, "not now\n") if self.refusing else None
-
-    def _select(self, connection: ServerConnection, offered: Any) -> Subprotocol | None:
-        return Subprotocol("bearer") if "bearer" in offered else None
-
-    def _handle(self, connection: ServerConnection) -> None:
-        peer = Peer(connection)
-        self._peers.append(peer)
-        self._accepted.put(peer)
-        try:
-            for message in connection:
-                peer.received.put(message)
-        except ConnectionClosed:
-            pass
-        finally:
-            peer.gone.set()
+ScriptedServer: TypeAlias = scripted.ScriptedServer[Peer]
 
 
 class Client:
@@ -228,26 +136,6 @@ async def _greet(websocket: WebSocket) -> None:
     await websocket.receive()
 
 
-@contextmanager
-def serving(app: Starlette) -> Iterator[str]:
-    config = uvicorn.Config(app, lifespan="off", log_level="warning")
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
-
-
-@contextmanager
-def mute_server() -> Iterator[tuple[str, socket.socket]]:
-    """The address of a server that takes connections and never says a word, and its listening socket."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(DEADLINE_S)
-        yield f"ws://127.0.0.1:{listener.getsockname()[1]}", listener
-
-
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
     routes = [Route("/", _page), WebSocketRoute("/greet", _greet), Mount("/hubbub", BrowserClient())]
@@ -257,7 +145,7 @@ def site() -> Iterator[str]:
 
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
-    server = ScriptedServer()
+    server = scripted.ScriptedServer(Peer)
     yield server
     server.stop()
 
@@ -643,11 +531,11 @@ def test_a_server_that_sends_many_away_gets_them_back_over_a_longer_time(client:
 
 def test_a_refused_handshake_is_tried_again(timed: Client) -> None:
     timed.run("() => { Math.random = () => 0.5; }")
-    timed.server.refusing = True
+    timed.server.refusing = 503
     timed.start(minDelayMs=60_000, maxDelayMs=60_000)
     wait = timed.waits(1)[0]
     assert (wait["code"], wait["delayMs"]) == (1006, 30_000)
-    timed.server.refusing = False
+    timed.server.refusing = 0
     timed.page.clock.fast_forward(29_999)
     assert timed.run("client.state") == "waiting"
     timed.page.clock.fast_forward(1)
@@ -969,29 +857,6 @@ def test_wrong_arguments_throw(client: Client, script: str, problem: str) -> Non
 
 
 # The app that serves it
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"), [("hubbub.js", "text/javascript"), ("hubbub.d.ts", "application/typescript")]
-)
-def test_the_files_are_served_and_asked_for_again(page: Page, site: str, name: str, kind: str) -> None:
-    url = f"{site}/hubbub/{name}"
-    answer = page.request.get(url)
-    assert answer.status == 200
-    assert answer.headers["content-type"] == f"{kind}; charset=utf-8"
-    assert answer.headers["cache-control"] == "no-cache"
-    assert "HubbubClient" in answer.text()
-    etag = answer.headers["etag"]
-    for held in (etag, f"W/{etag}", f'"other", {etag}'):
-        assert page.request.get(url, headers={"If-None-Match": held}).status == 304
-    assert page.request.get(url, headers={"If-None-Match": '"other"'}).status == 200
-    head = page.request.head(url)
-    assert (head.status, head.headers["content-length"]) == (200, answer.headers["content-length"])
-
-
-@pytest.mark.parametrize("name", ["", "__init__.py", "..%2Fclose.py", "hubbub.js%2F..%2F__init__.py", "nothing"])
-def test_nothing_else_is_served(page: Page, site: str, name: str) -> None:
-    assert page.request.get(f"{site}/hubbub/{name}").status == 404
 
 
 def test_the_types_declare_what_the_module_has(client: Client, site: str) -> None:

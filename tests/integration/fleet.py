@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
 import uvicorn
@@ -135,15 +135,7 @@ def fleet(*urls: str, limits: Limits | None = None) -> Iterator[list[Worker]]:
 
 
 class WorkerProcess:
-    """A worker that can be killed or frozen.
-
-    Attributes:
-        program: The module that is run, with the descriptor of its socket and the URL of the broker.
-        environment: What it finds in its environment, besides this process's.
-    """
-
-    program: ClassVar[str] = "tests.integration.fleet"
-    environment: ClassVar[Mapping[str, str]] = {}
+    """A worker that can be killed or frozen."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self._output = folder / "worker-output"
@@ -154,9 +146,9 @@ class WorkerProcess:
             listening.listen(64)
             self.port: int = listening.getsockname()[1]
             self._process = subprocess.Popen(
-                [sys.executable, "-m", self.program, str(listening.fileno()), url],
+                [sys.executable, "-m", "tests.integration.fleet", str(listening.fileno()), url],
                 cwd=CHECKOUT,
-                env={**os.environ, **self.environment, "PYTHONPATH": os.pathsep.join(paths)},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
                 pass_fds=[listening.fileno()],
                 stdout=output,
                 stderr=output,

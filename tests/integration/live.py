@@ -21,8 +21,7 @@ from hubbub.endpoints.endpoint import Endpoint
 from hubbub.endpoints.results import Grant, Welcome
 from tests.integration.support import LiveServer, client, may_be_reset, receive, serving
 
-KEY_VARIABLE = "HUBBUB_KEY_OF_LIVE"  # for workers that are processes
-KEY = bytes.fromhex(os.environ.get(KEY_VARIABLE, "")) or os.urandom(32)
+KEY = os.urandom(32)
 ROOMS = {
     "chat:*": RoomOptions(history=History(20_000, 600), announce=True, client_presence=True, client_history=True),
     "short:*": RoomOptions(history=History(5, 600)),

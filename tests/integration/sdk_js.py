@@ -1,4 +1,4 @@
-"""The official SDK for JavaScript in Node.js and in Chromium, as two of the `sdks`.
+"""The official SDK for JavaScript, and our own client for pages, in Node.js and in Chromium.
 
 Its clients run in tests/js/clients.mjs, in another process. Commands go there and reports come back, as JSON.
 """
@@ -189,15 +189,19 @@ class JsSdk(Sdk):
 
     Args:
         runner: Returns the runner for clients of an origin.
-        protobuf: Whether they speak Protobuf.
+        sdk: The module: the SDK's, for JSON or Protobuf, or our own client for pages.
         websocket: The WebSocket that they use: that of Node.js or of the page, or that of the package ``ws``.
     """
 
     def __init__(
-        self, runner: Callable[[str], Awaitable[Runner]], *, protobuf: bool, websocket: str = "builtin"
+        self,
+        runner: Callable[[str], Awaitable[Runner]],
+        *,
+        sdk: Literal["json", "protobuf", "ours"],
+        websocket: str = "builtin",
     ) -> None:
         self._runner = runner
-        self.protobuf = protobuf
+        self.sdk = sdk
         self._websocket = websocket
 
     @asynccontextmanager
@@ -218,12 +222,12 @@ class JsSdk(Sdk):
         **more: Any,
     ) -> AsyncIterator[JsClient]:
         address = f"127.0.0.1:{port or live.server.port}"
-        client = JsClient(user, self.protobuf, list(tokens))
+        client = JsClient(user, self.sdk == "protobuf", list(tokens))
         client.runner = await self._runner(f"http://{address}")
         client.key = await client.runner.make(
             client.told,
             "client",
-            sdk="protobuf" if self.protobuf else "json",
+            sdk=self.sdk,
             websocket=self._websocket,
             url=f"ws://{address}{path}",
             fetches=user is not None,

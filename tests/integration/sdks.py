@@ -1,4 +1,4 @@
-"""All the official SDKs: for Python, and for JavaScript in Node.js, in JSON and in Protobuf."""
+"""All clients: the official SDKs for Python, and for JavaScript in Node.js, in JSON and in Protobuf; and our own."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ from tests.integration.sdk import Sdk
 from tests.integration.sdk_js import JsSdk, Node, require_packages
 from tests.integration.sdk_python import PythonSdk
 
-SDKS: Final = ("python-json", "python-protobuf", "node-json", "node-protobuf")
+SDKS: Final = ("python-json", "python-protobuf", "node-json", "node-protobuf", "node-ours")
 
 
 def sdk_of(name: str, node: Node) -> Sdk:
     """One of the `SDKS`."""
-    language, _, encoding = name.partition("-")
-    protobuf = encoding == "protobuf"
-    return PythonSdk(protobuf=protobuf) if language == "python" else JsSdk(node.at, protobuf=protobuf)
+    match name:
+        case "python-json" | "python-protobuf":
+            return PythonSdk(protobuf=name == "python-protobuf")
+        case "node-json":
+            return JsSdk(node.at, sdk="json")
+        case "node-protobuf":
+            return JsSdk(node.at, sdk="protobuf")
+        case "node-ours":
+            return JsSdk(node.at, sdk="ours")
+    raise AssertionError(name)
 
 
 @pytest.fixture(params=SDKS)

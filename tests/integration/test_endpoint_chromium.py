@@ -1,4 +1,6 @@
-"""Endpoints, with the official JavaScript SDK in Chromium: the tests of the SDKs, as far as a page may differ."""
+"""Endpoints, with the official JavaScript SDK and our own in Chromium: the tests of the SDKs, as far as a page may
+differ.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import pytest
 from fastapi.staticfiles import StaticFiles
 from playwright.async_api import async_playwright
 
+from hubbub.client import BrowserClient
 from tests.browser.conftest import launching
 from tests.integration import test_endpoint_sdk as shared
 from tests.integration.live import Live, live_app
@@ -25,6 +28,7 @@ PageAt: TypeAlias = Callable[[str], Awaitable[JsPage]]
 def live() -> Iterator[Live]:
     live = Live()
     live.app.mount("/js", StaticFiles(directory=JS))
+    live.app.mount("/hubbub", BrowserClient())
     with live_app(live, loop="uvloop"):
         yield live
 
@@ -48,9 +52,9 @@ async def page_at() -> AsyncIterator[PageAt]:
         await browser.close()
 
 
-@pytest.fixture(params=["json", "protobuf"])
+@pytest.fixture(params=["json", "protobuf", "ours"])
 def sdk(request: pytest.FixtureRequest, page_at: PageAt) -> JsSdk:
-    return JsSdk(page_at, protobuf=request.param == "protobuf")
+    return JsSdk(page_at, sdk=request.param)
 
 
 test_a_client_connects_and_is_welcomed = shared.test_a_client_connects_and_is_welcomed

@@ -6,10 +6,11 @@ import { Centrifuge as Json } from "centrifuge";
 import { Centrifuge as Protobuf } from "centrifuge/build/protobuf";
 import { WebSocket as Ws } from "ws";
 
+import { Centrifuge as Ours } from "../../src/hubbub/client/centrifuge.js";
 import { clients } from "./clients.mjs";
 
 const take = clients({
-  sdks: { json: Json, protobuf: Protobuf },
+  sdks: { json: Json, protobuf: Protobuf, ours: Ours },
   websockets: { builtin: globalThis.WebSocket, ws: Ws },
   report: (text) => process.stdout.write(`${text}\n`),
 });

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["BrowserClient"]
 
-_FILES = {"hubbub.js": "text/javascript", "hubbub.d.ts": "application/typescript"}
+_FILES = {
+    "hubbub.js": "text/javascript",
+    "hubbub.d.ts": "application/typescript",
+    "centrifuge.js": "text/javascript",
+    "centrifuge.d.ts": "application/typescript",
+}
 
 
 class BrowserClient:

@@ -1,0 +1,1209 @@
+/**
+ * The page's client of hubbub's endpoints: requests with answers, rooms, and recovery after a lost connection.
+ *
+ * It speaks the Centrifugo client protocol in JSON, with the names of the npm package `centrifuge`, whose documented API
+ * it is a part of. A page that has a bundler can use that package instead: the same lines run on both.
+ *
+ * Theory of operation. The client has three states:
+ *
+ *     disconnected ── connect() ──► connecting ◄── lost, or closed by the server ── connected
+ *          ▲                        │    │                                              ▲  │
+ *          │                        │    └── the server answers `connect` ──────────────┘  │
+ *          └── disconnect(), or a code that is final ──────────────────────────────────────┘
+ *
+ * An *attempt* fetches the token and the data that the page provides, and opens a `Link`: one socket, its requests that
+ * wait for an answer, and the watch over its silence. There is at most one attempt. Whatever belongs to an older one is
+ * ignored, so the client leaves an attempt by forgetting it. A failed attempt is followed by another one, after a random
+ * delay whose bound doubles. Every wait has an end: for the page's functions, for the socket, and for every answer.
+ *
+ * A `Subscription` moves from unsubscribed to subscribing to subscribed. Subscriptions wait in a queue, from which a
+ * bounded number at a time is sent: the first of them in one frame with `connect`. So a client with very many rooms
+ * neither waits for each room, nor overruns the server.
+ *
+ * A `Place` is the position of the page in a room: (epoch, offset) of the last message that it received. It is sent with
+ * the next subscribe command of the room, and the reply carries what was missed. The handlers of a message run after the
+ * place has moved, so no message is delivered twice. Replies and messages of one frame are handled synchronously, in
+ * their order: a message after the reply to its subscribe command is never early.
+ */
+
+export const State = Object.freeze({ Disconnected: "disconnected", Connecting: "connecting", Connected: "connected" });
+
+export const SubscriptionState = Object.freeze({
+  Unsubscribed: "unsubscribed",
+  Subscribing: "subscribing",
+  Subscribed: "subscribed",
+});
+
+/** Codes of errors that the client makes itself. Codes from 100 are the server's. */
+export const errorCodes = Object.freeze({
+  timeout: 1,
+  transportClosed: 2,
+  clientDisconnected: 3,
+  clientConnectToken: 5,
+  clientRefreshToken: 6,
+  subscriptionUnsubscribed: 7,
+  subscriptionSubscribeToken: 8,
+  subscriptionRefreshToken: 9,
+  transportWriteError: 10,
+  connectionClosed: 11,
+  badConfiguration: 12,
+});
+
+/** Causes of events: the client's own. Codes from 2000 are the server's. */
+const CONNECT_CALLED = [0, "connect called"];
+const TRANSPORT_CLOSED = [1, "transport closed"];
+const NO_PING = [2, "no ping"];
+const SUBSCRIBE_TIMEOUT = [3, "subscribe timeout"];
+const UNSUBSCRIBE_ERROR = [4, "unsubscribe error"];
+const DISCONNECT_CALLED = [0, "disconnect called"];
+const UNAUTHORIZED = [1, "unauthorized"];
+const MESSAGE_SIZE_LIMIT = [3, "message size limit exceeded"];
+const SUBSCRIBE_CALLED = [0, "subscribe called"];
+const UNSUBSCRIBE_CALLED = [0, "unsubscribe called"];
+
+const TOKEN_EXPIRED = 109;
+const UNSUBSCRIBED_FOR_NOW = 2500; // from this code on, an ended subscription is renewed
+const CONNECTION_EXPIRED = 3005;
+
+/** Close codes that a server sends to many clients at once: their retries spread over four times as long. */
+const SPREAD = new Set([1012, 1013, 3001]);
+
+/** What holds this long resets its backoff. What ends right after it began does not. */
+const HELD_MS = 5_000;
+
+const REFRESH_MS = [1_000, 10_000];
+const MAX_SUBSCRIBING = 64;
+const MAX_FRAME_CHARS = 8_000;
+const MAX_TIMER_MS = 2 ** 31 - 1;
+const LATE_MS = 1_000;
+
+const CLIENT_EVENTS = ["state", "connecting", "connected", "disconnected", "error", "message"];
+const ROOM_EVENTS = ["subscribing", "subscribed", "unsubscribed", "publication", "join", "leave"];
+
+const OPTIONS = {
+  token: "",
+  getToken: null,
+  data: null,
+  getData: null,
+  name: "js",
+  version: "",
+  debug: false,
+  timeout: 5_000,
+  minReconnectDelay: 500,
+  maxReconnectDelay: 20_000,
+  maxServerPingDelay: 10_000,
+  websocket: null,
+};
+
+const ROOM_OPTIONS = {
+  token: "",
+  getToken: null,
+  data: null,
+  getData: null,
+  since: null,
+  positioned: false,
+  recoverable: false,
+  joinLeave: false,
+  minResubscribeDelay: 500,
+  maxResubscribeDelay: 20_000,
+};
+
+/** Thrown by `getToken` if there is no permission (any more): the client or the subscription ends, without retries. */
+export class UnauthorizedError extends Error {
+  name = "UnauthorizedError";
+}
+
+/** Handlers of events, as in Node.js. If a handler throws, the error is reported, and nothing else is affected. */
+class Emitter {
+  #handlers;
+
+  constructor(events) {
+    this.#handlers = new Map(events.map((event) => [event, []]));
+  }
+
+  on(event, handler) {
+    if (typeof handler !== "function") throw new TypeError(`the handler of "${event}" is no function`);
+    this.#of(event).push({ handler, call: handler });
+    return this;
+  }
+
+  once(event, handler) {
+    this.on(event, handler);
+    this.#of(event).at(-1).call = (...values) => {
+      this.off(event, handler);
+      handler(...values);
+    };
+    return this;
+  }
+
+  off(event, handler) {
+    const found = this.listeners(event).lastIndexOf(handler);
+    if (found >= 0) this.#of(event).splice(found, 1);
+    return this;
+  }
+
+  removeAllListeners(event) {
+    for (const each of event === undefined ? this.#handlers.keys() : [event]) this.#of(each).length = 0;
+    return this;
+  }
+
+  listeners(event) {
+    return this.#of(event).map(({ handler }) => handler);
+  }
+
+  emit(event, ...values) {
+    const handlers = [...this.#of(event)];
+    for (const { call } of handlers) {
+      try {
+        call(...values);
+      } catch (error) {
+        report(error);
+      }
+    }
+    return handlers.length > 0;
+  }
+
+  #of(event) {
+    const handlers = this.#handlers.get(event);
+    if (!handlers) throw new TypeError(`no event "${event}"; there are ${[...this.#handlers.keys()].join(", ")}`);
+    return handlers;
+  }
+}
+
+export class Centrifuge extends Emitter {
+  static State = State;
+  static SubscriptionState = SubscriptionState;
+  static UnauthorizedError = UnauthorizedError;
+
+  #url;
+  #options;
+  #state = State.Disconnected;
+  #attempt = null; // {link, since}: the current one, while there is one
+  #retry = new Backoff(() => this.#dial());
+  #credentials;
+  #waiting = new Waiters();
+  #places = new Map(); // of the rooms that the server joins the client to
+  #rooms = new Map(); // the subscriptions, and what the client may do with each
+  #queued = new Set(); // of #rooms: those to subscribe to
+  #subscribing = new Set(); // of #rooms: those that were begun
+  #watching = null; // an AbortController for the listeners, while not disconnected
+
+  /**
+   * @param {string | URL} endpoint the address: relative to the page, ws(s) or http(s)
+   * @param {object} [options] see centrifuge.d.ts
+   */
+  constructor(endpoint, options = {}) {
+    super([...CLIENT_EVENTS, ...ROOM_EVENTS]);
+    this.#url = address(endpoint);
+    this.#options = checked(options, OPTIONS);
+    this.#credentials = new Credentials(this.#options, {
+      timeout: this.#options.timeout,
+      context: {},
+      names: ["connectToken", errorCodes.clientConnectToken, "connectData", errorCodes.clientRefreshToken],
+      mayBeEmpty: true,
+      send: (token, done) => this.#link.request({ refresh: { token } }, (error, reply) => done(error, reply?.refresh)),
+      failed: (type, error) => this.#lose(...TRANSPORT_CLOSED, { type, error }),
+      told: (type, error) => this.emit("error", { type, error: plain(error) }),
+      refused: (code, reason) => this.#disconnect(code, reason),
+    });
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  /** Connects, and stays connected until `disconnect()`, or until the server ends it with a code that is final. */
+  connect() {
+    if (this.#state !== State.Disconnected) return;
+    this.#retry.reset();
+    this.#watch();
+    this.#become(State.Connecting);
+    if (this.#state !== State.Connecting || this.#attempt) return; // a handler has changed it again
+    const [code, reason] = CONNECT_CALLED;
+    this.emit("connecting", { code, reason });
+    if (this.#state === State.Connecting && !this.#attempt) this.#dial();
+  }
+
+  disconnect() {
+    this.#disconnect(...DISCONNECT_CALLED);
+  }
+
+  /** Resolves once the client is connected. Rejects if it is disconnected, or after the timeout in milliseconds. */
+  ready(timeout) {
+    if (this.#state === State.Disconnected) return Promise.reject(disconnected());
+    return this.#state === State.Connected ? Promise.resolve() : this.#waiting.wait(timeout);
+  }
+
+  setToken(token) {
+    this.#credentials.token = token;
+  }
+
+  setData(data) {
+    this.#credentials.data = data;
+  }
+
+  // Requests. They wait for the connection, and then for their answers: each time up to `timeout`.
+
+  async rpc(method, data) {
+    return { data: (await this.#request({ rpc: { method, data } })).rpc?.data };
+  }
+
+  async send(data) {
+    await this.#connected();
+    this.#linkOrThrow().say({ send: { data } });
+  }
+
+  async publish(channel, data) {
+    await this.#request({ publish: { channel, data } });
+    return {};
+  }
+
+  async history(channel, { limit, since, reverse } = {}) {
+    const { history = {} } = await this.#request({ history: { channel, limit, since: since ?? undefined, reverse } });
+    const publications = (history.publications ?? []).map((each) => publication(channel, each));
+    return { publications, offset: history.offset ?? 0, epoch: history.epoch ?? "" };
+  }
+
+  async presence(channel) {
+    const { presence } = (await this.#request({ presence: { channel } })).presence ?? {};
+    return { clients: Object.fromEntries(Object.entries(presence ?? {}).map(([id, info]) => [id, person(info)])) };
+  }
+
+  async presenceStats(channel) {
+    const found = (await this.#request({ presence_stats: { channel } })).presence_stats;
+    return { numClients: found?.num_clients ?? 0, numUsers: found?.num_users ?? 0 };
+  }
+
+  async #request(body) {
+    await this.#connected();
+    const link = this.#linkOrThrow();
+    return new Promise((resolve, reject) => {
+      link.request(body, (error, reply) => (error ? reject(error) : resolve(reply)));
+    });
+  }
+
+  #connected() {
+    return this.#state === State.Connected ? Promise.resolve() : this.#waiting.wait(this.#options.timeout);
+  }
+
+  get #link() {
+    return this.#attempt?.link;
+  }
+
+  #linkOrThrow() {
+    if (this.#state === State.Connected) return this.#link;
+    throw failure(errorCodes.connectionClosed, "connection closed");
+  }
+
+  // Subscriptions
+
+  newSubscription(channel, options = {}) {
+    if (this.#rooms.has(channel)) throw new Error(`there is a subscription to "${channel}": see getSubscription()`);
+    let room;
+    const subscription = new Subscription(channel, options, {
+      client: this,
+      timeout: this.#options.timeout,
+      adopt: (hooks) => (room = hooks),
+      queue: () => this.#queue(room),
+      settled: () => this.#settled(room),
+      link: () => (this.#state === State.Connected || this.#subscribing.has(room) ? this.#link : null),
+      reconnect: (why) => this.#lose(...why),
+    });
+    this.#rooms.set(channel, room);
+    return subscription;
+  }
+
+  getSubscription(channel) {
+    return this.#rooms.get(channel)?.subscription ?? null;
+  }
+
+  removeSubscription(subscription) {
+    if (!subscription || this.getSubscription(subscription.channel) !== subscription) return;
+    subscription.unsubscribe();
+    this.#rooms.delete(subscription.channel);
+  }
+
+  subscriptions() {
+    return Object.fromEntries([...this.#rooms].map(([channel, { subscription }]) => [channel, subscription]));
+  }
+
+  #queue(room) {
+    this.#queued.add(room);
+    if (this.#state === State.Connected) this.#subscribe();
+  }
+
+  #settled(room) {
+    this.#queued.delete(room);
+    if (this.#subscribing.delete(room) && this.#state === State.Connected) this.#subscribe();
+  }
+
+  /** Begins as many of the queued subscriptions as the bound allows. */
+  #subscribe(rooms = this.#queued) {
+    for (const room of rooms) {
+      if (this.#subscribing.size >= MAX_SUBSCRIBING) break;
+      this.#queued.delete(room);
+      this.#subscribing.add(room);
+      room.begin();
+    }
+  }
+
+  // An attempt, from its beginning to its end
+
+  async #dial() {
+    this.#retry.stop();
+    const attempt = (this.#attempt = { link: null, since: null });
+    if (!(await this.#credentials.fetch(() => attempt === this.#attempt))) return;
+    try {
+      attempt.link = new Link(this.#url, this.#options, {
+        opened: () => this.#opened(attempt),
+        pushed: (push) => this.#pushed(push),
+        ended: (code, reason, error) => this.#ended(code, reason, error),
+      });
+    } catch (error) {
+      this.#lose(...TRANSPORT_CLOSED, { error: failure(errorCodes.transportClosed, text(error)) });
+    }
+  }
+
+  /** Sends `connect`, and in the same frame the subscriptions for which nothing has to be fetched. */
+  #opened(attempt) {
+    const { token, data } = this.#credentials;
+    const { name, version } = this.#options;
+    const connect = { token: token || undefined, data: data ?? undefined, name, version: version || undefined };
+    const places = [...this.#places].filter(([, { since }]) => since);
+    if (places.length > 0) {
+      connect.subs = Object.fromEntries(places.map(([channel, { since }]) => [channel, { recover: true, ...since }]));
+    }
+    attempt.link.request({ connect }, (error, reply) => {
+      if (attempt !== this.#attempt) return;
+      if (error) this.#refused(error);
+      else this.#welcomed(attempt, reply.connect);
+    });
+    this.#subscribe([...this.#queued].filter((room) => room.isReady()));
+  }
+
+  #refused(error) {
+    const { code, message, temporary } = error;
+    if (code === TOKEN_EXPIRED && !this.#credentials.canFetch) {
+      this.emit("error", { type: "configuration", error: noGetToken() });
+      this.#disconnect(...UNAUTHORIZED);
+    } else if (code < 100 || code === TOKEN_EXPIRED || temporary) {
+      if (code === TOKEN_EXPIRED) this.#credentials.token = "";
+      this.#lose(...TRANSPORT_CLOSED, { type: "connect", error });
+    } else {
+      this.#disconnect(code, message);
+    }
+  }
+
+  #welcomed(attempt, result) {
+    attempt.since = performance.now();
+    attempt.link.watch((result.ping ?? 0) * 1000, result.pong ?? false);
+    if (result.expires) this.#credentials.renewIn(result.ttl);
+    this.#become(State.Connected);
+    this.#waiting.resolve();
+    const { client, data } = result;
+    this.emit("connected", { client, transport: "websocket", ...("data" in result && { data }) });
+    const subs = result.subs ?? {};
+    for (const channel of [...this.#places.keys()]) {
+      if (attempt === this.#attempt && !Object.hasOwn(subs, channel)) this.#left(channel);
+    }
+    for (const [channel, each] of Object.entries(subs)) if (attempt === this.#attempt) this.#joined(channel, each);
+    if (attempt === this.#attempt) this.#subscribe();
+  }
+
+  #ended(code, reason, error) {
+    if (code === CONNECTION_EXPIRED && this.#credentials.canFetch) this.#credentials.token = "";
+    if (code === 1009) this.#disconnect(...MESSAGE_SIZE_LIMIT);
+    else if ((code >= 3500 && code < 4000) || (code >= 4500 && code < 5000)) this.#disconnect(code, reason);
+    else if (code >= 3000) this.#lose(code, reason, { error: failure(code, reason) });
+    else if (code >= 1000) this.#lose(...TRANSPORT_CLOSED, { spread: SPREAD.has(code) });
+    else this.#lose(code, reason, { error });
+  }
+
+  /** Leaves the current attempt, and tries again later. While connecting, the page is told why, as an error. */
+  #lose(code, reason, { type = "transport", error, spread = SPREAD.has(code) } = {}) {
+    const wasConnected = this.#state === State.Connected;
+    const { minReconnectDelay, maxReconnectDelay } = this.#options;
+    const slowly = globalThis.navigator?.onLine === false;
+    this.#leave();
+    this.#retry.schedule(minReconnectDelay, maxReconnectDelay, { spread, slowly });
+    if (wasConnected) this.#become(State.Connecting);
+    this.#tellRooms();
+    if (wasConnected && this.#state === State.Connecting) {
+      this.emit("connecting", { code, reason });
+    } else if (!wasConnected) {
+      const told = plain(error ?? failure(errorCodes.transportClosed, "transport closed"));
+      this.emit("error", { type, error: told, ...(type === "transport" && { transport: "websocket" }) });
+    }
+  }
+
+  #disconnect(code, reason) {
+    if (this.#state === State.Disconnected) return;
+    this.#leave();
+    this.#retry.stop();
+    this.#watching?.abort();
+    this.#watching = null;
+    this.#become(State.Disconnected);
+    this.#tellRooms();
+    this.#waiting.reject(disconnected());
+    this.emit("disconnected", { code, reason });
+  }
+
+  #leave() {
+    const attempt = this.#attempt;
+    this.#attempt = null;
+    this.#credentials.stop();
+    this.#subscribing.clear();
+    if (attempt?.since) this.#retry.held(performance.now() - attempt.since);
+    attempt?.link?.close();
+  }
+
+  /** Tells all rooms that the connection is lost. */
+  #tellRooms() {
+    for (const room of this.#rooms.values()) room.lost();
+    for (const [channel, place] of this.#places) if (place.leave()) this.emit("subscribing", { channel });
+  }
+
+  #become(state) {
+    const oldState = this.#state;
+    this.#state = state;
+    this.emit("state", { newState: state, oldState });
+  }
+
+  // The network and the page
+
+  #watch() {
+    this.#watching = new AbortController();
+    const listen = (target, event, react) => {
+      target?.addEventListener?.(event, react, { signal: this.#watching.signal });
+    };
+    // Browsers may say "offline" while requests get through, and "online" while none do. So the line is tested.
+    listen(globalThis, "offline", () => this.#link?.probe());
+    listen(globalThis, "online", () => this.#wake());
+    listen(globalThis.document, "visibilitychange", () => document.visibilityState === "visible" && this.#wake());
+    // Browsers do not keep a page with an open socket in the back/forward cache.
+    listen(globalThis, "pagehide", ({ persisted }) => persisted && this.#sleep());
+    listen(globalThis, "pageshow", ({ persisted }) => persisted && this.#wake());
+  }
+
+  /** Tries at once, if it waits; tests the line, if there is one. */
+  #wake() {
+    if (this.#attempt) this.#link?.probe();
+    else if (this.#state === State.Connecting) this.#dial();
+  }
+
+  #sleep() {
+    if (this.#attempt) this.#lose(...TRANSPORT_CLOSED);
+    this.#retry.stop();
+  }
+
+  // Receiving
+
+  #pushed(push) {
+    const { channel = "" } = push;
+    if (push.message) return this.emit("message", { data: push.message.data });
+    if (push.disconnect) return this.#ended(push.disconnect.code, push.disconnect.reason ?? "");
+    const room = this.#rooms.get(channel);
+    if (room?.subscription.state === SubscriptionState.Subscribed) return room.push(push);
+    if (push.subscribe) return this.#joined(channel, push.subscribe);
+    const place = this.#places.get(channel);
+    if (!place) return; // of a room that was left meanwhile
+    if (push.unsubscribe) this.#left(channel);
+    else tell(this, channel, push, place);
+  }
+
+  #joined(channel, result) {
+    const place = this.#places.get(channel) ?? new Place();
+    this.#places.set(channel, place);
+    const { context, missed } = place.enter(channel, result);
+    this.emit("subscribed", context);
+    for (const each of missed()) {
+      if (this.#places.get(channel) !== place || this.#state !== State.Connected) break;
+      this.emit("publication", publication(channel, each));
+    }
+  }
+
+  #left(channel) {
+    this.#places.delete(channel);
+    this.emit("unsubscribed", { channel });
+  }
+}
+
+/** A subscription to a room. Made by `newSubscription`. */
+export class Subscription extends Emitter {
+  #channel;
+  #options;
+  #host; // what the client offers
+  #state = SubscriptionState.Unsubscribed;
+  #place;
+  #attempt = null; // an object for each attempt to subscribe, and for the subscription that it becomes
+  #since = null; // when it became subscribed
+  #retry = new Backoff(() => this.#host.queue());
+  #credentials;
+  #waiting = new Waiters();
+
+  constructor(channel, options, host) {
+    super(["state", ...ROOM_EVENTS, "error"]);
+    this.#channel = channel;
+    this.#host = host;
+    this.#options = checked(options, ROOM_OPTIONS);
+    this.#place = new Place(this.#options.since);
+    const { subscriptionSubscribeToken, subscriptionRefreshToken } = errorCodes;
+    this.#credentials = new Credentials(this.#options, {
+      timeout: host.timeout,
+      context: { channel },
+      names: ["subscribeToken", subscriptionSubscribeToken, "subscribeData", subscriptionRefreshToken],
+      mayBeEmpty: false,
+      send: (token, done) => {
+        host.link().request({ sub_refresh: { channel, token } }, (error, reply) => done(error, reply?.sub_refresh));
+      },
+      failed: (type, error) => this.#later(type, error),
+      told: (type, error) => this.#failed(type, error),
+      refused: (code, reason) => this.#end(code, reason),
+    });
+    host.adopt({
+      subscription: this,
+      isReady: () => this.#credentials.isComplete,
+      begin: () => this.#begin(),
+      push: (push) => this.#pushed(push),
+      lost: () => this.#lost(),
+    });
+  }
+
+  get channel() {
+    return this.#channel;
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  subscribe() {
+    if (this.#state !== SubscriptionState.Unsubscribed) return;
+    this.#retry.reset();
+    this.#become(SubscriptionState.Subscribing, "subscribing", ...SUBSCRIBE_CALLED);
+    if (this.#state === SubscriptionState.Subscribing) this.#host.queue();
+  }
+
+  /** Ends the subscription. The place in the room is kept, for another `subscribe()`. */
+  unsubscribe() {
+    this.#end(...UNSUBSCRIBE_CALLED);
+  }
+
+  /** Resolves once it is subscribed. Rejects if it is unsubscribed, or after the timeout in milliseconds. */
+  ready(timeout) {
+    if (this.#state === SubscriptionState.Unsubscribed) return Promise.reject(unsubscribed());
+    return this.#state === SubscriptionState.Subscribed ? Promise.resolve() : this.#waiting.wait(timeout);
+  }
+
+  setData(data) {
+    this.#credentials.data = data;
+  }
+
+  async publish(data) {
+    await this.ready(this.#host.timeout);
+    return this.#host.client.publish(this.#channel, data);
+  }
+
+  async history(options) {
+    await this.ready(this.#host.timeout);
+    return this.#host.client.history(this.#channel, options);
+  }
+
+  async presence() {
+    await this.ready(this.#host.timeout);
+    return this.#host.client.presence(this.#channel);
+  }
+
+  async presenceStats() {
+    await this.ready(this.#host.timeout);
+    return this.#host.client.presenceStats(this.#channel);
+  }
+
+  /** Fetches what is missing, and sends the subscribe command: at once, if nothing is. */
+  async #begin() {
+    const attempt = (this.#attempt = {});
+    const { isComplete } = this.#credentials;
+    if (isComplete || (await this.#credentials.fetch(() => attempt === this.#attempt))) this.#send(attempt);
+  }
+
+  #send(attempt) {
+    const { positioned, recoverable, joinLeave } = this.#options;
+    const { token, data } = this.#credentials;
+    const subscribe = { channel: this.#channel, token: token || undefined, data: data ?? undefined };
+    if (positioned) subscribe.positioned = true;
+    if (recoverable) subscribe.recoverable = true;
+    if (joinLeave) subscribe.join_leave = true;
+    if (this.#place.since) Object.assign(subscribe, { recover: true, ...this.#place.since });
+    attempt.isSent = true;
+    this.#host.link().request({ subscribe }, (error, reply) => {
+      if (attempt !== this.#attempt || error?.code === errorCodes.connectionClosed) return;
+      if (error) this.#refused(error);
+      else this.#subscribed(attempt, reply.subscribe ?? {});
+    });
+  }
+
+  #refused(error) {
+    const { code, message, temporary } = error;
+    if (code === errorCodes.timeout) {
+      // The server may still answer, so the subscription can only be repeated on another connection.
+      this.#failed("subscribe", error);
+      if (this.#state === SubscriptionState.Subscribing) this.#host.reconnect(SUBSCRIBE_TIMEOUT);
+    } else if (code === TOKEN_EXPIRED && !this.#credentials.canFetch) {
+      this.#failed("configuration", noGetToken());
+      this.#finish(...UNAUTHORIZED);
+    } else if (code === TOKEN_EXPIRED || temporary) {
+      if (code === TOKEN_EXPIRED) this.#credentials.token = "";
+      this.#later("subscribe", error);
+    } else {
+      this.#finish(code, message);
+    }
+  }
+
+  #subscribed(attempt, result) {
+    this.#since = performance.now();
+    this.#host.settled();
+    if (result.expires) this.#credentials.renewIn(result.ttl);
+    const { context, missed } = this.#place.enter(this.#channel, result);
+    this.#waiting.resolve();
+    this.#become(SubscriptionState.Subscribed, "subscribed", context);
+    for (const each of missed()) {
+      if (attempt !== this.#attempt) return;
+      this.emit("publication", publication(this.#channel, each));
+    }
+  }
+
+  #pushed(push) {
+    const { unsubscribe } = push;
+    if (!unsubscribe) return tell(this, this.#channel, push, this.#place);
+    const { code = 2000, reason = "" } = unsubscribe;
+    if (code < UNSUBSCRIBED_FOR_NOW) return this.#finish(code, reason);
+    this.#leave();
+    this.#become(SubscriptionState.Subscribing, "subscribing", code, reason);
+    if (this.#state !== SubscriptionState.Subscribing) return;
+    const { minResubscribeDelay, maxResubscribeDelay } = this.#options;
+    this.#retry.schedule(minResubscribeDelay, maxResubscribeDelay, { firstAtOnce: true });
+  }
+
+  /** Waits for the next connection. */
+  #lost() {
+    if (this.#state === SubscriptionState.Unsubscribed) return;
+    const wasSubscribed = this.#state === SubscriptionState.Subscribed;
+    if (wasSubscribed || this.#attempt) {
+      this.#leave();
+      this.#host.queue();
+    }
+    if (wasSubscribed) this.#become(SubscriptionState.Subscribing, "subscribing", ...TRANSPORT_CLOSED);
+  }
+
+  /** Tries again after a delay. */
+  #later(type, error) {
+    this.#attempt = null;
+    this.#host.settled();
+    this.#retry.schedule(this.#options.minResubscribeDelay, this.#options.maxResubscribeDelay);
+    this.#failed(type, error);
+  }
+
+  /** Ends the subscription, and tells the server. */
+  #end(code, reason) {
+    if (this.#state === SubscriptionState.Unsubscribed) return;
+    const link = this.#attempt?.isSent ? this.#host.link() : null;
+    link?.request({ unsubscribe: { channel: this.#channel } }, (error) => {
+      // Whether the server still counts the client as subscribed is unknown. A new connection settles it.
+      if (error && error.code !== errorCodes.connectionClosed) this.#host.reconnect(UNSUBSCRIBE_ERROR);
+    });
+    this.#finish(code, reason);
+  }
+
+  #finish(code, reason) {
+    if (this.#state === SubscriptionState.Unsubscribed) return;
+    this.#leave();
+    this.#waiting.reject(unsubscribed());
+    this.#become(SubscriptionState.Unsubscribed, "unsubscribed", code, reason);
+  }
+
+  #leave() {
+    this.#attempt = null;
+    this.#credentials.stop();
+    this.#retry.stop();
+    if (this.#since !== null) this.#retry.held(performance.now() - this.#since);
+    this.#since = null;
+    this.#host.settled();
+  }
+
+  #failed(type, error) {
+    this.emit("error", { channel: this.#channel, type, error: plain(error) });
+  }
+
+  #become(state, event, code, reason) {
+    const [channel, oldState] = [this.#channel, this.#state];
+    this.#state = state;
+    this.emit("state", { channel, newState: state, oldState });
+    if (this.#state !== state) return; // a handler has changed it again
+    this.emit(event, typeof code === "number" ? { channel, code, reason } : code);
+  }
+}
+
+/**
+ * One socket: requests and their answers, and the watch over its silence. It ends once: with a close code of 1000 or
+ * more, or with a cause of the client. After `close()`, it reports nothing.
+ */
+class Link {
+  #socket;
+  #timeout;
+  #maxPingDelay;
+  #debug;
+  #told;
+  #lastId = 0;
+  #waiting = new Map(); // requests, by id
+  #out = []; // commands of this turn of the event loop, which are sent together
+  #answersPings = false;
+  #isProbing = false;
+  #patience = 0; // silence of this length is the end; 0 while it is not watched
+  #heardAt = 0;
+  #timer;
+
+  constructor(url, { websocket, timeout, maxServerPingDelay, debug }, told) {
+    this.#timeout = timeout;
+    this.#maxPingDelay = maxServerPingDelay;
+    this.#debug = debug;
+    this.#told = told;
+    const socket = (this.#socket = new (websocket ?? globalThis.WebSocket)(url));
+    socket.onopen = () => {
+      if (!this.#told) return;
+      clearTimeout(this.#timer);
+      this.#told.opened();
+    };
+    socket.onmessage = ({ data }) => this.#receive(data);
+    socket.onclose = ({ code, reason }) => this.#end(code, String(reason));
+    socket.onerror = () => {}; // upon which it closes
+    this.#timer = setTimeout(() => this.#end(...TRANSPORT_CLOSED, failure(errorCodes.timeout, "timeout")), timeout);
+  }
+
+  /** Sends a command, and calls back with (error, reply). */
+  request(body, done) {
+    const id = ++this.#lastId;
+    this.say({ id, ...body });
+    const timer = setTimeout(() => {
+      this.#waiting.delete(id);
+      done(failure(errorCodes.timeout, "timeout"));
+    }, this.#timeout);
+    this.#waiting.set(id, { done, timer });
+  }
+
+  /** Sends a command without an answer, at the end of this turn of the event loop. */
+  say(command) {
+    if (this.#out.length === 0) queueMicrotask(() => this.#flush());
+    this.#out.push(JSON.stringify(command));
+  }
+
+  close() {
+    if (!this.#told) return;
+    if (this.#out.length > 0) this.#flush();
+    this.#told = null;
+    clearTimeout(this.#timer);
+    const waiting = [...this.#waiting.values()];
+    this.#waiting.clear();
+    this.#socket.close(1000);
+    for (const { done, timer } of waiting) {
+      clearTimeout(timer);
+      done(failure(errorCodes.connectionClosed, "connection closed"));
+    }
+  }
+
+  /** Watches over the silence between pings: at most 1.5 times their interval. */
+  watch(interval, answersPings) {
+    this.#answersPings = answersPings;
+    if (interval > 0 && this.#maxPingDelay > 0) {
+      this.#patience = Math.min(interval + this.#maxPingDelay, 1.5 * interval);
+    }
+    this.#heardAt = performance.now();
+    if (this.#patience) this.#checkIn(this.#patience);
+  }
+
+  /** Has the server answer. If it does not, this is the end. */
+  probe() {
+    // Before it is connected, the attempt has timeouts of its own.
+    if (!this.#patience || this.#isProbing) return;
+    this.#isProbing = true;
+    this.say({ id: ++this.#lastId, ping: {} }); // answered with an error, which is an answer
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      if (this.#isProbing) this.#end(...NO_PING);
+      else this.#checkIn(this.#patience);
+    }, this.#timeout);
+  }
+
+  #checkIn(delay) {
+    const dueAt = performance.now() + delay;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      const [now, silence] = [performance.now(), performance.now() - this.#heardAt];
+      if (silence < this.#patience) this.#checkIn(this.#patience - silence);
+      else if (now - dueAt > LATE_MS) this.probe(); // timers of this page stood still, and perhaps its socket too
+      else this.#end(...NO_PING);
+    }, delay);
+  }
+
+  #flush() {
+    const commands = this.#out;
+    this.#out = [];
+    if (!this.#told || this.#socket.readyState !== 1) return; // its end will be told
+    let frame = "";
+    for (const command of commands) {
+      if (frame && frame.length + command.length >= MAX_FRAME_CHARS) {
+        this.#write(frame);
+        frame = "";
+      }
+      frame += frame ? `\n${command}` : command;
+    }
+    if (frame) this.#write(frame);
+  }
+
+  #write(frame) {
+    if (this.#debug) console.debug("centrifuge: sent", frame);
+    this.#socket.send(frame);
+  }
+
+  #receive(data) {
+    if (!this.#told) return;
+    this.#heardAt = performance.now();
+    this.#isProbing = false;
+    if (this.#debug) console.debug("centrifuge: received", data);
+    let replies;
+    try {
+      replies = data.split("\n").filter(Boolean).map((line) => JSON.parse(line));
+    } catch {
+      this.#end(...TRANSPORT_CLOSED, failure(errorCodes.transportClosed, "the server sent something that is no JSON"));
+      return;
+    }
+    for (const reply of replies) if (this.#told) this.#take(reply);
+  }
+
+  #take(reply) {
+    if (reply?.push) return this.#told.pushed(reply.push);
+    if (reply?.id) {
+      const waiting = this.#waiting.get(reply.id);
+      if (!waiting) return; // too late
+      this.#waiting.delete(reply.id);
+      clearTimeout(waiting.timer);
+      const { code, message, temporary } = reply.error ?? {};
+      waiting.done(reply.error ? failure(code, message, temporary) : null, reply);
+    } else if (this.#answersPings) {
+      this.#out.push("{}");
+      this.#flush();
+    }
+  }
+
+  #end(code, reason, error) {
+    this.#told?.ended(code, reason, error); // upon which the client closes it
+  }
+}
+
+/** The place of the page in a room. */
+class Place {
+  #isIn = false;
+  #at; // {epoch, offset}; null if there is nothing to come back to
+
+  constructor(since) {
+    this.#at = since ? { epoch: since.epoch ?? "", offset: since.offset ?? 0 } : null;
+  }
+
+  get since() {
+    return this.#at;
+  }
+
+  /** Enters the room. Returns the context of the event, and the new messages of the reply, which move the place. */
+  enter(channel, result) {
+    const { recoverable = false, positioned = false, epoch = "", offset = 0, publications = [] } = result;
+    this.#isIn = true;
+    const recovered = result.recovered ?? false;
+    const entered = { epoch, offset: recovered ? (this.#at?.offset ?? 0) : 0 };
+    this.#at = recoverable ? entered : null;
+    if (publications.length === 0) entered.offset = offset;
+    const context = {
+      channel,
+      recoverable,
+      positioned,
+      wasRecovering: result.was_recovering ?? false,
+      recovered,
+      hasRecoveredPublications: recovered && publications.length > 0,
+    };
+    if (recoverable || positioned) context.streamPosition = { epoch, offset };
+    if ("data" in result) context.data = result.data;
+    const place = this;
+    function* missed() {
+      for (const each of publications) if (place.#moved(entered, each)) yield each;
+      entered.offset = Math.max(entered.offset, offset);
+    }
+    return { context, missed };
+  }
+
+  /** Leaves the room, but not the place. Returns whether the page was in the room. */
+  leave() {
+    const wasIn = this.#isIn;
+    this.#isIn = false;
+    return wasIn;
+  }
+
+  /** Moves on to a message. Returns false if it was received before. */
+  move(message) {
+    return this.#at === null || this.#moved(this.#at, message);
+  }
+
+  #moved(at, { offset = 0 }) {
+    if (offset > 0 && offset <= at.offset) return false;
+    at.offset = Math.max(at.offset, offset);
+    return true;
+  }
+}
+
+/**
+ * The token and the data of a client or of a subscription: what the page gave, and what its functions return. A token that
+ * expires is replaced in place.
+ */
+class Credentials {
+  token;
+  data;
+  #getToken;
+  #getData;
+  #how;
+  #run = null; // an object for each renewal
+  #retry = new Backoff(() => this.#renew());
+  #timer;
+
+  constructor({ token, data, getToken, getData }, how) {
+    this.token = token;
+    this.data = data;
+    this.#getToken = getToken;
+    this.#getData = getData;
+    this.#how = how;
+  }
+
+  get canFetch() {
+    return this.#getToken !== null;
+  }
+
+  get isComplete() {
+    return !this.#getData && (!this.#getToken || Boolean(this.token));
+  }
+
+  /** Fetches what is missing. Resolves to false if that failed, or if the caller's attempt is not current any more. */
+  async fetch(isCurrent) {
+    const { timeout, context, names } = this.#how;
+    let [type, code] = names;
+    try {
+      if (!this.token && this.#getToken) {
+        const token = await this.#fetchToken();
+        if (!isCurrent()) return false;
+        this.token = token;
+      }
+      [type, code] = [names[2], errorCodes.badConfiguration];
+      if (this.#getData) {
+        const data = await within(timeout, () => this.#getData(context));
+        if (!isCurrent()) return false;
+        this.data = data;
+      }
+      return true;
+    } catch (error) {
+      if (!isCurrent()) return false;
+      if (error instanceof UnauthorizedError) this.#how.refused(...UNAUTHORIZED);
+      else this.#how.failed(type, failure(code, text(error)));
+      return false;
+    }
+  }
+
+  /** Replaces the token in so many seconds, if there is a way to. */
+  renewIn(ttl) {
+    this.stop();
+    if (this.canFetch) this.#timer = setTimeout(() => this.#renew(), Math.min(ttl * 1000, MAX_TIMER_MS));
+  }
+
+  stop() {
+    clearTimeout(this.#timer);
+    this.#retry.reset();
+    this.#run = null;
+  }
+
+  async #renew() {
+    const run = (this.#run = {});
+    const again = (type, error) => {
+      this.#retry.schedule(...REFRESH_MS);
+      this.#how.told(type, error);
+    };
+    try {
+      const token = await this.#fetchToken();
+      if (run !== this.#run) return;
+      this.token = token;
+    } catch (error) {
+      if (run !== this.#run) return;
+      if (error instanceof UnauthorizedError) this.#how.refused(...UNAUTHORIZED);
+      else again("refreshToken", failure(this.#how.names[3], text(error)));
+      return;
+    }
+    this.#how.send(this.token, (error, result) => {
+      if (run !== this.#run || error?.code === errorCodes.connectionClosed) return;
+      if (!error && result?.expires) this.renewIn(result.ttl);
+      else if (error && (error.code < 100 || error.temporary)) again("refresh", error);
+      else if (error) this.#how.refused(error.code, error.message);
+    });
+  }
+
+  async #fetchToken() {
+    const token = await within(this.#how.timeout, () => this.#getToken(this.#how.context));
+    const isAbsent = this.#how.mayBeEmpty ? token === null || token === undefined : !token;
+    if (isAbsent) throw new UnauthorizedError("getToken returned no token");
+    return token;
+  }
+}
+
+/** Retries after random delays from 0 to a bound that doubles, so that many clients do not retry at once. */
+class Backoff {
+  #react;
+  #timer;
+  #attempts = 0;
+
+  constructor(react) {
+    this.#react = react;
+  }
+
+  schedule(least, most, { spread = false, slowly = false, firstAtOnce = false } = {}) {
+    const bound = Math.min(most, least * 2 ** (this.#attempts + (spread ? 2 : 0)));
+    const atOnce = firstAtOnce && this.#attempts === 0;
+    this.#attempts += 1;
+    this.stop();
+    this.#timer = setTimeout(this.#react, slowly ? most : atOnce ? 0 : Math.round(Math.random() * bound));
+  }
+
+  /** What was retried has held for so long. */
+  held(ms) {
+    if (ms >= HELD_MS) this.#attempts = 0;
+  }
+
+  stop() {
+    clearTimeout(this.#timer);
+  }
+
+  reset() {
+    this.stop();
+    this.#attempts = 0;
+  }
+}
+
+/** Promises that are settled together. */
+class Waiters {
+  #waiting = new Set();
+
+  wait(timeout) {
+    return new Promise((resolve, reject) => {
+      const waiter = { resolve, reject, timer: undefined };
+      const expire = () => {
+        this.#waiting.delete(waiter);
+        reject(failure(errorCodes.timeout, "timeout"));
+      };
+      if (timeout !== undefined) waiter.timer = setTimeout(expire, timeout);
+      this.#waiting.add(waiter);
+    });
+  }
+
+  resolve() {
+    this.#settle(({ resolve }) => resolve());
+  }
+
+  reject(error) {
+    this.#settle(({ reject }) => reject(error));
+  }
+
+  #settle(how) {
+    const waiting = [...this.#waiting];
+    this.#waiting.clear();
+    for (const waiter of waiting) {
+      clearTimeout(waiter.timer);
+      how(waiter);
+    }
+  }
+}
+
+/** Tells the page what happened in a room. */
+function tell(emitter, channel, { pub, join, leave }, place) {
+  if (pub && place.move(pub)) emitter.emit("publication", publication(channel, pub));
+  else if (join) emitter.emit("join", { channel, info: person(join.info) });
+  else if (leave) emitter.emit("leave", { channel, info: person(leave.info) });
+}
+
+function publication(channel, { data, info, offset, tags }) {
+  const context = { channel, data };
+  if (info) context.info = person(info);
+  if (offset) context.offset = offset;
+  if (tags) context.tags = tags;
+  return context;
+}
+
+function person({ client, user, conn_info: connInfo, chan_info: chanInfo }) {
+  const info = { client, user };
+  if (connInfo !== undefined) info.connInfo = connInfo;
+  if (chanInfo !== undefined) info.chanInfo = chanInfo;
+  return info;
+}
+
+// Errors
+
+/** Makes the error of a rejected promise. */
+function failure(code, message, temporary = false) {
+  return Object.assign(new Error(message), { code, temporary });
+}
+
+/** Makes the error of an event, which is a plain object. */
+function plain({ code, message, temporary }) {
+  return { code, message, temporary };
+}
+
+function text(error) {
+  return error instanceof Error ? error.message : String(error);
+}
+
+const disconnected = () => failure(errorCodes.clientDisconnected, "client disconnected");
+const unsubscribed = () => failure(errorCodes.subscriptionUnsubscribed, "subscription unsubscribed");
+const noGetToken = () => failure(errorCodes.badConfiguration, "the token has expired, and there is no getToken");
+
+function report(error) {
+  if (globalThis.reportError) globalThis.reportError(error);
+  else console.error(error);
+}
+
+/** Calls a function of the page, and waits for its result up to a timeout. */
+function within(timeout, call) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(failure(errorCodes.timeout, "timeout")), timeout);
+    const settled = (settle) => (value) => {
+      clearTimeout(timer);
+      settle(value);
+    };
+    Promise.resolve().then(call).then(settled(resolve), settled(reject));
+  });
+}
+
+// Arguments
+
+function address(url) {
+  if (Array.isArray(url)) throw new TypeError("this client has no other transport than WebSocket: pass its address");
+  const absolute = new URL(url, globalThis.location?.href);
+  absolute.protocol = absolute.protocol.replace(/^http/, "ws");
+  if (!/^wss?:$/.test(absolute.protocol)) throw new TypeError(`${absolute} is no address of a WebSocket`);
+  absolute.hash = ""; // WebSocket does not accept a fragment
+  return absolute.href;
+}
+
+/** Completes options with their defaults. Throws a TypeError for options that do not exist, and for wrong values. */
+function checked(options, defaults) {
+  for (const [name, value] of Object.entries(options)) {
+    if (!Object.hasOwn(defaults, name)) {
+      throw new TypeError(`no option "${name}"; there are ${Object.keys(defaults).join(", ")}`);
+    }
+    const least = name === "maxServerPingDelay" ? 0 : 1;
+    if (typeof defaults[name] === "number" && !(typeof value === "number" && value >= least && value <= MAX_TIMER_MS)) {
+      throw new TypeError(`${name} is ${value}; it takes a number of milliseconds from ${least} to ${MAX_TIMER_MS}`);
+    }
+    if (name.startsWith("get") && value && typeof value !== "function") throw new TypeError(`${name} is no function`);
+  }
+  return { ...defaults, ...options };
+}

@@ -40,11 +40,12 @@ from tests.unit.protocols.centrifugo.said import envelope_in_json, in_protobuf, 
 from tests.unit.rooms.fleet_sim import StillLoop
 from tests.unit.support import Hub
 
-SHORT = 3
+SHORT, REPLAY = 3, 2
 GRACE_S = 2.0
 ROOMS = {
     "kept:a": RoomOptions(history=History(10_000), announce=True, grace_s=0, client_presence=True, client_history=True),
     "short:a": RoomOptions(history=History(SHORT), announce=True, grace_s=GRACE_S, client_presence=True),
+    "replayed:a": RoomOptions(history=History(10_000), replay=REPLAY, grace_s=0, client_presence=True),
     "plain:a": RoomOptions(grace_s=0, client_presence=True),
 }
 NAMES = tuple(ROOMS)
@@ -334,7 +335,9 @@ class Peer:
             assert offset == request.offset, f"{self}: {request} {result}"
         else:
             assert not result.get("recovered")
-            assert not result.get("publications")
+            replay, earliest = ROOMS[name].replay, self._asked_at[number] if world.is_one else 0
+            assert max(0, earliest - replay) <= offset <= max(0, len(world.log(name)) - replay), f"{self}: {result}"
+            assert min(replay, earliest - offset) <= len(result.get("publications", [])) <= replay
         if request.recover and not result.get("recovered"):
             assert name == "short:a", f"{self}: {request} was not recovered: {result}"
             assert len(world.log(name)) - request.offset > SHORT, f"{self}: {request} was not recovered: {result}"
@@ -351,7 +354,12 @@ class Peer:
         if "pub" in push:
             self._got(channel, place, push["pub"])
             return
-        assert channel != "plain:a"
+        if "unsubscribe" in push:
+            assert push["unsubscribe"]["code"] == 2000, f"{self}: {push} of {channel}"
+            assert (self.user, channel) == self._world.taken, f"{self}: {push} of {channel}"
+            place.wanted, place.state, place.people = False, "out", None
+            return
+        assert ROOMS[channel].announce
         (kind,) = push
         info = push[kind]["info"]
         client, user = info["client"], info.get("user", "")
@@ -386,6 +394,7 @@ class World:
 
     Attributes:
         faults: The checks of clients that failed.
+        taken: The user whose right to a room is being taken back.
         strict: Whether everything had come to rest before the last command, so that its answer can only be one.
     """
 
@@ -404,6 +413,7 @@ class World:
         self.peers = [Peer(self, number) for number in range(len(PEOPLE))]
         self.strict = False
         self.faults: list[Exception] = []
+        self.taken: tuple[str, str] | None = None
         self._epochs: dict[str, str] = {}
         self._lingering: dict[tuple[str, str], list[float]] = {}
         self._numbers = 0
@@ -418,6 +428,17 @@ class World:
     def publish(self, worker: int, name: str) -> None:
         """The app publishes a message."""
         self.loop.create_task(self.managers[worker].broadcast(self.number(), room=name))
+
+    def take_back(self, worker: int, user: str, name: str) -> None:
+        """The app takes back a user's right to a room, while nothing else happens."""
+        self.settle()
+        there = any(peer.user == user for peer in self._in(name))
+        self.taken = user, name
+        assert self.loop.finish(self.managers[worker].unsubscribe(user, name)) == there
+        self._lingering.pop((name, user), None)
+        self.settle()
+        assert not any(peer.user == user for peer in self._in(name))
+        self.taken = None
 
     def number(self) -> int:
         """The next message."""

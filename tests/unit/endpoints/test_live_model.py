@@ -106,7 +106,7 @@ class Clients(RuleBasedStateMachine):
             self.world.publish(worker % self.workers, name)
         self.after(rest)
 
-    @rule(count=st.integers(100, 300))
+    @rule(count=st.sampled_from([130, 260]))
     def app_publishes_much(self, count: int) -> None:
         for _ in range(count):
             self.world.publish(0, "kept:a")
@@ -117,6 +117,10 @@ class Clients(RuleBasedStateMachine):
         if peer is not None:
             peer.publish(name, self.world.number())
         self.after(rest)
+
+    @rule(user=st.sampled_from(sorted({*PEOPLE} - {""})), name=ROOM, worker=WORKER)
+    def app_takes_back_a_right(self, user: str, name: str, worker: int) -> None:
+        self.world.take_back(worker % self.workers, user, name)
 
     @rule(number=PEERS, name=ROOM)
     def asks_who_is_there(self, number: int, name: str) -> None:
@@ -146,7 +150,7 @@ class ClientsOfAFleet(Clients):
     workers = 2
 
 
-QUICK = settings(max_examples=20, stateful_step_count=25, deadline=None)
+QUICK = settings(max_examples=8, stateful_step_count=25, deadline=None)
 TestClients = Clients.TestCase
 TestClients.settings = QUICK
 TestClientsOfAFleet = ClientsOfAFleet.TestCase

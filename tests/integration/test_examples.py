@@ -34,6 +34,7 @@ from examples import (
     newest_tab,
     notifications,
     own_lifespan,
+    page_client,
     quickstart,
     readiness,
     rooms,
@@ -435,6 +436,25 @@ async def test_the_page_of_the_browser_client_finds_its_module_and_its_room() ->
         async with client(server, f"{socket}?since={quote(since)}") as one:
             assert (await receive(one))["recovered"] is True
             assert (await receive(one))["data"] == {"type": "said", "text": "Hello"}
+
+
+async def test_the_page_of_the_client_for_pages_finds_its_module_and_its_room() -> None:
+    with serving(page_client.app) as server:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            page = (await http.get(server.http("/"))).text
+            (module,) = re.findall(r'import .* from "(.+)"', page)
+            assert "class Centrifuge" in (await http.get(server.http(module))).text
+        (socket,) = re.findall(r'new Centrifuge\("(.+)"\)', page)
+        (room,) = re.findall(r'newSubscription\("(.+)"\)', page)
+        async with client(server, socket) as one:
+            await say(one, {"id": 1, "connect": {}})
+            assert "connect" in await receive(one)
+            await say(one, {"id": 2, "subscribe": {"channel": room}})
+            *_, reply = await receive_until(one, lambda message: message.get("id") == 2)
+            assert reply["subscribe"]["recoverable"] is True
+            await say(one, {"id": 3, "publish": {"channel": room, "data": {"text": "Hello"}}})
+            *_, pushed = await receive_until(one, lambda message: "push" in message)
+            assert pushed["push"]["pub"]["data"] == {"text": "Hello"}
 
 
 def test_tests_of_the_examples_pass() -> None:

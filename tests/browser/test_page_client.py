@@ -740,6 +740,21 @@ def test_data_is_fetched_for_every_attempt(client: Client) -> None:
         peer.close(3000)
 
 
+@ours
+def test_data_that_is_no_json_is_told_and_tried_again(client: Client) -> None:
+    rule(client, "() => 1")
+    client.start("{ data: 1n, minReconnectDelay: 600000, maxReconnectDelay: 600000 }")
+    assert client.seen("error", 1)[0]["error"]["code"] == 12
+    client.server.accept()
+    client.run("() => { client.setData(1); dispatchEvent(new Event('online')); }")
+    peer = client.connected()
+    client.run("() => { room('lobby', { data: 1n, minResubscribeDelay: 1, maxResubscribeDelay: 2 }); }")
+    told = client.seen("lobby error", 2)[0]
+    assert (told["type"], told["error"]["code"]) == ("subscribeData", 12)
+    client.run("() => client.getSubscription('lobby').setData(2)")
+    assert peer.asked("subscribe")["data"] == 2
+
+
 def test_the_token_and_the_data_can_be_replaced(client: Client) -> None:
     client.connect("{ token: 'ann', data: 1 }")
     client.run("() => { client.disconnect(); client.setToken('bob'); client.setData(2); client.connect(); }")

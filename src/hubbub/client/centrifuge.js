@@ -44,7 +44,6 @@ export const errorCodes = Object.freeze({
   subscriptionUnsubscribed: 7,
   subscriptionSubscribeToken: 8,
   subscriptionRefreshToken: 9,
-  transportWriteError: 10,
   connectionClosed: 11,
   badConfiguration: 12,
 });
@@ -623,7 +622,12 @@ export class Subscription extends Emitter {
   async #begin() {
     const attempt = (this.#attempt = {});
     const { isComplete } = this.#credentials;
-    if (isComplete || (await this.#credentials.fetch(() => attempt === this.#attempt))) this.#send(attempt);
+    if (!isComplete && !(await this.#credentials.fetch(() => attempt === this.#attempt))) return;
+    try {
+      this.#send(attempt);
+    } catch (error) {
+      this.#later("subscribeData", failure(errorCodes.badConfiguration, text(error))); // data that is no JSON
+    }
   }
 
   #send(attempt) {
@@ -634,12 +638,12 @@ export class Subscription extends Emitter {
     if (recoverable) subscribe.recoverable = true;
     if (joinLeave) subscribe.join_leave = true;
     if (this.#place.since) Object.assign(subscribe, { recover: true, ...this.#place.since });
-    attempt.isSent = true;
     this.#host.link().request({ subscribe }, (error, reply) => {
       if (attempt !== this.#attempt || error?.code === errorCodes.connectionClosed) return;
       if (error) this.#refused(error);
       else this.#subscribed(attempt, reply.subscribe ?? {});
     });
+    attempt.isSent = true;
   }
 
   #refused(error) {
@@ -771,7 +775,11 @@ class Link {
     socket.onopen = () => {
       if (!this.#told) return;
       clearTimeout(this.#timer);
-      this.#told.opened();
+      try {
+        this.#told.opened();
+      } catch (error) {
+        this.#end(...TRANSPORT_CLOSED, failure(errorCodes.badConfiguration, text(error))); // data that is no JSON
+      }
     };
     socket.onmessage = ({ data }) => this.#receive(data);
     socket.onclose = ({ code, reason }) => this.#end(code, String(reason));

@@ -9,18 +9,22 @@ from typing import TypeAlias
 
 import pytest
 from fastapi.staticfiles import StaticFiles
-from playwright.async_api import async_playwright
+from playwright.async_api import BrowserContext, async_playwright, expect
 
+from examples import clients
 from hubbub.client import BrowserClient
 from tests.browser.conftest import launching
 from tests.integration import test_endpoint_sdk as shared
 from tests.integration.live import Live, live_app
 from tests.integration.sdk_js import JS, JsPage, JsSdk, require_packages
+from tests.integration.support import DEADLINE_S, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.browser, pytest.mark.usefixtures("quick_sweeps")]
 
 
+expect.set_options(timeout=DEADLINE_S * 1000)
 name = shared.name
+Body: TypeAlias = Callable[[Live, JsSdk], Awaitable[None]]
 PageAt: TypeAlias = Callable[[str], Awaitable[JsPage]]
 
 
@@ -34,22 +38,26 @@ def live() -> Iterator[Live]:
 
 
 @pytest.fixture(scope="module")
-async def page_at() -> AsyncIterator[PageAt]:
-    """Opens a page of an origin, once."""
+async def context() -> AsyncIterator[BrowserContext]:
     require_packages()
     options = launching()
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(**options)
-        context = await browser.new_context()
-        pages: dict[str, JsPage] = {}
-
-        async def page_at(origin: str) -> JsPage:
-            if origin not in pages:
-                pages[origin] = await JsPage.opened(context, origin)
-            return pages[origin]
-
-        yield page_at
+        yield await browser.new_context()
         await browser.close()
+
+
+@pytest.fixture(scope="module")
+def page_at(context: BrowserContext) -> PageAt:
+    """Opens a page of an origin, once."""
+    pages: dict[str, JsPage] = {}
+
+    async def page_at(origin: str) -> JsPage:
+        if origin not in pages:
+            pages[origin] = await JsPage.opened(context, origin)
+        return pages[origin]
+
+    return page_at
 
 
 @pytest.fixture(params=["json", "protobuf", "ours"])
@@ -57,22 +65,45 @@ def sdk(request: pytest.FixtureRequest, page_at: PageAt) -> JsSdk:
     return JsSdk(page_at, sdk=request.param)
 
 
-test_a_client_connects_and_is_welcomed = shared.test_a_client_connects_and_is_welcomed
-test_data_reaches_connect = shared.test_data_of_the_client_reaches_connect_and_a_token_needs_no_callback
-test_requests_that_are_refused_are_answers = shared.test_requests_that_are_refused_are_answers
-test_clients_publish_what_a_rule_gives = shared.test_clients_publish_where_there_is_a_rule_and_only_what_it_gives
-test_presence_and_history_are_for_subscribers = shared.test_presence_and_history_are_for_subscribers
-test_bytes_are_raw_in_protobuf_and_base64_in_json = shared.test_bytes_are_raw_in_protobuf_and_base64_in_json
-test_a_client_that_missed_too_much_is_told = shared.test_a_client_that_missed_too_much_is_told
-test_tokens = shared.test_a_wrong_token_ends_for_good_and_an_expired_one_is_fetched_again
-test_a_kicked_user_does_not_come_back = shared.test_a_kicked_user_does_not_come_back
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "body",
+    [
+        shared.test_a_client_connects_and_is_welcomed,
+        shared.test_data_of_the_client_reaches_connect_and_a_token_needs_no_callback,
+        shared.test_requests_that_are_refused_are_answers,
+        shared.test_clients_publish_where_there_is_a_rule_and_only_what_it_gives,
+        shared.test_a_wrong_token_ends_for_good_and_an_expired_one_is_fetched_again,
+        shared.test_a_code_says_whether_the_client_comes_back,
+    ],
+)
+async def test_what_holds_for_every_client_holds_in_a_page(body: Body, live: Live, sdk: JsSdk) -> None:
+    await body(live, sdk)
 
 
-@pytest.mark.parametrize("missed", [1, 100, pytest.param(10_000, marks=pytest.mark.slow)])
-async def test_a_client_that_was_cut_off_recovers(missed: int, live: Live, sdk: JsSdk, name: str) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("missed", [0, 1, 100, 10_000])
+async def test_a_page_that_was_cut_off_recovers(missed: int, live: Live, sdk: JsSdk, name: str) -> None:
     await shared.test_a_client_that_was_cut_off_recovers_exactly_what_it_missed(missed, live, sdk, name)
 
 
-@pytest.mark.parametrize("code", [4000, 4500])
-async def test_a_code_says_whether_the_client_comes_back(code: int, live: Live, sdk: JsSdk) -> None:
-    await shared.test_a_code_says_whether_the_client_comes_back(code, code, live, sdk)
+async def test_a_page_asks_publishes_recovers_and_is_sent_away(live: Live, sdk: JsSdk, name: str) -> None:
+    await shared.test_presence_and_history_are_for_subscribers(live, sdk, f"{name} asks")
+    await shared.test_bytes_are_raw_in_protobuf_and_base64_in_json(live, sdk, f"{name} binary")
+    await shared.test_a_client_that_was_cut_off_recovers_exactly_what_it_missed(100, live, sdk, f"{name} cut")
+    await shared.test_a_client_that_missed_too_much_is_told(live, sdk, f"{name} too much")
+    await shared.test_a_kicked_user_does_not_come_back(live, sdk)
+
+
+async def test_the_page_of_the_docs_runs_as_printed(context: BrowserContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(JS)  # where its node_modules is
+    page = await context.new_page()
+    with serving(clients.app) as server:
+        await page.goto(server.http("/"))
+        await expect(page.locator("#state")).to_have_text("connected")
+        for text in ("hello", ""):
+            await page.locator("input").fill(text)
+            await page.locator("input").press("Enter")
+        await expect(page.locator("li")).to_have_text(["ann: hello"])
+        await expect(page.locator("#state")).to_have_text("text: String should have at least 1 character (422)")
+        await page.close()

@@ -1,7 +1,8 @@
 """The Centrifugo client protocol, which its official SDKs in seven languages speak.
 
 `messages` declares the messages, `json` and `protobuf` encode them, `codes` lists the codes of errors and closes, and
-`protocol` makes the frames of rooms. All of it is pure. Permissions are the endpoint's.
+`protocol` makes the frames of rooms. `json_client` is the client's side, for tests of endpoints. All of it is pure.
+Permissions are the endpoint's.
 """
 
 from __future__ import annotations

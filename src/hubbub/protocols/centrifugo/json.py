@@ -18,7 +18,7 @@ from ...codec import Kind, Payload, dumps, loads_from_client
 from ...errors import shown
 from ..frames import Opcode, frame
 from .encoding import MAX_COMMAND_ID, MAX_COMMANDS, BadRequest, Encoding, command
-from .fields import Field, Scalar, Shape, with_parts
+from .fields import Field, Scalar, Shape
 from .messages import FIELDS, NAMES, REQUESTS, ClientInfo, Command, Publication, Push, Reply, RPCResult
 
 _JSON, _BINARY = Kind.JSON, Kind.BINARY
@@ -52,12 +52,12 @@ class JsonEncoding(Encoding):
 
     def written(self, reply: Reply | Push) -> bytes:
         if isinstance(reply, Push):
-            push = {NAMES[type(reply.event)]: _plain(reply.event)}
+            push = {NAMES[type(reply.event)]: plain(reply.event)}
             return dumps({"push": {"channel": reply.channel, **push} if reply.channel else push})
         result = reply.result
         if type(result) is RPCResult and result.data is not None:  # the most frequent one, in half the time
             return b'{"id":%d,"rpc":{"data":%b}}' % (reply.id, _embedded(result.data))
-        return dumps({"id": reply.id, NAMES[type(result)]: _plain(result)})
+        return dumps({"id": reply.id, NAMES[type(result)]: plain(result)})
 
     def joined(self, written: Sequence[bytes]) -> bytes:
         return b"\n".join(written)
@@ -72,7 +72,7 @@ class JsonEncoding(Encoding):
     ) -> bytes:
         text = _push_to(channel) + _embedded(payload)
         if info is not None:
-            text += b',"info":' + dumps(_plain(info))
+            text += b',"info":' + dumps(plain(info))
         if offset:
             text += b',"offset":%d' % offset
         if payload.kind is _BINARY:
@@ -123,7 +123,7 @@ def _writer(declared: Field) -> _Writer | None:
     elif isinstance(declared.type, Scalar):
         return None
     else:
-        one = _plain
+        one = plain
     if declared.shape is Shape.MANY:
         return lambda values: [one(each) for each in values]
     if declared.shape is Shape.BY_NAME:
@@ -135,16 +135,16 @@ def _fragment(payload: Payload) -> Fragment:
     return Fragment(_embedded(payload))
 
 
-def _plain(message: Any) -> dict[str, Any]:
+def plain(message: Any) -> dict[str, Any]:
     """A message as a dict for JSON, without absent fields."""
-    plain = {}
+    values = {}
     for name, value_of, write, always in _WRITINGS[type(message)]:
         value = value_of(message)
         if value or always:
-            plain[name] = value if write is None else write(value)
+            values[name] = value if write is None else write(value)
     if type(message) is Publication and message.data is not None and message.data.kind is _BINARY:
-        plain["tags"] = {**message.tags, _ENCODING_TAG: _BASE64}
-    return plain
+        values["tags"] = {**message.tags, _ENCODING_TAG: _BASE64}
+    return values
 
 
 _WRITINGS: Final[Mapping[type[Any], Sequence[_Writing]]] = {
@@ -172,11 +172,11 @@ def _command(line: bytes) -> Command:
     for name, said in value.items():
         choice = REQUESTS.get(name)
         if choice is not None and said is not None:
-            requests.append(_built(choice.type, said, name))
+            requests.append(built(choice.type, said, name))
     return command(number, requests)
 
 
-def _built(message: type[Any], value: Any, where: str) -> Any:
+def built(message: type[Any], value: Any, where: str) -> Any:
     """Makes a message of an object. Unknown keys are ignored."""
     if type(value) is not dict:
         raise BadRequest(f"{where}: got {shown(value)}; accepted: an object")
@@ -233,6 +233,12 @@ _SCALAR_READERS: Final[Mapping[Scalar, _Reader]] = {
 }
 
 
+def _all(read: _Reader, values: Any) -> tuple[Any, ...]:
+    if type(values) is not list:
+        raise _WrongType("a list")
+    return tuple(map(read, values))
+
+
 def _all_by_name(read: _Reader, values: Any) -> dict[str, Any]:
     if type(values) is not dict:
         raise _WrongType("an object")
@@ -241,15 +247,14 @@ def _all_by_name(read: _Reader, values: Any) -> dict[str, Any]:
 
 def _reader(declared: Field) -> _Reader:
     kind = declared.type
-    one = _SCALAR_READERS[kind] if isinstance(kind, Scalar) else lambda value: _built(kind, value, declared.name)
-    if declared.shape is Shape.ONE:
-        return one
-    assert declared.shape is Shape.BY_NAME, "no command has a list"
-    return lambda values: _all_by_name(one, values)
+    one = _SCALAR_READERS[kind] if isinstance(kind, Scalar) else lambda value: built(kind, value, declared.name)
+    if declared.shape is Shape.MANY:
+        return lambda values: _all(one, values)
+    return one if declared.shape is Shape.ONE else lambda values: _all_by_name(one, values)
 
 
 _READERS: Final[Mapping[type[Any], Mapping[str, tuple[_Reader, bool]]]] = {
     message: {each.name: (_reader(each), each.type is Scalar.BYTES) for each in fields}
-    for message, fields in with_parts(choice.type for choice in REQUESTS.values()).items()
+    for message, fields in FIELDS.items()
 }
 """The reader of each field, by its name, and whether null is a value for it."""

@@ -458,11 +458,11 @@ async def test_the_page_of_the_client_for_pages_finds_its_module_and_its_room() 
 
 
 def test_tests_of_the_examples_pass() -> None:
-    tests = ["examples/test_posts.py", "examples/test_likes.py"]
+    tests = ["examples/test_posts.py", "examples/test_likes.py", "examples/test_tickets.py"]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT, timeout=50)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "7 passed" in done.stdout
+    assert "11 passed" in done.stdout
 
 
 class TestDatabases:

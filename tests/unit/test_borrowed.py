@@ -42,6 +42,7 @@ DOCUMENTED = {
     "starlette.responses": "JSONResponse Response",
     "starlette.routing": "Route Router WebSocketRoute",
     "starlette.staticfiles": "StaticFiles",
+    "starlette.testclient": "TestClient",
     "starlette.types": "ASGIApp Lifespan Message Receive Scope Send",
     "starlette.websockets": "WebSocket WebSocketDisconnect WebSocketState",
     "uvicorn": "Config Server",

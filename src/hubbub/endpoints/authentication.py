@@ -14,8 +14,8 @@ from starlette.exceptions import HTTPException
 from ..names import UserId
 from ..protocols.centrifugo.codes import DisconnectCode, ErrorCode
 from ..protocols.centrifugo.messages import RefreshRequest, RefreshResult
+from .caller import Caller
 from .client import Client, Refused
-from .dependencies import Caller
 from .expiry import end_of, is_past_grace, ttl_s
 
 VERSION: Final = "hubbub"

@@ -24,7 +24,7 @@ from ..protocols.centrifugo.codes import DisconnectCode, ErrorCode, closed_as
 from ..protocols.centrifugo.encoding import Encoding
 from ..protocols.centrifugo.messages import Error, Push, Reply, Result
 from ..rooms.memberships import JoinRefused
-from .dependencies import Caller
+from .caller import Caller
 from .functions import MISSING, NO_NAMES, Function
 from .refusals import RoomUnknown, refusal_of
 from .served import Engine, Served

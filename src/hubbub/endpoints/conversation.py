@@ -57,9 +57,9 @@ from ..protocols.centrifugo.messages import (
 )
 from ..rooms.memberships import JoinRefused
 from .authentication import VERSION, Authentication
+from .caller import Caller
 from .calls import Calls
 from .client import Client, Ended, Refused
-from .dependencies import Caller
 from .expiry import ttl_s
 from .heartbeat import PING_S, Heartbeat
 from .queries import Queries

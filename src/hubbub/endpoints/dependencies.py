@@ -15,23 +15,19 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from copy import copy
-from functools import cached_property
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Annotated, Any, Final, NamedTuple
 
 import fastapi
 from fastapi.security import SecurityScopes
 from starlette.background import BackgroundTasks
-from starlette.datastructures import Headers, QueryParams
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
-from starlette.websockets import WebSocket
 
-from ..claims import Claims
-from ..connections.connection import Connection
 from ..errors import HubbubError, InvalidArgument, shown
+from .caller import Caller, caller_of
 from .names import Names
 from .refusals import MessageInvalid
 
@@ -108,136 +104,8 @@ _NO_RESPONSE: Final = Response()
 """FastAPI makes a Response per message where none is passed. No dependency can take it (`Dependencies._check_node`)."""
 
 
-class Overridable(Protocol):
-    """A FastAPI app, as far as dependencies need it."""
-
-    @property
-    def dependency_overrides(self) -> dict[Any, Any]:
-        """Dependencies and those that stand in for them, in tests."""
-
-
-class Caller:
-    """A client, as functions and their dependencies see it: made once per connection.
-
-    Args:
-        scope: The ASGI scope of its handshake. It keeps ``request.state``, from authentication to the last message.
-        connection: Its connection; None while it is being authenticated.
-        user: The value of the ``auth=`` dependency.
-        app: The FastAPI app, for its ``dependency_overrides``. Any other app has none.
-        token: A token that the client sent later than its handshake. It stands in the place of the header
-            ``Authorization`` of the handshake, as ``Bearer``.
-    """
-
-    def __init__(
-        self,
-        scope: MutableMapping[str, Any],
-        *,
-        connection: Connection | None = None,
-        user: object = None,
-        app: object = None,
-        token: str | None = None,
-    ) -> None:
-        scope.setdefault("state", {})
-        headers: Iterable[tuple[bytes, bytes]] = scope.get("headers", ())
-        if token is not None:
-            bearer = (b"authorization", b"Bearer " + token.encode("utf-8", "replace"))
-            headers = [*(each for each in headers if each[0].lower() != b"authorization"), bearer]
-        self.connection = connection
-        self.user = user
-        self.claims: Claims | None = None
-        self._app: Overridable | None = app if hasattr(app, "dependency_overrides") else None
-        scheme = "https" if scope.get("scheme") in ("wss", "https") else "http"
-        self._scope = {**scope, "type": "http", "method": "GET", "scheme": scheme, "headers": list(headers)}
-        self._scope["hubbub.handshake"] = True  # a `JWTAuth` reads it as one, with the query and the subprotocols
-
-    def with_claims(self, claims: Claims) -> Caller:
-        """Returns the same client, with the claims of a subscription token, for one message."""
-        other = copy(self)
-        other.claims = claims
-        return other
-
-    @property
-    def overrides(self) -> dict[Any, Any]:
-        """The app's ``dependency_overrides``."""
-        return {} if self._app is None else self._app.dependency_overrides
-
-    @cached_property
-    def headers(self) -> Headers:
-        """Those of the handshake."""
-        return Headers(scope=self._scope)
-
-    @cached_property
-    def cookies(self) -> dict[str, str]:
-        """Those of the handshake."""
-        return Request(self._scope).cookies
-
-    @cached_property
-    def query_params(self) -> QueryParams:
-        """Those of the handshake."""
-        return QueryParams(self._scope.get("query_string", b""))
-
-    def request(self, names: Mapping[str, str], outer: AsyncExitStack, inner: AsyncExitStack) -> Request:
-        """Makes the Request of one message.
-
-        Args:
-            names: Path parameters, beside those of the endpoint's own path.
-            outer: Closes the dependencies of the scope "request".
-            inner: Closes the dependencies of the scope "function", before the others.
-        """
-        path_params = self._scope.get("path_params") or {}
-        return _Handshake(
-            {
-                **self._scope,
-                _CALLER: self,
-                "path_params": {**path_params, **names} if names else path_params,
-                "fastapi_inner_astack": outer,
-                "fastapi_function_astack": inner,
-            }
-        )
-
-
-_CALLER: Final = "hubbub.caller"
-
-
-class _Handshake(Request):
-    """The Request of one message. The handshake is parsed once for all messages of a connection (`Caller`)."""
-
-    @property
-    def headers(self) -> Headers:
-        headers: Headers = self.scope[_CALLER].headers
-        return headers
-
-    @property
-    def cookies(self) -> dict[str, str]:
-        cookies: dict[str, str] = self.scope[_CALLER].cookies
-        return cookies
-
-    @property
-    def query_params(self) -> QueryParams:
-        query_params: QueryParams = self.scope[_CALLER].query_params
-        return query_params
-
-
-# Dependencies written for the routes of raw sockets take a WebSocket, most often for its headers and cookies. FastAPI
-# gives it to them if the Request passes for one.
-WebSocket.register(_Handshake)
-
-
-async def current_connection(request: HTTPConnection) -> Connection:
-    """A dependency that gives the connection whose message is handled.
-
-    Other dependencies depend on it: ``connection: Annotated[Connection, Depends(current_connection)]``. The functions
-    of an endpoint need not: they have a parameter that is annotated ``Connection``.
-    """
-    caller: Caller = request.scope[_CALLER]
-    if caller.connection is None:
-        raise RuntimeError("a client that is being authenticated has no connection yet: take HTTPConnection instead")
-    return caller.connection
-
-
 async def _stored_user(request: HTTPConnection) -> Any:
-    caller: Caller = request.scope[_CALLER]
-    return caller.user
+    return caller_of(request).user
 
 
 class _Overrides(NamedTuple):
@@ -263,7 +131,7 @@ def returned_by(function: Callable[..., Any]) -> Any:
 def plain(annotation: Any) -> Any:
     """An annotation without ``Annotated``, and without the name that a ``type`` statement gave it."""
     while True:
-        if typing.get_origin(annotation) is typing.Annotated:
+        if typing.get_origin(annotation) is Annotated:
             annotation = typing.get_args(annotation)[0]
         elif hasattr(annotation, "__value__"):
             annotation = annotation.__value__
@@ -276,7 +144,7 @@ def _markers(parameter: inspect.Parameter) -> Iterator[object]:
     annotation = parameter.annotation
     if hasattr(annotation, "__value__"):
         annotation = annotation.__value__
-    if typing.get_origin(annotation) is typing.Annotated:
+    if typing.get_origin(annotation) is Annotated:
         yield from typing.get_args(annotation)[1:]
 
 
@@ -416,7 +284,11 @@ class Dependencies:
         for node in _nodes(self._tree):
             for field in node.path_params:
                 if field.alias in names:
-                    yield field.alias, field.field_info.annotation
+                    info = field.field_info  # which has the arguments of Annotated apart
+                    yield (
+                        field.alias,
+                        Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation,
+                    )
 
     def _replace_auth(self, node: Dependant, auth_takes_scopes: bool) -> None:
         for index, each in enumerate(node.dependencies):

@@ -23,7 +23,8 @@ from ..claims import Claims
 from ..codec import loads_from_client
 from ..connections.connection import Connection
 from ..errors import InvalidArgument, shown
-from .dependencies import Caller, Dependencies, dependency, is_provided, name_of, plain, returned_by, signature_of
+from .caller import Caller
+from .dependencies import Dependencies, dependency, is_provided, name_of, plain, returned_by, signature_of
 from .names import Names
 from .refusals import MessageInvalid
 from .results import Returns, anything

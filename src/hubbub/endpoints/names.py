@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -22,12 +22,13 @@ class Names:
         InvalidArgument: Pydantic can't convert a text to an annotation.
     """
 
-    __slots__ = ("_adapters", "keys")
+    __slots__ = ("_adapters", "_unconstrained", "keys")
 
     def __init__(self, annotations: Iterable[tuple[str, Any]], function: str) -> None:
         pairs = list(annotations)
         self.keys: frozenset[str] = frozenset(name for name, _ in pairs)
         self._adapters = [(name, _adapter(name, annotation, function)) for name, annotation in pairs]
+        self._unconstrained = [_adapter(name, _unconstrained(annotation), function) for name, annotation in pairs]
 
     def converted(self, texts: Mapping[str, str]) -> dict[str, Any]:
         """The values by name.
@@ -41,14 +42,26 @@ class Names:
         }
 
     def check(self, texts: Mapping[str, str]) -> None:
-        """Checks all names, and keeps no value: somebody else converts them.
+        """Checks all names, and keeps no value, because FastAPI converts them.
+
+        A text that converts to the type, but not within its constraints, is left to FastAPI, which says why.
 
         Raises:
-            RoomUnknown: As in `converted`.
+            RoomUnknown: A text does not convert to the type, or its value is written differently.
         """
-        for name, adapter in self._adapters:
+        for (name, adapter), unconstrained in zip(self._adapters, self._unconstrained, strict=True):
+            if adapter is None:
+                continue
+            try:
+                adapter.validate_python(texts[name])
+            except ValidationError:
+                adapter = unconstrained
             if adapter is not None:
                 _value(name, texts[name], adapter)
+
+
+def _unconstrained(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def _adapter(name: str, annotation: Any, function: str) -> TypeAdapter[Any] | None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 from unittest.mock import create_autospec
 
 from hubbub import Connection
-from hubbub.endpoints.dependencies import Caller
+from hubbub.endpoints.caller import Caller
 
 HANDSHAKE: dict[str, Any] = {
     "type": "websocket",

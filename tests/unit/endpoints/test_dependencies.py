@@ -32,16 +32,19 @@ from fastapi import (
 from fastapi.dependencies.models import Dependant
 from fastapi.security import HTTPBearer, SecurityScopes
 from fastapi.testclient import TestClient
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel, StringConstraints
+from starlette.exceptions import WebSocketException
 from starlette.requests import HTTPConnection
 
 from hubbub import Connection, InvalidArgument
 from hubbub.auth import JWTAuth
 from hubbub.endpoints import dependencies
-from hubbub.endpoints.dependencies import UnknownFastAPI, check_fastapi, current_connection
+from hubbub.endpoints.caller import Caller, current_connection
+from hubbub.endpoints.dependencies import UnknownFastAPI, check_fastapi
 from hubbub.endpoints.functions import Function, authenticator
 from hubbub.endpoints.refusals import MessageInvalid, RoomUnknown, refusal_of
 from hubbub.endpoints.results import anything, reply
+from hubbub.errors import NotSupported
 from tests.unit.endpoints.support import a_caller, a_connection, run
 
 
@@ -372,6 +375,40 @@ def test_dependencies_written_for_sockets_are_given_the_handshake() -> None:
     assert run(made(say)(a_caller(app=app))) == "secretdarkde secretdarkde"
 
 
+@pytest.mark.parametrize("given", [{}, {"code": 4403, "reason": "no"}])
+def test_a_dependency_that_closes_its_socket_ends_the_connection(given: dict[str, Any]) -> None:
+    async def of_socket(websocket: WebSocket) -> None:
+        await websocket.close(**given)
+
+    with pytest.raises(WebSocketException) as caught:
+        run(authenticator(of_socket)(a_caller()))
+    assert (caught.value.code, caught.value.reason) == (given.get("code", 1000), given.get("reason", ""))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [each for each in dir(WebSocket) if each == "accept" or each.startswith(("send", "receive", "iter_"))],
+)
+def test_a_dependency_neither_accepts_nor_sends_nor_receives(method: str) -> None:
+    async def of_socket(websocket: WebSocket) -> None:
+        call = getattr(websocket, method)
+        if method.startswith("iter_"):
+            async for _ in call():
+                pass
+        await call(*("x",) * method.startswith("send"))
+
+    with pytest.raises(NotSupported, match="the endpoint itself receives from the client"):
+        run(authenticator(of_socket)(a_caller()))
+
+
+def test_a_request_without_a_body_says_so() -> None:
+    async def of_request(request: Request) -> None:
+        await request.json()
+
+    with pytest.raises(NotSupported, match="the message as the parameter of the function"):
+        run(authenticator(of_request)(a_caller()))
+
+
 def test_a_handshake_without_what_a_dependency_needs_is_answered() -> None:
     async def of_key(x_other: Annotated[str, Header()]) -> str:
         return x_other
@@ -391,7 +428,7 @@ def test_state_of_the_handshake_is_kept_from_message_to_message() -> None:
         return c
 
     scope: dict[str, Any] = {"type": "websocket", "headers": []}
-    function, first, second = made(say), dependencies.Caller(scope), dependencies.Caller(scope)
+    function, first, second = made(say), Caller(scope), Caller(scope)
     assert [run(function(first)), run(function(first)), run(function(second))] == [1, 2, 3]
 
 
@@ -402,7 +439,7 @@ def test_the_request_is_one_of_http() -> None:
     app = object()
     for scheme, told in [("ws", "http"), ("wss", "https")]:
         scope = {"type": "websocket", "scheme": scheme, "path": "/", "headers": [(b"host", b"a")], "app": app}
-        assert run(made(say)(dependencies.Caller(scope))) == (told, "GET", app)
+        assert run(made(say)(Caller(scope))) == (told, "GET", app)
 
 
 # The user
@@ -428,7 +465,7 @@ def test_the_user_is_what_the_dependency_gives_with_the_token_of_the_command() -
 
 
 def test_a_token_replaces_that_of_the_handshake() -> None:
-    caller = dependencies.Caller({"type": "websocket", "headers": [(b"Authorization", b"Bearer old")]}, token="new")
+    caller = Caller({"type": "websocket", "headers": [(b"Authorization", b"Bearer old")]}, token="new")
     assert run(authenticator(current_user)(caller)) == "new"
 
 
@@ -528,6 +565,53 @@ def test_names_that_only_dependencies_take_must_give_their_text_back_too(text: s
 
     with pytest.raises(RoomUnknown):
         run(made(may, "room")(a_caller(), names={"room": text}))
+
+
+async def lowered(room: Annotated[str, StringConstraints(to_lower=True)]) -> str:
+    return room
+
+
+async def stripped(room: Annotated[str, StringConstraints(strip_whitespace=True), Path()]) -> str:
+    return room
+
+
+async def without_a_sign(room: Annotated[int, AfterValidator(abs)]) -> int:
+    return room
+
+
+async def renamed(name: Annotated[str, Path(alias="room"), StringConstraints(to_upper=True)]) -> str:
+    return name
+
+
+async def nested(name: Annotated[str, Depends(lowered)]) -> str:
+    return name
+
+
+class Lowered:
+    def __init__(self, room: Annotated[str, StringConstraints(to_lower=True)]) -> None:
+        self.room = room
+
+
+@pytest.mark.parametrize(
+    ("dependency", "text", "other"),
+    [
+        (lowered, "abc", "ABC"),
+        (stripped, "abc", " abc"),
+        (without_a_sign, "5", "-5"),
+        (renamed, "ABC", "abc"),
+        (nested, "abc", "Abc"),
+        (Lowered, "abc", "aBc"),
+    ],
+)
+def test_a_name_that_the_metadata_of_a_dependency_changes_must_give_its_text_back(
+    dependency: Any, text: str, other: str
+) -> None:
+    async def may(d: Any = Depends(dependency)) -> bool:
+        return True
+
+    assert run(made(may, "room")(a_caller(), names={"room": text}))
+    with pytest.raises(RoomUnknown):
+        run(made(may, "room")(a_caller(), names={"room": other}))
 
 
 def test_a_name_can_be_marked_as_in_a_route() -> None:

@@ -13,7 +13,7 @@ from fastapi import WebSocket
 
 from hubbub import Connection
 from hubbub.endpoints.results import Grant, Welcome
-from tests.integration.json_client import Wire, error, rpc, subscribe, wire
+from tests.integration.json_client import Wire, error, rpc, subscribe, unsubscribe, wire
 from tests.integration.live import User, current_user, live_app, token
 from tests.integration.redis_server import RedisServer, fresh_prefix
 from tests.integration.sdk import Sdk
@@ -288,6 +288,62 @@ async def test_a_room_that_the_app_joins_while_the_client_subscribes_is_the_serv
         await ann.ask(5, **_data(rpc(5, "leave", "gate:both")))
         assert await ann.pushed("gate:both", "unsubscribe") == OUT
         assert "subscribe" in await ann.ask(6, subscribe={"channel": "gate:both"})
+
+
+@pytest.mark.parametrize(
+    ("how", "since"),
+    [("unsubscribe", {}), ("leave", {}), ("take back", {}), ("unsubscribe", {"epoch": "e", "offset": 1})],
+    ids=["unsubscribe", "leave", "take back", "unsubscribe that recovers"],
+)
+async def test_a_subscription_that_ends_while_the_broker_is_asked_does_not_join(
+    how: str, since: dict[str, Any], live: Rights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = live.manager._hubbub.broker
+    live.hold("broker")
+
+    def held(name: str) -> None:
+        real = getattr(broker, name)
+
+        async def ask(*arguments: Any, **options: Any) -> Any:
+            live.began.append(name)
+            await live.pause("broker")
+            return await real(*arguments, **options)
+
+        monkeypatch.setattr(broker, name, ask)
+
+    held("history" if since else "position")
+    async with wire(live) as ann:
+        await ann.send(subscribe(2, "short:left", recover=True, **since))
+        await eventually(lambda: bool(live.began))
+        match how:
+            case "unsubscribe":
+                await ann.send(unsubscribe(3, "short:left"))
+                await handled(ann, 4)
+            case "leave":
+                await live.server.acall(live.connection().leave("short:left"))
+            case _:
+                await live.unsubscribe("ann", "short:left")
+        await live.release("broker")
+        assert error((await ann.answers(2))[0]) == 103
+        assert not live.connection().is_subscribed("short:left")
+        assert "subscribe" in await ann.ask(5, subscribe={"channel": "short:left"})
+        await live.publish("short:left", "hello")
+        assert (await ann.pushed("short:left"))["data"] == "hello"
+
+
+async def test_a_client_that_unsubscribes_does_not_end_what_the_app_joined_it_to_meanwhile(live: Rights) -> None:
+    live.hold("both")
+    async with wire(live) as ann:
+        await ann.send(subscribe(2, "gate:both"))
+        await eventually(lambda: live.began == ["both"])
+        await ann.ask(3, **_data(rpc(3, "join", "gate:both")))
+        assert await ann.ask(4, unsubscribe={"channel": "gate:both"}) == {"id": 4, "unsubscribe": {}}
+        assert error(await ann.ask(5, subscribe={"channel": "gate:both"})) == 105
+        await live.release("both")
+        assert error((await ann.answers(2))[0]) == 103
+        assert live.connection().is_subscribed("gate:both")
+        await live.publish("gate:both", "still here")
+        assert (await ann.pushed("gate:both"))["data"] == "still here"
 
 
 async def test_rooms_that_a_connect_function_joins_are_in_the_reply(live: Rights) -> None:

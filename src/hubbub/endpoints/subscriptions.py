@@ -8,8 +8,9 @@ message from the room.
 A subscription has two ends. That of its token is told to the client, which may replace the token until a grace period
 after its end. That of the rule's `Grant` is not told, and has no grace.
 
-A client may leave a room before its subscription was granted. A subscription that is no longer the client's current one
-for its room must not join. A client that subscribes again waits until its former subscription has left the room.
+A client may leave a room before its subscription was granted. Whoever ends a subscription revokes its attempt to join,
+which the room checks at the moment it adds the member: so no subscription that has ended joins, however long the broker
+takes. A client that subscribes again waits until its former subscription has left the room.
 
 Rooms that the server joined the client to are no subscriptions.
 """
@@ -64,6 +65,7 @@ class Subscription:
         ends_at: When the permission of the rule ends, in seconds since the epoch; None for never.
         token_ends_at: When the subscription token expires, which the client can replace; None for never.
         joining: The task that authorizes it, joins the room, and reports the presence.
+        attempt: The attempt to join the room, while it is authorized and joins.
     """
 
     room: str
@@ -71,6 +73,12 @@ class Subscription:
     ends_at: float | None = None
     token_ends_at: float | None = None
     joining: asyncio.Task[None] | None = None
+    attempt: Attempt | None = None
+
+    def drop(self) -> None:
+        """Keeps it from joining the room, if it has not yet."""
+        if self.attempt is not None:
+            self.attempt.revoked.add(self.room)
 
 
 class Subscriptions:
@@ -125,7 +133,7 @@ class Subscriptions:
         try:
             await self._client.answer(number, self._authorized(number, request, subscription))
         finally:
-            subscription.joining = None
+            subscription.joining = subscription.attempt = None
             if not subscription.is_in and self._subscriptions.get(subscription.room) is subscription:
                 del self._subscriptions[subscription.room]
 
@@ -137,7 +145,10 @@ class Subscriptions:
         async with self._authorizing:
             if self._client.socket.closed is not None:
                 raise Ended
+            if self._subscriptions.get(subscription.room) is not subscription:
+                return _left_early()  # before its rule was asked
             with self._engine.memberships.attempts.begin(self._client.session.user_id) as attempt:
+                subscription.attempt = attempt
                 grant, token = await self._granted(request)
                 if self._subscriptions.get(subscription.room) is not subscription:
                     return _left_early()
@@ -221,6 +232,7 @@ class Subscriptions:
             result = subscribed(joined, request, recoverable=recoverable, entries=entries, data=data, ends_at=ends_at)
             client.write()  # earlier replies come first
             subscription.is_in = True
+            subscription.ends_at, subscription.token_ends_at = grant.expires_at_s, ends_at
             return client.encoding.encode([Reply(number, result)])
 
         try:
@@ -231,11 +243,11 @@ class Subscriptions:
             # Its presence failed after the reply was written, so the client must be told that it is out again.
             self.end(name, UnsubscribeCode.INSUFFICIENT_STATE)
             return None
-        if not subscription.is_in:  # the app joined the client in the meantime, or took its right back
-            return ErrorCode.ALREADY_SUBSCRIBED.error() if client.is_subscribed(name) else _left_early()
-        # Not earlier: the expiry must not overtake the reply.
-        subscription.ends_at, subscription.token_ends_at = grant.expires_at_s, ends_at
-        return None
+        if subscription.is_in:
+            return None
+        # The app joined the client in the meantime, or the right was taken back, or the client unsubscribed.
+        is_current = self._subscriptions.get(name) is subscription
+        return ErrorCode.ALREADY_SUBSCRIBED.error() if is_current and client.is_subscribed(name) else _left_early()
 
     # Refreshing
 
@@ -268,20 +280,28 @@ class Subscriptions:
     def unsubscribe(self, number: int, request: UnsubscribeRequest) -> None:
         """Leaves a room, and replies once that is done. The client may subscribe again before the reply."""
         client, reply = self._client, Reply(number, UnsubscribeResult())
-        if self._subscriptions.pop(request.channel, None) is None:
+        subscription = self._pop(request.channel)
+        if subscription is None:
             client.say(reply)
         else:
-            self._leave(request.channel).add_done_callback(lambda task: client.say(reply))
+            self._leave(subscription).add_done_callback(lambda task: client.say(reply))
 
     def end(self, name: str, code: UnsubscribeCode) -> None:
         """Ends a subscription, and tells the client why."""
-        if self._subscriptions.pop(name, None) is not None:
-            self._leave(name)
+        subscription = self._pop(name)
+        if subscription is not None:
+            self._leave(subscription)
             self._client.say(Push(name, code.push()))
 
     def forget(self, name: str) -> None:
         """Ends a subscription that the room has ended, or one that is being authorized."""
-        self._subscriptions.pop(name, None)
+        self._pop(name)
+
+    def _pop(self, name: str) -> Subscription | None:
+        subscription = self._subscriptions.pop(name, None)
+        if subscription is not None:
+            subscription.drop()
+        return subscription
 
     def end_expired(self) -> None:
         """Ends the subscriptions whose permission has ended, or whose token expired and was not replaced in time."""
@@ -294,14 +314,19 @@ class Subscriptions:
 
         A room that the server joined the client to ends with the connection, because an SDK would give it up for good.
         """
-        if name in self._subscriptions:
+        subscription = self._subscriptions.get(name)
+        if subscription is not None and subscription.is_in:
             self.end(name, UnsubscribeCode.INSUFFICIENT_STATE)
         elif name not in self._leaving:  # the server joined the client to it
             self._client.socket.close_soon(DisconnectCode.INSUFFICIENT_STATE.closed())
 
-    def _leave(self, name: str) -> asyncio.Task[None]:
-        """Leaves a room. A new subscription to it waits until this is done."""
-        work = self._engine.memberships.leave(self._client.session, name, tell=False)
+    def _leave(self, subscription: Subscription) -> asyncio.Task[None]:
+        """Leaves a room, if the client is in it by its subscription. A new subscription to it waits until this is done.
+
+        If the app joins the client to the room meanwhile, the client stays.
+        """
+        name, session, memberships = subscription.room, self._client.session, self._engine.memberships
+        work = memberships.left(session, name) if subscription.is_in else memberships.pending_join(session, name)
         leaving = self._leaving[name] = self._workload.spawn(work)
 
         def left(task: asyncio.Task[None]) -> None:

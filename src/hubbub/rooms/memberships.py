@@ -313,7 +313,7 @@ class Memberships(Receiver):
     ) -> tuple[Joined, bool]:
         """Adds a session to a room, except for its presence. Also returns whether it is new there."""
         if session.joining is not None:
-            await self._joined(session, channel)
+            await self.pending_join(session, channel)
         before = session.memberships.get(channel)
         if before is not None and before.joined is not None:
             return before.joined, False
@@ -339,8 +339,8 @@ class Memberships(Receiver):
             room = self._rooms[channel] = Room(channel, self._options_of(channel))
         return room
 
-    async def _joined(self, session: Session, channel: str) -> None:
-        """Waits until no join of the room is under way."""
+    async def pending_join(self, session: Session, channel: str) -> None:
+        """Waits for a pending join of a session to a room."""
         while session.joining is not None and (join := session.joining.get(channel)) is not None:
             await asyncio.wait([join])
 
@@ -420,19 +420,14 @@ class Memberships(Receiver):
 
     # Leaving
 
-    async def leave(self, session: Session, channel: str, *, tell: bool = True) -> None:
-        """Removes a session from a room, without a grace period. Idempotent.
+    async def leave(self, session: Session, channel: str) -> None:
+        """Removes a session from a room, without a grace period, and tells its client. Idempotent."""
+        await self.pending_join(session, channel)
+        await _reported(self._dismiss(session, channel))
 
-        Args:
-            session: The session.
-            channel: The channel of the room.
-            tell: Whether to tell the client, if its protocol has a frame for that. False if the client asked to leave.
-        """
-        await self._joined(session, channel)
-        leaving = self._dismiss(session, channel) if tell else self._leave(session, channel)
-        if leaving is not None:
-            # A session that leaves does not wait long for a broker that is away.
-            await asyncio.wait([leaving], timeout=_LEAVE_TIMEOUT_S)
+    def left(self, session: Session, channel: str) -> Coroutine[Any, Any, None]:
+        """Removes a session from a room at once, as its client asked. Returns what waits until that is reported."""
+        return _reported(self._leave(session, channel))
 
     def _dismiss(self, session: Session, channel: str) -> asyncio.Task[None] | None:
         """Removes a session from a room, and tells its client."""
@@ -493,6 +488,12 @@ class Memberships(Receiver):
         if channel in session.memberships:  # the room exists as long as it has a member
             options = self._rooms[channel].options
             await self._attendance.enter(session, channel, options.grace_s, anonymous=options.client_presence)
+
+
+async def _reported(leaving: asyncio.Task[None] | None) -> None:
+    if leaving is not None:
+        # A session that leaves does not wait long for a broker that is away.
+        await asyncio.wait([leaving], timeout=_LEAVE_TIMEOUT_S)
 
 
 def _is_prepared(room: Room, since: Position | None) -> bool:

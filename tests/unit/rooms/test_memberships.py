@@ -444,7 +444,7 @@ async def test_a_listener_tells_its_client_of_joins_and_leaves_unless_the_client
         assert listener.heard == [("joined", ROOMS[0]), ("left", ROOMS[0]), ("left", ROOMS[0])]
         assert len(world.sent) == 3, "it was not in"
         await world.join(ann, ROOMS[1])
-        await world.memberships.leave(ann, ROOMS[1], tell=False)
+        await world.memberships.left(ann, ROOMS[1])
         assert world.sent[3:] == [{"in": ROOMS[1]}]
 
 

@@ -19,10 +19,17 @@ EXCLUDABLE: Final = "a Connection, a WebSocket, a connection's id, or several of
 _FAR_FUTURE_S = 1e12
 
 
-def room_names(room: RoomName | None, rooms: Iterable[RoomName]) -> list[str]:
-    """Returns the names of the rooms to join, each once, in order."""
+def room_names(room: RoomName | None, rooms: Iterable[RoomName], *, takes_room: bool = True) -> list[str]:
+    """Returns the names of the rooms to join, each once, in order.
+
+    Args:
+        room: A room, beside the others.
+        rooms: The others.
+        takes_room: Whether the app can name one room with ``room=``, for errors.
+    """
     if isinstance(rooms, (str, bytes)):
-        raise InvalidArgument("rooms", f"got {shown(rooms)}", "several room names; one alone is room=")
+        one = "room=" if takes_room else f"rooms=[{shown(rooms)}]"
+        raise InvalidArgument("rooms", f"got {shown(rooms)}", f"several room names; one alone is {one}")
     try:
         several = list(rooms)
     except TypeError:

@@ -10,7 +10,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from ..arguments import close_code, close_reason
 from ..codec import Kind, Message, Payload, dumps, encode, loads_from_client
-from ..errors import InvalidArgument, shown
+from ..errors import InvalidArgument, NotSupported, shown
 from ..names import RoomName, RoomNames, room_name
 from ..nowait import or_nowait
 from ..positions import Joined, Position
@@ -218,6 +218,8 @@ class Connection:
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
         receive = self._session.socket.receive
+        if self._session.socket.has_own_protocol:
+            refuse_to_receive()
         while not self._session.socket.handler.informed:
             event = await receive()
             if event["type"] == "websocket.disconnect":
@@ -266,6 +268,8 @@ class Connection:
             return
 
     async def _receive(self) -> Mapping[str, Any]:
+        if self._session.socket.has_own_protocol:
+            refuse_to_receive()
         if self._session.socket.handler.informed:
             self._disconnected()
         event = await self._session.socket.receive()
@@ -418,6 +422,18 @@ class Connection:
             InvalidArgument: The name is not acceptable.
         """
         await self._manager.leave(self._session, room)
+
+
+def refuse_to_receive() -> NoReturn:
+    """Raises the error of a function of an endpoint that receives, and so would take the client's next command.
+
+    Raises:
+        NotSupported: Always.
+    """
+    raise NotSupported(
+        "the endpoint itself receives from its clients: a message is the parameter of a function under @live.on, such "
+        "as `message: Say`; a further message, and the answer to a question that you send, are calls of such functions"
+    )
 
 
 def session_of(connection: Connection) -> Session:

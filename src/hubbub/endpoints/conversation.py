@@ -25,9 +25,9 @@ from typing import Any, Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ..codec import Payload, encode
+from ..codec import Payload
 from ..connections.connection import session_of
-from ..errors import BrokerUnavailable, InvalidArgument
+from ..errors import BrokerUnavailable
 from ..names import label
 from ..positions import Joined, Position
 from ..protocols.centrifugo import BadRequest, CentrifugoProtocol
@@ -209,17 +209,12 @@ class Conversation:
         client, function, memberships = self._client, self._routes.connect, self._engine.memberships
         with memberships.attempts.begin(client.session.user_id) as attempt:
             welcome = Welcome() if function is None else await client.call(function, request.data, caller=caller)
-            try:
-                data = None if welcome.data is None else encode(welcome.data)
-            except InvalidArgument as error:
-                assert function is not None
-                raise Refused(await client.error(error, function)) from error
             if welcome.info is not None:
                 await memberships.describe(client.session, welcome.info)
             client.caller = caller  # from now on, @disconnect runs at the end
             for name in welcome.names:
                 await memberships.join(client.session, name, self.presents(name), attempt)
-        return data
+        return welcome.payload
 
     def _subscribed(self, name: str, joined: Joined) -> SubscribeResult:
         """Returns the part of the reply to ``connect`` about a room that the server joined the client to."""

@@ -23,6 +23,7 @@ from typing import Annotated, Any, Final, NamedTuple
 import fastapi
 from fastapi.security import SecurityScopes
 from starlette.background import BackgroundTasks
+from starlette.datastructures import UploadFile
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
@@ -171,11 +172,43 @@ def is_provided(parameter: inspect.Parameter, function: str) -> bool:
         if isinstance(marker, _PARTS):
             return True
     kind = plain(parameter.annotation)
+    if _mentions(parameter.annotation, UploadFile):
+        raise InvalidArgument(
+            function,
+            f"the parameter {parameter.name} is an uploaded file, which only a form has",
+            "`bytes`, which a client that speaks Protobuf sends as they are",
+        )
     if not isinstance(kind, type):
         return False
     if issubclass(kind, (Response, BackgroundTasks)):
         raise InvalidArgument(function, f"the parameter {parameter.name} is a {kind.__name__}", _NO_HTTP)
     return issubclass(kind, (HTTPConnection, SecurityScopes))
+
+
+def _mentions(annotation: Any, kind: type) -> bool:
+    """Whether a type is, or is made of, another: ``list[UploadFile]``."""
+    annotation = plain(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, kind):
+        return True
+    parts = typing.get_args(annotation)
+    return any(_mentions(each, kind) for each in parts if not hasattr(each, "__value__"))  # these may be recursive
+
+
+def check_filled(call: object, parameters: Iterable[str], function: str) -> None:
+    """Refuses a method of a class, whose ``self`` nothing fills.
+
+    Args:
+        call: The function, or a dependency of it.
+        parameters: Its parameters, apart from those with a marker.
+        function: Names the function in errors.
+    """
+    first = next(iter(parameters), None)
+    if first in ("self", "cls"):
+        raise InvalidArgument(
+            function,
+            f"nothing fills {first!r} of {name_of(call)}, a method of a class",
+            "a function, or the method of an object, such as `service.say`",
+        )
 
 
 _NO_HTTP: Final = "no Response and no BackgroundTasks: a message has no HTTP response; `return` the reply"
@@ -188,19 +221,22 @@ class Dependencies:
         parameters: Those parameters for which `is_provided` says so.
         names: The names of the pattern, which dependencies may take as path parameters.
         function: Names the function in errors.
+        path: The path parameters of the endpoint, which both the function and dependencies may take.
 
     Raises:
         InvalidArgument: FastAPI can't resolve a parameter, or a dependency asks for something that a message has not.
     """
 
-    def __init__(self, parameters: Iterable[inspect.Parameter], names: Iterable[str], function: str) -> None:
+    def __init__(
+        self, parameters: Iterable[inspect.Parameter], names: Iterable[str], function: str, path: Iterable[str] = ()
+    ) -> None:
         def stand_in() -> None: ...
 
         keyword = inspect.Parameter.KEYWORD_ONLY
         signature = inspect.Signature([each.replace(kind=keyword) for each in parameters])
         stand_in.__signature__ = signature  # type: ignore[attr-defined]  # PEP 362; not in typeshed
         self._stand_in = stand_in
-        self._path = "".join(f"/{{{name}}}" for name in names)
+        self._path = "".join(f"/{{{name}}}" for name in (*names, *path))
         self._function = function
         self._auth: Any = None
         self._tree = self._analyzed()
@@ -269,6 +305,7 @@ class Dependencies:
         return tree
 
     def _check_node(self, node: Dependant) -> None:
+        check_filled(node.call, (field.name for field in node.query_params), self._function)
         if node.body_params:
             names = ", ".join(field.name for field in node.body_params)
             problem, accepted = f"takes {names} from a request's body", _OF_A_BODY

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
+from starlette.routing import compile_path
 from starlette.websockets import WebSocket
 
+from ..connections.connection import refuse_to_receive
 from ..errors import InvalidArgument, shown
-from ..names import UserId
+from ..names import UserId, is_name
 from .conversation import Conversation
 from .entrance import accept
 from .functions import Function, authenticator
@@ -53,11 +55,16 @@ class Endpoint(MessageRouter):
     ) -> None:
         if not isinstance(path, str) or not path.startswith("/"):
             raise InvalidArgument("path", f"got {shown(path)}", "the path of a WebSocket, such as '/live'")
+        try:
+            _, _, path_params = compile_path(path)
+        except (AssertionError, ValueError) as error:
+            raise InvalidArgument("path", f"got {shown(path)} ({error})", "a path, such as '/live/{tenant}'") from None
         super().__init__()
         self.path: str = path
         self._auth = auth
+        self._path_params = frozenset(path_params)
         self._manager = manager
-        self._authenticate: Function[Any] | None = None if auth is None else authenticator(auth)
+        self._authenticate: Function[Any] | None = None if auth is None else authenticator(auth, self._path_params)
         self._user_id_of = user_id or user_id_of
         self._served: Served | None = None
 
@@ -72,16 +79,36 @@ class Endpoint(MessageRouter):
             rule = replace(rule, tokens=self._auth)
         super()._add_room(rule)
 
+    def _checked_user_id(self, user: Any) -> UserId | None:
+        found: object = self._user_id_of(user)
+        if found is None or is_name(found):
+            return found
+        raise InvalidArgument(
+            "auth",
+            f"it yields {_a(user)}, whose user id is {shown(found)}",
+            "None for no user, or an id that is a str, an int or a UUID",
+        )
+
     async def _serve(self, websocket: WebSocket) -> None:
         """Serves one client. This is the function behind the endpoint's WebSocket route."""
         engine = self._manager._hubbub
         protocol = await accept(websocket, engine)
         if protocol is None:
             return
+        websocket._receive = _receive
         if self._served is None:
             app = websocket.scope.get("app")
-            self._served = Served(self._routes(), self._authenticate, self._user_id_of, app)
+            self._served = Served(self._routes(), self._authenticate, self._checked_user_id, app)
         await Conversation(self._served, engine, websocket, protocol).run()
+
+
+async def _receive() -> NoReturn:
+    """Stands in the place of the WebSocket's own ``receive``, so that no function takes a command of the client."""
+    refuse_to_receive()
+
+
+def _a(value: object) -> str:
+    return f"a value of the type {type(value).__name__}"
 
 
 def user_id_of(user: Any) -> UserId | None:
@@ -98,6 +125,6 @@ def user_id_of(user: Any) -> UserId | None:
             return found  # type: ignore[no-any-return]  # `connect` checks it
     raise InvalidArgument(
         "auth",
-        f"the value that it yields has no user id ({shown(user)})",
+        f"it yields {_a(user)}, which has no user id ({shown(user)})",
         "a str, an object with sub, user_id or id, or user_id=",
     )

@@ -8,12 +8,12 @@ work costs by hand.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from copy import copy
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, ForwardRef, Generic, TypeVar
+from typing import Any, Final, ForwardRef, Generic, TypeVar, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -24,7 +24,7 @@ from ..codec import loads_from_client
 from ..connections.connection import Connection
 from ..errors import InvalidArgument, shown
 from .caller import Caller
-from .dependencies import Dependencies, dependency, is_provided, name_of, plain, returned_by, signature_of
+from .dependencies import Dependencies, check_filled, dependency, is_provided, name_of, plain, returned_by, signature_of
 from .names import Names
 from .refusals import MessageInvalid
 from .results import Returns, anything
@@ -50,6 +50,7 @@ class Function(Generic[T]):
     - A parameter that is annotated `Claims`, of a rule with ``token=``, is the claims of the subscription token.
     - A parameter that is called like a name of the pattern is that part of the room's name, converted to its
       annotation.
+    - A parameter that is called like a path parameter of the endpoint is that part of its path, as in a route.
     - A dependency (`Depends`, `Security`), and all else that FastAPI takes from a request without a body, comes from
       FastAPI.
     - The one that is left is the message, validated by its annotation. Without a default, a message is required.
@@ -61,6 +62,7 @@ class Function(Generic[T]):
         names: The names that the pattern binds. Each needs a parameter, of the function or of a dependency.
         takes_message: Whether there can be a message.
         takes_claims: Whether there is a subscription token.
+        path: The path parameters of the endpoint.
 
     Attributes:
         name: The function in errors: ``say() of @on('say')``.
@@ -80,14 +82,22 @@ class Function(Generic[T]):
         names: Iterable[str] = (),
         takes_message: bool = True,
         takes_claims: bool = False,
+        path: frozenset[str] = frozenset(),
     ) -> None:
         if not callable(function):
             raise InvalidArgument(declared, f"got {shown(function)}", "a function")
         self.name: str = f"{name_of(function)} of {declared}"
         self._function = function
-        self._is_async = _is_async(function)
-        if _is_generator(function):
-            raise InvalidArgument(self.name, "it has a `yield`", "a function that returns; dependencies may yield")
+        pattern = tuple(names)
+        self._on_path = partial(
+            Function,
+            function,
+            returns,
+            declared=declared,
+            names=pattern,
+            takes_message=takes_message,
+            takes_claims=takes_claims,
+        )
         try:
             parameters = signature_of(function).parameters.values()
             self.returned: Any = returned_by(function)
@@ -95,7 +105,11 @@ class Function(Generic[T]):
             raise InvalidArgument(
                 self.name, f"its signature can't be read ({shown(str(error))})", "annotations that exist at runtime"
             ) from error
-        pattern = tuple(names)
+        self._is_async = _is_async(function)
+        if _is_generator(function):
+            raise InvalidArgument(self.name, "it has a `yield`", "a function that returns; dependencies may yield")
+        check_filled(function, (each.name for each in parameters), self.name)
+        self._check_path(pattern, path)
         provided: list[inspect.Parameter] = []
         converted: list[tuple[str, Any]] = []
         messages: list[inspect.Parameter] = []
@@ -107,7 +121,7 @@ class Function(Generic[T]):
                 raise InvalidArgument(
                     self.name, f"the parameter {parameter} can't be given by name", "parameters without *, ** and /"
                 )
-            if is_provided(parameter, self.name):
+            if is_provided(parameter, self.name) or parameter.name in path:
                 provided.append(parameter)
             elif parameter.name in pattern:
                 annotation = str if parameter.annotation is _EMPTY else parameter.annotation
@@ -120,7 +134,7 @@ class Function(Generic[T]):
             else:
                 messages.append(parameter)
         self._names = Names(converted, self.name)
-        self._dependencies = Dependencies(provided, pattern, self.name) if provided else None
+        self._dependencies = Dependencies(provided, pattern, self.name, path) if provided else None
         self._check_names(pattern)
         self._check_messages(messages, pattern, takes_message)
         self._message = messages[0].name if messages else None
@@ -139,15 +153,20 @@ class Function(Generic[T]):
         """The function of the app."""
         return self._function
 
-    def bound(self, auth: Any) -> Function[T]:
+    def bound(self, auth: Any, path: frozenset[str] = frozenset()) -> Function[T]:
         """The same function on an endpoint, whose ``auth=`` dependency gives the stored user.
 
+        Args:
+            auth: The dependency; None if the endpoint has none.
+            path: The path parameters of the endpoint.
+
         Raises:
-            InvalidArgument: The function asks that dependency for something that the stored user does not tell.
+            InvalidArgument: The function asks that dependency for something that the stored user does not tell, or a
+                path parameter is called like a name of the pattern.
         """
-        other = copy(self)
-        if self._dependencies is not None:
-            other._users, other._dependencies = self._dependencies.bound(auth)
+        other = self._on_path(path=path) if path else copy(self)
+        if auth is not None and other._dependencies is not None:
+            other._users, other._dependencies = other._dependencies.bound(auth)
         return other
 
     async def __call__(
@@ -232,6 +251,15 @@ class Function(Generic[T]):
                     f"a parameter `{name}: str`, of the function or of a dependency; `*` in a pattern binds no name",
                 )
 
+    def _check_path(self, pattern: tuple[str, ...], path: frozenset[str]) -> None:
+        for name in pattern:
+            if name in path:
+                raise InvalidArgument(
+                    self.name,
+                    f"{name!r} is a name of its pattern, and a path parameter of its endpoint",
+                    "another name in the pattern",
+                )
+
     def _check_claims(self, parameter: inspect.Parameter, takes_claims: bool) -> None:
         if not takes_claims:
             raise InvalidArgument(
@@ -275,17 +303,23 @@ class Function(Generic[T]):
         return adapter.validator.validate_python
 
 
-def authenticator(auth: Callable[..., Any]) -> Function[Any]:
+def authenticator(auth: Callable[..., Any], path: frozenset[str] = frozenset()) -> Function[Any]:
     """The function that runs an endpoint's ``auth=`` dependency, and gives the user.
 
     It is called with a `Caller` that has no connection. Dependencies with ``yield`` are closed when it returns.
 
+    Args:
+        auth: The dependency.
+        path: The path parameters of the endpoint.
+
     Raises:
         InvalidArgument: FastAPI can't resolve the dependency.
     """
-    if not callable(auth):
+    if not callable(auth) or get_origin(auth) is not None:  # an annotation can be called
         raise InvalidArgument(
-            "auth", f"got {shown(auth)}", "a dependency that gives the user: a JWTAuth, or a function"
+            "auth",
+            f"got {shown(auth)}",
+            "a dependency that gives the user: a JWTAuth, or a function itself, without Depends(...)",
         )
 
     async def identify(user: Any) -> Any:
@@ -293,7 +327,7 @@ def authenticator(auth: Callable[..., Any]) -> Function[Any]:
 
     signature = inspect.Signature([dependency("user", auth)])
     identify.__signature__ = signature  # type: ignore[attr-defined]  # PEP 362; not in typeshed
-    return Function(identify, anything, declared=f"auth={name_of(auth)}", takes_message=False)
+    return Function(identify, anything, declared=f"auth={name_of(auth)}", takes_message=False, path=path)
 
 
 def _invalid(error: ValidationError) -> MessageInvalid:
@@ -320,20 +354,28 @@ def _resolved(name: str | None, annotation: Any, function: str) -> Any:
     return annotation
 
 
-def _unwrapped(function: Callable[..., Any]) -> Any:
-    while isinstance(function, partial):
-        function = function.func
-    return inspect.unwrap(function)
+def _layers(function: Any) -> Iterator[Any]:
+    """A function, and what is inside it: that of a partial, what a decorator wraps, the ``__call__`` of an object."""
+    while function is not None:
+        yield function
+        if isinstance(function, partial):
+            function = function.func
+        elif hasattr(function, "__wrapped__"):
+            function = function.__wrapped__
+        else:
+            function = None if inspect.isroutine(function) or inspect.isclass(function) else type(function).__call__
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
-    bare = _unwrapped(function)
-    return inspect.iscoroutinefunction(bare) or inspect.iscoroutinefunction(getattr(bare, "__call__", None))  # noqa: B004
+    """Whether the result of a call is awaited, as FastAPI decides it for a route."""
+    return any(map(inspect.iscoroutinefunction, _layers(function)))
 
 
 def _is_generator(function: Callable[..., Any]) -> bool:
-    bare = _unwrapped(function)
-    return any(
-        inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each)
-        for each in (bare, getattr(bare, "__call__", None))  # noqa: B004
-    )
+    """Whether a call gives a generator: of the layers, the outermost that says what it gives decides."""
+    for layer in _layers(function):
+        if inspect.isgeneratorfunction(layer) or inspect.isasyncgenfunction(layer):
+            return True
+        if inspect.iscoroutinefunction(layer):
+            return False
+    return False

@@ -10,7 +10,8 @@ from __future__ import annotations
 import typing
 from collections import abc
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field
 from datetime import datetime
 from inspect import Signature
 from types import NoneType, UnionType
@@ -54,6 +55,9 @@ class Welcome:
             JSON. Presence shows it, and so do joins, leaves, and what the client publishes.
         rooms: Rooms that the server joins the client to. The client need not subscribe to them, and no rule is asked.
 
+    Attributes:
+        payload: The data as it is sent, once the function has returned.
+
     Raises:
         InvalidName: A room's name is empty, too long, or starts with ``$``.
         InvalidArgument: ``rooms`` is not an iterable of names, or ``info`` is not a mapping that JSON can represent,
@@ -63,10 +67,11 @@ class Welcome:
     data: Message = None
     info: Info = None
     rooms: Iterable[RoomName] = ()
+    payload: Payload | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "info", client_info(self.info))
-        object.__setattr__(self, "rooms", tuple(room_names(None, self.rooms)))
+        object.__setattr__(self, "rooms", tuple(room_names(None, self.rooms, takes_room=False)))
 
     @property
     def names(self) -> list[str]:
@@ -85,6 +90,9 @@ class Grant:
         expires_at: When the permission ends: a datetime (naive is UTC) or seconds since the epoch. The subscription
             then ends; an SDK subscribes again by itself, and the function is asked again.
 
+    Attributes:
+        payload: The data as it is sent, once the function has returned.
+
     Raises:
         InvalidArgument: ``expires_at`` is not a time, or ``info`` is not a mapping that JSON can represent, or is too
             large.
@@ -93,6 +101,7 @@ class Grant:
     data: Message = None
     info: Info = None
     expires_at: datetime | float | None = None
+    payload: Payload | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "info", client_info(self.info))
@@ -102,6 +111,9 @@ class Grant:
     def expires_at_s(self) -> float | None:
         """When the permission ends, in seconds since the epoch."""
         return timestamp(self.expires_at)
+
+
+A = TypeVar("A", Welcome, Grant)
 
 
 def reply(annotation: Any, function: str) -> Convert[Payload | None]:
@@ -153,6 +165,15 @@ def _encoded(value: object, function: str) -> Payload | None:
         raise ReplyInvalid(f"{function} returned what can't be sent: {error}") from None
 
 
+def _with_payload(value: A, function: str) -> A:
+    """Returns a copy, because the app may return the same one again, with other data in it."""
+    if value.data is None:
+        return value
+    answer = copy(value)
+    object.__setattr__(answer, "payload", _encoded(value.data, function))
+    return answer
+
+
 def _one_of(*kinds: type, accepted: str) -> Callable[[Any, str], None]:
     """A check of a return annotation that may be any of some types, or a union of them."""
 
@@ -196,7 +217,7 @@ def grant(annotation: Any, function: str) -> Convert[Grant | None]:
         if value is False:
             return None
         if isinstance(value, Grant):
-            return value
+            return _with_payload(value, function)
         raise ReplyInvalid(f"{function} returned {shown(value)}; accepted: {_GRANTS}")
 
     return convert
@@ -210,7 +231,7 @@ def welcome(annotation: Any, function: str) -> Convert[Welcome]:
         if value is None:
             return _HELLO
         if isinstance(value, Welcome):
-            return value
+            return _with_payload(value, function)
         raise ReplyInvalid(f"{function} returned {shown(value)}; accepted: {_WELCOMES}")
 
     return convert

@@ -15,16 +15,18 @@ from ..errors import InvalidArgument, shown
 from ..patterns import NAME, Pattern
 from .dependencies import name_of
 from .functions import Function
-from .results import Grant, Welcome, grant, nothing, reply, welcome
+from .results import Grant, Returns, Welcome, grant, nothing, reply, welcome
 from .tokens import SubscriptionTokens
 
 if TYPE_CHECKING:
     from functools import _lru_cache_wrapper
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 _MAX_METHOD_BYTES: Final = 255
 _CACHED_NAMES: Final = 4096
+_NONE: Final[Any] = object()
 _EARLIER: Final = "declarations while the app is imported, before it starts and before the router is included"
 
 
@@ -160,6 +162,7 @@ class MessageRouter:
     """
 
     _auth: Any = None
+    _path_params: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         self._methods: dict[str, Method] = {}
@@ -191,7 +194,7 @@ class MessageRouter:
 
         def declare(function: F) -> F:
             self._open_for(declared, function)
-            self._add_method(Method(method, self._bound(Function(function, reply, declared=declared)), concurrent))
+            self._add_method(Method(method, self._function(function, reply, declared=declared), concurrent))
             return function
 
         return declare
@@ -225,8 +228,9 @@ class MessageRouter:
 
         def declare(function: F) -> F:
             self._open_for(declared, function)
-            made = Function(function, grant, declared=declared, names=compiled.names, takes_claims=token is not False)
-            self._add_room(RoomRule(compiled, self._bound(made), sends, token or None))
+            takes_claims = token is not False
+            made = self._function(function, grant, declared=declared, names=compiled.names, takes_claims=takes_claims)
+            self._add_room(RoomRule(compiled, made, sends, token or None))
             return function
 
         return declare
@@ -248,13 +252,13 @@ class MessageRouter:
 
         def declare(function: F) -> F:
             self._open_for(declared, function)
-            made = Function(function, reply, declared=declared, names=compiled.names)
-            self._add_publishing(PublishRule(compiled, self._bound(made)))
+            made = self._function(function, reply, declared=declared, names=compiled.names)
+            self._add_publishing(PublishRule(compiled, made))
             return function
 
         return declare
 
-    def connect(self, function: F) -> F:
+    def connect(self, function: F = _NONE) -> F:
         """Declares the function that runs once per connection, after authentication: ``@live.connect``.
 
         It returns nothing, or a `Welcome`. The data of the client's ``connect`` is the message.
@@ -265,11 +269,12 @@ class MessageRouter:
         Raises:
             InvalidArgument: There is such a function already, or it can't be called.
         """
+        _check_given(function, "@connect")
         self._open_for("@connect", function)
-        self._set_connect(self._bound(Function(function, welcome, declared="@connect")))
+        self._set_connect(self._function(function, welcome, declared="@connect"))
         return function
 
-    def disconnect(self, function: F) -> F:
+    def disconnect(self, function: F = _NONE) -> F:
         """Declares the function that runs once when a connection has ended, whatever the reason: ``@live.disconnect``.
 
         Args:
@@ -278,8 +283,9 @@ class MessageRouter:
         Raises:
             InvalidArgument: There is such a function already, or it can't be called.
         """
+        _check_given(function, "@disconnect")
         self._open_for("@disconnect", function)
-        self._set_disconnect(self._bound(Function(function, nothing, declared="@disconnect", takes_message=False)))
+        self._set_disconnect(self._function(function, nothing, declared="@disconnect", takes_message=False))
         return function
 
     def include_router(self, router: MessageRouter, *, prefix: str = "") -> None:
@@ -300,7 +306,16 @@ class MessageRouter:
         if not is_text(prefix):
             raise InvalidArgument(declared, f"prefix is {shown(prefix)}", "a str, such as 'orders.'")
         self._open_for(declared)
+        kept = dict(self.__dict__)
+        self._methods, self._rooms, self._publishing = {**self._methods}, {**self._rooms}, {**self._publishing}
+        try:
+            self._take_over(router, prefix)
+        except Exception:
+            self.__dict__.update(kept)  # all of the router, or nothing
+            raise
         router._closed = "its router is included already"
+
+    def _take_over(self, router: MessageRouter, prefix: str) -> None:
         for method in router._methods.values():
             self._add_method(replace(method, name=prefix + method.name, function=self._bound(method.function)))
         for rule in router._rooms.values():
@@ -323,8 +338,11 @@ class MessageRouter:
             disconnect=self._disconnect,
         )
 
-    def _bound(self, function: Function[Any]) -> Function[Any]:
-        return function if self._auth is None else function.bound(self._auth)
+    def _function(self, function: F, returns: Returns[T], **arguments: Any) -> Function[T]:
+        return Function(function, returns, path=self._path_params, **arguments).bound(self._auth)
+
+    def _bound(self, function: Function[T]) -> Function[T]:
+        return function.bound(self._auth, self._path_params)
 
     def _open_for(self, declared: str, function: object = None) -> None:
         if self._closed is not None:
@@ -350,6 +368,13 @@ class MessageRouter:
     def _set_disconnect(self, function: Function[None]) -> None:
         _check_first(self._disconnect, function)
         self._disconnect = function
+
+
+def _check_given(function: Any, declared: str) -> None:
+    if function is _NONE:
+        raise InvalidArgument(
+            declared, "it is called without a function", f"write it without parentheses: `@live.{declared[1:]}`"
+        )
 
 
 class _Declared(Protocol):

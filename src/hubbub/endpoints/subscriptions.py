@@ -24,7 +24,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ..claims import InvalidToken, KeyUnavailable
-from ..codec import encode
 from ..envelope import Entry
 from ..errors import InvalidName, shown
 from ..names import MAX_NAME_BYTES, room_name
@@ -220,7 +219,7 @@ class Subscriptions:
         # Not the end of the grant: an SDK that has no `getToken` would give up a subscription whose end it is told.
         ends_at = None if token is None else token.ends_at
         info = grant.info if grant.info is not None or token is None else token.info
-        data = None if grant.data is None else encode(grant.data)
+        data = grant.payload
         recoverable = self._engine.options_of(name).history is not None
         # The client may present a position although the room no longer has a history. Then it does not recover.
         since = presented(request) if recoverable else None

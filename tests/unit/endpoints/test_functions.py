@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from enum import Enum
-from functools import partial
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
-from fastapi import BackgroundTasks, Body, Depends, File, Form, Response
+from fastapi import BackgroundTasks, Body, Depends, File, Form, Response, UploadFile
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-from typing_extensions import TypedDict
+from typing_extensions import TypeAliasType, TypedDict
 
 from hubbub import Connection, InvalidArgument
 from hubbub.codec import Kind, Payload
-from hubbub.endpoints.functions import MISSING, Function
+from hubbub.endpoints.functions import MISSING, Function, authenticator
 from hubbub.endpoints.refusals import MessageInvalid, ReplyInvalid, RoomUnknown
 from hubbub.endpoints.results import Grant, Welcome, anything, grant, nothing, reply, welcome
 from tests.unit.endpoints.support import a_caller, a_connection, run
@@ -489,3 +490,167 @@ def test_welcomes_and_grants_are_checked() -> None:
     for kind, arguments in several:
         with pytest.raises(InvalidArgument):
             kind(**arguments)
+
+
+# Decorated functions
+
+
+def wrapped_async(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    async def inner(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        return await result if inspect.isawaitable(result) else result
+
+    return inner
+
+
+def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return inner
+
+
+def plain_say(message: str) -> str:
+    return message
+
+
+async def async_say(message: str) -> str:
+    return message
+
+
+class Sayer:
+    async def __call__(self, message: str) -> str:
+        return message
+
+    async def say(self, message: str) -> str:
+        return message
+
+    def say_plainly(self, message: str) -> str:
+        return message
+
+
+DECORATED: dict[str, Callable[..., Any]] = {
+    "async around plain": wrapped_async(plain_say),
+    "async around async": wrapped_async(async_say),
+    "plain around plain": wrapped(plain_say),
+    "plain around async": wrapped(async_say),
+    "three layers": wrapped(wrapped_async(wrapped(plain_say))),
+    "partial of async around plain": partial(wrapped_async(plain_say)),
+    "async around partial": wrapped_async(partial(plain_say)),
+    "object": Sayer(),
+    "plain around method": wrapped(Sayer().say),
+    "async around method": wrapped_async(Sayer().say_plainly),
+    "partial of method": partial(Sayer().say),
+}
+
+
+@pytest.mark.parametrize("name", DECORATED)
+def test_a_decorated_function_is_called_as_in_a_route(name: str) -> None:
+    assert run(made(DECORATED[name])(a_caller(), "hi")) == "hi"
+
+
+def test_a_function_around_a_generator_returns() -> None:
+    def numbers(message: int) -> Iterator[int]:
+        yield from range(message)
+
+    @wraps(numbers)
+    async def collected(message: int) -> list[int]:
+        return list(numbers(message))
+
+    assert run(made(collected)(a_caller(), 2)) == [0, 1]
+    assert "yield" in refused(wrapped(numbers))
+
+
+def test_a_method_of_a_class_is_refused() -> None:
+    class Service:
+        async def say(self, message: str) -> str:
+            return message
+
+        async def hear(self) -> None: ...
+
+    assert "'self'" in refused(Service.say)
+    assert "'self'" in refused(Service.hear)
+    assert "'self'" in refused(wrapped(Service.hear))
+    assert run(made(Service().say)(a_caller(), "hi")) == "hi"
+    assert run(made(partial(Service.say, Service()))(a_caller(), "hi")) == "hi"
+
+
+def test_a_method_of_a_class_is_refused_as_a_dependency() -> None:
+    class Service:
+        async def user(self) -> str:
+            return "ann"
+
+    async def say(user: str = Depends(Service.user)) -> None: ...
+
+    assert "'self'" in refused(say)
+    with pytest.raises(InvalidArgument, match="nothing fills 'self'"):
+        authenticator(Service.user)
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [UploadFile, UploadFile | None, list[UploadFile], Annotated[UploadFile, "a file"], dict[str, list[UploadFile]]],
+)
+def test_an_uploaded_file_is_no_message(annotation: Any) -> None:
+    async def say(file: Any) -> None: ...
+
+    say.__annotations__["file"] = annotation
+    assert "uploaded file" in refused(say)
+
+
+Nested = TypeAliasType("Nested", "list[Nested] | dict[str, Nested] | int")
+
+
+def test_a_message_may_have_a_recursive_type() -> None:
+    async def say(message: Nested) -> Any:
+        return message
+
+    assert run(made(say)(a_caller(), [1, {"a": [2]}])) == [1, {"a": [2]}]
+
+
+def current_user() -> str:
+    return "ann"
+
+
+@pytest.mark.parametrize("auth", [Depends(current_user), Annotated[str, Depends(current_user)], list[str], "ann"])
+def test_an_annotation_is_no_auth_dependency(auth: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"without Depends\(\.\.\.\)"):
+        authenticator(auth)
+
+
+# Path parameters of the endpoint
+
+
+def test_a_path_parameter_of_the_endpoint_comes_from_its_path() -> None:
+    async def of_tenant(tenant: str, lang: str) -> str:
+        return f"{tenant} {lang}"
+
+    async def say(tenant: str, message: str, other: str = Depends(of_tenant)) -> tuple[str, str, str]:
+        return tenant, message, other
+
+    path = frozenset(("tenant",))
+    assert run(made(say, path=path)(a_caller(), "hi")) == ("acme", "hi", "acme de")
+
+    async def hear(tenant: str, other: str = Depends(of_tenant)) -> tuple[str, str]:
+        return tenant, other
+
+    assert run(made(hear).bound(None, path)(a_caller(), "evil")) == ("acme", "acme de")
+    assert run(made(hear).bound(of_tenant, path)(a_caller(user="ann"), "evil")) == ("acme", "ann")
+    assert run(authenticator(of_tenant, path)(a_caller())) == "acme de"
+
+
+def test_a_path_parameter_of_the_endpoint_is_no_name_of_a_pattern() -> None:
+    async def may(tenant: str) -> bool:
+        return True
+
+    path = frozenset(("tenant",))
+    assert "path parameter" in refused(may, names=["tenant"], path=path)
+    with pytest.raises(InvalidArgument, match="path parameter of its endpoint"):
+        made(may, names=["tenant"]).bound(None, path)
+
+
+def test_one_room_of_a_welcome_is_written_as_a_list() -> None:
+    with pytest.raises(InvalidArgument, match=r"one alone is rooms=\['agents'\]"):
+        Welcome(rooms="agents")

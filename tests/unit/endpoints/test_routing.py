@@ -274,3 +274,40 @@ def test_wrong_options_are_refused() -> None:
     refused(router.include_router, 5)
     refused(router.include_router, MessageRouter(), prefix=5)
     refused(router.connect, None)
+
+
+@pytest.mark.parametrize("hook", ["connect", "disconnect"])
+def test_a_hook_with_parentheses_says_to_write_none(hook: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"write it without parentheses: `@live.{hook}`"):
+        getattr(MessageRouter(), hook)()
+
+
+@pytest.mark.parametrize("taken", ["method", "room", "publish", "connect", "disconnect"])
+def test_a_router_that_can_not_be_included_adds_nothing(taken: str) -> None:
+    async def anything() -> None: ...
+
+    def declare(router: MessageRouter, *kinds: str) -> None:
+        for kind in kinds:
+            declared: Any = {
+                "method": router.on("taken"),
+                "room": router.room("taken"),
+                "publish": router.publish("taken"),
+                "connect": router.connect,
+                "disconnect": router.disconnect,
+            }[kind]
+            declared(anything)
+
+    one, two = MessageRouter(), MessageRouter()
+    declare(one, taken)
+    two.on("free")(anything)
+    two.room("free")(anything)
+    declare(two, "method", "room", "publish", "connect", "disconnect")
+    with pytest.raises(InvalidArgument, match=r"taken by|already"):
+        one.include_router(two)
+    two.on("later")(anything)  # it may still be mended
+    routes = one._routes()
+    assert set(routes.methods) <= {"taken"}
+    patterns = [rule.pattern for rule in routes.rooms.all] + [rule.pattern for rule in routes.publishing.all]
+    assert {pattern.text for pattern in patterns} <= {"taken"}
+    found = (routes.methods, routes.rooms.all, routes.publishing.all, routes.connect, routes.disconnect)
+    assert sum(map(bool, found)) == 1

@@ -21,7 +21,8 @@ BORROWED = re.findall(r"^\| `([\w.]+)` \| `", (CHECKOUT / "CONTRIBUTING.md").rea
 
 # What is imported of these packages, and documented by them.
 DOCUMENTED = {
-    "fastapi": "FastAPI HTTPException Depends Query Request Response WebSocket Form APIRouter WebSocketException",
+    "fastapi": "FastAPI HTTPException Depends Query Request Response WebSocket Form APIRouter WebSocketException "
+    "UploadFile",
     "fastapi.exceptions": "RequestValidationError",
     "fastapi.security": "SecurityScopes",
     "fastapi.responses": "HTMLResponse JSONResponse RedirectResponse Response",

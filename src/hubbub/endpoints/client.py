@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from typing import Any, Final, NoReturn, TypeVar
 
 from starlette.exceptions import WebSocketException
@@ -92,7 +92,25 @@ class Client:
         if self._replies and self.socket.closed is None:
             self.socket.flush()  # so that the replies arrive after the messages that the functions published
             replies, self._replies = self._replies, []
-            self.socket.writer.write(self.encoding.encode(replies))
+            self.socket.writer.write(self._encoded(replies))
+
+    def _encoded(self, replies: Sequence[Reply | Push]) -> bytes:
+        try:
+            return self.encoding.encode(replies)
+        except Exception:
+            return self.encoding.encode([self._sound(each) for each in replies])
+
+    def _sound(self, reply: Reply | Push) -> Reply | Push:
+        """Returns the reply, or an error in its place if it can't be encoded, so that the others are not lost."""
+        try:
+            self.encoding.written(reply)
+        except Exception as error:
+            self.engine.counters.errors["function"] += 1
+            logger.error("a reply can't be encoded", exc_info=error)
+            if isinstance(reply, Reply):
+                return Reply(reply.id, ErrorCode.INTERNAL.error())
+            raise
+        return reply
 
     async def close(self, cause: DisconnectCode | Closed, reason: str = "") -> NoReturn:
         """Closes the socket, and ends the conversation.
@@ -181,7 +199,7 @@ class Client:
         """
         if isinstance(error, WebSocketDisconnect) and self.socket.closed is not None:
             raise Ended from error
-        if isinstance(error, WebSocketException):
+        if isinstance(error, WebSocketException) and _is_sound(error.code, error.reason):
             await self.close(closed_as(error.code, error.reason))
         if isinstance(error, RoomUnknown):
             return ErrorCode.UNKNOWN_CHANNEL.error()
@@ -195,3 +213,8 @@ class Client:
         self.engine.counters.errors["function"] += 1
         logger.error("%s failed", function.name, exc_info=error)
         return ErrorCode.INTERNAL.error()
+
+
+def _is_sound(code: object, reason: object) -> bool:
+    """Returns whether an app's WebSocketException can become a Close frame. Otherwise, it is an error of the app."""
+    return isinstance(code, int) and isinstance(reason, str)

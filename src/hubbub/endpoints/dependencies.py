@@ -21,9 +21,9 @@ from copy import copy
 from typing import Annotated, Any, Final, NamedTuple
 
 import fastapi
+from fastapi import UploadFile
 from fastapi.security import SecurityScopes
 from starlette.background import BackgroundTasks
-from starlette.datastructures import UploadFile
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 

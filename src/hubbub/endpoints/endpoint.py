@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn, Protocol
 
-from starlette.routing import compile_path
+from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from ..connections.connection import refuse_to_receive
@@ -56,7 +56,7 @@ class Endpoint(MessageRouter):
         if not isinstance(path, str) or not path.startswith("/"):
             raise InvalidArgument("path", f"got {shown(path)}", "the path of a WebSocket, such as '/live'")
         try:
-            _, _, path_params = compile_path(path)
+            path_params = WebSocketRoute(path, self._serve).param_convertors
         except (AssertionError, ValueError) as error:
             raise InvalidArgument("path", f"got {shown(path)} ({error})", "a path, such as '/live/{tenant}'") from None
         super().__init__()

@@ -68,9 +68,11 @@ def refusal_of(error: BaseException) -> Refusal | None:
     """
     if isinstance(error, MessageInvalid):
         return Refusal(UNPROCESSABLE, str(error), temporary=False)
-    if isinstance(error, HTTPException) and 400 <= error.status_code < 2000:  # below is no error, or means another
-        temporary = 500 <= error.status_code < 600 or error.status_code in _TEMPORARY
-        return Refusal(error.status_code, _detail(error.detail), temporary)
+    if isinstance(error, HTTPException):
+        status: object = error.status_code  # whatever the app wrote
+        if isinstance(status, int) and 400 <= status < 2000:  # below is no error, or means another
+            temporary = 500 <= status < 600 or status in _TEMPORARY
+            return Refusal(int(status), _detail(error.detail), temporary)
     return None
 
 

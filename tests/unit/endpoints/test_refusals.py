@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -78,3 +79,14 @@ def test_the_line_does_not_repeat_what_was_sent() -> None:
 
 def test_half_of_an_emoji_in_a_key_can_be_told() -> None:
     problems({"\ud83d": 1}).encode()
+
+
+@pytest.mark.parametrize("status", [403.0, "403", None, 403.5])
+def test_a_status_that_is_no_int_is_a_fault_of_the_app(status: Any) -> None:
+    assert refusal_of(HTTPException(status, "no")) is None
+
+
+def test_a_status_of_an_enum_is_its_number() -> None:
+    refusal = refusal_of(HTTPException(HTTPStatus.FORBIDDEN, "no"))
+    assert refusal is not None
+    assert type(refusal.code) is int

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubbub import InvalidArgument
-from hubbub.patterns import Pattern
+from hubbub.patterns import Pattern, _Expression, _Places
 
 
 @pytest.mark.parametrize(
@@ -36,24 +36,56 @@ from hubbub.patterns import Pattern
         ("t[0-9]:{id}", "tx:x", None),
         ("a.b+(c){x}", "a.b+(c)d", {"x": "d"}),
         ("*{x}", "ab", {"x": "b"}),
-        # Braces that enclose no name stand for themselves.
-        ("{}", "{}", {}),
-        ("{1}", "{1}", {}),
-        ("{a b}", "{a b}", {}),
-        ("{a:int}", "{a:int}", {}),
-        ("a{", "a{", {}),
+        ("a[{]b[}]", "a{b}", {}),
+        ("[{]{a}[}]", "{x}", {"a": "x"}),
+        # Each part takes as much as it can, from the left.
+        ("{a}-{b}-{c}", "1-2-3-4", {"a": "1-2", "b": "3", "c": "4"}),
+        ("{a:path}:{b:path}:{c}", "1:2:3:4", {"a": "1:2", "b": "3", "c": "4"}),
+        ("*{a}*{b}x", "12345x", {"a": "4", "b": "5"}),
+        ("*-{a:path}-*-?", "1-2-3-4-5", {"a": "3"}),
+        ("{a}-{b}-{c}", "1-2:3-4", None),
     ],
 )
 def test_what_a_pattern_matches(pattern: str, name: str, names: dict[str, str] | None) -> None:
     assert Pattern(pattern).match(name) == names
 
 
-@given(st.text("ab:*?[]!-\n{}", min_size=1), st.text("ab:*?[]!-\n{}"))
+@given(st.text("ab:*?[]!-\n", min_size=1) | st.sampled_from(["[{]", "a[}*]b*"]), st.text("ab:*?[]!-\n{}"))
 def test_patterns_without_names_are_those_of_the_shell(pattern: str, name: str) -> None:
-    compiled = Pattern(pattern) if "{a}" not in pattern and "{b}" not in pattern else None
-    if compiled is not None and not compiled.names:
-        assert (compiled.match(name) is not None) == fnmatchcase(name, pattern)
-        assert not compiled.is_literal or (compiled.match(name) is not None) == (name == pattern)
+    compiled = Pattern(pattern)
+    assert not compiled.names
+    assert (compiled.match(name) is not None) == fnmatchcase(name, pattern)
+    assert not compiled.is_literal or (compiled.match(name) is not None) == (name == pattern)
+
+
+PARTS = ["{a}", "{b}", "{c:path}", "{d:path}", "*", "?", "[ab]", "[!a]", ":", "-", "a"]
+
+
+@given(st.lists(st.sampled_from(PARTS), min_size=1, max_size=7, unique_by=lambda part: part[:2]), st.text("ab:-\n"))
+def test_both_ways_of_matching_agree(parts: list[str], name: str) -> None:
+    text = "".join(parts)
+    assert _Places(text)(name) == _Expression(text)(name)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("x:{a:path}:{b:path}:{c:path}:{d:path}:end", f"x{':' * 250}"),
+        ("{a}-{b}-{c}-{d}-{e}:", "-" * 250),
+        ("*{a}*{b}*{c}*{d}x", "a" * 250),
+        ("{a}{b}{c}{d}{e}{f}:", "a" * 250),
+        ("?{a:path}[:a]{b:path}[:a]{c:path}[:a]*x", ":a" * 125),
+        ("*a*a*a*a*a*a*b", "a" * 250),
+    ],
+)
+def test_no_name_takes_long_to_match(pattern: str, name: str) -> None:
+    assert isinstance(Pattern(pattern)._matched, _Places), "a regular expression would take seconds"
+    assert Pattern(pattern).match(name) is None
+
+
+@pytest.mark.parametrize("pattern", ["lobby", "chat:{room}", "{kind}:{id}", "doc:{a}:{b}:{c:path}", "{tenant}:*", "*"])
+def test_patterns_of_which_no_two_parts_choose_their_end_are_matched_by_one_expression(pattern: str) -> None:
+    assert isinstance(Pattern(pattern)._matched, _Expression)
 
 
 @given(
@@ -86,7 +118,15 @@ def test_patterns_that_match_the_same_have_one_shape() -> None:
     assert len({Pattern(each).shape for each in ("chat:{room}", *others[:2], others[3])}) == 4
 
 
-@pytest.mark.parametrize("text", ["", None, 5, b"chat", "{a}:{a}", "{a}{a:path}"])
+@pytest.mark.parametrize(
+    "text", ["", None, 5, b"chat", "{a}:{a}", "{a}{a:path}", "{}", "{1}", "{a b}", "{a:int}", "a{", "a}", "chat:{room"]
+)
 def test_wrong_patterns_are_refused(text: object) -> None:
     with pytest.raises(InvalidArgument):
         Pattern(text)  # type: ignore[arg-type]  # some are no str
+
+
+@pytest.mark.parametrize("text", ["{}", "{1}", "{a b}", "{a:int}", "a{", "a}", "chat:{room", "{a}}"])
+def test_a_brace_that_encloses_no_name_is_refused(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="has a brace that encloses no name"):
+        Pattern(text)

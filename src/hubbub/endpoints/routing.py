@@ -12,7 +12,8 @@ from pydantic import TypeAdapter
 from ..arguments import is_text
 from ..codec import Payload
 from ..errors import InvalidArgument, shown
-from ..patterns import NAME, Pattern
+from ..names import MAX_NAME_BYTES
+from ..patterns import Pattern
 from .dependencies import name_of
 from .functions import Function
 from .results import Grant, Returns, Welcome, grant, nothing, reply, welcome
@@ -102,11 +103,14 @@ class Rules(Generic[R]):
         self.all: tuple[R, ...] = tuple(sorted(rules, key=lambda rule: rule.pattern.rank))
         self._literal = {rule.pattern.text: rule for rule in self.all if rule.pattern.is_literal}
         self._others = [rule for rule in self.all if not rule.pattern.is_literal]
-        self.match: _lru_cache_wrapper[Match[R] | None] = lru_cache(maxsize=_CACHED_NAMES)(self._match)
-        """Gives the `Match` for a room's name, or None where no rule applies. The last few thousand are kept."""
+        self._found: _lru_cache_wrapper[Match[R] | None] = lru_cache(maxsize=_CACHED_NAMES)(self._match)
 
     def __len__(self) -> int:
         return len(self.all)
+
+    def match(self, name: str) -> Match[R] | None:
+        """Gives the `Match` for a room's name, or None where no rule applies. The last few thousand are kept."""
+        return self._found(name) if len(name) <= MAX_NAME_BYTES else None  # no room has a longer name
 
     def _match(self, name: str) -> Match[R] | None:
         if name[:1] == "$":  # the server's own: no client subscribes to these
@@ -399,9 +403,6 @@ def _rule_pattern(text: str, declared: str) -> Pattern:
         raise InvalidArgument(declared, error.problem, error.accepted) from None
     if text.startswith("$"):
         raise InvalidArgument(declared, "names that start with '$' are the server's own", "another pattern")
-    rest = NAME.sub("", text)
-    if "{" in rest or "}" in rest:  # it would match only rooms that have a brace in their name
-        raise InvalidArgument(declared, f"{shown(text)} has a brace that encloses no name", "'chat:{room}'")
     return pattern
 
 

@@ -124,7 +124,10 @@ def test_rooms_that_clients_make_up_take_bounded_memory() -> None:
     for number in range(10_000):
         rooms.match(f"chat:{number}")
         rooms.match(f"no:{number}")
-    assert rooms.match.cache_info().currsize <= 4096
+    assert rooms._found.cache_info().currsize <= 4096
+    before = rooms._found.cache_info().misses
+    assert rooms.match("chat:" + "x" * 65_000) is None
+    assert rooms._found.cache_info().misses == before, "a name that no room can have is kept"
 
 
 # Routers of routers

@@ -45,6 +45,12 @@ class Rights(Wired):
             await manager.broadcast("after", room=message)
             return connection.is_subscribed(message)
 
+        @live.publish("gate:{room}")
+        async def publish(message: str, room: str) -> str:
+            self.began.append(message)
+            await self.pause("publish")
+            return message
+
         early = manager.endpoint("/early", auth=current_user)
 
         @early.connect
@@ -70,6 +76,19 @@ class Rights(Wired):
     def connection(self, user: str = "ann") -> Connection:
         (connection,) = self.manager.connections(user=user)
         return connection
+
+    def hold_broker(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Holds back what the broker answers to one question, until `release` of ``broker``."""
+        real = getattr(self.manager._hubbub.broker, name)
+
+        async def ask(*arguments: Any, **options: Any) -> Any:
+            answer = await real(*arguments, **options)
+            self.began.append(name)
+            await self.pause("broker")
+            return answer
+
+        self.hold("broker")
+        monkeypatch.setattr(self.manager._hubbub.broker, name, ask)
 
     async def unsubscribe(self, user: str, room: str) -> tuple[bool, list[Connection]]:
         """What the call returns, and who is in the room here right after it."""
@@ -220,6 +239,52 @@ async def test_an_sdk_does_not_subscribe_again_by_itself(sdk: Sdk, workers: tupl
         await eventually(lambda: room.got == ["again"])
 
 
+@pytest.mark.parametrize(
+    ("question", "asks"),
+    [("history", "history"), ("history", "position"), ("presence", "connections"), ("presence_stats", "connections")],
+)
+async def test_an_answer_that_comes_after_a_right_was_taken_back_is_refused(
+    question: str, asks: str, live: Rights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with wire(live) as ann:
+        await ann.ask(2, subscribe={"channel": "chat:asked"})
+        await live.publish("chat:asked", "secret")
+        live.hold_broker(asks, monkeypatch)
+        limit = {"limit": 10} if asks == "history" else {}
+        await ann.send({"id": 3, question: {"channel": "chat:asked", **limit}})
+        await eventually(lambda: live.began[-1:] == [asks])
+        await live.unsubscribe("ann", "chat:asked")
+        await live.release("broker")
+        assert error((await ann.answers(3))[0]) == 103
+
+
+@pytest.mark.parametrize("how", ["take back", "leave", "kick"])
+async def test_a_publication_whose_function_returns_after_the_right_was_taken_back_is_not_published(
+    how: str, live: Rights
+) -> None:
+    live.hold("publish")
+    async with wire(live) as ann, wire(live, "bob") as bob:
+        for each in (ann, bob):
+            await each.ask(2, subscribe={"channel": "gate:told"})
+        await ann.send({"id": 3, "publish": {"channel": "gate:told", "data": "too late"}})
+        await eventually(lambda: "too late" in live.began)
+        match how:
+            case "take back":
+                await live.unsubscribe("ann", "gate:told")
+            case "leave":
+                await live.server.acall(live.connection().leave("gate:told"))
+            case _:
+                await live.server.acall(live.manager.disconnect_user("ann"))
+        await live.release("publish")
+        if how == "kick":
+            assert await ann.close_code() == 3503
+        else:
+            assert error((await ann.answers(3))[0]) == 103
+        await live.publish("gate:told", "last")
+        await bob.pushed("gate:told")
+        assert bob.publications("gate:told") == ["last"]
+
+
 # Rooms that the app joins a client to
 
 
@@ -298,20 +363,7 @@ async def test_a_room_that_the_app_joins_while_the_client_subscribes_is_the_serv
 async def test_a_subscription_that_ends_while_the_broker_is_asked_does_not_join(
     how: str, since: dict[str, Any], live: Rights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker = live.manager._hubbub.broker
-    live.hold("broker")
-
-    def held(name: str) -> None:
-        real = getattr(broker, name)
-
-        async def ask(*arguments: Any, **options: Any) -> Any:
-            live.began.append(name)
-            await live.pause("broker")
-            return await real(*arguments, **options)
-
-        monkeypatch.setattr(broker, name, ask)
-
-    held("history" if since else "position")
+    live.hold_broker("history" if since else "position", monkeypatch)
     async with wire(live) as ann:
         await ann.send(subscribe(2, "short:left", recover=True, **since))
         await eventually(lambda: bool(live.began))

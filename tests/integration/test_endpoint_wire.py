@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from copy import copy
 from typing import Any
 
+import jwt
 import pytest
 from fastapi import HTTPException, WebSocketException
 from starlette.websockets import WebSocketDisconnect
@@ -51,6 +52,11 @@ class Wired(Live):
         ways = JWTAuth(KEY, algorithms=["HS256"], query="token", cookie="session")
         self.manager.endpoint("/ways", auth=ways)
         self.hooked = self.manager.endpoint("/hooked", auth=identified)
+
+        async def dated(ends: str) -> dict[str, Any]:
+            return {"sub": "ann", "exp": float(ends)}
+
+        self.manager.endpoint("/dated", auth=dated)
 
         @self.hooked.connect
         async def connect(connection: Connection) -> Welcome:
@@ -661,6 +667,16 @@ async def test_reading_stops_where_64_requests_wait_and_goes_on(live: Wired) -> 
         assert [each["id"] for each in ann.told if 2 <= each.get("id", 0) < 200] == list(range(2, 200))
 
 
+async def test_messages_without_an_answer_run_beside_the_others_too(live: Wired) -> None:
+    live.hold("first")
+    async with wire(live) as ann:
+        sends = [{"send": {"data": {"method": "pause", "data": each}}} for each in ("first", "second")]
+        await ann.send(*sends, rpc(2, "aside", "x"))
+        await ann.answers(2)
+        await eventually(lambda: live.began == ["first", "second"])
+        await live.release("first")
+
+
 async def test_requests_that_run_beside_the_others_are_bounded_too(live: Wired) -> None:
     live.hold("beside")
     async with wire(live) as ann:
@@ -803,6 +819,21 @@ async def test_a_token_of_the_handshake_ends_the_connection(
         assert "expires" not in connected  # an SDK could not refresh it
         monkeypatch.setattr("hubbub.connections.socket.time", lambda: time.time() + 601)
         assert await ann.close_code() == 3005
+
+
+async def test_the_end_of_what_a_custom_dependency_found_in_the_handshake_ends_the_connection(
+    live: Wired, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with wire(live, None, f"/dated?ends={time.time() + 600}") as ann:
+        assert "expires" not in (await ann.ask(1, connect={}))["connect"]
+        monkeypatch.setattr("hubbub.connections.socket.time", lambda: time.time() + 601)
+        assert await ann.close_code() == 3005
+
+
+async def test_a_token_whose_end_is_a_numeric_string_ends(live: Wired) -> None:
+    given = jwt.encode({"sub": "ann", "exp": str(int(time.time()) + 50)}, KEY, "HS256")
+    async with wire(live, None) as ann:
+        assert 45 <= (await ann.ask(1, connect={"token": given}))["connect"]["ttl"] <= 50
 
 
 async def test_the_token_of_the_command_wins(live: Wired) -> None:

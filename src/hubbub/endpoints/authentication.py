@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from starlette.exceptions import HTTPException
 
+from ..claims import Claims
 from ..names import UserId
 from ..protocols.centrifugo.codes import DisconnectCode, ErrorCode
 from ..protocols.centrifugo.messages import RefreshRequest, RefreshResult
@@ -102,4 +103,9 @@ class Authentication:
             raise Refused(await client.error(error, function)) from error
         except Exception as error:
             raise Refused(await client.error(error, function)) from error
-        return Identity(user, user_id, end_of(user) if token else None)
+        ends_at = end_of(user)
+        if token:
+            return Identity(user, user_id, ends_at)
+        if client.socket.expires_at is None or not isinstance(user, Claims):  # a JWTAuth has set it, with its leeway
+            client.socket.expire_at(ends_at)
+        return Identity(user, user_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import Any, Final
 
 from ..codec import Kind, Payload, dumps, loads_from_client
 from ..envelope import Author, Envelope
@@ -31,9 +31,13 @@ class Calls:
         self._subscriptions = subscriptions
         self._routes = client.served.routes
 
-    def is_concurrent(self, request: RPCRequest) -> bool:
-        """Returns whether the function of a request runs beside the other requests of the client."""
-        method = self._routes.methods.get(request.method)
+    def is_concurrent(self, request: RPCRequest | SendRequest) -> bool:
+        """Returns whether the function of a request or message runs beside the other requests of the client."""
+        try:
+            name = request.method if isinstance(request, RPCRequest) else _message_in(request)["method"]
+            method = self._routes.methods.get(name)
+        except (ValueError, TypeError, KeyError):
+            return False  # which `send` answers in its turn
         return method is not None and method.concurrent
 
     async def rpc(self, request: RPCRequest) -> RPCResult:
@@ -46,7 +50,7 @@ class Calls:
     async def send(self, request: SendRequest) -> None:
         """Handles a message without an answer: an object with the ``method`` and its ``data``."""
         try:
-            message = loads_from_client((request.data or _NULL).data)
+            message = _message_in(request)
             name = message["method"]
             method = self._routes.methods[name]
             data = message.get("data")
@@ -64,8 +68,12 @@ class Calls:
         if match is None or not self._client.is_subscribed(name):
             raise Refused(ErrorCode.PERMISSION_DENIED.error())
         payload = await self._client.call(match.rule.function, request.data, match.names)
-        if payload is not None:
-            await self._client.engine.publish(name, Envelope(payload, author=await self._author(name)))
+        if payload is None:
+            return PublishResult()
+        author = await self._author(name)
+        if not self._client.is_subscribed(name):  # the right was taken back while the function ran
+            raise Refused(ErrorCode.PERMISSION_DENIED.error())
+        await self._client.engine.publish(name, Envelope(payload, author=author))
         return PublishResult()
 
     async def _author(self, name: str) -> Author:
@@ -75,3 +83,12 @@ class Calls:
         presence_id = self._client.engine.broker.presence_id(name, session.user_id, session.id)
         room_info = None if membership is None else membership.room_info
         return Author(session.user_id, presence_id, dumps(session.info), dumps(room_info))
+
+
+def _message_in(request: SendRequest) -> Any:
+    """Returns the object with ``method`` and ``data`` that a message carries, or whatever else the client sent.
+
+    Raises:
+        ValueError: It is not JSON.
+    """
+    return loads_from_client((request.data or _NULL).data)

@@ -231,7 +231,7 @@ class Conversation:
         """Handles a command as it arrives, or has it wait for its turn. Waits itself where that is bounded."""
         request, client, workload = command.request, self._client, self._workload
         match request:  # the most frequent ones first
-            case RPCRequest() if self._calls.is_concurrent(request):
+            case RPCRequest() | SendRequest() if self._calls.is_concurrent(request):
                 await self._until(workload.has_turn)
                 workload.begin(command)
             case RPCRequest() | SendRequest() | PublishRequest():

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
+
+from ..arguments import timestamp
+from ..claims import expiry_of
 
 REFRESH_GRACE_S: Final = 25.0
 """Seconds after its expiry for which the client may still replace a token."""
@@ -28,6 +32,17 @@ def is_past_grace(ends_at: float | None) -> bool:
 
 
 def end_of(user: object) -> float | None:
-    """Returns when the token expires from which a user was made, if the user has its ``exp`` claim."""
+    """Returns when the token expires from which a user was made: its ``exp``, as a time or as the claim of a token.
+
+    Returns:
+        Seconds since the epoch; None if the user has no ``exp``, or one that is no time.
+    """
     ends_at = user.get("exp") if isinstance(user, Mapping) else getattr(user, "exp", None)
-    return float(ends_at) if isinstance(ends_at, (int, float)) else None
+    if isinstance(ends_at, datetime):
+        return timestamp(ends_at)
+    if isinstance(ends_at, bool) or not isinstance(ends_at, (int, float, str)):
+        return None
+    try:
+        return expiry_of({"exp": ends_at})
+    except (ValueError, OverflowError):
+        return None

@@ -1,4 +1,7 @@
-"""The questions of a client about a room that it is subscribed to: its presence and its history."""
+"""The questions of a client about a room that it is subscribed to: its presence and its history.
+
+The broker may take long to answer. So whether the client may ask is checked again before it is told the answer.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Sequence
 from ..codec import Payload, encode
 from ..envelope import Entry
 from ..positions import Position
+from ..presence import PresentConnection
 from ..protocols.centrifugo.codes import ErrorCode
 from ..protocols.centrifugo.messages import (
     ClientInfo,
@@ -34,23 +38,32 @@ class Queries:
 
     async def presence(self, request: PresenceRequest) -> PresenceResult:
         """Lists the clients in a room. All connections of a user share one entry."""
-        self._check_allowed(request.channel, self._engine.options_of(request.channel).client_presence)
         clients = {}
-        for each in await self._engine.broker.connections(request.channel):
+        for each in await self._present(request.channel):
             name = each.presence_id
             clients[name] = ClientInfo(each.user_id or "", name, _info(each.info), _info(each.room_info))
         return PresenceResult(clients)
 
     async def presence_stats(self, request: PresenceStatsRequest) -> PresenceStatsResult:
         """Counts the live connections and the users in a room."""
-        self._check_allowed(request.channel, self._engine.options_of(request.channel).client_presence)
-        entries = await self._engine.broker.connections(request.channel)
+        entries = await self._present(request.channel)
         return PresenceStatsResult(sum(each.live for each in entries), len({each.user_id or "" for each in entries}))
 
     async def history(self, request: HistoryRequest) -> HistoryResult:
         """Returns the position of a room, and as many of its messages as the client asks for."""
         options = self._engine.options_of(request.channel)
         self._check_allowed(request.channel, options.client_history and options.history is not None)
+        result = await self._read(request)
+        self._check_subscribed(request.channel)
+        return result
+
+    async def _present(self, name: str) -> list[PresentConnection]:
+        self._check_allowed(name, self._engine.options_of(name).client_presence)
+        entries = await self._engine.broker.connections(name)
+        self._check_subscribed(name)
+        return entries
+
+    async def _read(self, request: HistoryRequest) -> HistoryResult:
         broker, name = self._engine.broker, request.channel
         if not request.limit:
             return _result((), await broker.position(name))
@@ -74,10 +87,13 @@ class Queries:
         return _result(entries[:most], page.head)
 
     def _check_allowed(self, name: str, allowed: bool) -> None:
-        if not self._client.is_subscribed(name):
-            raise Refused(ErrorCode.PERMISSION_DENIED.error())
+        self._check_subscribed(name)
         if not allowed:
             raise Refused(ErrorCode.NOT_AVAILABLE.error())
+
+    def _check_subscribed(self, name: str) -> None:
+        if not self._client.is_subscribed(name):
+            raise Refused(ErrorCode.PERMISSION_DENIED.error())
 
 
 def _result(entries: Sequence[Entry], head: Position | None) -> HistoryResult:

@@ -144,8 +144,6 @@ class Subscriptions:
         async with self._authorizing:
             if self._client.socket.closed is not None:
                 raise Ended
-            if self._subscriptions.get(subscription.room) is not subscription:
-                return _left_early()  # before its rule was asked
             with self._engine.memberships.attempts.begin(self._client.session.user_id) as attempt:
                 subscription.attempt = attempt
                 grant, token = await self._granted(request)

@@ -105,6 +105,18 @@ class Site:
             method = getattr(source, message.removeprefix("websocket."))
             return [each async for each in method()] if "iter" in message else await method()
 
+        @live.room("no:{room}")
+        async def refusing(room: str) -> bool:
+            return False
+
+        @live.room("silent:{room}")
+        async def silent(room: str) -> bool:
+            return True
+
+        @live.publish("said:{room}")
+        async def said(message: str, room: str) -> str:
+            return message
+
         @live.room("grant:{room}")
         async def granting(room: str) -> Grant:
             return Grant(data=cast("Any", object()))
@@ -234,3 +246,42 @@ async def test_a_function_that_receives_takes_no_command_of_the_client(
         failed, echoed = await one.answers(2, 3)
         assert (error(failed), echoed["rpc"]["data"]) == (100, "not stolen")
     assert "a message is the parameter of a function" in caplog.text
+
+
+# Refusals
+
+
+def publish(number: int, room: str) -> dict[str, Any]:
+    return {"id": number, "publish": {"channel": room, "data": 1}}
+
+
+@pytest.mark.parametrize(
+    ("request_", "why"),
+    [
+        (
+            subscribe(2, "unknown:a"),
+            "no @room pattern matches; there are: silent:{room}, grant:{room}, no:{room}",
+        ),
+        (subscribe(2, "$everyone"), "are the server's own"),
+        (subscribe(2, "no:a"), "refusing() of @room('no:{room}') said no"),
+        (
+            {"id": 2, "publish": {"channel": "silent:a", "data": 1}},
+            "no @publish pattern matches; there are: said:{room}",
+        ),
+        ({"id": 2, "publish": {"channel": "said:a", "data": 1}}, "publishes there, and is not subscribed"),
+        ({"id": 2, "presence": {"channel": "silent:a"}}, "presence or history, and is not subscribed"),
+    ],
+    ids=["no rule", "the server's own", "the rule said no", "no publish rule", "not subscribed", "presence"],
+)
+async def test_a_refusal_is_logged_with_its_reason_for_the_developer(
+    request_: dict[str, Any], why: str, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="hubbub")
+    async with wired(site, "/faults") as one:
+        await one.send(request_)
+        (answer,) = await one.answers(2)
+        assert answer["error"] == {"code": 103, "message": "permission denied"}
+    (line,) = [
+        each.getMessage() for each in caplog.records if "refused what a client asks of the room" in each.getMessage()
+    ]
+    assert why in line

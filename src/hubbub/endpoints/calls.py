@@ -10,7 +10,7 @@ from ..envelope import Author, Envelope
 from ..errors import shown
 from ..protocols.centrifugo.codes import DisconnectCode, ErrorCode
 from ..protocols.centrifugo.messages import PublishRequest, PublishResult, RPCRequest, RPCResult, SendRequest
-from .client import Client, Refused
+from .client import Client, Refused, denied
 from .subscriptions import Subscriptions
 
 logger: Final = logging.getLogger("hubbub")
@@ -65,8 +65,10 @@ class Calls:
         """Publishes what the rule of a room makes of a client's publication."""
         name = request.channel
         match = self._routes.publishing.match(name)
-        if match is None or not self._client.is_subscribed(name):
-            raise Refused(ErrorCode.PERMISSION_DENIED.error())
+        if match is None:
+            raise denied(name, f"no @publish pattern matches; there are: {self._routes.publishing.patterns}")
+        if not self._client.is_subscribed(name):
+            raise denied(name, "it publishes there, and is not subscribed")
         payload = await self._client.call(match.rule.function, request.data, match.names)
         if payload is None:
             return PublishResult()

@@ -18,7 +18,7 @@ from ..close import Closed
 from ..codec import Payload
 from ..connections.session import Session
 from ..connections.socket import Socket
-from ..errors import BrokerUnavailable, InvalidName
+from ..errors import BrokerUnavailable, InvalidName, shown
 from ..protocols.centrifugo import CentrifugoProtocol
 from ..protocols.centrifugo.codes import DisconnectCode, ErrorCode, closed_as
 from ..protocols.centrifugo.encoding import Encoding
@@ -43,6 +43,12 @@ class Refused(Exception):
 
     def __init__(self, error: Error) -> None:
         self.error = error
+
+
+def denied(room: str, why: str) -> Refused:
+    """Returns the refusal of a room (103), and logs why for the developer of the app. The client is not told."""
+    logger.debug("refused what a client asks of the room %s: %s", shown(room), shown(why, limit=500))
+    return Refused(ErrorCode.PERMISSION_DENIED.error())
 
 
 class Client:

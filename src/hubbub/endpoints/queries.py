@@ -21,7 +21,7 @@ from ..protocols.centrifugo.messages import (
     PresenceStatsRequest,
     PresenceStatsResult,
 )
-from .client import Client, Refused
+from .client import Client, Refused, denied
 from .streams import completed, publications
 
 
@@ -93,7 +93,7 @@ class Queries:
 
     def _check_subscribed(self, name: str) -> None:
         if not self._client.is_subscribed(name):
-            raise Refused(ErrorCode.PERMISSION_DENIED.error())
+            raise denied(name, "it asks for the presence or history, and is not subscribed")
 
 
 def _result(entries: Sequence[Entry], head: Position | None) -> HistoryResult:

@@ -97,10 +97,15 @@ class Rules(Generic[R]):
 
     Args:
         rules: No two of them with patterns of one shape.
+
+    Attributes:
+        all: The rules, the most specific first.
+        patterns: Their patterns, for log lines.
     """
 
     def __init__(self, rules: Iterable[R]) -> None:
         self.all: tuple[R, ...] = tuple(sorted(rules, key=lambda rule: rule.pattern.rank))
+        self.patterns: str = ", ".join(rule.pattern.text for rule in self.all) or "none"
         self._literal = {rule.pattern.text: rule for rule in self.all if rule.pattern.is_literal}
         self._others = [rule for rule in self.all if not rule.pattern.is_literal]
         self._found: _lru_cache_wrapper[Match[R] | None] = lru_cache(maxsize=_CACHED_NAMES)(self._match)

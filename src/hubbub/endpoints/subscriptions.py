@@ -40,7 +40,7 @@ from ..protocols.centrifugo.messages import (
     UnsubscribeResult,
 )
 from ..rooms.attempts import Attempt
-from .client import Client, Ended, Refused
+from .client import Client, Ended, Refused, denied
 from .expiry import is_over, is_past_grace, ttl_s
 from .results import Grant
 from .routing import RoomRule
@@ -120,7 +120,7 @@ class Subscriptions:
         if request.type:
             return ErrorCode.NOT_AVAILABLE.error()
         if name[:1] == "$":
-            return ErrorCode.PERMISSION_DENIED.error()
+            return denied(name, "names that start with '$' are the server's own").error
         if name in self._subscriptions or (self._client.is_subscribed(name) and name not in self._leaving):
             return ErrorCode.ALREADY_SUBSCRIBED.error()
         most = self._engine.limits.max_rooms_per_connection
@@ -163,7 +163,7 @@ class Subscriptions:
         name = request.channel
         match = self._client.served.routes.rooms.match(name)
         if match is None:
-            raise Refused(ErrorCode.PERMISSION_DENIED.error())
+            raise denied(name, f"no @room pattern matches; there are: {self._client.served.routes.rooms.patterns}")
         try:
             room_name(name)
         except InvalidName as error:
@@ -173,7 +173,7 @@ class Subscriptions:
             caller = caller.with_claims(token.claims)
         grant = await self._client.call(match.rule.function, request.data, match.names, caller)
         if grant is None:
-            raise Refused(ErrorCode.PERMISSION_DENIED.error())
+            raise denied(name, f"{match.rule.function.name} said no")
         return grant, token
 
     async def _verified(
@@ -256,7 +256,7 @@ class Subscriptions:
             raise Refused(ErrorCode.NOT_AVAILABLE.error())
         subscription = self._subscriptions.get(name)
         if subscription is None or not subscription.is_in:
-            raise Refused(ErrorCode.PERMISSION_DENIED.error())
+            raise denied(name, "it replaces the token of a subscription that it does not have")
         try:
             token = await self._verified(match.rule, request)
         except Refused as refused:

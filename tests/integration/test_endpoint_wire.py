@@ -36,6 +36,10 @@ def shortly(value: object) -> str:
     return repr(value)[:60]
 
 
+class Unusual(BaseException):
+    """What no function should raise."""
+
+
 class Wired(Live):
     """An app whose functions do what functions should not do."""
 
@@ -87,6 +91,17 @@ class Wired(Live):
         @live.on("raise")
         async def fail(message: str) -> None:
             self.fail(message)
+
+        @live.on("cancel itself")
+        async def cancel_itself(message: str) -> str:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            if message == "twice":
+                task.cancel()
+            if message != "return":
+                await asyncio.Event().wait()
+            return message
 
         @live.on("stubborn")
         async def stubborn(message: str) -> str:
@@ -615,6 +630,8 @@ async def test_a_client_that_leaves_while_it_is_not_read_from(live: Wired) -> No
         (BrokerUnavailable("away"), 100, True),
         (TimeoutError(), 100, True),
         (ExceptionGroup("several", [ValueError(), HTTPException(400)]), 100, True),
+        (GeneratorExit(), 100, True),
+        (Unusual("no Exception"), 100, True),
     ],
     ids=shortly,
 )
@@ -628,6 +645,18 @@ async def test_a_method_that_fails_is_an_answer_and_the_next_is_handled(
         assert (error(failed), failed["error"].get("temporary", False)) == (code, temporary)
         assert error(wrong) == 100
         assert "rpc" in fine
+
+
+@pytest.mark.parametrize("then", ["return", "wait", "twice"])
+async def test_a_method_that_cancels_its_own_task_holds_up_nothing(then: str, live: Wired) -> None:
+    before = live.manager.stats().errors.get("function", 0)
+    async with wire(live) as ann:
+        await ann.send(rpc(2, "cancel itself", then), rpc(3, "say", {"room": "x", "text": "next"}))
+        canceled, fine = await ann.answers(2, 3)
+        assert "rpc" in fine
+        assert ("rpc" in canceled) == (then == "return")
+        assert live.manager.stats().errors.get("function", 0) == before + (then != "return")
+        assert "subscribe" in await ann.ask(4, subscribe={"channel": "chat:after"})
 
 
 async def test_a_method_that_closes_the_connection_is_the_last_one(live: Wired) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, NoReturn, TypeVar
 
 from starlette.exceptions import WebSocketException
@@ -184,18 +185,37 @@ class Client:
     async def awaited(self, function: Function[T], call: Awaitable[T]) -> T:
         """Awaits the call of a function of the app.
 
-        If the function raises CancelledError on its own, that is an error of the app. If it is canceled, that is logged
-        and counted: it ran for too long after the end of its client, or of the server.
+        If the function raises CancelledError on its own, cancels its own task, or raises another BaseException, that is
+        an error of the app: a RuntimeError. SystemExit and KeyboardInterrupt still end the process. If the function is
+        canceled, that is logged and counted: it ran for too long after the end of its client, or of the server.
         """
+        task = asyncio.current_task()
+        assert task is not None
         try:
-            return await call
+            result = await call
+            if task.cancelling() and self._is_served:
+                await _uncancel(task)
+            return result
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or not task.cancelling():
+            if not task.cancelling():
                 raise RuntimeError("it awaited something that was canceled") from error
+            if self._is_served:
+                await _uncancel(task)
+                raise RuntimeError("it canceled the task that it runs in") from error
             self.engine.counters.errors["function"] += 1
             logger.warning("%s was canceled: its client is gone, and it did not return in time", function.name)
             raise
+        except (Exception, SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            if not _is_current(task):
+                raise  # the event loop is gone, and Python closes what still waits
+            raise RuntimeError(f"it raised {type(error).__name__}") from error
+
+    @property
+    def _is_served(self) -> bool:
+        """Whether the client has connected, and is still there: then nothing of hubbub cancels a function."""
+        return self.caller is not None and self.session.is_open
 
     async def error(self, error: Exception, function: Function[Any]) -> Error:
         """Converts an exception of a function into the error that the client receives.
@@ -224,3 +244,18 @@ class Client:
 def _is_sound(code: object, reason: object) -> bool:
     """Returns whether an app's WebSocketException can become a Close frame. Otherwise, it is an error of the app."""
     return isinstance(code, int) and isinstance(reason, str)
+
+
+async def _uncancel(task: asyncio.Task[Any]) -> None:
+    """Takes back that the current task was canceled, so that what else it has to do is done."""
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)  # where a cancellation that has not arrived yet does
+    while task.uncancel():
+        pass
+
+
+def _is_current(task: asyncio.Task[Any]) -> bool:
+    try:
+        return asyncio.current_task() is task
+    except RuntimeError:
+        return False

@@ -590,8 +590,9 @@ class ConnectionManager:
 
             await manager.disconnect_user(user.id, reason="your account was suspended")
 
-        Connections that are being made are closed as well; those that are made after the call stay. A worker that is
-        cut off from the broker closes its own once it is back, before it delivers anything to them.
+        Connections that are being made are closed as well, and so are clients of endpoints whose ``auth=`` dependency
+        still runs. Those that are made after the call stay. A worker that is cut off from the broker closes its own
+        once it is back, before it delivers anything to them.
 
         Args:
             user_id: The user.

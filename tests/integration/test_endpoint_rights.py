@@ -51,6 +51,12 @@ class Rights(Wired):
             await self.pause("publish")
             return message
 
+        async def late(name: str) -> str:
+            self.began.append(name)
+            await self.pause("auth")
+            return name
+
+        manager.endpoint("/late", auth=late)
         early = manager.endpoint("/early", auth=current_user)
 
         @early.connect
@@ -486,6 +492,30 @@ async def test_whoever_loses_a_right_is_not_in_the_room_any_more(
             assert await ann.close_code() == code
             assert not connection.is_open
         assert not connection.is_subscribed("gate:end")
+
+
+async def test_a_user_who_is_sent_away_while_it_is_authenticated_does_not_stay(workers: tuple[Rights, Rights]) -> None:
+    one, two = workers
+    admission = one.manager._hubbub.admission
+    one.hold("auth")
+    async with wire(one) as tab, wire(one, None, "/late?name=ann") as ann, wire(one, None, "/late?name=bob") as bob:
+        for each in (ann, bob):
+            await each.send({"id": 1, "connect": {}})
+        await eventually(lambda: sorted(one.began) == ["ann", "bob"])
+        await two.server.acall(two.manager.disconnect_user("ann"))
+        assert await tab.close_code() == 3503  # so its worker knows
+        async with wire(one, None, "/late?name=ann") as later:
+            await later.send({"id": 1, "connect": {}})
+            await eventually(lambda: len(one.began) == 3)
+            await one.release("auth")
+            assert await ann.close_code() == 3503
+            assert [each.get("id") for each in ann.told] == []
+            for each in (bob, later):
+                assert "connect" in (await each.answers(1))[0]
+                await each.send(rpc(2, "none"))
+                await each.answers(2)
+    await eventually(lambda: not admission._authenticating)
+    assert not admission._kicks
 
 
 async def test_a_user_is_sent_away_from_every_worker_with_the_same_code(workers: tuple[Rights, Rights]) -> None:

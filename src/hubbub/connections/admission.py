@@ -2,14 +2,18 @@
 
 `Admission.admit` is the only entry: it checks the origin, accepts the socket, checks the limits, and registers the
 connection. A socket over a limit is accepted first and then closed, so that the browser can read the reason. Until it
-is registered, a socket is an *arrival*: an instruction to disconnect its user reaches it as well.
+is registered, a socket is an *arrival*: an instruction to disconnect its user reaches it as well. An endpoint looks up
+the user of a client itself, which may take long, and the instruction may come before the user is known. So while any
+client is authenticated, such instructions are kept.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from math import inf
 from typing import Final, NoReturn, Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -48,15 +52,15 @@ class Arrival:
 
     Attributes:
         user: The id of its user.
-        began_at: When the handler called `connect`, on the loop's clock.
+        began_at: When its authentication began, or the handler called `connect`, on the loop's clock.
         kick: The instruction to close it, if one arrived in the meantime.
     """
 
     __slots__ = ("began_at", "kick", "user")
 
-    def __init__(self, user: str | None) -> None:
+    def __init__(self, user: str | None, began_at: float | None = None) -> None:
         self.user: str | None = user
-        self.began_at: float = asyncio.get_running_loop().time()
+        self.began_at: float = asyncio.get_running_loop().time() if began_at is None else began_at
         self.kick: Kick | None = None
 
 
@@ -75,6 +79,26 @@ class Admission:
         self._sweeper = sweeper
         self._arrivals: set[Arrival] = set()
         self._prober = Prober()
+        self._authenticating: dict[Socket, float] = {}  # and since when, the longest first
+        self._kicks: dict[str | None, tuple[float, Kick]] = {}  # the latest by user, and when it was given
+
+    @contextmanager
+    def authenticating(self, socket: Socket) -> Iterator[None]:
+        """Keeps the instructions that are given while the user of a client is looked up, until the end of the block.
+
+        `admit`, in the block, applies them: what was found out about the user may be older.
+        """
+        self._authenticating[socket] = asyncio.get_running_loop().time()
+        try:
+            yield
+        finally:
+            del self._authenticating[socket]
+            oldest = next(iter(self._authenticating.values()), inf)
+            while self._kicks:
+                user, (given_at, _) = next(iter(self._kicks.items()))
+                if given_at >= oldest:
+                    break
+                del self._kicks[user]
 
     async def admit(
         self,
@@ -105,7 +129,8 @@ class Admission:
         """
         if len(socket.managers) > 1:  # with one manager, the middleware has already checked its origins
             await self._check_origin(socket, websocket)
-        arrival = Arrival(user)
+        arrival = Arrival(user, self._authenticating.get(socket))
+        arrival.kick = self._missed(user, arrival.began_at)
         self._arrivals.add(arrival)
         try:
             if websocket.application_state is WebSocketState.CONNECTING:
@@ -202,6 +227,13 @@ class Admission:
                 user, [each.socket for each in others if not each.memberships.keys().isdisjoint(rooms)]
             )
 
+    def _missed(self, user: str | None, began_at: float) -> Kick | None:
+        for each in {user, None}:
+            given_at, kick = self._kicks.get(each, (-inf, None))
+            if began_at <= given_at:
+                return kick
+        return None
+
     def knows(self, user: str) -> bool:
         """Whether a user has a connection here, or an arrival."""
         return self._registry.count_of_user(user) > 0 or any(each.user == user for each in self._arrivals)
@@ -216,6 +248,9 @@ class Admission:
             kick: The instruction, with the close code and the reason.
         """
         given_at = asyncio.get_running_loop().time() - kick.age_s
+        if self._authenticating:
+            self._kicks.pop(user, None)  # so that the latest is last
+            self._kicks[user] = given_at, kick
         for arrival in self._arrivals:
             if user in (None, arrival.user) and arrival.began_at <= given_at:
                 arrival.kick = kick

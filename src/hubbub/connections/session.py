@@ -89,7 +89,7 @@ class Session:
         id: A random id of 22 characters. Apps see it.
         user_id: The user that the connection belongs to; None if it belongs to no user.
         info: The app's data about the user.
-        began_at: When the handler called `connect`, on the loop's clock.
+        began_at: When its authentication began, or the handler called `connect`, on the loop's clock.
         socket: The socket.
         writer: The writer of the socket.
         protocol: The client's protocol.

@@ -129,8 +129,9 @@ class Conversation:
                 elif isinstance(command.request, ConnectRequest):
                     self._is_connecting = True
                     try:
-                        if not await self._connect(command.id, command.request):
-                            break
+                        with self._engine.admission.authenticating(self._socket):
+                            if not await self._connect(command.id, command.request):
+                                break
                     finally:
                         self._is_connecting = False
                 else:

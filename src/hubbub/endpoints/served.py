@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from starlette.websockets import WebSocket
 
 from ..brokers.base import Broker
+from ..connections.admission import Admission
 from ..connections.connection import Connection
 from ..envelope import Envelope
 from ..metrics.counters import Counters
@@ -32,6 +33,7 @@ class Engine(Protocol):
     tasks: Tasks
     broker: Broker
     memberships: Memberships
+    admission: Admission
     origins: OriginPolicy
 
     def options_of(self, channel: str) -> RoomOptions:

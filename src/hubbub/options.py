@@ -249,9 +249,9 @@ class Limits:
             frame. After ``max_errors`` of them the connection is closed with 1009. Under uvicorn, a message of more
             than twice this size and 64 KiB closes the connection with 1009 before it is complete.
         max_messages_per_s: Messages per second from one connection (1,000). A client that sends less may save up five
-            seconds' worth for a burst. Under uvicorn, pings and continuation frames count as messages. Each message
-            above the rate is answered with an error frame. After ``max_errors`` of them the connection is closed with
-            1008.
+            seconds' worth for a burst. Under uvicorn, pings and continuation frames count as messages. Each command of
+            an endpoint's client counts, also where several share a frame. Each message above the rate is answered with
+            an error frame. After ``max_errors`` of them the connection is closed with 1008.
         max_errors: Bad messages (not JSON, wrong kind, too big, too many) before a connection is closed (10).
         max_connections: Connections of this process (50,000). Above it: 1013.
         max_connections_per_user: Connections of one user on this process (100). Above it: 1008.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -214,6 +215,27 @@ async def test_a_client_has_a_while_to_replace_its_token(live: Tokens) -> None:
         answer = await ann.ask(3, sub_refresh={"channel": "paid:a", "token": pass_for("paid:a", lasts_s=-1.0)})
         assert (error(answer), answer["error"]["temporary"]) == (109, True)  # an SDK gives up after any other
         assert "sub_refresh" in await ann.ask(4, sub_refresh={"channel": "paid:a", "token": pass_for("paid:a")})
+
+
+async def test_refreshes_of_a_subscription_run_one_after_the_other(
+    live: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: list[int] = []
+    verify = JWTAuth.subscription_claims
+
+    async def verified(auth: JWTAuth, given: str) -> Claims:
+        running.append(1)
+        await asyncio.sleep(0)
+        assert running == [1]
+        running.clear()
+        return await verify(auth, given)
+
+    async with wire(live) as ann:
+        await ann.ask(2, subscribe={"channel": "paid:a", "token": pass_for("paid:a")})
+        monkeypatch.setattr(JWTAuth, "subscription_claims", verified)
+        refresh = {"channel": "paid:a", "token": pass_for("paid:a")}
+        await ann.send(*[{"id": number, "sub_refresh": refresh} for number in range(3, 13)])
+        assert all("sub_refresh" in each for each in await ann.answers(*range(3, 13)))
 
 
 async def test_the_end_of_a_grant_is_not_told_and_no_token_extends_it(live: Tokens) -> None:

@@ -49,6 +49,7 @@ class Wired(Live):
         live = self.live
 
         async def identified() -> str:
+            self.authenticated += 1
             await self.pause("auth")
             self.fail("auth")
             return "eve"
@@ -127,6 +128,7 @@ class Wired(Live):
     def reset(self) -> None:
         self.raises: dict[str, BaseException] = {}
         self.grants: dict[str, Any] = {}
+        self.authenticated = 0
         self.welcome = Welcome(data={"hello": "eve"}, rooms=["ticker:news"])
         self.ended.clear()
         self.began.clear()
@@ -952,6 +954,59 @@ async def test_a_message_over_a_limit_is_not_dropped_without_a_word(loop: str) -
             for number in range(2, 30):
                 await ann.send(rpc(number, "aside", "x"))
             assert await ann.close_code() == 3013
+
+
+async def test_every_command_of_a_frame_counts_for_the_rate(loop: str) -> None:
+    with live_app(Wired(max_messages_per_s=10.0), loop=loop) as live:
+        async with wire(live) as ann:
+            await ann.send(*[rpc(number, "aside", "x") for number in range(2, 32)])
+            await ann.answers(*range(2, 32))
+            await ann.send(*[rpc(number, "aside", "x") for number in range(32, 82)])
+            assert await ann.close_code() == 3013
+
+
+@pytest.mark.parametrize("kind", ["rpc", "concurrent", "subscribe"])
+async def test_reading_stops_where_waiting_commands_are_large_and_goes_on(kind: str, live: Wired) -> None:
+    live.hold("full")
+    commands: dict[str, Callable[[int], dict[str, Any]]] = {
+        "rpc": lambda number: rpc(number, "say", {"room": "x", "text": "x" * 400_000}),
+        "concurrent": lambda number: rpc(number, "pause", "x" * 400_000),
+        "subscribe": lambda number: subscribe(number, f"gate:{number}", data="x" * 400_000),
+    }
+    async with wire(live) as ann:
+        if kind == "rpc":
+            await ann.send(rpc(2, "stubborn", "full"))
+        live.gates.update({f"{number}": live.gates["full"] for number in range(10, 20)})
+        live.gates["x" * 400_000] = live.gates["full"]
+        for number in range(10, 20):
+            await ann.send(commands[kind](number))
+        workload = _conversation(live)._workload
+        size = "_task_bytes" if kind == "subscribe" else "_waiting_bytes"
+        await eventually(lambda: getattr(workload, size) >= 2**20)
+        assert getattr(workload, size) <= 2**20 + 400_200
+        await ann.send({"id": 30, "rpc": {"method": "aside", "data": "not read yet"}})
+        await live.release("full")
+        await ann.answers(*range(10, 20), 30)
+        await eventually(lambda: getattr(workload, size) == 0)
+
+
+async def test_refreshes_run_one_after_the_other(live: Wired) -> None:
+    async with wire(live, None, "/hooked") as eve:
+        await eve.ask(1, connect={})
+        live.hold("auth")
+        await eve.send(*[{"id": number, "refresh": {"token": "x"}} for number in range(2, 12)])
+        await eve.ask(20, rpc={"method": "none"})
+        assert live.authenticated == 2
+        await live.release("auth")
+        assert all("refresh" in each for each in await eve.answers(*range(2, 12)))
+        assert live.authenticated == 11
+        live.hold("auth")
+        await eve.send(*[{"id": number, "refresh": {"token": "x"}} for number in range(30, 40)])
+        await eventually(lambda: live.authenticated == 12)
+    await eventually(lambda: not live.manager.stats().connections)
+    await live.release("auth")
+    await eventually(lambda: live.empty)
+    assert live.authenticated == 12, "none begins after the end"
 
 
 @pytest.mark.parametrize("name", ["chat:lost", "ticker:news", "$user"])

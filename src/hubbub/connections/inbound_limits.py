@@ -52,12 +52,12 @@ class Guard:
                 return Complaint("message_too_big", problem, CloseCode.MESSAGE_TOO_BIG)
         return self.check_frame(now)
 
-    def check_frame(self, now: float) -> Complaint | None:
-        """Counts a message, or a frame that is not a whole message (a ping, a fragment), and checks the rate."""
+    def check_frame(self, now: float, count: int = 1) -> Complaint | None:
+        """Counts messages, or a frame that is not a whole message (a ping, a fragment), and checks the rate."""
         rate = self.limits.max_messages_per_s
-        if rate is None or self._allowance >= 1.0:
-            self._allowance -= 1.0
-        elif not self._earned(rate, now):
+        if rate is None or self._allowance >= count:
+            self._allowance -= count
+        elif not self._earned(rate, now, count):
             return Complaint("rate_limited", f"over {rate:g} messages a second", CloseCode.RATE_LIMITED)
         return None
 
@@ -66,12 +66,12 @@ class Guard:
         self.errors += 1
         return self.limits.max_errors is not None and self.errors >= self.limits.max_errors
 
-    def _earned(self, rate: float, now: float) -> bool:
-        """Refills the empty token bucket and takes one token. Returns False if there is none."""
+    def _earned(self, rate: float, now: float, count: int) -> bool:
+        """Refills the token bucket and takes so many tokens. Returns False if there are fewer."""
         earned = (now - self._refilled_at) * rate
         self._refilled_at = now
         self._allowance = min(self._allowance + earned, max(1.0, rate * BURST_S))
-        if self._allowance < 1.0:
+        if self._allowance < count:
             return False
-        self._allowance -= 1.0
+        self._allowance -= count
         return True

@@ -380,9 +380,13 @@ class Socket:
 
     def _admits_frame(self) -> bool:
         """Checks the rate of control frames and fragments, which never reach the handler."""
+        return self.admits(1)
+
+    def admits(self, count: int) -> bool:
+        """Counts messages that `admit` has not seen, such as the further ones of a frame, and checks their rate."""
         if self.closed is not None:
             return False
-        complaint = self.guard.check_frame(monotonic())
+        complaint = self.guard.check_frame(monotonic(), count)
         if complaint is not None:
             self.complain(complaint)
         return complaint is None

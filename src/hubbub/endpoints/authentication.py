@@ -7,6 +7,7 @@ socket ends with it.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final, NamedTuple
 
 from starlette.exceptions import HTTPException
@@ -16,7 +17,7 @@ from ..names import UserId
 from ..protocols.centrifugo.codes import DisconnectCode, ErrorCode
 from ..protocols.centrifugo.messages import RefreshRequest, RefreshResult
 from .caller import Caller
-from .client import Client, Refused
+from .client import Client, Ended, Refused
 from .expiry import end_of, is_past_grace, ttl_s
 
 VERSION: Final = "hubbub"
@@ -46,6 +47,7 @@ class Authentication:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._ends_at: float | None = None
+        self._refreshing = asyncio.Lock()
 
     async def authenticate(self, token: str) -> Identity:
         """Runs the ``auth=`` dependency.
@@ -62,7 +64,13 @@ class Authentication:
         return identity
 
     async def refresh(self, request: RefreshRequest) -> RefreshResult:
-        """Replaces the token, in place."""
+        """Replaces the token, in place. One refresh runs at a time, so that a client can't start many at once."""
+        async with self._refreshing:
+            if self._client.socket.closed is not None:
+                raise Ended
+            return await self._refreshed(request)
+
+    async def _refreshed(self, request: RefreshRequest) -> RefreshResult:
         client = self._client
         try:
             user, user_id, ends_at = await self._identified(request.token)

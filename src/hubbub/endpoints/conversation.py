@@ -97,7 +97,7 @@ class Conversation:
         self._began_at = asyncio.get_running_loop().time()
         self._authentication = Authentication(client)
         self._heartbeat = Heartbeat(self._socket, client.encoding.ping)
-        self._workload = Workload(engine.tasks, self._socket, self._answer)
+        self._workload = Workload(engine.tasks, self._socket, self._answer, engine.limits.max_message_bytes)
         self._subscriptions = Subscriptions(client, self._workload)
         self._calls = Calls(client, self._subscriptions)
         self._queries = Queries(client)
@@ -121,6 +121,8 @@ class Conversation:
                 commands = decode(event["bytes"] if text is None else text)
             except BadRequest as error:
                 await self._client.close(DisconnectCode.BAD_REQUEST, str(error))
+            if len(commands) > 1 and not self._socket.admits(len(commands) - 1):
+                break  # too many in too short a time, so the socket is closed
             for command in commands:
                 if self._socket.closed is not None:
                     break  # sent before the client saw our Close frame
@@ -243,18 +245,18 @@ class Conversation:
                     await client.close(DisconnectCode.BAD_REQUEST, "a pong without a ping")
             case SubscribeRequest():
                 await self._until(workload.has_room)
-                self._subscriptions.begin(command.id, request)
+                self._subscriptions.begin(command.id, request, command.size)
             case UnsubscribeRequest():
                 await self._until(workload.has_room)
                 self._subscriptions.unsubscribe(command.id, request)
             case RefreshRequest():
                 await self._until(workload.has_room)
-                workload.spawn(client.answer(command.id, self._authentication.refresh(request)))
+                workload.spawn(client.answer(command.id, self._authentication.refresh(request)), command.size)
             case ConnectRequest():
                 await client.close(DisconnectCode.BAD_REQUEST, "already connected")
             case SubRefreshRequest():
                 await self._until(workload.has_room)
-                workload.spawn(client.answer(command.id, self._subscriptions.refresh(request)))
+                workload.spawn(client.answer(command.id, self._subscriptions.refresh(request)), command.size)
             case PingRequest():
                 client.say(Reply(command.id, ErrorCode.NOT_AVAILABLE.error()))
             case _:

@@ -65,6 +65,7 @@ class Subscription:
         token_ends_at: When the subscription token expires, which the client can replace; None for never.
         joining: The task that authorizes it, joins the room, and reports the presence.
         attempt: The attempt to join the room, while it is authorized and joins.
+        refreshing: Held while its token is replaced. None if that was never asked for.
     """
 
     room: str
@@ -73,6 +74,7 @@ class Subscription:
     token_ends_at: float | None = None
     joining: asyncio.Task[None] | None = None
     attempt: Attempt | None = None
+    refreshing: asyncio.Lock | None = None
 
     def drop(self) -> None:
         """Keeps it from joining the room, if it has not yet."""
@@ -98,14 +100,20 @@ class Subscriptions:
 
     # Subscribing
 
-    def begin(self, number: int, request: SubscribeRequest) -> None:
-        """Refuses a subscription at once, or authorizes it in a task."""
+    def begin(self, number: int, request: SubscribeRequest, size: int) -> None:
+        """Refuses a subscription at once, or authorizes it in a task.
+
+        Args:
+            number: The id of the command.
+            request: The request.
+            size: The size of the command, which counts among what waits.
+        """
         refusal = self._refusal(request)
         if refusal is not None:
             self._client.say(Reply(number, refusal))
             return
         subscription = self._subscriptions[request.channel] = Subscription(request.channel)
-        subscription.joining = self._workload.spawn(self._subscribe(number, request, subscription))
+        subscription.joining = self._workload.spawn(self._subscribe(number, request, subscription), size)
 
     async def joined(self, name: str) -> None:
         """Waits until the client is present in a room that it was told to be in, so that its presence has an id."""
@@ -257,8 +265,18 @@ class Subscriptions:
         subscription = self._subscriptions.get(name)
         if subscription is None or not subscription.is_in:
             raise denied(name, "it replaces the token of a subscription that it does not have")
+        if subscription.refreshing is None:
+            subscription.refreshing = asyncio.Lock()
+        async with subscription.refreshing:  # one at a time, so that a client can't start many at once
+            return await self._refreshed(subscription, match.rule, request)
+
+    async def _refreshed(
+        self, subscription: Subscription, rule: RoomRule, request: SubRefreshRequest
+    ) -> SubRefreshResult:
+        if self._client.socket.closed is not None:
+            raise Ended
         try:
-            token = await self._verified(match.rule, request)
+            token = await self._verified(rule, request)
         except Refused as refused:
             if refused.error.code != ErrorCode.TOKEN_EXPIRED.code:
                 raise
@@ -267,7 +285,7 @@ class Subscriptions:
         assert token is not None
         if is_over(token.ends_at):
             raise Refused(ErrorCode.EXPIRED.error())
-        if self._subscriptions.get(name) is not subscription:
+        if self._subscriptions.get(subscription.room) is not subscription:
             raise Refused(ErrorCode.PERMISSION_DENIED.error("unsubscribed in the meantime"))
         subscription.token_ends_at = token.ends_at
         return SubRefreshResult(token.ends_at is not None, ttl_s(token.ends_at))

@@ -3,7 +3,8 @@
 Theory of operation. Commands that have to be handled in order wait in a queue. One task handles them one after the
 other. It lives only while the queue is not empty, so an idle client has no task. Any other work is a task of its own.
 
-Both are bounded. At a bound, the conversation waits for `until`, and reads nothing from its client meanwhile.
+Both are bounded, in number and in bytes: each may exceed its bytes by one message. At a bound, the conversation waits
+for `until`, and reads nothing from its client meanwhile.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
+from math import inf
 from typing import Any, Final
 
 from ..connections.socket import Socket
@@ -32,9 +35,17 @@ class Workload:
         tasks: The owner of the tasks.
         socket: The client's socket. Once it is closed, nothing more is taken from the queue.
         answer: Handles a command, and replies to it.
+        max_bytes: From how many bytes of commands on nothing more begins: of those that are queued or run concurrently,
+            and of those that other tasks handle. None for no bound.
     """
 
-    def __init__(self, tasks: Tasks, socket: Socket, answer: Callable[[Command], Coroutine[Any, Any, None]]) -> None:
+    def __init__(
+        self,
+        tasks: Tasks,
+        socket: Socket,
+        answer: Callable[[Command], Coroutine[Any, Any, None]],
+        max_bytes: int | None = None,
+    ) -> None:
         self._owner = tasks
         self._socket = socket
         self._answer = answer
@@ -42,15 +53,18 @@ class Workload:
         self._waiting: deque[Command] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._concurrent = 0
+        self._max_bytes = inf if max_bytes is None else max_bytes
+        self._waiting_bytes = 0
+        self._task_bytes = 0
         self._change: asyncio.Event | None = None
 
     def has_turn(self) -> bool:
         """Returns whether one more request may be queued, or begin concurrently."""
-        return len(self._waiting) + self._concurrent < MAX_WAITING
+        return len(self._waiting) + self._concurrent < MAX_WAITING and self._waiting_bytes < self._max_bytes
 
     def has_room(self) -> bool:
         """Returns whether one more task may begin."""
-        return len(self._tasks) < MAX_TASKS
+        return len(self._tasks) < MAX_TASKS and self._task_bytes < self._max_bytes
 
     async def until(self, may_begin: Callable[[], bool]) -> None:
         """Waits until `has_turn` or `has_room` says yes.
@@ -70,19 +84,27 @@ class Workload:
     def queue(self, command: Command) -> None:
         """Appends a command to the queue."""
         self._waiting.append(command)
+        self._waiting_bytes += command.size
         if self._worker is None:
             self._worker = self._owner.spawn(self._work(), "endpoint")
 
     def begin(self, command: Command) -> None:
         """Handles a command at once, concurrently with the queue."""
         self._concurrent += 1
-        self.spawn(self._answer(command)).add_done_callback(self._end)
+        self._waiting_bytes += command.size
+        self.spawn(self._answer(command)).add_done_callback(partial(self._end, command.size))
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Starts a task that is no request."""
+    def spawn(self, work: Coroutine[Any, Any, None], size: int = 0) -> asyncio.Task[None]:
+        """Starts a task that is no request.
+
+        Args:
+            work: What it does.
+            size: The size of the command that it handles.
+        """
         task = self._owner.spawn(work, "endpoint")
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        self._task_bytes += size
+        task.add_done_callback(partial(self._done, size))
         return task
 
     def stop(self, timeout_s: float | None) -> None:
@@ -97,17 +119,20 @@ class Workload:
         try:
             while self._waiting and self._socket.closed is None:
                 command = self._waiting.popleft()
+                self._waiting_bytes -= command.size
                 self._wake()
                 await self._answer(command)
         finally:
             self._worker = None
 
-    def _end(self, task: asyncio.Task[None]) -> None:
+    def _end(self, size: int, task: asyncio.Task[None]) -> None:
         self._concurrent -= 1
+        self._waiting_bytes -= size
         self._wake()
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, size: int, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._task_bytes -= size
         self._wake()
 
     def _wake(self) -> None:

@@ -42,6 +42,15 @@ def test_a_burst_of_five_seconds_worth_is_let_in_and_then_the_rate() -> None:
     assert judged(guard, 100, now=5000.0) == 10 * BURST_S
 
 
+def test_messages_that_share_a_frame_count_like_others() -> None:
+    guard = Guard(Limits(max_messages_per_s=10))
+    assert guard.check_frame(1000.0, 49) is None
+    assert guard.check_frame(1000.0, 2) is not None
+    assert guard.check_frame(1000.0) is None
+    assert guard.check_frame(1000.0) is not None
+    assert guard.check_frame(1001.0, 10) is None
+
+
 def test_less_than_one_message_a_second_is_a_rate_too() -> None:
     guard = Guard(Limits(max_messages_per_s=0.1))
     assert [judged(guard, 1, now) for now in (0.0, 5.0, 11.0, 12.0)] == [1, 0, 1, 0]

@@ -79,8 +79,8 @@ class Encoding(ABC):
 _PONG: Final = Command(0, Pong())
 
 
-def command(number: int, requests: Sequence[Any]) -> Command:
-    """Makes a command of its id and the known requests in it.
+def command(number: int, requests: Sequence[Any], size: int) -> Command:
+    """Makes a command of its id, the known requests in it, and its size.
 
     Raises:
         BadRequest: The command is malformed.
@@ -96,4 +96,4 @@ def command(number: int, requests: Sequence[Any]) -> Command:
         raise BadRequest(f"{type(request).__name__} without an id")
     if getattr(request, "channel", None) == "":
         raise BadRequest(f"{type(request).__name__} without a channel")
-    return Command(number, request)
+    return Command(number, request, size)

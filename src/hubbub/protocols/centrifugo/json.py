@@ -173,7 +173,7 @@ def _command(line: bytes) -> Command:
         choice = REQUESTS.get(name)
         if choice is not None and said is not None:
             requests.append(built(choice.type, said, name))
-    return command(number, requests)
+    return command(number, requests, len(line))
 
 
 def built(message: type[Any], value: Any, where: str) -> Any:

@@ -168,10 +168,12 @@ class Command:
     Attributes:
         id: The number that its reply carries. 0 for a `Pong`, and for a `SendRequest`, which has no reply.
         request: Its content.
+        size: How many bytes it took in its message. Commands with the same content are equal.
     """
 
     id: int
     request: Request
+    size: int = field(default=0, compare=False)
 
 
 # Events

@@ -231,7 +231,7 @@ def _command(data: bytes) -> Command:
         message = _REQUEST_TYPES.get(descriptor.number)
         if message is not None:
             requests.append(_built(message, said))
-    return command(record.id, requests)
+    return command(record.id, requests, len(data))
 
 
 _REQUEST_TYPES: Final = {choice.number: choice.type for choice in REQUESTS.values()}

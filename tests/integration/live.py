@@ -34,7 +34,7 @@ current_user = JWTAuth(KEY, algorithms=["HS256"])
 User = Annotated[Claims, Depends(current_user)]
 
 
-def token(user: str, *, lasts_s: float = 600.0) -> str:
+def token(user: str, *, lasts_s: float = 86_400.0) -> str:
     """A token of a user."""
     return jwt.encode({"sub": user, "exp": time.time() + lasts_s}, KEY, "HS256")
 

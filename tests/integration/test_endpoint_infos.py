@@ -45,7 +45,7 @@ class Infos(Live):
         async def publish(message: Any, room: str) -> Any:
             return b"\xff\x00" if message == "bytes" else message
 
-        @named.on("join")
+        @named.on("join", concurrent=True)
         async def join(message: str, connection: Connection) -> None:
             await connection.join(message)
 

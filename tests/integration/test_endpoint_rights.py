@@ -33,7 +33,7 @@ class Rights(Wired):
         super()._declare()
         live, manager = self.live, self.manager
 
-        @live.on("leave")
+        @live.on("leave", concurrent=True)
         async def leave(message: str, connection: Connection) -> bool:
             await connection.leave(message)
             return connection.is_subscribed(message)
@@ -480,7 +480,7 @@ async def test_whoever_loses_a_right_is_not_in_the_room_any_more(
             case "kick":
                 assert await two.server.acall(two.manager.disconnect_user("ann"))
             case "token":
-                monkeypatch.setattr("hubbub.endpoints.expiry.REFRESH_GRACE_S", -601.0)
+                monkeypatch.setattr("hubbub.endpoints.expiry.REFRESH_GRACE_S", -86_401.0)
             case "unsubscribe":
                 await two.unsubscribe("ann", "gate:end")
             case "leave":

@@ -28,7 +28,7 @@ EXPIRY = "hubbub.endpoints.expiry"
 
 
 def pass_for(
-    room: str | None, user: str | None = "ann", *, lasts_s: float = 600.0, key: bytes = KEY, **more: Any
+    room: str | None, user: str | None = "ann", *, lasts_s: float = 86_400.0, key: bytes = KEY, **more: Any
 ) -> str:
     """A subscription token; without a room, a token of a connection."""
     claims = {"sub": user, "channel": room, "exp": time.time() + lasts_s, **more}

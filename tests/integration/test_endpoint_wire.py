@@ -117,9 +117,17 @@ class Wired(Live):
         async def wrong() -> int:
             return "no number"  # type: ignore[return-value]  # that is the fault
 
-        @live.on("join")
+        @live.on("join", concurrent=True)
         async def join(message: str, connection: Connection) -> None:
             await connection.join(message)
+
+        @live.on("is in")
+        async def is_in(message: str, connection: Connection) -> bool:
+            return connection.is_subscribed(message)
+
+        @live.on("is in now", concurrent=True)
+        async def is_in_now(message: str, connection: Connection) -> bool:
+            return connection.is_subscribed(message)
 
         @live.on("note")
         async def note(message: Any) -> None:
@@ -195,6 +203,33 @@ async def live(served: Wired) -> AsyncIterator[Wired]:
 
 
 # Before connect
+
+
+async def test_a_request_waits_for_the_subscriptions_before_it_and_not_for_those_after_it(live: Wired) -> None:
+    live.hold("before", "after")
+    async with wire(live) as ann:
+        await ann.send(subscribe(2, "gate:before"), rpc(3, "is in", "gate:before"), subscribe(4, "gate:after"))
+        await ann.send(rpc(5, "is in now", "gate:before"))
+        assert (await ann.answers(5))[0]["rpc"]["data"] is False
+        assert {each.get("id") for each in ann.told} == {1, 5}
+        await live.release("before")
+        assert [each["rpc"]["data"] for each in await ann.answers(3)] == [True]
+        assert 4 not in {each.get("id") for each in ann.told}
+        await live.release("after")
+        assert "subscribe" in (await ann.answers(4))[0]
+
+
+async def test_a_request_does_not_wait_for_a_subscription_that_was_refused_or_given_up(live: Wired) -> None:
+    live.hold("refused", "left")
+    live.grants["refused"] = False
+    async with wire(live) as ann:
+        await ann.send(subscribe(2, "gate:refused"), rpc(3, "is in", "gate:refused"))
+        await live.release("refused")
+        assert (await ann.answers(3))[0]["rpc"]["data"] is False
+        await ann.send(subscribe(4, "gate:left"), rpc(5, "is in", "gate:left"), unsubscribe(6, "gate:left"))
+        assert (await ann.answers(5))[0]["rpc"]["data"] is False
+        await live.release("left")
+        assert error((await ann.answers(4))[0]) == 103
 
 
 @pytest.mark.parametrize(
@@ -828,7 +863,7 @@ async def test_a_token_that_is_not_refreshed_ends_the_connection(live: Wired, mo
     async with wire(live, None) as ann:
         await ann.ask(1, connect={"token": token("ann")})
         assert "rpc" in await ann.ask(2, **_request(rpc(2, "aside", "in its grace")))
-        monkeypatch.setattr(f"{HERE}.expiry.REFRESH_GRACE_S", -601.0)
+        monkeypatch.setattr(f"{HERE}.expiry.REFRESH_GRACE_S", -86_401.0)
         assert await ann.close_code() == 3005
 
 
@@ -848,7 +883,7 @@ async def test_a_token_of_the_handshake_ends_the_connection(
         assert ann.socket.subprotocol == ("bearer" if way == "subprotocol" else None)
         connected = (await ann.ask(1, connect={}))["connect"]
         assert "expires" not in connected  # an SDK could not refresh it
-        monkeypatch.setattr("hubbub.connections.socket.time", lambda: time.time() + 601)
+        monkeypatch.setattr("hubbub.connections.socket.time", lambda: time.time() + 86_401)
         assert await ann.close_code() == 3005
 
 

@@ -3,7 +3,8 @@
 Theory of operation. The first command is ``connect``. It authenticates the client, connects it to the manager, and runs
 ``@connect``. Nothing else is read until it is answered. Afterwards, three kinds of work run concurrently:
 
-* Requests, messages and publications wait in a queue, and are handled one after the other (`Workload`).
+* Requests, messages and publications wait in a queue, and are handled one after the other (`Workload`), after the
+  subscriptions that the client asked for before them.
 * Subscriptions are authorized concurrently, a bounded number at a time (`Subscriptions`).
 * Pongs, refreshes and unsubscribes are handled as they arrive.
 
@@ -137,7 +138,10 @@ class Conversation:
                     finally:
                         self._is_connecting = False
                 else:
-                    await self._client.close(DisconnectCode.BAD_REQUEST, "the first command must be connect")
+                    await self._client.close(
+                        DisconnectCode.BAD_REQUEST,
+                        "this path speaks the Centrifugo protocol, whose first command is connect",
+                    )
 
     async def _end(self) -> None:
         """Runs ``@disconnect``, if ``@connect`` returned. Called once, after the socket is gone."""
@@ -239,7 +243,7 @@ class Conversation:
                 workload.begin(command)
             case RPCRequest() | SendRequest() | PublishRequest():
                 await self._until(workload.has_turn)
-                workload.queue(command)
+                workload.queue(command, self._subscriptions.undecided)
             case Pong():
                 if not self._heartbeat.pong():
                     await client.close(DisconnectCode.BAD_REQUEST, "a pong without a ping")
@@ -261,7 +265,7 @@ class Conversation:
                 client.say(Reply(command.id, ErrorCode.NOT_AVAILABLE.error()))
             case _:
                 await self._until(workload.has_turn)
-                workload.queue(command)
+                workload.queue(command, self._subscriptions.undecided)
 
     async def _until(self, may_begin: Callable[[], bool]) -> None:
         """Waits until a command may begin. Until then, nothing is read from the client.
@@ -325,6 +329,7 @@ class Conversation:
         """
         if not self._is_connected:
             return None
+        self._subscriptions.anticipate(channel)
         subscribe = Subscribe()
         if position is not None:
             subscribe = Subscribe(self._is_recoverable(channel), *position, positioned=True)

@@ -12,6 +12,9 @@ A client may leave a room before its subscription was granted. Whoever ends a su
 which the room checks at the moment it adds the member: so no subscription that has ended joins, however long the broker
 takes. A client that subscribes again waits until its former subscription has left the room.
 
+Requests wait for the subscriptions that the client asked for before them. Otherwise, a function that checks whether the
+client is in a room would refuse a client that has just reconnected, and whose rule still looks up the permission.
+
 Rooms that the server joined the client to are no subscriptions.
 """
 
@@ -19,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -63,12 +66,14 @@ class Subscription:
         is_in: Whether the reply was written, so that the client knows that it is subscribed.
         ends_at: When the permission of the rule ends, in seconds since the epoch; None for never.
         token_ends_at: When the subscription token expires, which the client can replace; None for never.
+        decided: Done once the client is in the room, or will not be.
         joining: The task that authorizes it, joins the room, and reports the presence.
         attempt: The attempt to join the room, while it is authorized and joins.
         refreshing: Held while its token is replaced. None if that was never asked for.
     """
 
     room: str
+    decided: asyncio.Future[None]
     is_in: bool = False
     ends_at: float | None = None
     token_ends_at: float | None = None
@@ -96,6 +101,7 @@ class Subscriptions:
         self._workload = workload
         self._subscriptions: dict[str, Subscription] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
+        self._undecided: set[asyncio.Future[None]] = set()
         self._authorizing = asyncio.Semaphore(MAX_AUTHORIZING)
 
     # Subscribing
@@ -112,8 +118,22 @@ class Subscriptions:
         if refusal is not None:
             self._client.say(Reply(number, refusal))
             return
-        subscription = self._subscriptions[request.channel] = Subscription(request.channel)
+        decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        decided.add_done_callback(self._undecided.discard)
+        self._undecided.add(decided)
+        subscription = self._subscriptions[request.channel] = Subscription(request.channel, decided)
         subscription.joining = self._workload.spawn(self._subscribe(number, request, subscription), size)
+
+    @property
+    def undecided(self) -> Collection[asyncio.Future[None]]:
+        """The subscriptions that are not decided yet, for what waits for them."""
+        return tuple(self._undecided) if self._undecided else ()
+
+    def anticipate(self, name: str) -> None:
+        """Lets requests go on that wait for a subscription, since the app has joined the client to the room."""
+        subscription = self._subscriptions.get(name)
+        if subscription is not None:
+            _decide(subscription)
 
     async def joined(self, name: str) -> None:
         """Waits until the client is present in a room that it was told to be in, so that its presence has an id."""
@@ -141,6 +161,7 @@ class Subscriptions:
             await self._client.answer(number, self._authorized(number, request, subscription))
         finally:
             subscription.joining = subscription.attempt = None
+            _decide(subscription)
             if not subscription.is_in and self._subscriptions.get(subscription.room) is subscription:
                 del self._subscriptions[subscription.room]
 
@@ -238,6 +259,7 @@ class Subscriptions:
             client.write()  # earlier replies come first
             subscription.is_in = True
             subscription.ends_at, subscription.token_ends_at = grant.expires_at_s, ends_at
+            _decide(subscription)
             return client.encoding.encode([Reply(number, result)])
 
         try:
@@ -316,6 +338,7 @@ class Subscriptions:
         subscription = self._subscriptions.pop(name, None)
         if subscription is not None:
             subscription.drop()
+            _decide(subscription)
         return subscription
 
     def end_expired(self) -> None:
@@ -350,6 +373,11 @@ class Subscriptions:
 
         leaving.add_done_callback(left)
         return leaving
+
+
+def _decide(subscription: Subscription) -> None:
+    if not subscription.decided.done():
+        subscription.decided.set_result(None)
 
 
 def _left_early() -> Error:

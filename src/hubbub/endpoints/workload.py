@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from functools import partial
 from math import inf
 from typing import Any, Final
@@ -50,7 +50,7 @@ class Workload:
         self._socket = socket
         self._answer = answer
         self._tasks: set[asyncio.Task[None]] = set()
-        self._waiting: deque[Command] = deque()
+        self._waiting: deque[tuple[Command, Collection[asyncio.Future[None]]]] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._concurrent = 0
         self._max_bytes = inf if max_bytes is None else max_bytes
@@ -81,9 +81,14 @@ class Workload:
         finally:
             self._change = None
 
-    def queue(self, command: Command) -> None:
-        """Appends a command to the queue."""
-        self._waiting.append(command)
+    def queue(self, command: Command, after: Collection[asyncio.Future[None]] = ()) -> None:
+        """Appends a command to the queue.
+
+        Args:
+            command: The command.
+            after: The command also waits for these to be done.
+        """
+        self._waiting.append((command, after))
         self._waiting_bytes += command.size
         if self._worker is None:
             self._worker = self._owner.spawn(self._work(), "endpoint")
@@ -118,9 +123,11 @@ class Workload:
     async def _work(self) -> None:
         try:
             while self._waiting and self._socket.closed is None:
-                command = self._waiting.popleft()
+                command, after = self._waiting.popleft()
                 self._waiting_bytes -= command.size
                 self._wake()
+                if after:
+                    await asyncio.wait(after)
                 await self._answer(command)
         finally:
             self._worker = None

@@ -24,7 +24,7 @@ from websockets.typing import Subprotocol
 from hubbub.auth import Claims, JWTAuth
 
 SECRET = "a secret for the tests, 32 bytes or more"
-EXP = int(time.time()) + 3600
+EXP = int(time.time()) + 86_400
 
 
 def token(**claims: Any) -> str:

@@ -201,7 +201,7 @@ class ConnectionManager:
             The endpoint, whose decorators take the functions.
 
         Raises:
-            InvalidArgument: The path is taken or is none, or FastAPI can't resolve the dependency.
+            InvalidArgument: The path is taken, or is not a path, or FastAPI can't resolve the dependency.
         """
         endpoint = Endpoint(self, path, auth, user_id)
         self._hubbub.serve(path, endpoint._serve)

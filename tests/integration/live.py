@@ -8,9 +8,11 @@ import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar
 
 import jwt
+import pytest
 from fastapi import Depends, FastAPI, HTTPException, WebSocketException
 from pydantic import BaseModel
 from websockets.asyncio.client import ClientConnection
@@ -37,6 +39,12 @@ User = Annotated[Claims, Depends(current_user)]
 def token(user: str, *, lasts_s: float = 86_400.0) -> str:
     """A token of a user."""
     return jwt.encode({"sub": user, "exp": time.time() + lasts_s}, KEY, "HS256")
+
+
+def pass_time(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Moves the time by which the endpoints of this process let tokens and permissions end."""
+    moved = SimpleNamespace(time=lambda: time.time() + seconds)
+    monkeypatch.setattr("hubbub.endpoints.expiry.time", moved)
 
 
 class Say(BaseModel):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from tests.integration.live import token
 from tests.integration.support import LiveServer, eventually
@@ -125,6 +125,10 @@ class Room(ABC):
     async def history(self, limit: int = 0, since: tuple[int, str] | None = None, reverse: bool = False) -> History: ...
 
 
+Fetched: TypeAlias = str | Callable[[], str] | None
+"""A token that a client fetches, or what makes it; None for a fetch that is never answered."""
+
+
 @dataclass(eq=False)
 class Client(ABC):
     """A client of an SDK, and what it was told. Data is parsed.
@@ -132,12 +136,12 @@ class Client(ABC):
     Attributes:
         user: The user whose tokens it has.
         protobuf: Whether it speaks Protobuf.
-        tokens: The tokens that it fetches before good ones; None is never answered.
+        tokens: The tokens that it fetches before good ones, or calls that make them then; None is never answered.
     """
 
     user: str | None
     protobuf: bool
-    tokens: list[str | None]
+    tokens: list[Fetched]
     connected: list[Any] = field(default_factory=list)
     connecting: list[int] = field(default_factory=list)
     disconnected: list[tuple[int, str]] = field(default_factory=list)
@@ -146,7 +150,8 @@ class Client(ABC):
     published: list[tuple[str, Any]] = field(default_factory=list)
 
     def next_token(self) -> str | None:
-        return self.tokens.pop(0) if self.tokens else token(self.user or "")
+        fetched = self.tokens.pop(0) if self.tokens else token(self.user or "")
+        return fetched() if callable(fetched) else fetched
 
     def encoded(self, more: dict[str, Any]) -> dict[str, Any]:
         """The options of a client, with its data as the SDK sends it."""
@@ -209,7 +214,7 @@ class Sdk(ABC):
         *,
         path: str = "/live",
         port: int = 0,
-        tokens: Sequence[str | None] = (),
+        tokens: Sequence[Fetched] = (),
         **more: Any,
     ) -> AbstractAsyncContextManager[Client]:
         """A client that has not begun to connect. It is disconnected at the end.
@@ -219,7 +224,7 @@ class Sdk(ABC):
             user: The user of its tokens; None for a client without tokens.
             path: The path of the endpoint.
             port: The port to connect to, if not that of the app.
-            tokens: The tokens that it fetches before good ones; None is never answered.
+            tokens: The tokens that it fetches before good ones, or calls that make them then; None is never answered.
             more: ``token`` and ``data``, as the SDKs have them.
         """
 

@@ -26,6 +26,7 @@ from playwright.async_api import BrowserContext, Page
 from tests.integration.sdk import (
     RECONNECT_MS,
     Client,
+    Fetched,
     History,
     Info,
     Publication,
@@ -218,7 +219,7 @@ class JsSdk(Sdk):
         *,
         path: str = "/live",
         port: int = 0,
-        tokens: Sequence[str | None] = (),
+        tokens: Sequence[Fetched] = (),
         **more: Any,
     ) -> AsyncIterator[JsClient]:
         address = f"127.0.0.1:{port or live.server.port}"

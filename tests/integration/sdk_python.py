@@ -13,6 +13,7 @@ from centrifuge.exceptions import ReplyError
 from tests.integration.sdk import (
     RECONNECT_MS,
     Client,
+    Fetched,
     History,
     Info,
     Publication,
@@ -65,7 +66,7 @@ class PythonSdk(Sdk):
         *,
         path: str = "/live",
         port: int = 0,
-        tokens: Sequence[str | None] = (),
+        tokens: Sequence[Fetched] = (),
         **more: Any,
     ) -> AsyncIterator[PythonClient]:
         client = PythonClient(user, self._protobuf, list(tokens))

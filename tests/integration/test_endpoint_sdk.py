@@ -247,9 +247,13 @@ async def test_a_grant_that_ends_is_asked_for_again(live: Live, node: Node) -> N
         assert [room.unsubscribed for room in rooms] == [[]] * len(SDKS)
 
 
+def soon_over() -> str:
+    return token("ann", lasts_s=2.5)
+
+
 async def test_a_token_is_refreshed_in_place(live: Live, node: Node) -> None:
     """All SDKs at once, since a token lasts for a second at least."""
-    async with every_sdk(live, node, tokens=[token("ann", lasts_s=1.5), token("ann")]) as clients:
+    async with every_sdk(live, node, tokens=[soon_over, token("ann")]) as clients:
         await eventually(lambda: not any(each.tokens for each in clients))
         for each in clients:
             assert await each.rpc("aside", "still here") == "still here"
@@ -261,7 +265,7 @@ async def test_a_client_that_does_not_refresh_its_token_is_closed_and_fetches_an
 ) -> None:
     """All SDKs at once, since a token lasts for a second at least."""
     monkeypatch.setattr("hubbub.endpoints.expiry.REFRESH_GRACE_S", 0.0)
-    async with every_sdk(live, node, tokens=[token("ann", lasts_s=1.5), None, token("ann")]) as clients:
+    async with every_sdk(live, node, tokens=[soon_over, None, token("ann")]) as clients:
         await eventually(lambda: all(len(each.connected) == 2 for each in clients))
         assert [each.connecting[1] for each in clients] == [3005] * len(SDKS)
         assert not any(each.tokens for each in clients)

@@ -23,7 +23,7 @@ from hubbub.endpoints.results import Grant, Welcome
 from hubbub.envelope import Reset
 from hubbub.positions import Position
 from tests.integration.json_client import error, rpc, subscribe, unsubscribe, wire
-from tests.integration.live import KEY, Live, live_app, token
+from tests.integration.live import KEY, Live, live_app, pass_time, token
 from tests.integration.redis_server import Proxy, RedisServer, fresh_prefix
 from tests.integration.support import closed, eventually, opened
 
@@ -911,11 +911,12 @@ async def test_the_token_of_the_command_wins(live: Wired) -> None:
 # The end
 
 
-async def test_a_grant_that_ends_ends_the_subscription(live: Wired) -> None:
-    live.grants["brief"] = Grant(expires_at=time.time() + 0.2)
+async def test_a_grant_that_ends_ends_the_subscription(live: Wired, monkeypatch: pytest.MonkeyPatch) -> None:
+    live.grants["brief"] = Grant(expires_at=time.time() + 600)
     async with wire(live) as ann:
         answer = (await ann.ask(2, subscribe={"channel": "gate:brief"}))["subscribe"]
         assert "expires" not in answer  # an SDK without `getToken` could not refresh it, and would give up
+        pass_time(monkeypatch, 601)
         assert (await ann.pushed("gate:brief", "unsubscribe"))["code"] == 2501
         live.grants.clear()
         assert "subscribe" in await ann.ask(3, subscribe={"channel": "gate:brief"})

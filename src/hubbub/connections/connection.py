@@ -218,7 +218,7 @@ class Connection:
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
         receive = self._session.socket.receive
-        if self._session.socket.has_own_protocol:
+        if self._session.socket.listener is not None:  # that of an endpoint
             refuse_to_receive()
         while not self._session.socket.handler.informed:
             event = await receive()
@@ -268,7 +268,7 @@ class Connection:
             return
 
     async def _receive(self) -> Mapping[str, Any]:
-        if self._session.socket.has_own_protocol:
+        if self._session.socket.listener is not None:  # that of an endpoint
             refuse_to_receive()
         if self._session.socket.handler.informed:
             self._disconnected()

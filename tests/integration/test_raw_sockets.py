@@ -707,6 +707,11 @@ def app_of(runs: list[Run], manager: ConnectionManager | None) -> FastAPI:
 
 
 @pytest.fixture(scope="module")
+def loop(either_loop: str) -> str:
+    return either_loop
+
+
+@pytest.fixture(scope="module")
 def bare(loop: str) -> Iterator[Place]:
     runs: list[Run] = []
     with serving(app_of(runs, None), loop=loop) as server:

@@ -73,6 +73,11 @@ class Site:
         return position
 
 
+@pytest.fixture(scope="module")
+def loop(either_loop: str) -> str:
+    return either_loop
+
+
 @pytest.fixture(params=["uvicorn", "asgi", "mixed"])
 def transport(request: pytest.FixtureRequest) -> str:
     """How frames get out; ``mixed`` is uvicorn, with clients of two protocols."""

@@ -55,6 +55,11 @@ def site(*, client_frames: bool = True, **limits: Any) -> tuple[ConnectionManage
     return manager, app
 
 
+@pytest.fixture(scope="module")
+def loop(either_loop: str) -> str:
+    return either_loop
+
+
 @pytest.fixture(params=["uvicorn", "asgi", "mixed"])
 def transport(request: pytest.FixtureRequest) -> str:
     """How frames get out; ``mixed`` is uvicorn, with clients of two protocols."""

@@ -15,7 +15,7 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[2]
 PACKAGE = CHECKOUT / "src" / "hubbub"
-MODULES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_bytes()) for path in PACKAGE.rglob("*.py")}
+MODULES = [path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")]
 
 BORROWED = re.findall(r"^\| `([\w.]+)` \| `", (CHECKOUT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
 
@@ -85,6 +85,11 @@ def test_name_that_is_gone_is_noticed() -> None:
     assert not found("uvicorn.gone.Config")
 
 
+@cache
+def parsed(module: str) -> ast.Module:
+    return ast.parse((PACKAGE / module).read_bytes())
+
+
 def imported(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] in WATCHED:
@@ -96,15 +101,15 @@ def imported(tree: ast.Module) -> Iterator[str]:
 @pytest.mark.parametrize("module", MODULES)
 def test_what_is_imported_is_documented_or_in_the_table(module: str) -> None:
     documented = {f"{package}.{name}" for package, names in DOCUMENTED.items() for name in names.split()}
-    assert set(imported(MODULES[module])) <= documented | set(BORROWED)
+    assert set(imported(parsed(module))) <= documented | set(BORROWED)
 
 
 @cache
 def names_of_ours() -> frozenset[str]:
     """Private names that this package gives to its own: its definitions, what it assigns to self, its slots."""
     names = {"_replace", "_exit"}  # of named tuples; and `os._exit`, which is documented
-    for tree in MODULES.values():
-        for node in ast.walk(tree):
+    for module in MODULES:
+        for node in ast.walk(parsed(module)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 names.add(node.name)
             elif isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("self", "cls"):
@@ -115,7 +120,7 @@ def names_of_ours() -> frozenset[str]:
 @pytest.mark.parametrize("module", MODULES)
 def test_no_private_name_is_used_that_is_not_in_the_table(module: str) -> None:
     borrowed = {name.rpartition(".")[2] for name in BORROWED}
-    for node in ast.walk(MODULES[module]):
+    for node in ast.walk(parsed(module)):
         if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
             known = node.attr in borrowed if ast.unparse(node.value) not in ("self", "cls") else True
             assert known or node.attr in names_of_ours(), f"{module}:{node.lineno} uses {ast.unparse(node)}"

@@ -31,6 +31,12 @@ async def chat(websocket: WebSocket, room: str) -> None:
                 await manager.broadcast({"type": "said", "text": say.text}, room=f"chat:{room}")
 
 
+@manager.on_gap
+async def reload(room: str) -> None:
+    for connection in manager.connections(room=room):
+        await connection.send({"type": "reload"})
+
+
 @app.get("/rooms/{room}/messages")
 async def recent(room: str, limit: Annotated[int, Query(ge=1, le=500)] = 50) -> list[dict[str, Any]]:
     recorded = await manager.history(f"chat:{room}", limit=limit)

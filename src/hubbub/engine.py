@@ -54,6 +54,7 @@ from .presence import Info
 from .protocols import ClientProtocol
 from .rooms.attempts import Attempt
 from .rooms.fanout import Fanout
+from .rooms.gaps import Gaps
 from .rooms.memberships import JoinRefused, Memberships
 from .server.draining import send_away
 from .server.workers import warn_of_server
@@ -110,6 +111,7 @@ class Engine:
         self.lookup: Lookup = Lookup(self.registry)
         self.sweeper: Sweeper = Sweeper(limits, self.lifecycle, self.timers)
         self.admission: Admission = Admission(self, self.registry, self.sweeper)
+        self.gaps: Gaps = Gaps(self.tasks, self.counters)
         self.memberships: Memberships = Memberships(
             broker,
             self.fanout,
@@ -117,6 +119,7 @@ class Engine:
             self.timers,
             options_of,
             self.admission.kick,
+            self.gaps.report,
             limits.max_rooms_per_connection,
         )
         self.unawaited: Unawaited = Unawaited(self.tasks, self.counters)
@@ -186,6 +189,7 @@ class Engine:
         self.fanout.stop()
         self.timers.stop()
         self.memberships.clear()
+        self.gaps.clear()
         self.sweeper.stop()
         logging.getLogger("uvicorn.error").removeFilter(self._filter)
         self.lifecycle.stop()
@@ -424,6 +428,7 @@ class Engine:
             failed_publishes=counters.failed_publishes,
             received=counters.received,
             dropped=counters.dropped,
+            gaps=counters.gaps,
             slow=counters.slow,
             stalled=counters.stalled,
             vanished=counters.vanished,

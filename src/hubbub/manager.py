@@ -45,6 +45,7 @@ from .positions import Joined, Position, since_for
 from .presence import Info, Member
 from .protocols import RawProtocol
 from .read_only import read_only
+from .rooms.gaps import F
 from .server.draining import check_over_s, started, stopped
 
 if TYPE_CHECKING:
@@ -650,6 +651,37 @@ class ConnectionManager:
             return await self._hubbub.is_member(user, name)
         finally:
             await self._hubbub.broker.instruct(user_room(user), Unsubscribe(name))
+
+    def on_gap(self, function: F) -> F:
+        """Registers a function that is called when members of a room lack messages, although the room keeps a history.
+
+        That happens when Redis has lost data, or when a client is so slow that the history was trimmed during a
+        `RoomOptions.replay`. Clients of endpoints are told by their protocol. A raw socket carries only what the app
+        sends, so the app says it in its own words:
+
+            @manager.on_gap
+            async def reload(room: str) -> None:
+                for connection in manager.connections(room=room):
+                    await connection.send({"type": "reload"})
+
+        *Delivery*: each worker that has members with raw sockets in the room calls it, after the messages before the
+        gap. Later messages do not wait for it. Gaps of a room that waits for its call share that call. At most 16 calls
+        run at the same time. Each gap is counted in ``Stats.gaps``. A warning is logged, at most once in 10 s.
+
+        *Cancellation*: calls that still run when the manager stops are canceled.
+
+        Args:
+            function: A function of the room's name; a plain one runs in a thread, as FastAPI's routes do. If the room
+                of everyone or those of users keep a history, their names are ``"$everyone"`` and ``"$user:<id>"``. An
+                exception is logged, and counted in ``Stats.errors["function"]``.
+
+        Returns:
+            The function.
+
+        Raises:
+            InvalidArgument: The function can't be called with one argument.
+        """
+        return self._hubbub.gaps.add(function)
 
     @property
     def from_thread(self) -> FromThread:

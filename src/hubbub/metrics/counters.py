@@ -20,6 +20,7 @@ class Stats:
         failed_publishes: Messages of `broadcast_nowait` and `send_to_user_nowait` that the broker did not accept.
         received: Messages received from clients.
         dropped: Messages that a room's overflow policy dropped for a slow connection.
+        gaps: Gaps in rooms with history that members on raw sockets can't recover; see `ConnectionManager.on_gap`.
         slow: Connections closed because their outbox was full (1013).
         stalled: Connections aborted because their outbox, or their closing, made no progress.
         vanished: Connections aborted because they did not answer a ping when their user reached a limit.
@@ -42,6 +43,7 @@ class Stats:
     failed_publishes: int
     received: int
     dropped: int
+    gaps: int
     slow: int
     stalled: int
     vanished: int
@@ -62,6 +64,7 @@ class Counters:
     failed_publishes: int = 0
     received: int = 0
     dropped: int = 0
+    gaps: int = 0
     slow: int = 0
     stalled: int = 0
     vanished: int = 0

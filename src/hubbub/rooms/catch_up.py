@@ -50,12 +50,14 @@ class Recovery:
         broker: The broker that keeps the histories.
         tasks: The owner of the catch-ups that take more than one write.
         timers: Forgets pages.
+        report_gap: Reports that a raw member of a room with history lacks messages.
     """
 
-    def __init__(self, broker: Broker, tasks: Tasks, timers: Timers) -> None:
+    def __init__(self, broker: Broker, tasks: Tasks, timers: Timers, report_gap: Callable[[str], None]) -> None:
         self._broker = broker
         self._tasks = tasks
         self._timers = timers
+        self._report_gap = report_gap
         # Read a moment ago, by the position before them; under None: what members that join anew receive first.
         self._replays: dict[Room, dict[Position | None, Replay]] = {}
 
@@ -183,6 +185,8 @@ class Recovery:
             if not replay.page.whole:
                 logger.info("the history of room %s was trimmed or lost during a replay", shown(room.channel))
                 write_joined(session, room, Joined(_head_of(room, replay), recovered=False))
+                if room.options.history is not None:
+                    self._report_gap(room.channel)
             _write_epoch(session, room, cursor, replay)
             if _write_page(session, room, catch_up, replay) and room.caught_up(catch_up):
                 return

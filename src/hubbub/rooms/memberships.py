@@ -74,6 +74,7 @@ class Memberships(Receiver):
         timers: Ends grace periods, and forgets pages of histories.
         options_of: Returns the options of a room, by its channel.
         send_away: Closes the connections of a user, or of everyone if the user is None.
+        report_gap: Reports that raw members of a room with history lack messages.
         max_rooms: The maximum number of rooms of one session. Everyone's room and the user's own do not count.
 
     Attributes:
@@ -88,6 +89,7 @@ class Memberships(Receiver):
         timers: Timers,
         options_of: Callable[[str], RoomOptions],
         send_away: Callable[[str | None, Kick], None],
+        report_gap: Callable[[str], None],
         max_rooms: int | None = None,
     ) -> None:
         self._broker = broker
@@ -95,12 +97,13 @@ class Memberships(Receiver):
         self._tasks = tasks
         self._options_of = options_of
         self._send_away = send_away
+        self._report_gap = report_gap
         self._max_rooms = max_rooms
         self.attempts: Attempts = Attempts()
         self._rooms: dict[str, Room] = {}
         self._latest: Room | None = None
         self._attendance = Attendance(broker, tasks, timers)
-        self._recovery = Recovery(broker, tasks, timers)
+        self._recovery = Recovery(broker, tasks, timers, report_gap)
 
     @property
     def rooms(self) -> dict[str, Room]:
@@ -171,9 +174,19 @@ class Memberships(Receiver):
         if room.members:
             self._fanout.add(room, Outgoing(room, event))
         if isinstance(event, Reset):
-            for each in tuple(room.members.values()):
-                if isinstance(each, Session) and each.listener is not None:
-                    each.listener.lost_place(room.channel)
+            self._lose_place(room)
+
+    def _lose_place(self, room: Room) -> None:
+        """Tells the live members of a room that messages are lost; those on raw sockets through the app."""
+        any_raw = False
+        for each in tuple(room.members.values()):
+            assert isinstance(each, Session)
+            if each.listener is None:
+                any_raw = True
+            else:
+                each.listener.lost_place(room.channel)
+        if any_raw and room.options.history is not None:
+            self._report_gap(room.channel)
 
     def _obey(self, channel: str, instruction: Instruction) -> None:
         """Does what an instruction says. The connections and grace periods that began after it are not affected."""

@@ -335,6 +335,7 @@ class SimWorker:
         self.number = number
         self.options_of = ROOMS
         self.publishes: list[tuple[str, str, asyncio.Task[Any]]] = []
+        self.gaps: list[str] = []
 
     def start(self) -> None:
         loop = self._fleet.loop
@@ -342,7 +343,7 @@ class SimWorker:
         self.broker = RedisBroker("redis://model", timeout_s=2.0, lease_s=600.0)
         self.broker._pool = cast(Any, _Pool(self._fleet, self.number))
         self.memberships = Memberships(
-            self.broker, self.fanout, self.tasks, self.timers, self.options_of, lambda *_: None
+            self.broker, self.fanout, self.tasks, self.timers, self.options_of, lambda *_: None, self.gaps.append
         )
         self.fanout.start(loop)
         self.timers.start(loop)

@@ -116,8 +116,9 @@ class World:
     def __init__(self, replay: int = 0) -> None:
         self.log = Log()
         self.tasks, self.timers = Tasks(), Timers()
+        self.gaps: list[str] = []
         self.timers.start(asyncio.get_running_loop())
-        self.recovery = Recovery(cast(Broker, self.log), self.tasks, self.timers)
+        self.recovery = Recovery(cast(Broker, self.log), self.tasks, self.timers, self.gaps.append)
         self.room = Room("lobby", RoomOptions(history=10, positions=True, replay=replay))
         self.room.head = at(3)
 
@@ -226,6 +227,7 @@ def test_a_history_that_is_trimmed_under_a_replay_is_told_too() -> None:
         world.log.trimmed = 4
         await world.until(lambda: session.id in world.room.members)
         assert socket.told == [("sync", 5, True), 1, 2, ("sync", 5, False)]
+        assert world.gaps == ["lobby"]
 
     run(test)
 
@@ -349,6 +351,7 @@ def test_a_subscriber_whose_history_is_trimmed_under_a_replay_is_told_that_its_s
         await world.until(lambda: bool(listener.lost))
         assert listener.lost == ["lobby"]
         assert socket.told == [("reset", "now", 5)]
+        assert world.gaps == []
         world.room.remove(session)
 
     run(test)

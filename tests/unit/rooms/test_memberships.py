@@ -14,7 +14,7 @@ from hubbub import BrokerUnavailable, History, RoomOptions
 from hubbub.codec import dumps, encode
 from hubbub.connections.session import Manager, Session
 from hubbub.connections.socket import Socket
-from hubbub.envelope import Envelope, Instruction, Refresh, Subscribe, Unsubscribe
+from hubbub.envelope import Envelope, Instruction, Refresh, Relabel, Reset, Subscribe, Unsubscribe
 from hubbub.options import RoomTable
 from hubbub.positions import Joined, Position
 from hubbub.presence import Info
@@ -32,6 +32,7 @@ OPTIONS = RoomTable(
     {
         "small": RoomOptions(max_members=1),
         "replays*": RoomOptions(history=History(10), positions=True, replay=5),
+        "plain": RoomOptions(positions=True),
         "*": RoomOptions(history=History(10), positions=True),
     }
 )
@@ -85,8 +86,16 @@ class World:
         self.broker = Far(hub)
         hub.nodes = [self.broker]
         self.tasks, self.timers, self.fanout = Tasks(), Timers(), Fanout()
+        self.gaps: list[str] = []
         self.memberships = Memberships(
-            self.broker, self.fanout, self.tasks, self.timers, OPTIONS, lambda user, kick: None, max_rooms
+            self.broker,
+            self.fanout,
+            self.tasks,
+            self.timers,
+            OPTIONS,
+            lambda user, kick: None,
+            self.gaps.append,
+            max_rooms,
         )
         self.sent: list[dict[str, Any]] = []
 
@@ -426,7 +435,7 @@ class Listener:
         return frame(Opcode.TEXT, dumps({"out": channel}))
 
     def lost_place(self, channel: str) -> None:
-        raise AssertionError("nothing is lost")
+        self.heard.append(("lost its place", channel))
 
     def ended(self) -> None:
         pass
@@ -461,3 +470,27 @@ async def test_an_instruction_that_is_not_acted_on_yet_is_logged_and_changes_not
         assert [(each.levelname, type(instruction).__name__ in each.message) for each in caplog.records] == [
             ("DEBUG", True)
         ]
+
+
+# Gaps
+
+
+async def test_a_gap_is_reported_once_for_all_raw_members_of_a_room_and_told_to_each_other_one() -> None:
+    async with world_of() as world:
+        raw, other_raw = world.connection(), world.connection("bob")
+        subscribers: list[Listener] = []
+        for user in ("cyd", "dan"):
+            session = world.connection(user)
+            session.listener = listener = Listener()
+            subscribers.append(listener)
+            await world.join_all(session, "room 1", "room 2")
+        await world.join_all(raw, "room 1", "plain")
+        await world.join_all(other_raw, "room 1", "plain")
+        for room in ("room 1", "room 2", "plain", "room 3"):
+            world.memberships.deliver(room, Reset(Position("abcdefgh", 5)))
+        assert world.gaps == ["room 1"], "not a room without raw members, or without history"
+        assert [[room for what, room in each.heard if what == "lost its place"] for each in subscribers] == [
+            ["room 1", "room 2"]
+        ] * 2
+        world.memberships.deliver("room 1", Relabel(Position("ijklmnop", 5)))
+        assert world.gaps == ["room 1"], "nothing is lost"

@@ -288,9 +288,10 @@ class World:
     def __init__(self, broker: Broker, publishing: Broker) -> None:
         self.broker, self.publishing = broker, publishing
         self.tasks, self.timers, self.fanout = Tasks(), Timers(), Fanout()
+        self.gaps: list[str] = []
         self.options = RoomOptions(history=History(6), positions=True)
         self.memberships = Memberships(
-            broker, self.fanout, self.tasks, self.timers, self.options_of, lambda user, kick: None
+            broker, self.fanout, self.tasks, self.timers, self.options_of, lambda user, kick: None, self.gaps.append
         )
         self.clients = [Client(name, ARRAYS if name == "b" else RAW) for name in "abc"]
         self.published: dict[int, tuple[int, frozenset[str]]] = {}

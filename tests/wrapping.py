@@ -28,8 +28,8 @@ class ArrayProtocol(ClientProtocol):
     def exclusion(self, room: RoomInfo, message: Envelope) -> bytes | None:
         return _wrapped_if_any(RAW.exclusion(room, message))
 
-    def announcement(self, room: RoomInfo, event: Announcement) -> bytes:
-        return wrapped(RAW.announcement(room, event))
+    def announcement(self, room: RoomInfo, event: Announcement) -> bytes | None:
+        return _wrapped_if_any(RAW.announcement(room, event))
 
     def renumbering(self, room: RoomInfo, event: Reset | Relabel) -> bytes | None:
         return _wrapped_if_any(RAW.renumbering(room, event))

@@ -47,21 +47,22 @@ class Envelope(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """The event that a user joined or left a room.
+    """The event that a user, or an anonymous connection, joined or left a room.
 
     Attributes:
-        kind: Whether the user joined or left.
-        user_id: The id of the user.
+        kind: Whether it joined or left.
+        user_id: The id of the user; None for an anonymous connection.
         connection_id: The id of the connection with which the user's presence began. It is the same in both events, so
-            that a client can match them, unless the broker lost its data in between.
+            that a client can match them, unless the broker lost its data in between. For an anonymous connection, its
+            own id.
         info: The ``info`` of the user's latest connection, as JSON.
-        count: The number of distinct users in the room now.
+        count: The number of distinct users in the room now. For an anonymous connection, the number of those.
         at: The time of the event (UTC).
         room_info: The ``info`` in this room, as JSON, of the connection that came or went.
     """
 
     kind: Literal["joined", "left"]
-    user_id: str
+    user_id: str | None
     connection_id: str
     info: bytes
     count: int

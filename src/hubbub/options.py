@@ -63,6 +63,7 @@ class RoomOptions:
     Args:
         history: Messages to keep: `History`, a ``(size, ttl_s)`` pair, or a size (with 300 s). None keeps none.
         announce: Tell the members of the room when a user's first connection joins and when its last one leaves.
+            Clients of endpoints are also told of each anonymous connection.
         grace_s: Seconds for which a user stays present after its last connection is lost (a page reload).
         overflow: The policy for the room's messages when the outbox of a connection is full. ``"close"`` closes the
             connection (1013); the client reconnects and recovers. ``"drop_oldest"`` and ``"drop_newest"`` drop a

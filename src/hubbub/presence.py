@@ -5,7 +5,7 @@ connection that was lost does not exit immediately: it *lingers* for the room's 
 its user in the room, but no longer counts as a connection. If the user enters again meanwhile, the lingering
 connections are forgotten, and nothing is announced.
 
-An anonymous connection is present by itself: it has no grace period, and never counts as a user.
+An anonymous connection is present by itself: it is announced, but has no grace period, and never counts as a user.
 
 Pure: no event loop. The caller decides when a grace period is over.
 """
@@ -68,15 +68,16 @@ class Change(NamedTuple):
     """The effect of `PresenceTable.enter` or `PresenceTable.exit`.
 
     Attributes:
-        turned: Whether the user's presence began or ended.
-        users: The number of distinct users in the room afterwards.
+        turned: Whether the presence of the user, or of the anonymous connection, began or ended.
+        count: The number of distinct users in the room afterwards; for an anonymous connection, of those.
         info: The user's info, as JSON.
-        first: The id of the connection with which the user's presence began; empty if the user was not present.
+        first: The id of the connection with which the user's presence began; empty if the user was not present. For an
+            anonymous connection, its own id.
         room_info: The info of the connection in this room, as JSON, for an announcement.
     """
 
     turned: bool
-    users: int
+    count: int
     info: bytes
     first: str
     room_info: bytes = _NULL
@@ -126,8 +127,10 @@ class PresenceTable:
         """Adds a connection to a room."""
         packed, packed_room_info = _packed(info), _packed(room_info)
         if user is None:
-            self._anonymous.setdefault(room, {})[connection_id] = packed, packed_room_info
-            return Change(False, self.count(room), packed, connection_id)
+            anonymous = self._anonymous.setdefault(room, {})
+            new = connection_id not in anonymous
+            anonymous[connection_id] = packed, packed_room_info
+            return Change(new, len(anonymous), packed, connection_id, packed_room_info)
         users = self._rooms.setdefault(room, {})
         entry = users.get(user)
         first = entry is None
@@ -151,10 +154,11 @@ class PresenceTable:
         """Removes a connection, when it leaves or its grace period is over. Idempotent."""
         if user is None:
             anonymous = self._anonymous.get(room, {})
-            info, _ = anonymous.pop(connection_id, (_NULL, _NULL))
+            turned = connection_id in anonymous
+            info, room_info = anonymous.pop(connection_id, (_NULL, _NULL))
             if not anonymous:
                 self._anonymous.pop(room, None)
-            return Change(False, self.count(room), info, connection_id)
+            return Change(turned, len(anonymous), info, connection_id, room_info)
         users = self._rooms.get(room, {})
         entry = users.get(user)
         if entry is None:

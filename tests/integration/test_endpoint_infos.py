@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,6 +45,12 @@ class Infos(Live):
         @named.publish("chat:{room}")
         async def publish(message: Any, room: str) -> Any:
             return b"\xff\x00" if message == "bytes" else message
+
+        anybody = self.manager.endpoint("/guests", auth=None)
+
+        @anybody.room("chat:{room}")
+        async def may_look(room: str) -> Grant:
+            return Grant(info={"role": "guest"})
 
         @named.on("join", concurrent=True)
         async def join(message: str, connection: Connection) -> None:
@@ -169,6 +176,41 @@ async def test_a_rule_that_takes_long_does_not_hold_up_who_is_in_the_room_anyway
 
         await live.server.acall(release())
         assert error((await ann.answers(2))[0]) == 105
+
+
+async def test_anonymous_connections_come_and_go_one_by_one(workers: tuple[Infos, Infos], name: str) -> None:
+    """Those of endpoints and raw ones, to clients that are told of each in the presence list too."""
+    one, two = workers
+
+    async with named(two, "bob") as bob:
+
+        async def told(kind: str, count: int) -> Any:
+            """The newest of so many anonymous clients that came or went."""
+            while len(found := [info for info in infos(bob, kind) if info["user"] == ""]) < count:
+                await bob.read()
+            return found[-1]
+
+        await subscribed(bob, name)
+        async with wire(one, None, "/guests") as guest:
+            await guest.ask(1, connect={})
+            await subscribed(guest, name)
+            joined = await told("join", 1)
+            assert joined == {"user": "", "client": joined["client"], "chan_info": {"role": "guest"}}
+            async with client(one.server, f"/raw?room={name}") as raw:
+                joined_raw = await told("join", 2)
+                listed = (await bob.ask(3, presence={"channel": name}))["presence"]["presence"]
+                assert listed.keys() == {info["client"] for info in infos(bob, "join")}
+                assert len(listed) == 3
+                await one.publish(name, 1)
+                assert [json.loads(await raw.recv())] == [1], "a raw member hears of users, and only of those"
+            assert await told("leave", 1) == joined_raw
+        assert await told("leave", 2) == joined
+
+
+def infos(wired: Wire, kind: str) -> list[Any]:
+    """The clients that came or went, as a client was told."""
+    pushes = [each["push"] for each in wired.told if "push" in each]
+    return [push[kind]["info"] for push in pushes if kind in push]
 
 
 def joins(told: Any) -> str | None:

@@ -111,10 +111,12 @@ def test_nothing_is_kept_of_what_connections_said_that_are_gone() -> None:
 
 def test_an_anonymous_connection_is_listed_and_is_no_user() -> None:
     table = PresenceTable()
-    assert table.enter("lobby", None, "x1", {"n": 1}, NOW, {"n": 2}) == Change(False, 0, b'{"n":1}', "x1")
+    came = Change(True, 1, b'{"n":1}', "x1", b'{"n":2}')
+    assert table.enter("lobby", None, "x1", {"n": 1}, NOW, {"n": 2}) == came
+    assert table.enter("lobby", None, "x1", {"n": 1}, NOW, {"n": 2}) == came._replace(turned=False)
     assert table.connections("lobby") == [PresentConnection("x1", None, {"n": 1}, {"n": 2}, True, "x1")]
     assert (table.count("lobby"), table.members("lobby"), len(table)) == (0, [], 1)
-    assert table.exit("lobby", None, "x1") == Change(False, 0, b'{"n":1}', "x1")
+    assert table.exit("lobby", None, "x1") == Change(True, 0, b'{"n":1}', "x1", b'{"n":2}')
     assert table.exit("lobby", None, "x1") == Change(False, 0, b"null", "x1")
     assert len(table) == 0
 
@@ -156,7 +158,7 @@ class PresenceMachine(RuleBasedStateMachine):
     def announce(self, at: tuple[str, str], what: str, change: Change, before: bool) -> None:
         after = self.present(at)
         assert change.turned == (before != after)
-        assert change.users == self.count(at[0])
+        assert change.count == self.count(at[0])
         if change.turned:
             self.said.setdefault(at, []).append(what)
             assert change.info == dumps(self.info[at])

@@ -235,13 +235,13 @@ class Presence(ABC):
     """Tracks which users and connections are in which rooms, based on the connections that the workers report.
 
     A user is present from the first `enter` until the `exit` of their last connection. If the room's options say
-    ``announce``, the start and the end are delivered to its subscribers, each as an `Announcement`. Anonymous
-    connections, whose user is None, appear only in `connections`: they do not count as users, have no grace period, and
-    are never announced.
+    ``announce``, the start and the end are delivered to its subscribers, each as an `Announcement`. An anonymous
+    connection, whose user is None, is present and announced by itself. It appears only in `connections`: it does not
+    count as a user, and has no grace period.
 
     *Delivery*: the start and the end of a presence are each announced at most once to each subscribed worker.
     *Order*: announcements arrive in the order in which presences started and ended. Each carries the number of users at
-    that moment.
+    that moment, or of anonymous connections if it tells of one.
     *Cancellation*: a cancelled `enter` may or may not have taken effect, so the caller calls `exit`. A cancelled `exit`
     takes effect, now or later.
     """

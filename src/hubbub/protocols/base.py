@@ -50,7 +50,7 @@ class ClientProtocol(ABC):
 
     @abstractmethod
     def announcement(self, room: RoomInfo, event: Announcement) -> bytes | None:
-        """Returns the frame that tells that a user joined or left the room."""
+        """Returns the frame that tells that a user or an anonymous connection joined or left the room."""
 
     @abstractmethod
     def renumbering(self, room: RoomInfo, event: Reset | Relabel) -> bytes | None:

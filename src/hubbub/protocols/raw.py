@@ -64,7 +64,9 @@ class RawProtocol(ClientProtocol):
             return None
         return position_only(room.label, message.position)
 
-    def announcement(self, room: RoomInfo, event: Announcement) -> bytes:
+    def announcement(self, room: RoomInfo, event: Announcement) -> bytes | None:
+        if event.user_id is None:  # raw clients hear of users
+            return None
         # The info is JSON already.
         start = b'{"type":"user_%b","room":%b,"user_id":%b' % (
             event.kind.encode(),

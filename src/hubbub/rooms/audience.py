@@ -78,7 +78,7 @@ class Outgoing:
             self.key = event.key
             self.exclude: frozenset[str] = event.exclude
         else:
-            self.size = len(event.info) + len(event.user_id) if isinstance(event, Announcement) else 0
+            self.size = len(event.info) + len(event.user_id or "") if isinstance(event, Announcement) else 0
             self.key = None
             self.exclude = frozenset()
 

@@ -500,7 +500,8 @@ class Memberships(Receiver):
     async def _enter(self, session: Session, channel: str) -> None:
         if channel in session.memberships:  # the room exists as long as it has a member
             options = self._rooms[channel].options
-            await self._attendance.enter(session, channel, options.grace_s, anonymous=options.client_presence)
+            anonymous = options.client_presence or options.announce  # no other room tells of anonymous ones
+            await self._attendance.enter(session, channel, options.grace_s, anonymous=anonymous)
 
 
 async def _reported(leaving: asyncio.Task[None] | None) -> None:

@@ -136,7 +136,7 @@ class Worker(Receiver):
         """Returns the announcements of a channel, after everything that was published before the call has arrived."""
         return [each for each in await self.all_of(channel) if isinstance(each, Announcement)]
 
-    async def announcements(self, channel: str) -> list[tuple[str, str, int]]:
+    async def announcements(self, channel: str) -> list[tuple[str, str | None, int]]:
         """Returns each announcement so far as its kind, its user, and the number of users at that time."""
         return [(each.kind, each.user_id, each.count) for each in await self.announced(channel)]
 
@@ -1066,11 +1066,12 @@ class BrokerSuite:
             await two.enter(PLAIN, "ann", "a5", None)
             assert one.presence_id(PLAIN, "ann", "a4") == two.presence_id(PLAIN, "ann", "a5") == "a4"
 
-    async def test_an_anonymous_connection_is_no_user_and_is_not_announced(self) -> None:
-        """This holds for any id."""
+    async def test_an_anonymous_connection_is_no_user_and_is_announced_by_itself(self) -> None:
+        """This holds for any id, also that of a user."""
         async with self.workers() as (first, second):
             await second.broker.subscribe(TOLD)
-            await first.broker.enter(TOLD, None, "ann", {"n": 1})
+            await first.broker.enter(TOLD, None, "ann", {"n": 1}, {"m": 2})
+            await first.broker.enter(TOLD, None, "ann", {"n": 1}, {"m": 2})
             for worker in (first, second):
                 assert await worker.broker.count(TOLD) == 0
                 assert await worker.broker.members(TOLD) == []
@@ -1083,7 +1084,15 @@ class BrokerSuite:
             assert await first.broker.present(TOLD, "ann")
             await second.broker.exit(TOLD, "ann", "a1")
             assert [each.connection_id for each in await second.broker.connections(TOLD)] == ["x1"]
-            assert await second.announcements(TOLD) == [("joined", "ann", 1), ("left", "ann", 0)]
+            news = await second.announced(TOLD)
+            assert [(each.kind, each.user_id, each.connection_id, each.count) for each in news] == [
+                ("joined", None, "ann", 1),
+                ("joined", "ann", "a1", 1),
+                ("joined", None, "x1", 2),
+                ("left", None, "ann", 1),
+                ("left", "ann", "a1", 0),
+            ]
+            assert [(loads(news[at].info), loads(news[at].room_info)) for at in (0, 3)] == [({"n": 1}, {"m": 2})] * 2
 
     # The rest
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -83,6 +84,7 @@ def test_an_announcement_is_an_object_without_a_position(room: Room, kind: Any) 
         b'"timestamp":"2026-01-02T03:04:05.000678Z"}' % kind.encode(),
     )
     assert SILENT.announcement(room, news) == RAW.announcement(room, news)
+    assert RAW.announcement(room, replace(news, user_id=None)) is None, "raw clients hear of users"
 
 
 def test_a_publication_is_what_the_app_sent_where_clients_know_no_positions() -> None:

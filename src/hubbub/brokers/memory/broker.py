@@ -127,7 +127,7 @@ class MemoryBroker(Broker):
         self, channel: str, user: str | None, connection_id: str, info: Info, room_info: Info = None
     ) -> None:
         change = self._presence.enter(channel, user, connection_id, info, datetime.now(UTC), room_info)
-        if change.turned and user is not None:
+        if change.turned:
             self._announce("joined", channel, user, change)
 
     def presence_id(self, channel: str, user: str | None, connection_id: str) -> str:
@@ -138,14 +138,14 @@ class MemoryBroker(Broker):
 
     async def exit(self, channel: str, user: str | None, connection_id: str) -> None:
         change = self._presence.exit(channel, user, connection_id)
-        if change.turned and user is not None:
+        if change.turned:
             self._announce("left", channel, user, change)
 
-    def _announce(self, kind: Literal["joined", "left"], channel: str, user: str, change: Change) -> None:
+    def _announce(self, kind: Literal["joined", "left"], channel: str, user: str | None, change: Change) -> None:
         assert self._rooms is not None, "the broker is used before start()"
         if self._receiver is not None and channel in self._subscribed and self._rooms(channel).announce:
             event = Announcement(
-                kind, user, change.first, change.info, change.users, datetime.now(UTC), change.room_info
+                kind, user, change.first, change.info, change.count, datetime.now(UTC), change.room_info
             )
             self._receiver.deliver(channel, event)
 

@@ -1,4 +1,4 @@
-"""Prepares announcements that a user joined or left a room. The script that changes the presence publishes them."""
+"""Prepares announcements that a user or an anonymous connection joined or left a room. A script publishes them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Announcer:
         self._sender = sender
         self._rooms = rooms
 
-    def prepare(self, kind: Literal["joined", "left"], room: str, user: str) -> Prepared:
+    def prepare(self, kind: Literal["joined", "left"], room: str, user: str | None) -> Prepared:
         """Prepares an announcement for a script, which publishes it only if the presence really starts or ends.
 
         The stamp takes the next sequence number, so the script has to be sent before anything stamped later.

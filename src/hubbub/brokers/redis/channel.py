@@ -269,9 +269,9 @@ def _author(data: bytes) -> Author:
     raise ValueError("an author of another form")
 
 
-def pack_announcement(kind: Literal["joined", "left"], user: str, at: datetime, stamp: Stamp) -> bytes:
+def pack_announcement(kind: Literal["joined", "left"], user: str | None, at: datetime, stamp: Stamp) -> bytes:
     """Packs the beginning of an announcement. The script that publishes it appends the rest, known only there."""
-    name = user.encode()
+    name = (user or "").encode()  # no user has an empty name
     letter = _JOINED if kind == "joined" else _LEFT
     return _ANNOUNCED.pack(b"A", letter, stamp.sender, stamp.number, (at - _EPOCH) // _MICROSECOND, len(name)) + name
 
@@ -287,7 +287,7 @@ def _unpack_announcement(data: bytes) -> Announced:
     loads(info), loads(room_info or b"null")  # checks them, because clients receive them
     announcement = Announcement(
         "joined" if letter == _JOINED else "left",
-        data[_ANNOUNCED.size : end].decode(),
+        data[_ANNOUNCED.size : end].decode() or None,
         data[begin:info_at].decode(),
         info,
         count,

@@ -108,18 +108,25 @@ class Leases:
             logger.warning("a worker is gone: removing its users from %s", counted(len(rooms), "rooms"))
         for room in rooms:
             await asyncio.gather(
-                self._clear_hash(worker, self._keys.here(room), room if aloud else None, aloud=aloud),
-                self._clear_hash(worker, self._keys.anonymous(room), None, aloud=aloud),
+                self._clear_hash(worker, room, anonymous=False, aloud=aloud),
+                self._clear_hash(worker, room, anonymous=True, aloud=aloud),
             )
 
-    async def _clear_hash(self, worker: str, key: str, announced_in: str | None, *, aloud: bool) -> None:
+    async def _clear_hash(self, worker: str, room: str, *, anonymous: bool, aloud: bool) -> None:
+        key = self._keys.anonymous(room) if anonymous else self._keys.here(room)
+
+        async def clear_one(name: str, connection_id: str) -> None:
+            user = None if anonymous else name
+            prepared = self._announcer.prepare("left", room, user) if aloud else SILENCE
+            await self._link.run(CLEAR, (key,), worker, name, connection_id, *prepared)
+
         cursor: bytes | str = "0"
         while True:
             cursor, found = await self._link.call("HSCAN", key, cursor, "COUNT", _SCAN)
             await asyncio.gather(
                 *(
-                    self._clear_one(worker, key, user.decode(), connection_id, announced_in)
-                    for user, text in pairs(found)
+                    clear_one(name.decode(), connection_id)
+                    for name, text in pairs(found)
                     for connection_id in _connections_on(worker, text)
                 )
             )
@@ -148,10 +155,6 @@ class Leases:
             )
         except BrokerUnavailable as error:
             logger.debug("can't remove the users of a dead worker yet: %s", str(error))
-
-    async def _clear_one(self, worker: str, key: str, user: str, connection_id: str, announced_in: str | None) -> None:
-        prepared = SILENCE if announced_in is None else self._announcer.prepare("left", announced_in, user)
-        await self._link.run(CLEAR, (key,), worker, user, connection_id, *prepared)
 
 
 def pairs(answer: Any) -> Iterable[tuple[bytes, bytes]]:

@@ -182,7 +182,7 @@ class Presence:
         room, user, _ = place
         while True:
             prepared = SILENCE
-            if announces is not None and user is not None:
+            if announces is not None:
                 prepared = self._announcer.prepare(announces, room, user)
             statement = self._ledger.state()
             keys = self._hash(place), self._keys.workers, self._keys.worker_rooms(statement.worker)

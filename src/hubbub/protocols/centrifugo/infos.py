@@ -20,7 +20,7 @@ def author_info(author: Author | None) -> ClientInfo | None:
 
 def announced_info(event: Announcement) -> ClientInfo:
     """Returns the client that joined or left a room."""
-    return ClientInfo(event.user_id, event.connection_id, _payload(event.info), _payload(event.room_info))
+    return ClientInfo(event.user_id or "", event.connection_id, _payload(event.info), _payload(event.room_info))
 
 
 def _payload(info: bytes) -> Payload | None:

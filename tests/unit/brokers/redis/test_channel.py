@@ -89,9 +89,9 @@ def test_the_other_instructions_come_out_as_they_went_in(room: str, expires_at: 
         assert aged.age_s == 1.5
 
 
-@given(st.sampled_from(["joined", "left"]), IDS, IDS, STAMPS, st.integers(0, 2**32 - 1), st.datetimes(TIME))
+@given(st.sampled_from(["joined", "left"]), st.none() | IDS, IDS, STAMPS, st.integers(0, 2**32 - 1), st.datetimes(TIME))
 def test_an_announcement_comes_out_as_it_went_in(
-    kind: Literal["joined", "left"], user: str, connection_id: str, stamp: Stamp, count: int, at: datetime
+    kind: Literal["joined", "left"], user: str | None, connection_id: str, stamp: Stamp, count: int, at: datetime
 ) -> None:
     """The script adds the count, the connection's id and the info."""
     at, name, info = at.replace(tzinfo=UTC), connection_id.encode(), b'{"name":"A"}'

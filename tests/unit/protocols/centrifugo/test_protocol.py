@@ -61,6 +61,8 @@ def test_joins_and_leaves_name_the_user_and_one_client(protocol: CentrifugoProto
     left = Announcement("left", "ada", "c1", b"null", 2, AT, b'{"role":"owner"}')
     info = ClientInfo("ada", "c1", None, encode({"role": "owner"}))
     assert protocol.announcement(LOBBY, left) == encoded([Push("lobby", Leave(info))])
+    anonymous = Announcement("left", None, "c1", b"null", 0, AT)
+    assert protocol.announcement(LOBBY, anonymous) == encoded([Push("lobby", Leave(ClientInfo("", "c1")))])
 
 
 @pytest.mark.parametrize("name", ["lobby", EVERYONE_NAME, user_room("ada")])

@@ -69,7 +69,7 @@ class Change(NamedTuple):
 
     Attributes:
         turned: Whether the presence of the user, or of the anonymous connection, began or ended.
-        count: The number of distinct users in the room afterwards; for an anonymous connection, of those.
+        total: The number of distinct users in the room afterwards; for an anonymous connection, of those.
         info: The user's info, as JSON.
         first: The id of the connection with which the user's presence began; empty if the user was not present. For an
             anonymous connection, its own id.
@@ -77,7 +77,7 @@ class Change(NamedTuple):
     """
 
     turned: bool
-    count: int
+    total: int
     info: bytes
     first: str
     room_info: bytes = _NULL

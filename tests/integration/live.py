@@ -25,7 +25,9 @@ from tests.integration.support import LiveServer, client, may_be_reset, receive,
 
 KEY = os.urandom(32)
 ROOMS = {
-    "chat:*": RoomOptions(history=History(20_000, 600), announce=True, client_presence=True, client_history=True),
+    "chat:*": RoomOptions(
+        history=History(20_000, 600), announce=True, client_presence=True, client_history=True, grace_s=60
+    ),
     "short:*": RoomOptions(history=History(5, 600)),
     "ticker:*": RoomOptions(),
     "small:*": RoomOptions(max_members=1),

@@ -158,7 +158,7 @@ class PresenceMachine(RuleBasedStateMachine):
     def announce(self, at: tuple[str, str], what: str, change: Change, before: bool) -> None:
         after = self.present(at)
         assert change.turned == (before != after)
-        assert change.count == self.count(at[0])
+        assert change.total == self.count(at[0])
         if change.turned:
             self.said.setdefault(at, []).append(what)
             assert change.info == dumps(self.info[at])

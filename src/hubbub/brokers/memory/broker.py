@@ -145,7 +145,7 @@ class MemoryBroker(Broker):
         assert self._rooms is not None, "the broker is used before start()"
         if self._receiver is not None and channel in self._subscribed and self._rooms(channel).announce:
             event = Announcement(
-                kind, user, change.first, change.info, change.count, datetime.now(UTC), change.room_info
+                kind, user, change.first, change.info, change.total, datetime.now(UTC), change.room_info
             )
             self._receiver.deliver(channel, event)
 

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from .__about__ import __version__
 from .brokers import broker_from
 from .errors import InvalidArgument
-from .server.serve import Config, serve
+from .server.serve import WORKER_HEALTHCHECK_S, Config, serve
 
 _LEVELS = ("critical", "error", "warning", "info", "debug")
 
@@ -62,6 +62,13 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         metavar="ADDRESSES",
         help="addresses or networks of the proxies to trust, separated by commas; * trusts every client "
         "(default: FORWARDED_ALLOW_IPS, or this machine)",
+    )
+    run.add_argument(
+        "--timeout-worker-healthcheck",
+        type=_whole_seconds,
+        default=WORKER_HEALTHCHECK_S,
+        metavar="SECONDS",
+        help="time in which one of several workers has to answer, or is replaced (default: %(default)s)",
     )
     run.add_argument("--ssl-certfile", metavar="FILE", help="certificate for TLS")
     run.add_argument(
@@ -110,6 +117,7 @@ def _run(args: argparse.Namespace) -> str | None:
         log_level=args.log_level,
         proxy_headers=args.proxy_headers,
         forwarded_allow_ips=args.forwarded_allow_ips,
+        timeout_worker_healthcheck=args.timeout_worker_healthcheck,
         ssl_certfile=args.ssl_certfile,
         ssl_keyfile=args.ssl_keyfile,
     )
@@ -152,6 +160,12 @@ def _port(text: str) -> int:
 def _workers(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes (1 or more)")
+    return int(text)
+
+
+def _whole_seconds(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of seconds (1 or more)")
     return int(text)
 
 

@@ -73,6 +73,11 @@ def test_version_is_printed_and_nothing_else() -> None:
         (("demo", "--drain-s", "inf"), "'inf' is not a number of seconds (0 or more)"),
         (("demo", "--broker", "nothing://secret"), "argument --broker: a URL of the scheme 'nothing'; accepted: "),
         (("run",), "required: app"),
+        (("run", "app:app", "--timeout-worker-healthcheck", "0"), "'0' is not a whole number of seconds (1 or more)"),
+        (
+            ("run", "app:app", "--timeout-worker-healthcheck", "1.5"),
+            "'1.5' is not a whole number of seconds (1 or more)",
+        ),
         (("run", "app:app", "--log-level", "loud"), "invalid choice: 'loud'"),
     ],
 )
@@ -167,6 +172,7 @@ def test_run_serves_what_it_was_told_to(folder: Path, monkeypatch: pytest.Monkey
         "log_level": "warning",
         "proxy_headers": False,
         "forwarded_allow_ips": None,
+        "timeout_worker_healthcheck": 30,
         "ssl_certfile": None,
         "ssl_keyfile": None,
     }

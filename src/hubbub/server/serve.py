@@ -12,13 +12,16 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from multiprocessing.connection import wait
 from types import FrameType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from .draining import ECHO_S, Drain
+
+if TYPE_CHECKING:
+    from uvicorn.supervisors.multiprocess import Process
 
 logger: Final = logging.getLogger("hubbub")
 
@@ -27,6 +30,9 @@ GRACEFUL_S: Final = 5
 
 _SHUTDOWN_TIMEOUT_S = 20.0
 """Seconds that a server has for its shutdown: `GRACEFUL_S`, its lifespan, its threads."""
+
+WORKER_HEALTHCHECK_S: Final = 30
+"""Seconds in which a worker has to answer its supervisor. uvicorn's default, 5, replaces workers that are just busy."""
 
 _WORKER_TIMEOUT_S = 30.0
 """Seconds after the drain in which a healthy worker ends: the limits of its managers, requests, its lifespan."""
@@ -39,16 +45,26 @@ class Config(uvicorn.Config):
         app: The app, as ``"module:attribute"``.
         drain_s: Seconds over which the closes are spread.
         log_level: The log level of uvicorn and of hubbub.
+        timeout_worker_healthcheck: Seconds in which a worker has to answer its supervisor, or is replaced.
         options: The settings of uvicorn.
     """
 
-    def __init__(self, app: str, *, drain_s: float, log_level: str = "info", **options: Any) -> None:
+    def __init__(
+        self,
+        app: str,
+        *,
+        drain_s: float,
+        log_level: str = "info",
+        timeout_worker_healthcheck: int = WORKER_HEALTHCHECK_S,
+        **options: Any,
+    ) -> None:
         self.drain_s = drain_s
         super().__init__(
             app,
             log_level=log_level,
             log_config=_logging(log_level),
             timeout_graceful_shutdown=GRACEFUL_S,
+            timeout_worker_healthcheck=timeout_worker_healthcheck,
             **options,
         )
 
@@ -70,9 +86,41 @@ class Server(uvicorn.Server):
 
 
 class Supervisor(Multiprocess):
-    """uvicorn's supervisor, except that waiting for workers reacts to signals and has a timeout."""
+    """uvicorn's supervisor, except that waiting for workers reacts to signals and has a timeout.
+
+    uvicorn's reacts to no signal while it waits for a worker to answer a ping, nor while it waits for workers to end.
+    """
 
     config: Config
+
+    def keep_subprocess_alive(self) -> None:
+        """Replaces workers that have ended, or have not answered in time. A signal ends the wait for an answer."""
+        if self.should_exit.is_set():
+            return
+        answers = [self._answers(process) for process in self.processes]
+        if not all(answers) and not self.signal_queue:
+            super().keep_subprocess_alive()
+
+    def _answers(self, process: Process) -> bool:
+        """Pings a worker. Returns False if it has ended, or is killed because no answer came in time."""
+        deadline = time.monotonic() + self.config.timeout_worker_healthcheck
+        try:
+            process.parent_conn.send(b"ping")
+            while not process.parent_conn.poll(0.1):
+                if self.signal_queue:
+                    return True
+                if time.monotonic() > deadline:
+                    logger.error(
+                        "worker %s has not answered for %g s: replacing it",
+                        process.pid,
+                        self.config.timeout_worker_healthcheck,
+                    )
+                    process.kill()
+                    return False
+            process.parent_conn.recv()
+        except (OSError, EOFError):  # it has ended
+            return False
+        return True
 
     def join_all(self) -> None:
         """Waits for the workers to end. Forwards signals to them, and kills a worker that hangs."""

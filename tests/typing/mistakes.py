@@ -17,7 +17,18 @@ from uuid import UUID
 from pydantic import BaseModel
 from starlette.websockets import WebSocket
 
-from hubbub import EVERYONE, AsyncPublisher, Connection, ConnectionManager, Message, Position, Publisher, RoomOptions
+from hubbub import (
+    EVERYONE,
+    AsyncPublisher,
+    Connection,
+    ConnectionManager,
+    Message,
+    MessageRouter,
+    Position,
+    Publisher,
+    RoomOptions,
+    Welcome,
+)
 from hubbub.testing import record
 
 # What can be sent
@@ -107,6 +118,49 @@ async def decorators_hide_no_types(manager: ConnectionManager, connection: Conne
     manager.from_thread.broadcast("hello", rom="lobby")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     manager.from_thread.broadcast("hello", "lobby")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     manager.from_thread.connect(websocket)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+# Endpoints
+
+
+async def functions_keep_their_types(manager: ConnectionManager, connection: Connection, model: Model) -> None:
+    live = manager.endpoint("/live", auth=None)
+    router = MessageRouter()
+
+    @live.on("say")
+    async def say(message: Model, connection: Connection) -> Color:
+        return Color.RED
+
+    @router.on("count", concurrent=True)
+    def count() -> int:
+        return 1
+
+    @live.room("chat:{room}", sends=Model)
+    async def may_read(room: str) -> bool:
+        return True
+
+    @live.publish("chat:{room}")
+    async def publish(message: Model, room: str) -> Model | None:
+        return message
+
+    @live.connect
+    async def hello(connection: Connection) -> Welcome:
+        return Welcome()
+
+    @live.disconnect
+    def bye(connection: Connection) -> None: ...
+
+    assert_type(await say(model, connection), Color)
+    assert_type(count(), int)
+    assert_type(await may_read("lobby"), bool)
+    assert_type(await publish(model, room="lobby"), Model | None)
+    assert_type(await hello(connection), Welcome)
+    bye(connection)
+    await say("hello", connection)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await may_read()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    live.on(say)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    live.room(may_read)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    live.include_router(live.on)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 # What can't be sent

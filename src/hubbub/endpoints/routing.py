@@ -27,7 +27,16 @@ T = TypeVar("T")
 
 _MAX_METHOD_BYTES: Final = 255
 _CACHED_NAMES: Final = 4096
-_NONE: Final[Any] = object()
+
+
+class _Required:
+    """The default of a parameter that has to be given; `help` shows it."""
+
+    def __repr__(self) -> str:
+        return "<required>"
+
+
+_REQUIRED: Final[Any] = _Required()
 _EARLIER: Final = "declarations while the app is imported, before it starts and before the router is included"
 
 
@@ -163,9 +172,10 @@ class MessageRouter:
     live.include_router(router, prefix="orders.")  # clients call "orders.create"
     ```
 
-    Functions have FastAPI's dependency injection, as routes have it, once per message. A parameter that is annotated
-    `Connection` is the client's connection; one that is called like a name of the pattern is that part of the room's
-    name; the one that is left is the message, of any type that Pydantic validates.
+    Functions have FastAPI's dependency injection, as routes have it, once per message. A parameter annotated
+    `Connection` is the client's connection. A parameter named like a part of the pattern is that part of the room's
+    name. One named like a path parameter of the endpoint, as in ``"/live/{tenant}"``, comes from the path. The
+    remaining parameter is the message, of any type that Pydantic validates.
 
     Wrong declarations raise `InvalidArgument` when the module is imported.
     """
@@ -182,15 +192,25 @@ class MessageRouter:
         self._closed: str | None = None
 
     def on(self, method: str, *, concurrent: bool = False) -> Callable[[F], F]:
-        """Declares the function that answers one kind of request, or takes one kind of message without an answer.
+        """Declares the function that answers one kind of request, or handles one kind of message without an answer.
 
-        The function's return annotation validates and serializes the reply.
+        ```python
+        @live.on("say")
+        async def say(message: Say, connection: Connection, user: User) -> Said: ...
+        ```
+
+        A client calls it with ``client.rpc("say", {...})`` and receives the reply, which the function's return
+        annotation validates and serializes. The message is the parameter that is neither a `Connection` nor a
+        dependency. No room is checked: a function that takes a room's name from the message has to call
+        ``connection.is_subscribed(room)``.
+
+        *Errors*: a message that does not validate is answered with 422, an `HTTPException` with its status and detail.
 
         *Order*: the messages of one connection are handled one after the other, in the order in which they were sent.
 
         Args:
-            method: The name that clients use: ``client.rpc("say", {...})``.
-            concurrent: Lets the function run beside the other messages of its connection, in no order.
+            method: The name that clients use.
+            concurrent: Lets the function run at once, beside the other messages of its connection, in no order.
 
         Raises:
             InvalidArgument: The method is taken, or the function can't be called with a message.
@@ -209,24 +229,31 @@ class MessageRouter:
         return declare
 
     def room(self, pattern: str, *, sends: Any = None, token: SubscriptionTokens | bool = False) -> Callable[[F], F]:
-        """Declares the function that says who may subscribe to rooms. Rooms without such a rule are refused.
+        """Declares the function that authorizes subscriptions to rooms. Clients can't subscribe to a room without one.
 
-        The function returns True or None for yes, False for no, or a `Grant`. It runs for each subscription, also for
-        one that comes back after a lost connection. The data of the subscription is the message.
+        ```python
+        @live.room("chat:{room}")
+        async def may_read(room: str, user: User) -> bool: ...
+        ```
+
+        The function returns True or None to allow the subscription, False to refuse it, or a `Grant`. It runs for each
+        subscription, also when a client subscribes again after a lost connection. If the client sends data with the
+        subscription, that data is the message. History, replay and presence of the rooms are `RoomOptions` of the
+        manager: ``ConnectionManager(rooms={"chat:*": RoomOptions(...)})``.
 
         Args:
             pattern: The rooms: ``"chat:{room}"`` binds a name, which the function takes as a parameter, and
-                ``"ticker:*"`` matches anything. Where several patterns match, the most specific one applies.
+                ``"ticker:*"`` matches anything. If several patterns match a room, the most specific one applies.
             sends: The type of the messages in these rooms, for the documentation of the endpoint.
             token: Whether a client also needs a subscription token, which an SDK fetches with ``getToken`` of the
-                subscription. True has the `JWTAuth` of the endpoint's ``auth=`` verify it; a `JWTAuth` of its own may
+                subscription. With True, the `JWTAuth` of the endpoint's ``auth=`` verifies it; another `JWTAuth` may
                 have another key. The token has the claims ``channel``, the room, and ``sub``, the user's id. The
-                function runs after the token was verified. It may refuse, and a parameter that is annotated `Claims`
-                is the token's claims.
+                function runs after the token was verified. It may still refuse, and a parameter that is annotated
+                `Claims` is the token's claims.
 
         Raises:
-            InvalidArgument: The pattern is taken or wrong, the function lacks a parameter for one of its names, or
-                there is no `JWTAuth` to verify tokens with.
+            InvalidArgument: The pattern is taken or wrong, the function lacks a parameter for a name in it, or there is
+                no `JWTAuth` to verify tokens with.
         """
         declared = f"@room({shown(pattern)})"
         compiled = _rule_pattern(pattern, declared)
@@ -245,10 +272,15 @@ class MessageRouter:
         return declare
 
     def publish(self, pattern: str) -> Callable[[F], F]:
-        """Declares the function that takes what clients publish straight into rooms they are subscribed to.
+        """Declares the function that handles what clients publish into rooms they are subscribed to.
 
-        What the function returns is published, in the place of what the client sent; None publishes nothing. Without
-        such a function nobody may publish.
+        ```python
+        @live.publish("chat:{room}")
+        async def publish(message: Say, room: str, user: User) -> Said: ...
+        ```
+
+        The value that the function returns is published instead of what the client sent. None publishes nothing.
+        Clients can't publish into a room without such a function.
 
         Args:
             pattern: The rooms, as in `room`.
@@ -267,10 +299,11 @@ class MessageRouter:
 
         return declare
 
-    def connect(self, function: F = _NONE) -> F:
+    def connect(self, function: F = _REQUIRED) -> F:
         """Declares the function that runs once per connection, after authentication: ``@live.connect``.
 
-        It returns nothing, or a `Welcome`. The data of the client's ``connect`` is the message.
+        The function returns nothing, or a `Welcome` with data for the client and rooms that the server joins it to. If
+        the client sends data when it connects, that data is the message.
 
         Args:
             function: The function.
@@ -283,7 +316,7 @@ class MessageRouter:
         self._set_connect(self._function(function, welcome, declared="@connect"))
         return function
 
-    def disconnect(self, function: F = _NONE) -> F:
+    def disconnect(self, function: F = _REQUIRED) -> F:
         """Declares the function that runs once when a connection has ended, whatever the reason: ``@live.disconnect``.
 
         Args:
@@ -380,7 +413,7 @@ class MessageRouter:
 
 
 def _check_given(function: Any, declared: str) -> None:
-    if function is _NONE:
+    if function is _REQUIRED:
         raise InvalidArgument(
             declared, "it is called without a function", f"write it without parentheses: `@live.{declared[1:]}`"
         )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import pytest
-from fastapi import Depends, FastAPI, HTTPException, WebSocket, WebSocketException
+from fastapi import Depends, FastAPI, HTTPException, Path, WebSocket, WebSocketException
 
 from hubbub import Connection, ConnectionManager
 from hubbub.endpoints.results import Grant, Welcome
@@ -67,6 +67,10 @@ class Site:
         @router.on("parameter of the router")
         async def own_in_router(tenant: str) -> str:
             return tenant
+
+        @router.on("parameter and message of the router")
+        async def both_in_router(tenant: Annotated[str, Path()], message: str) -> str:
+            return f"{message} of {tenant}"
 
         for path, auth in (("/live/{tenant}", of_tenant), ("/open/{tenant}", None)):
             live = self.manager.endpoint(path, auth=auth)
@@ -197,11 +201,19 @@ async def test_path_parameters_come_from_the_path_and_not_from_the_query(path: s
             rpc(4, "dependency"),
             rpc(5, "router"),
             rpc(6, "parameter of the router", "evil"),
-            subscribe(7, "chat:lobby"),
+            rpc(7, "parameter and message of the router", "hello"),
+            subscribe(8, "chat:lobby"),
         )
-        answers = await one.answers(*range(2, 8))
+        answers = await one.answers(*range(2, 9))
     said = [each["rpc"].get("data") for each in answers[:-1]]
-    assert said == ["user of acme" if path == "/live" else None, "hello of acme", "acme", "acme", "acme"]
+    assert said == [
+        "user of acme" if path == "/live" else None,
+        "hello of acme",
+        "acme",
+        "acme",
+        "acme",
+        "hello of acme",
+    ]
     assert answers[-1]["subscribe"]["data"] == "acme"
 
 

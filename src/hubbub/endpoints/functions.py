@@ -277,7 +277,8 @@ class Function(Generic[T]):
                 self.name,
                 f"the parameters {those} {what}",
                 f"{'one message' if takes_message else 'no message'}, a `Connection`{others}, "
-                "and dependencies, `Depends(...)`",
+                "dependencies, `Depends(...)`, and parameters of the endpoint's path, "
+                "which in a `MessageRouter` are written `Annotated[str, Path()]`",
             )
         if messages and isinstance(messages[0].default, FieldInfo):
             raise InvalidArgument(

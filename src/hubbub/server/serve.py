@@ -111,7 +111,7 @@ class Supervisor(Multiprocess):
                     return True
                 if time.monotonic() > deadline:
                     logger.error(
-                        "worker %s has not answered for %g s: replacing it",
+                        "worker %d has not answered for %g s: replacing it",
                         process.pid,
                         self.config.timeout_worker_healthcheck,
                     )

@@ -69,6 +69,14 @@ def test_a_ticket_has_a_number() -> None:
         assert refused.value.code == 422
 
 
+def test_a_ticket_that_is_not_yours_stays_open() -> None:
+    with TestClient(app) as client, endpoint_client(client, "/live?name=ann") as ann:
+        ann.subscribe("ticket:1")
+        with pytest.raises(RequestRefused):
+            ann.rpc("ticket.close", {"id": 2})
+        assert ann.unread() == []
+
+
 def test_only_the_owner_may_read() -> None:
     assert asyncio.run(may_read(1, "ann"))
     assert not asyncio.run(may_read(1, "bob"))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import dataclasses
 import json
 import os
 import re
-import runpy
 import shutil
 import signal
 import subprocess
+import symtable
 import sys
 import textwrap
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -87,13 +89,58 @@ WITHOUT_A_PROGRAM = {"architecture.md"}  # it is for people who change hubbub
 
 
 @pytest.mark.parametrize("page", [page for page in DOCS if page.name not in WITHOUT_A_PROGRAM], ids=named)
-def test_every_page_opens_with_a_program_that_runs_when_pasted(page: Path, tmp_path: Path) -> None:
+def test_every_page_opens_with_a_program_that_runs_when_pasted(page: Path) -> None:
     opening = page.read_text().partition("\n## ")[0]
     (found, program), *_ = FENCE.findall(opening)
     assert found == "python"
-    pasted = tmp_path / "app.py"
-    pasted.write_text(program)
-    assert isinstance(runpy.run_path(str(pasted))["app"], FastAPI)
+    assert isinstance(pasted(program)["app"], FastAPI)
+
+
+BELOW_ANOTHER = {"testing.md"}  # its tests are one file, which the page explains test by test
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=named)
+def test_all_python_of_a_page_runs_when_pasted(page: Path) -> None:
+    above = ""
+    for block in blocks(page, "python"):
+        if undefined(block) and page.name in BELOW_ANOTHER:
+            block = f"{above}\n{block}"
+        assert undefined(block) == set(), f"{page.name}: an import or a definition is missing in\n{block}"
+        pasted(block)
+        above = block
+
+
+def pasted(program: str) -> dict[str, Any]:
+    """Runs a program as the module `app`, and returns what it defines."""
+    module = types.ModuleType("app")
+    sys.modules["app"] = module  # where dataclasses and annotations look names up
+    try:
+        exec(compile(program, "app.py", "exec"), module.__dict__)
+    finally:
+        del sys.modules["app"]
+    return module.__dict__
+
+
+def undefined(program: str) -> set[str]:
+    """The names that a program uses, in functions too, and never defines."""
+    used, defined = set(), set(dir(builtins))
+    tables = [symtable.symtable(program, "app.py", "exec")]
+    for table in tables:
+        tables += table.get_children()
+        for symbol in table.get_symbols():
+            is_global = symbol.is_global() or table.get_type() == "module"
+            if is_global and symbol.is_referenced():
+                used.add(symbol.get_name())
+            if is_global and (symbol.is_assigned() or symbol.is_imported()):
+                defined.add(symbol.get_name())
+    return used - defined
+
+
+def test_a_name_that_a_program_lacks_is_found() -> None:
+    assert undefined("def f(a: Annotated[int, 5]) -> None:\n    b: C = [a for d in e]\n    g.h(len(i))") == {
+        *("Annotated", "C", "e", "g", "i")
+    }
+    assert undefined("import a, b as c\nclass D:\n    e = 1\n    f = e\ndef g(h=c): return (h, a, D, g)") == set()
 
 
 # Links

@@ -11,8 +11,8 @@ import jwt
 import pytest
 from fastapi import FastAPI
 
-from examples import permissions, recovery, tokens
-from tests.integration.json_client import Wire, error, subscribe
+from examples import infos, permissions, recovery, router, tokens
+from tests.integration.json_client import Wire, error, rpc, subscribe
 from tests.integration.support import LiveServer, client, serving
 
 pytestmark = pytest.mark.anyio
@@ -94,6 +94,30 @@ class TestRecovery:
             reply = (await again.ask(2, **subscribe(2, "news:sea", **position)))["subscribe"]
             assert reply["recovered"]
             assert [each["data"]["title"] for each in reply["publications"]] == ["32"]
+
+
+async def test_functions_of_a_router_are_called_by_their_prefix_and_know_the_path() -> None:
+    with serving(router.app) as server:
+        async with wire(server, "/shops/tea/live") as one:
+            answer = await one.ask(2, **rpc(2, "orders.create", {"item": "Assam", "count": 2}))
+            assert answer["rpc"]["data"] == "2 × Assam from tea"
+            assert error(await one.ask(3, **rpc(3, "orders.create", {"item": "Assam", "count": 0}))) == 422
+            assert error(await one.ask(4, **rpc(4, "create", {"item": "Assam"}))) == 104
+            assert "subscribe" in await one.ask(5, **subscribe(5, "shop:tea"))
+            assert error(await one.ask(6, **subscribe(6, "shop:coffee"))) == 103
+
+
+async def test_clients_see_the_infos_of_each_other() -> None:
+    with serving(infos.app) as server:
+        async with wire(server, "/live?user_id=1") as ann, wire(server, "/live?user_id=2") as bob:
+            for each in (ann, bob):
+                assert "subscribe" in await each.ask(2, **subscribe(2, "chat:lobby"))
+            await ann.ask(3, publish={"channel": "chat:lobby", "data": {"text": "hello"}})
+            info = (await bob.pushed("chat:lobby"))["info"]
+            assert (info["user"], info["conn_info"], info["chan_info"]) == ("1", {"name": "Ann"}, {"role": "owner"})
+            presence = (await bob.ask(4, presence={"channel": "chat:lobby"}))["presence"]["presence"]
+            assert sorted(each["conn_info"]["name"] for each in presence.values()) == ["Ann", "Bob"]
+            assert presence[info["client"]] == info
 
 
 class TestTokens:

@@ -42,9 +42,9 @@ JS: Final = Path(__file__).parents[1] / "js"
 NODE: Final = Path(ROOT_DIR, "node.exe" if os.name == "nt" else "bin/node")
 
 
-def require_packages() -> None:
-    """Skips the test if the npm packages are not installed. In CI, fails it."""
-    if not (JS / "node_modules" / "centrifuge").exists():
+def require_packages(*names: str) -> None:
+    """Skips the test if the SDK, or another npm package, is not installed. In CI, fails it."""
+    if not all((JS / "node_modules" / name).exists() for name in ("centrifuge", *names)):
         problem = "no npm packages: run scripts/test, which installs them"
         if os.environ.get("CI", "").lower() not in ("", "0", "false"):
             pytest.fail(problem)

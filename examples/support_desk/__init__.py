@@ -1,0 +1,1 @@
+"""A support desk: docs/tutorial.md builds it step by step."""

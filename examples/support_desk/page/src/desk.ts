@@ -1,0 +1,47 @@
+import { Centrifuge } from "centrifuge";
+
+export interface Me {
+  id: string;
+  name: string;
+  role: "agent" | "customer";
+}
+
+export interface Ticket {
+  type: "ticket";
+  id: number;
+  customer: string;
+  subject: string;
+  is_open: boolean;
+}
+
+export interface Message {
+  type: "message";
+  id: number;
+  ticket_id: number;
+  author: string;
+  text: string;
+  at: number;
+}
+
+export interface Notice {
+  type: "notice";
+  text: string;
+  by: string;
+  ticket: Ticket;
+}
+
+/** What the room of a ticket begins with: the data of the `Grant`. */
+export interface Thread {
+  ticket: Ticket;
+  messages: Message[];
+}
+
+export const client = new Centrifuge(`${location.origin.replace("http", "ws")}/live`);
+
+export async function api<T>(method: string, path: string, body?: object): Promise<T> {
+  const headers = { "Content-Type": "application/json" };
+  const response = await fetch(`/api/${path}`, { method, headers, body: body ? JSON.stringify(body) : null });
+  if (response.ok) return response.json();
+  const { detail } = await response.json();
+  throw new Error(typeof detail === "string" ? detail : detail[0].msg);
+}

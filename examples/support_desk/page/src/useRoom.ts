@@ -1,0 +1,36 @@
+import { useEffect, useRef, useState } from "react";
+import type { Centrifuge, PublicationContext, SubscribedContext } from "centrifuge";
+
+interface Handlers {
+  /** The client is in the room, for the first time or again. `data` is what the room's function has granted. */
+  onSubscribed?: (context: SubscribedContext) => void;
+  onMessage: (message: PublicationContext) => void;
+}
+
+/** "subscribing" also while the connection is lost. After "unsubscribed", the client does not come back by itself. */
+type RoomState = { state: "subscribing" | "subscribed" } | { state: "unsubscribed"; code: number; reason: string };
+
+/** Subscribes to a room while the component is mounted. Returns whether it is subscribed, or why it is not. */
+export function useRoom(client: Centrifuge, room: string, handlers: Handlers): RoomState {
+  const [state, setState] = useState<RoomState>({ state: "subscribing" });
+  const latest = useRef(handlers);
+  useEffect(() => {
+    latest.current = handlers;
+  });
+  useEffect(() => {
+    const subscription = client.newSubscription(room);
+    subscription.on("publication", (message) => latest.current.onMessage(message));
+    subscription.on("subscribed", (context) => {
+      setState({ state: "subscribed" });
+      latest.current.onSubscribed?.(context);
+    });
+    subscription.on("subscribing", () => setState({ state: "subscribing" }));
+    subscription.on("unsubscribed", ({ code, reason }) => setState({ state: "unsubscribed", code, reason }));
+    subscription.subscribe();
+    return () => {
+      subscription.removeAllListeners();
+      client.removeSubscription(subscription);
+    };
+  }, [client, room]);
+  return state;
+}

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Error, Page
 from starlette.applications import Starlette
@@ -36,11 +37,10 @@ PAGE = """<!doctype html>
   const modules = { ours: await import("/hubbub/centrifuge.js"), theirs: await import("/sdk/index.mjs") };
   const plain = (context) => JSON.parse(JSON.stringify(context));
   const watch = (object, prefix, events) => {
+    const { seen } = window; // of this test: clients of the one before may still end
     for (const event of events) object.on(event, (context) => seen.push([prefix + event, plain(context)]));
   };
   const of_rooms = ["subscribing", "subscribed", "unsubscribed", "publication", "join", "leave", "error"];
-  window.use = (name) => Object.assign(window, modules[name]);
-  window.seen = [];
   window.begin = (...args) => {
     window.client = new Centrifuge(...args);
     watch(client, "", [...of_rooms, "state", "connecting", "connected", "disconnected", "message"]);
@@ -55,7 +55,15 @@ PAGE = """<!doctype html>
     (value) => ({ value: value ?? null }),
     ({ code, message }) => ({ code, message }),
   );
-  window.ready = true;
+  const [names, { setTimeout }, { random }, { now }] = [new Set(Object.keys(window)), window, Math, performance];
+  /** Begins a test with a module, in a page as it was when it was loaded. */
+  window.use = (name) => {
+    for (const each of Object.keys(window)) if (each !== "use" && !names.has(each)) delete window[each];
+    Object.assign(window, { setTimeout, seen: [], ...modules[name] });
+    Math.random = random;
+    performance.now = now;
+    delete navigator.onLine;
+  };
 </script>
 """
 
@@ -132,7 +140,6 @@ class Client:
     def __init__(self, page: Page, server: scripted.ScriptedServer[Peer], module: str) -> None:
         self.page = page
         self.server = server
-        self.until("window.ready")
         self.run("(module) => use(module)", module)
 
     def start(self, script: str = "{}", url: str = "") -> None:
@@ -225,48 +232,45 @@ def server() -> Iterator[scripted.ScriptedServer[Peer]]:
     server.stop()
 
 
+def opened(page: Page, site: str) -> Page:
+    page.goto(site)
+    page.wait_for_function("'use' in window")
+    return page
+
+
 @pytest.fixture(scope="module")
-def tab(browser: Browser) -> Iterator[Page]:
-    """One page for all tests that leave nothing behind in it: a context for each would take most of their time."""
+def tab(browser: Browser, site: str) -> Iterator[Page]:
+    """One page for all tests: a context for each, or loading it for each, would take most of their time."""
     context = browser.new_context()
     context.set_default_timeout(DEADLINE_S * 1000)
-    yield context.new_page()
+    yield opened(context.new_page(), site)
     context.close()
 
 
 @pytest.fixture
-def client(
-    server: scripted.ScriptedServer[Peer], site: str, tab: Page, module: str, console: Console
-) -> Iterator[Client]:
-    tab.goto(site)
+def client(server: scripted.ScriptedServer[Peer], tab: Page, module: str, console: Console) -> Iterator[Client]:
     with console.watch(tab.context):
         yield Client(tab, server, module)
     tab.evaluate("() => window.client?.disconnect()")
 
 
 @pytest.fixture(scope="module")
-def timed_tab(browser: Browser) -> Iterator[tuple[Page, Iterator[int]]]:
+def timed_tab(browser: Browser, site: str) -> Iterator[tuple[Page, Iterator[int]]]:
     """A page whose clock the tests move, and the hours at which they may begin: it goes forward only."""
     context = browser.new_context()
     context.set_default_timeout(DEADLINE_S * 1000)
     page = context.new_page()
     page.clock.install(time=0)
-    yield page, itertools.count(1)
+    yield opened(page, site), itertools.count(1)
     context.close()
 
 
 @pytest.fixture
 def timed(
-    server: scripted.ScriptedServer[Peer],
-    site: str,
-    timed_tab: tuple[Page, Iterator[int]],
-    module: str,
-    console: Console,
+    server: scripted.ScriptedServer[Peer], timed_tab: tuple[Page, Iterator[int]], module: str, console: Console
 ) -> Iterator[Client]:
     """A client whose clock only the test moves."""
     page, hours = timed_tab
-    page.clock.resume()
-    page.goto(site)
     client = Client(page, server, module)
     page.clock.pause_at(next(hours) * 3_600)
     with console.watch(page.context):
@@ -499,7 +503,7 @@ def test_a_browser_that_says_offline_while_requests_get_through_is_not_believed(
 @ours
 def test_it_tries_slowly_while_the_browser_says_offline(timed: Client) -> None:
     rule(timed, "() => 0")
-    timed.run("() => Object.defineProperty(navigator, 'onLine', { value: false })")
+    timed.run("() => Object.defineProperty(navigator, 'onLine', { value: false, configurable: true })")
     timed.connect("{ minReconnectDelay: 1000, maxReconnectDelay: 20000 }").close(3000)
     timed.seen("connecting", 2)
     timed.page.clock.fast_forward(19_999)
@@ -1350,29 +1354,29 @@ def test_wrong_arguments_throw(client: Client, script: str, problem: str) -> Non
         ("centrifuge.d.ts", "application/typescript", "Centrifuge"),
     ],
 )
-def test_the_files_are_served_and_asked_for_again(page: Page, site: str, name: str, kind: str, exported: str) -> None:
+def test_the_files_are_served_and_asked_for_again(site: str, name: str, kind: str, exported: str) -> None:
     url = f"{site}/hubbub/{name}"
-    answer = page.request.get(url)
-    assert answer.status == 200
+    answer = httpx.get(url)
+    assert answer.status_code == 200
     assert answer.headers["content-type"] == f"{kind}; charset=utf-8"
     assert answer.headers["cache-control"] == "no-cache"
-    assert exported in answer.text()
+    assert exported in answer.text
     etag = answer.headers["etag"]
     for held in (etag, f"W/{etag}", f'"other", {etag}'):
-        assert page.request.get(url, headers={"If-None-Match": held}).status == 304
-    assert page.request.get(url, headers={"If-None-Match": '"other"'}).status == 200
-    head = page.request.head(url)
-    assert (head.status, head.headers["content-length"]) == (200, answer.headers["content-length"])
+        assert httpx.get(url, headers={"If-None-Match": held}).status_code == 304
+    assert httpx.get(url, headers={"If-None-Match": '"other"'}).status_code == 200
+    head = httpx.head(url)
+    assert (head.status_code, head.headers["content-length"]) == (200, answer.headers["content-length"])
 
 
 @pytest.mark.parametrize("name", ["", "__init__.py", "..%2Fclose.py", "hubbub.js%2F..%2F__init__.py", "nothing"])
-def test_nothing_else_is_served(page: Page, site: str, name: str) -> None:
-    assert page.request.get(f"{site}/hubbub/{name}").status == 404
+def test_nothing_else_is_served(site: str, name: str) -> None:
+    assert httpx.get(f"{site}/hubbub/{name}").status_code == 404
 
 
 @ours
 def test_the_types_declare_what_the_module_has(client: Client, site: str) -> None:
-    types = client.page.request.get(f"{site}/hubbub/centrifuge.d.ts").text()
+    types = httpx.get(f"{site}/hubbub/centrifuge.d.ts").text
     client.connect()
     client.run("() => room('lobby')")
     emitter = {"on", "once", "off", "removeAllListeners", "listeners", "emit"}

@@ -69,10 +69,12 @@ class ScriptedServer(Generic[AnyPeer]):
 
     Attributes:
         refusing: The HTTP status with which it refuses handshakes; 0 while it accepts them.
+        refusals: The statuses with which it refuses the next handshakes.
     """
 
     def __init__(self, peer: Callable[[ServerConnection], AnyPeer]) -> None:
         self.refusing = 0
+        self.refusals: list[int] = []
         self._peer = peer
         self._accepted: queue.Queue[AnyPeer] = queue.Queue()
         self._peers: list[AnyPeer] = []
@@ -108,7 +110,8 @@ class ScriptedServer(Generic[AnyPeer]):
             assert peer.gone.wait(DEADLINE_S)
 
     def _admit(self, connection: ServerConnection, request: Handshake) -> Refusal | None:
-        return connection.respond(self.refusing, "not now\n") if self.refusing else None
+        status = self.refusals.pop(0) if self.refusals else self.refusing
+        return connection.respond(status, "not now\n") if status else None
 
     def _select(self, connection: ServerConnection, offered: Any) -> Subprotocol | None:
         return Subprotocol("bearer") if "bearer" in offered else None

@@ -121,18 +121,14 @@ class Emitter {
   }
 
   on(event, handler) {
-    if (typeof handler !== "function") throw new TypeError(`the handler of "${event}" is no function`);
-    this.#of(event).push({ handler, call: handler });
-    return this;
+    return this.#add(event, handler, handler);
   }
 
   once(event, handler) {
-    this.on(event, handler);
-    this.#of(event).at(-1).call = (...values) => {
+    return this.#add(event, handler, (...values) => {
       this.off(event, handler);
       handler(...values);
-    };
-    return this;
+    });
   }
 
   off(event, handler) {
@@ -160,6 +156,12 @@ class Emitter {
       }
     }
     return handlers.length > 0;
+  }
+
+  #add(event, handler, call) {
+    if (typeof handler !== "function") throw new TypeError(`the handler of "${event}" is no function`);
+    this.#of(event).push({ handler, call });
+    return this;
   }
 
   #of(event) {
@@ -351,7 +353,8 @@ export class Centrifuge extends Emitter {
   async #dial() {
     this.#retry.stop();
     const attempt = (this.#attempt = { link: null, since: null });
-    if (!(await this.#credentials.fetch(() => attempt === this.#attempt))) return;
+    const isCurrent = () => attempt === this.#attempt;
+    if (!(await this.#credentials.fetch(isCurrent)) || !isCurrent()) return;
     try {
       attempt.link = new Link(this.#url, this.#options, {
         opened: () => this.#opened(attempt),
@@ -513,9 +516,9 @@ export class Centrifuge extends Emitter {
   #joined(channel, result) {
     const place = this.#places.get(channel) ?? new Place();
     this.#places.set(channel, place);
-    const { context, missed } = place.enter(channel, result);
-    this.emit("subscribed", context);
-    for (const each of missed()) {
+    place.enter(result);
+    this.emit("subscribed", entered(channel, result));
+    for (const each of place.missed(result)) {
       if (this.#places.get(channel) !== place || this.#state !== State.Connected) break;
       this.emit("publication", publication(channel, each));
     }
@@ -598,31 +601,32 @@ export class Subscription extends Emitter {
     this.#credentials.data = data;
   }
 
-  async publish(data) {
-    await this.ready(this.#host.timeout);
-    return this.#host.client.publish(this.#channel, data);
+  publish(data) {
+    return this.#ask("publish", data);
   }
 
-  async history(options) {
-    await this.ready(this.#host.timeout);
-    return this.#host.client.history(this.#channel, options);
+  history(options) {
+    return this.#ask("history", options);
   }
 
-  async presence() {
-    await this.ready(this.#host.timeout);
-    return this.#host.client.presence(this.#channel);
+  presence() {
+    return this.#ask("presence");
   }
 
-  async presenceStats() {
+  presenceStats() {
+    return this.#ask("presenceStats");
+  }
+
+  async #ask(method, ...values) {
     await this.ready(this.#host.timeout);
-    return this.#host.client.presenceStats(this.#channel);
+    return this.#host.client[method](this.#channel, ...values);
   }
 
   /** Fetches what is missing, and sends the subscribe command: at once, if nothing is. */
   async #begin() {
     const attempt = (this.#attempt = {});
-    const { isComplete } = this.#credentials;
-    if (!isComplete && !(await this.#credentials.fetch(() => attempt === this.#attempt))) return;
+    const isCurrent = () => attempt === this.#attempt;
+    if (!this.#credentials.isComplete && (!(await this.#credentials.fetch(isCurrent)) || !isCurrent())) return;
     try {
       this.#send(attempt);
     } catch (error) {
@@ -667,10 +671,10 @@ export class Subscription extends Emitter {
     this.#since = performance.now();
     this.#host.settled();
     if (result.expires) this.#credentials.renewIn(result.ttl);
-    const { context, missed } = this.#place.enter(this.#channel, result);
+    this.#place.enter(result);
     this.#waiting.resolve();
-    this.#become(SubscriptionState.Subscribed, "subscribed", context);
-    for (const each of missed()) {
+    this.#become(SubscriptionState.Subscribed, "subscribed", entered(this.#channel, result));
+    for (const each of this.#place.missed(result)) {
       if (attempt !== this.#attempt) return;
       this.emit("publication", publication(this.#channel, each));
     }
@@ -753,25 +757,22 @@ export class Subscription extends Emitter {
  */
 class Link {
   #socket;
-  #timeout;
-  #maxPingDelay;
-  #debug;
+  #options; // those of the client
   #told;
   #lastId = 0;
   #waiting = new Map(); // requests, by id
   #out = []; // commands of this turn of the event loop, which are sent together
   #answersPings = false;
+  #isWatched = false;
   #isProbing = false;
-  #patience = 0; // silence of this length is the end; 0 while it is not watched
+  #patience = 0; // silence of this length is the end; 0 if there are no pings
   #heardAt = 0;
   #timer;
 
-  constructor(url, { websocket, timeout, maxServerPingDelay, debug }, told) {
-    this.#timeout = timeout;
-    this.#maxPingDelay = maxServerPingDelay;
-    this.#debug = debug;
+  constructor(url, options, told) {
+    this.#options = options;
     this.#told = told;
-    const socket = (this.#socket = new (websocket ?? globalThis.WebSocket)(url));
+    const socket = (this.#socket = new (options.websocket ?? globalThis.WebSocket)(url));
     socket.onopen = () => {
       if (!this.#told) return;
       clearTimeout(this.#timer);
@@ -784,7 +785,8 @@ class Link {
     socket.onmessage = ({ data }) => this.#receive(data);
     socket.onclose = ({ code, reason }) => this.#end(code, String(reason));
     socket.onerror = () => {}; // upon which it closes
-    this.#timer = setTimeout(() => this.#end(...TRANSPORT_CLOSED, failure(errorCodes.timeout, "timeout")), timeout);
+    const expire = () => this.#end(...TRANSPORT_CLOSED, failure(errorCodes.timeout, "timeout"));
+    this.#timer = setTimeout(expire, options.timeout);
   }
 
   /** Sends a command, and calls back with (error, reply). */
@@ -794,7 +796,7 @@ class Link {
     const timer = setTimeout(() => {
       this.#waiting.delete(id);
       done(failure(errorCodes.timeout, "timeout"));
-    }, this.#timeout);
+    }, this.#options.timeout);
     this.#waiting.set(id, { done, timer });
   }
 
@@ -820,36 +822,33 @@ class Link {
 
   /** Watches over the silence between pings: at most 1.5 times their interval. */
   watch(interval, answersPings) {
+    const { maxServerPingDelay } = this.#options;
+    this.#isWatched = true;
     this.#answersPings = answersPings;
-    if (interval > 0 && this.#maxPingDelay > 0) {
-      this.#patience = Math.min(interval + this.#maxPingDelay, 1.5 * interval);
-    }
+    if (maxServerPingDelay > 0) this.#patience = Math.min(interval + maxServerPingDelay, 1.5 * interval);
     this.#heardAt = performance.now();
-    if (this.#patience) this.#checkIn(this.#patience);
+    this.#check();
   }
 
-  /** Has the server answer. If it does not, this is the end. */
+  /** Has the server answer. If it does not, this is the end. Before `watch`, the attempt has timeouts of its own. */
   probe() {
-    // Before it is connected, the attempt has timeouts of its own.
-    if (!this.#patience || this.#isProbing) return;
+    if (!this.#isWatched || this.#isProbing) return;
     this.#isProbing = true;
     this.say({ id: ++this.#lastId, ping: {} }); // answered with an error, which is an answer
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {
-      if (this.#isProbing) this.#end(...NO_PING);
-      else this.#checkIn(this.#patience);
-    }, this.#timeout);
+    this.#timer = setTimeout(() => (this.#isProbing ? this.#end(...NO_PING) : this.#check()), this.#options.timeout);
   }
 
-  #checkIn(delay) {
-    const dueAt = performance.now() + delay;
-    clearTimeout(this.#timer);
+  /** Comes back when the silence may be too long. */
+  #check() {
+    if (!this.#patience) return;
+    const dueAt = this.#heardAt + this.#patience;
     this.#timer = setTimeout(() => {
-      const [now, silence] = [performance.now(), performance.now() - this.#heardAt];
-      if (silence < this.#patience) this.#checkIn(this.#patience - silence);
+      const now = performance.now();
+      if (now - this.#heardAt < this.#patience) this.#check();
       else if (now - dueAt > LATE_MS) this.probe(); // timers of this page stood still, and perhaps its socket too
       else this.#end(...NO_PING);
-    }, delay);
+    }, dueAt - performance.now());
   }
 
   #flush() {
@@ -868,7 +867,7 @@ class Link {
   }
 
   #write(frame) {
-    if (this.#debug) console.debug("centrifuge: sent", frame);
+    if (this.#options.debug) console.debug("centrifuge: sent", frame);
     this.#socket.send(frame);
   }
 
@@ -876,7 +875,7 @@ class Link {
     if (!this.#told) return;
     this.#heardAt = performance.now();
     this.#isProbing = false;
-    if (this.#debug) console.debug("centrifuge: received", data);
+    if (this.#options.debug) console.debug("centrifuge: received", data);
     let replies;
     try {
       replies = data.split("\n").filter(Boolean).map((line) => JSON.parse(line));
@@ -920,30 +919,17 @@ class Place {
     return this.#at;
   }
 
-  /** Enters the room. Returns the context of the event, and the new messages of the reply, which move the place. */
-  enter(channel, result) {
-    const { recoverable = false, positioned = false, epoch = "", offset = 0, publications = [] } = result;
+  /** Enters the room: at the place where the page was if it recovers, else before the messages of the reply. */
+  enter({ recoverable, recovered, epoch = "", offset = 0, publications = [] }) {
     this.#isIn = true;
-    const recovered = result.recovered ?? false;
-    const entered = { epoch, offset: recovered ? (this.#at?.offset ?? 0) : 0 };
-    this.#at = recoverable ? entered : null;
-    if (publications.length === 0) entered.offset = offset;
-    const context = {
-      channel,
-      recoverable,
-      positioned,
-      wasRecovering: result.was_recovering ?? false,
-      recovered,
-      hasRecoveredPublications: recovered && publications.length > 0,
-    };
-    if (recoverable || positioned) context.streamPosition = { epoch, offset };
-    if ("data" in result) context.data = result.data;
-    const place = this;
-    function* missed() {
-      for (const each of publications) if (place.#moved(entered, each)) yield each;
-      entered.offset = Math.max(entered.offset, offset);
-    }
-    return { context, missed };
+    const from = recovered ? this.#at?.offset : publications.length > 0 ? 0 : offset;
+    this.#at = recoverable ? { epoch, offset: from ?? 0 } : null;
+  }
+
+  /** Moves through the messages of the reply, and yields those that are new. */
+  *missed({ offset = 0, publications = [] }) {
+    for (const each of publications) if (this.move(each)) yield each;
+    this.move({ offset });
   }
 
   /** Leaves the room, but not the place. Returns whether the page was in the room. */
@@ -954,13 +940,10 @@ class Place {
   }
 
   /** Moves on to a message. Returns false if it was received before. */
-  move(message) {
-    return this.#at === null || this.#moved(this.#at, message);
-  }
-
-  #moved(at, { offset = 0 }) {
-    if (offset > 0 && offset <= at.offset) return false;
-    at.offset = Math.max(at.offset, offset);
+  move({ offset = 0 }) {
+    if (this.#at === null || offset === 0) return true;
+    if (offset <= this.#at.offset) return false;
+    this.#at.offset = offset;
     return true;
   }
 }
@@ -1101,33 +1084,22 @@ class Backoff {
 class Waiters {
   #waiting = new Set();
 
-  wait(timeout) {
-    return new Promise((resolve, reject) => {
-      const waiter = { resolve, reject, timer: undefined };
-      const expire = () => {
-        this.#waiting.delete(waiter);
-        reject(failure(errorCodes.timeout, "timeout"));
-      };
-      if (timeout !== undefined) waiter.timer = setTimeout(expire, timeout);
-      this.#waiting.add(waiter);
-    });
+  async wait(timeout) {
+    let waiter;
+    const settled = new Promise((resolve, reject) => this.#waiting.add((waiter = { resolve, reject })));
+    try {
+      await within(timeout, () => settled);
+    } finally {
+      this.#waiting.delete(waiter);
+    }
   }
 
   resolve() {
-    this.#settle(({ resolve }) => resolve());
+    for (const { resolve } of this.#waiting) resolve();
   }
 
   reject(error) {
-    this.#settle(({ reject }) => reject(error));
-  }
-
-  #settle(how) {
-    const waiting = [...this.#waiting];
-    this.#waiting.clear();
-    for (const waiter of waiting) {
-      clearTimeout(waiter.timer);
-      how(waiter);
-    }
+    for (const { reject } of this.#waiting) reject(error);
   }
 }
 
@@ -1138,19 +1110,28 @@ function tell(emitter, channel, { pub, join, leave }, place) {
   else if (leave) emitter.emit("leave", { channel, info: person(leave.info) });
 }
 
+/** Makes the context of the event that a room is entered. */
+function entered(channel, result) {
+  const { recoverable = false, positioned = false, epoch = "", offset = 0, publications = [] } = result;
+  const { was_recovering: wasRecovering = false, recovered = false } = result;
+  return {
+    channel,
+    recoverable,
+    positioned,
+    ...((recoverable || positioned) && { streamPosition: { epoch, offset } }),
+    wasRecovering,
+    recovered,
+    hasRecoveredPublications: recovered && publications.length > 0,
+    ...("data" in result && { data: result.data }),
+  };
+}
+
 function publication(channel, { data, info, offset, tags }) {
-  const context = { channel, data };
-  if (info) context.info = person(info);
-  if (offset) context.offset = offset;
-  if (tags) context.tags = tags;
-  return context;
+  return { channel, data, ...(info && { info: person(info) }), ...(offset && { offset }), ...(tags && { tags }) };
 }
 
 function person({ client, user, conn_info: connInfo, chan_info: chanInfo }) {
-  const info = { client, user };
-  if (connInfo !== undefined) info.connInfo = connInfo;
-  if (chanInfo !== undefined) info.chanInfo = chanInfo;
-  return info;
+  return { client, user, ...(connInfo !== undefined && { connInfo }), ...(chanInfo !== undefined && { chanInfo }) };
 }
 
 // Errors
@@ -1178,16 +1159,17 @@ function report(error) {
   else console.error(error);
 }
 
-/** Calls a function of the page, and waits for its result up to a timeout. */
-function within(timeout, call) {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(failure(errorCodes.timeout, "timeout")), timeout);
-    const settled = (settle) => (value) => {
-      clearTimeout(timer);
-      settle(value);
-    };
-    Promise.resolve().then(call).then(settled(resolve), settled(reject));
+/** Calls a function, and waits for its result up to a timeout, if there is one. */
+async function within(timeout, call) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    if (timeout !== undefined) timer = setTimeout(() => reject(failure(errorCodes.timeout, "timeout")), timeout);
   });
+  try {
+    return await Promise.race([call(), late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 // Arguments
@@ -1203,7 +1185,8 @@ function address(url) {
 
 /** Completes options with their defaults. Throws a TypeError for options that do not exist, and for wrong values. */
 function checked(options, defaults) {
-  for (const [name, value] of Object.entries(options)) {
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  for (const [name, value] of given) {
     if (!Object.hasOwn(defaults, name)) {
       throw new TypeError(`no option "${name}"; there are ${Object.keys(defaults).join(", ")}`);
     }
@@ -1213,5 +1196,5 @@ function checked(options, defaults) {
     }
     if (name.startsWith("get") && value && typeof value !== "function") throw new TypeError(`${name} is no function`);
   }
-  return { ...defaults, ...options };
+  return { ...defaults, ...Object.fromEntries(given) };
 }

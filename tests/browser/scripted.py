@@ -10,8 +10,8 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from typing import Generic, TypeVar
+from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
@@ -19,7 +19,6 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request as Handshake
 from websockets.http11 import Response as Refusal
 from websockets.sync.server import Server, ServerConnection, serve
-from websockets.typing import Subprotocol
 
 DEADLINE_S = 30
 
@@ -31,13 +30,8 @@ class Peer:
         assert connection.request is not None
         self.connection = connection
         self.url = urlsplit(connection.request.path)
-        self.offered = connection.request.headers.get("Sec-WebSocket-Protocol")
         self.received: queue.Queue[str | bytes] = queue.Queue()
         self.gone = threading.Event()
-
-    @property
-    def query(self) -> dict[str, list[str]]:
-        return parse_qs(self.url.query)
 
     def send(self, *messages: object) -> None:
         """Strings and bytes as they are, others as JSON."""
@@ -68,12 +62,10 @@ class ScriptedServer(Generic[AnyPeer]):
         peer: Makes the peer of a socket.
 
     Attributes:
-        refusing: The HTTP status with which it refuses handshakes; 0 while it accepts them.
         refusals: The statuses with which it refuses the next handshakes.
     """
 
     def __init__(self, peer: Callable[[ServerConnection], AnyPeer]) -> None:
-        self.refusing = 0
         self.refusals: list[int] = []
         self._peer = peer
         self._accepted: queue.Queue[AnyPeer] = queue.Queue()
@@ -83,7 +75,6 @@ class ScriptedServer(Generic[AnyPeer]):
             "127.0.0.1",
             0,
             process_request=self._admit,
-            select_subprotocol=self._select,
             compression=None,
             ping_interval=None,
             close_timeout=1,
@@ -110,11 +101,7 @@ class ScriptedServer(Generic[AnyPeer]):
             assert peer.gone.wait(DEADLINE_S)
 
     def _admit(self, connection: ServerConnection, request: Handshake) -> Refusal | None:
-        status = self.refusals.pop(0) if self.refusals else self.refusing
-        return connection.respond(status, "not now\n") if status else None
-
-    def _select(self, connection: ServerConnection, offered: Any) -> Subprotocol | None:
-        return Subprotocol("bearer") if "bearer" in offered else None
+        return connection.respond(self.refusals.pop(0), "not now\n") if self.refusals else None
 
     def _handle(self, connection: ServerConnection) -> None:
         peer = self._peer(connection)

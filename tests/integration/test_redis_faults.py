@@ -308,7 +308,7 @@ async def test_as_configured_a_publish_reaches_the_members_on_this_worker_at_onc
     url = own_redis.url(timeout_s=2, lease_s=SOON, when_away="local")
     async with scene(url, url) as s:
         one = s.workers[0]
-        await one.publish(PLAIN, "everywhere")
+        await s.publish_and_wait(PLAIN, "everywhere")
         own_redis.kill()
         await s.until_lost()
         waiting = asyncio.ensure_future(one.publish(KEPT, "nowhere"))

@@ -308,3 +308,32 @@ async def test_a_user_whose_socket_is_being_accepted_is_kept_out_of_a_room_too(a
     await live.nothing_left()
     async with client(live.server, live.at(accepting.handler)) as websocket:
         assert await receive(websocket) == ["kept", "lost"]
+
+
+async def test_a_user_whom_a_handshake_still_looks_up_is_sent_away_too() -> None:
+    """What was found out about the user may be older. A handshake that begins later is not concerned."""
+    manager = ConnectionManager()
+    looking, found = asyncio.Event(), asyncio.Event()
+
+    async def handler(websocket: WebSocket) -> None:
+        looking.set()
+        await found.wait()  # a database, or the keys of an identity provider
+        async with manager.connect(websocket, "ann") as connection:
+            await connection.send("welcome")
+            await asyncio.Event().wait()
+
+    with running(manager) as live:
+
+        async def send_away() -> None:
+            await looking.wait()
+            assert await manager.disconnect_user("ann", *OUT) is False
+            found.set()
+
+        sending = asyncio.ensure_future(live.server.acall(send_away()))
+        path = live.at(handler)
+        async with client(live.server, path) as websocket:
+            assert await closed(websocket) == OUT
+        await sending
+        async with client(live.server, path) as websocket:
+            assert await receive(websocket) == "welcome"
+        await eventually(lambda: len(manager._hubbub.admission._kept) == 0)

@@ -20,6 +20,7 @@ from starlette.routing import Match, WebSocketRoute
 from starlette.websockets import WebSocketDisconnect
 
 from ..close import CloseCode
+from ..connections.admission import Admission
 from ..connections.connecting import close_for, invalid_name_in, is_disconnect
 from ..connections.handshake import answer
 from ..connections.reader import Receive
@@ -41,6 +42,7 @@ App: TypeAlias = Callable[[Scope, Receive, ServerSend], Awaitable[None]]
 class Engine(SocketsManager, Protocol):
     """The part of a manager's engine that the middleware uses."""
 
+    admission: Admission
     origins: OriginPolicy
     origins_given: bool
     app: Starlette | None
@@ -91,11 +93,18 @@ class HubbubMiddleware:
                 await _refuse(engines, scope, receive, send, refusal)
                 return
             app = endpoint.app
-        socket = self._socket(engines, scope, receive, send)
-        if socket is None:
-            await app(scope, receive, send)
+        outer = scope.get("hubbub")
+        if isinstance(outer, Socket):  # a mounted app has managers of its own, and so has its parent
+            outer.managers = [*outer.managers, *(engine for engine in engines if engine not in outer.managers)]
+            _begin_handshake(engines, outer)
+            try:
+                await app(scope, receive, send)
+            finally:
+                _end_handshake(engines, outer)
             return
+        socket = self._socket(engines, scope, receive, send)
         socket.manager.sweeper.watch(socket)
+        _begin_handshake(engines, socket)
         ended: BaseException | None = None
         try:
             inner = redact_query(scope)
@@ -120,6 +129,7 @@ class HubbubMiddleware:
             ended = error
             raise
         finally:
+            _end_handshake(engines, socket)
             await self._end(socket, ended)
 
     def _engines(self, scope: Scope) -> Sequence[Engine]:
@@ -128,12 +138,7 @@ class HubbubMiddleware:
         engines = [manager._hubbub for manager in self.managers]
         return [engine for engine in engines if engine.lifecycle.only is None or path in engine.lifecycle.only]
 
-    def _socket(self, engines: Sequence[Engine], scope: Scope, receive: Receive, send: ServerSend) -> Socket | None:
-        """Makes the socket of a connection; None if an outer middleware has made it already."""
-        outer = scope.get("hubbub")
-        if isinstance(outer, Socket):  # a mounted app has managers of its own, and so has its parent
-            outer.managers = [*outer.managers, *(engine for engine in engines if engine not in outer.managers)]
-            return None
+    def _socket(self, engines: Sequence[Engine], scope: Scope, receive: Receive, send: ServerSend) -> Socket:
         client = scope.get("client")
         socket = Socket(
             engines,
@@ -167,6 +172,17 @@ class HubbubMiddleware:
             self._detours.add(detour)
             level = logging.WARNING if detour.fault else logging.INFO
             logger.log(level, "not writing directly to the socket, but through %s", detour.text)
+
+
+def _begin_handshake(engines: Sequence[Engine], socket: Socket) -> None:
+    """Lets the admission of each manager know of a client whose user is not known yet."""
+    for engine in engines:
+        engine.admission.begin_handshake(socket)
+
+
+def _end_handshake(engines: Sequence[Engine], socket: Socket) -> None:
+    for engine in engines:
+        engine.admission.end_handshake(socket)
 
 
 def _refusal(engines: Sequence[Engine], scope: Scope) -> str | None:

@@ -2,9 +2,8 @@
 
 `Admission.admit` is the only entry: it checks the origin, accepts the socket, checks the limits, and registers the
 connection. A socket over a limit is accepted first and then closed, so that the browser can read the reason. Until it
-is registered, a socket is an *arrival*: an instruction to disconnect its user reaches it as well. An endpoint looks up
-the user of a client itself, which may take long, and the instruction may come before the user is known. So while any
-client is authenticated, such instructions are kept.
+is registered, a socket is an *arrival*: an instruction to disconnect its user reaches it as well, even if it was given
+before the user was known.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from math import inf
 from typing import Final, NoReturn, Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -24,6 +22,7 @@ from ..origin import OriginPolicy
 from ..presence import Info
 from .connection import Connection, session_of
 from .connection import Manager as ConnectionsManager
+from .kept_kicks import KeptKicks
 from .probing import Prober
 from .registry import Registry
 from .session import Manager as SessionsManager
@@ -52,7 +51,7 @@ class Arrival:
 
     Attributes:
         user: The id of its user.
-        began_at: When its authentication began, or the handler called `connect`, on the loop's clock.
+        began_at: When its handshake or its authentication began, or the handler called `connect`, on the loop's clock.
         kick: The instruction to close it, if one arrived in the meantime.
     """
 
@@ -79,26 +78,30 @@ class Admission:
         self._sweeper = sweeper
         self._arrivals: set[Arrival] = set()
         self._prober = Prober()
-        self._authenticating: dict[Socket, float] = {}  # and since when, the longest first
-        self._kicks: dict[str | None, tuple[float, Kick]] = {}  # the latest by user, and when it was given
+        self._kept = KeptKicks()
+
+    def begin_handshake(self, socket: Socket) -> None:
+        """Keeps the instructions that are given while a client is in its handshake, until `end_handshake`.
+
+        `admit` applies them: what the app found out about the user in the handshake may be older.
+        """
+        self._kept.begin_handshake(socket)
+
+    def end_handshake(self, socket: Socket) -> None:
+        """Ends what `begin_handshake` began, if `admit` did not. Idempotent."""
+        self._kept.end(socket)
 
     @contextmanager
     def authenticating(self, socket: Socket) -> Iterator[None]:
-        """Keeps the instructions that are given while the user of a client is looked up, until the end of the block.
+        """Keeps the instructions that are given while the user of an accepted client is looked up.
 
-        `admit`, in the block, applies them: what was found out about the user may be older.
+        `admit`, in the block, applies them.
         """
-        self._authenticating[socket] = asyncio.get_running_loop().time()
+        self._kept.begin(socket)
         try:
             yield
         finally:
-            del self._authenticating[socket]
-            oldest = next(iter(self._authenticating.values()), inf)
-            while self._kicks:
-                user, (given_at, _) = next(iter(self._kicks.items()))
-                if given_at >= oldest:
-                    break
-                del self._kicks[user]
+            self._kept.end(socket)
 
     async def admit(
         self,
@@ -129,8 +132,8 @@ class Admission:
         """
         if len(socket.managers) > 1:  # with one manager, the middleware has already checked its origins
             await self._check_origin(socket, websocket)
-        arrival = Arrival(user, self._authenticating.get(socket))
-        arrival.kick = self._missed(user, arrival.began_at)
+        arrival = Arrival(user, self._kept.began_at(socket))
+        arrival.kick = self._kept.given_since(user, arrival.began_at)
         self._arrivals.add(arrival)
         try:
             if websocket.application_state is WebSocketState.CONNECTING:
@@ -139,6 +142,7 @@ class Admission:
             return self._register(arrival, socket, websocket, info, since)
         finally:
             self._arrivals.discard(arrival)
+            self._kept.end(socket)
 
     async def _check_origin(self, socket: Socket, websocket: WebSocket) -> None:
         """Refuses an origin that only another manager of the app allows.
@@ -227,13 +231,6 @@ class Admission:
                 user, [each.socket for each in others if not each.memberships.keys().isdisjoint(rooms)]
             )
 
-    def _missed(self, user: str | None, began_at: float) -> Kick | None:
-        for each in {user, None}:
-            given_at, kick = self._kicks.get(each, (-inf, None))
-            if began_at <= given_at:
-                return kick
-        return None
-
     def knows(self, user: str) -> bool:
         """Whether a user has a connection here, or an arrival."""
         return self._registry.count_of_user(user) > 0 or any(each.user == user for each in self._arrivals)
@@ -248,9 +245,7 @@ class Admission:
             kick: The instruction, with the close code and the reason.
         """
         given_at = asyncio.get_running_loop().time() - kick.age_s
-        if self._authenticating:
-            self._kicks.pop(user, None)  # so that the latest is last
-            self._kicks[user] = given_at, kick
+        self._kept.keep(user, kick, given_at)
         for arrival in self._arrivals:
             if user in (None, arrival.user) and arrival.began_at <= given_at:
                 arrival.kick = kick

@@ -13,6 +13,7 @@ from starlette.websockets import WebSocketDisconnect
 from hubbub.asgi.middleware import HubbubMiddleware
 from hubbub.asgi.middleware import Manager as ManagerProtocol
 from hubbub.close import CloseCode
+from hubbub.connections.admission import Admission
 from hubbub.connections.socket import Socket, State
 from hubbub.errors import InvalidArgument, InvalidName
 from hubbub.lifecycle import Lifecycle
@@ -35,6 +36,14 @@ class Engine(sockets.Manager):
         self.endpoints: dict[str, Any] = {}
         self.lifecycle = Lifecycle()
         self.lifecycle.only = None if only is None else Paths(only)
+        self.waiting: list[Socket] = []
+        self.admission = cast(Admission, self)
+
+    def begin_handshake(self, socket: Socket) -> None:
+        self.waiting.append(socket)
+
+    def end_handshake(self, socket: Socket) -> None:
+        self.waiting.remove(socket)
 
 
 class Manager:
@@ -70,7 +79,10 @@ class World:
         await self._app(scope, receive, send)
 
     async def serve(self) -> None:
-        await self.middleware(self.scope, self.server.inbox.get, self.server.send)
+        try:
+            await self.middleware(self.scope, self.server.inbox.get, self.server.send)
+        finally:
+            assert all(engine.waiting == [] for engine in self.engines), "a handshake was begun and never ended"
 
     @property
     def socket(self) -> Socket:

@@ -1,0 +1,82 @@
+"""Keeps instructions to disconnect users while clients are being authenticated.
+
+Theory of operation. An app looks up the user of a client in its handshake, in dependencies of the route, or, at an
+endpoint, when the client's first command arrives. That may take long, and an instruction to disconnect the user may
+arrive before the user is known. So instructions are kept as long as any client waits for an answer since before they
+were given. The client's connection is compared with them once its user is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+
+from ..envelope import Kick
+from .socket import Socket
+
+
+class KeptKicks:
+    """The instructions that may concern clients whose users are not known yet."""
+
+    def __init__(self) -> None:
+        # The sockets that wait for an answer, and since when, the longest first.
+        self._handshakes: dict[Socket, float] = {}
+        self._authenticating: dict[Socket, float] = {}
+        self._kicks: dict[str | None, tuple[float, Kick]] = {}  # the latest by user, and when it was given
+
+    def __len__(self) -> int:
+        return len(self._kicks)
+
+    def begin_handshake(self, socket: Socket) -> None:
+        """Records that a client is in its handshake, until the app accepts it, or `end`."""
+        self._handshakes[socket] = asyncio.get_running_loop().time()
+
+    def begin(self, socket: Socket) -> None:
+        """Records that the user of an accepted client is looked up, until `end`."""
+        self._authenticating[socket] = asyncio.get_running_loop().time()
+
+    def end(self, socket: Socket) -> None:
+        """Records that a client has its answer, or is gone. Idempotent."""
+        self._handshakes.pop(socket, None)
+        self._authenticating.pop(socket, None)
+        if self._kicks:
+            self._forget_old()
+
+    def began_at(self, socket: Socket) -> float | None:
+        """Returns since when a client waits, on the loop's clock; None if it does not."""
+        if socket in self._authenticating:
+            return self._authenticating[socket]
+        return None if socket.accepted else self._handshakes.get(socket)
+
+    def keep(self, user: str | None, kick: Kick, given_at: float) -> None:
+        """Keeps an instruction if any client waits.
+
+        Args:
+            user: The id of the user; None for all users.
+            kick: The instruction.
+            given_at: When it was given, on the loop's clock.
+        """
+        # An app that accepts a client before it knows the user can't be told from one that never asks for a user.
+        for socket in [each for each in self._handshakes if each.accepted]:
+            del self._handshakes[socket]
+        if self._handshakes or self._authenticating:
+            self._kicks.pop(user, None)  # so that the latest is last
+            self._kicks[user] = given_at, kick
+        self._forget_old()
+
+    def given_since(self, user: str | None, began_at: float) -> Kick | None:
+        """Returns the instruction for a user that was given since a time on the loop's clock, if there was one."""
+        for each in {user, None}:
+            given_at, kick = self._kicks.get(each, (-inf, None))
+            if began_at <= given_at:
+                return kick
+        return None
+
+    def _forget_old(self) -> None:
+        """Forgets the instructions that are older than all waiting clients."""
+        oldest = min(next(iter(waiting.values()), inf) for waiting in (self._handshakes, self._authenticating))
+        while self._kicks:
+            user, (given_at, _) = next(iter(self._kicks.items()))
+            if given_at >= oldest:
+                break
+            del self._kicks[user]

@@ -130,7 +130,7 @@ def _demo(args: argparse.Namespace) -> str | None:
     with ExitStack() as stack:
         if args.workers > 1:
             from .demo.database import database
-            from .demo.signin import signing_key
+            from .demo.users import signing_key
 
             os.environ["HUBBUB_DEMO_KEY"] = signing_key()
             if not os.environ.get("HUBBUB_DEMO_DATABASE"):

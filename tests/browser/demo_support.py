@@ -258,11 +258,71 @@ class Person:
         expect(status(page)).to_have_text("Connected")
         return page
 
+    @contextmanager
+    def voice(self, room: str) -> Iterator[Voice]:
+        """Joins a room of the chat without a page."""
+        with self.connect("/live") as socket, Voice(socket, f"chat:{room}") as voice:
+            voice.ask(connect={})
+            voice.ask(subscribe={"channel": voice.room})
+            yield voice
+
     def connect(self, path: str) -> ClientConnection:
         """Opens a WebSocket without a page. What it is sent need not be read."""
         url = self.url.replace("http", "ws") + path
         subprotocols = [Subprotocol("bearer"), Subprotocol(self.token)]
         return connect(url, subprotocols=subprotocols, compression=None, max_queue=None)
+
+
+class Voice:
+    """A client of the endpoint without a page, in one room. What it is sent need not be read."""
+
+    def __init__(self, socket: ClientConnection, room: str) -> None:
+        self.room = room
+        self._socket = socket
+        self._last_id = 0
+        self._replies: Queue[dict[str, Any]] = Queue()
+        self._texts: Queue[str] = Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> Voice:
+        self._reader.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        self._reader.join(DEADLINE_S)
+
+    def say(self, text: str) -> None:
+        """Sends a message, without waiting for the answer."""
+        self._send(publish={"channel": self.room, "data": {"text": text}})
+
+    def ask(self, **command: Any) -> dict[str, Any]:
+        """Sends a command, and returns the reply."""
+        number = self._send(**command)
+        while (reply := self._replies.get(timeout=DEADLINE_S))["id"] != number:
+            pass
+        return reply
+
+    def hear(self) -> str:
+        """Returns the next message of the room."""
+        return self._texts.get(timeout=DEADLINE_S)
+
+    def _send(self, **command: Any) -> int:
+        self._last_id += 1
+        self._socket.send(json.dumps({"id": self._last_id, **command}))
+        return self._last_id
+
+    def _read(self) -> None:
+        """Sorts what arrives, and answers pings, until the socket is closed."""
+        for frame in self._socket:
+            for reply in map(json.loads, str(frame).split("\n")):
+                push = reply.get("push", {})
+                if not reply:
+                    self._socket.send("{}")
+                elif "id" in reply:
+                    self._replies.put(reply)
+                elif "pub" in push and push["channel"] == self.room:
+                    self._texts.put(push["pub"]["data"]["text"])
 
 
 def status(page: Page) -> Locator:

@@ -6,12 +6,14 @@ The pairs of examples/replace are left out: they show handlers on Starlette's ow
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -20,7 +22,7 @@ from fastapi.routing import APIRoute, APIWebSocketRoute
 from websockets.exceptions import ConnectionClosed
 
 from hubbub.auth import Claims, JWTAuth
-from hubbub.demo import signin
+from hubbub.demo import users
 from hubbub.demo.app import create_app
 from tests.integration.support import DEADLINE_S, LiveServer, client, eventually, serving
 
@@ -52,7 +54,7 @@ def apps() -> Iterator[tuple[str, ModuleType]]:
 
 MODULES = dict(apps())
 del MODULES["worker_process"]  # needs a Redis; its socket takes no messages
-DEMO = ["/ws/chat/{room}", "/ws/posts", "/ws/notifications", "/ws/dashboard", "/ws/board"]
+CLOSED_BY_ENDPOINT = {1000, 3501}
 
 
 @pytest.fixture(autouse=True)
@@ -88,12 +90,17 @@ def filled(path: str, name: str) -> str:
 
 async def says_everything(server: LiveServer, path: str) -> None:
     for message in MESSAGES:
-        async with client(server, path) as websocket:
-            with suppress(ConnectionClosed):
+        await says(server, path, message, closed=CLOSED)
+
+
+async def says(server: LiveServer, path: str, *messages: str | bytes, closed: set[int]) -> None:
+    async with client(server, path) as websocket:
+        with suppress(ConnectionClosed):
+            for message in messages:
                 await websocket.send(message)
-            await websocket.close()
-        await eventually(lambda: not server.server.server_state.tasks)  # what it said was handled
-        assert websocket.close_code in CLOSED, (path, message, websocket.close_reason)
+        await websocket.close()
+    await eventually(lambda: not server.server.server_state.tasks)  # what it said was handled
+    assert websocket.close_code in closed, (path, messages, websocket.close_reason)
 
 
 async def has_every_name(server: LiveServer, path: str) -> None:
@@ -131,7 +138,14 @@ async def test_an_example_answers_what_a_client_asks(example: tuple[LiveServer, 
 
 async def test_the_demo_takes_what_a_client_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = create_app()
-    with let_in(app, signin), serving(app) as server:
-        for path in DEMO:
-            await says_everything(server, filled(path, "lobby"))
-            await has_every_name(server, path)
+    with let_in(app, users), serving(app) as server:
+        await says_everything(server, "/ws/board")
+        connect, join = '{"id": 1, "connect": {}}', '{"id": 2, "subscribe": {"channel": "chat:lobby"}}'
+        for message in MESSAGES:
+            await says(server, "/live", message, closed=CLOSED_BY_ENDPOINT)
+            publish = f'{{"id": 3, "publish": {{"channel": "chat:lobby", "data": {message!s}}}}}'
+            await says(server, "/live", connect, join, publish, closed=CLOSED_BY_ENDPOINT)
+        for name in NAMES:
+            room = json.dumps("chat:" + unquote(name, errors="surrogateescape"))
+            odd = f'{{"id": 2, "subscribe": {{"channel": {room}}}}}'
+            await says(server, "/live", connect, odd, closed=CLOSED_BY_ENDPOINT)

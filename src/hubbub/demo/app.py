@@ -9,7 +9,10 @@ from fastapi.responses import JSONResponse
 from ..client import BrowserClient
 from . import board, chat, dashboard, notifications, pages, posts, signin
 from .bodies import BoundedBodies
-from .live import manager
+from .live import live, manager
+
+for _part in (chat.live, posts.live, dashboard.live):
+    live.include_router(_part)
 
 
 def create_app() -> FastAPI:
@@ -22,7 +25,7 @@ def create_app() -> FastAPI:
     app.add_exception_handler(RequestValidationError, in_words)
     app.add_middleware(BoundedBodies)
     app.add_middleware(pages.SecurityHeaders)
-    for module in (signin, chat, posts, notifications, dashboard, board, pages):
+    for module in (signin, posts, notifications, board, pages):
         app.include_router(module.router)
     app.mount("/static", pages.static_files())
     app.mount("/hubbub", BrowserClient())

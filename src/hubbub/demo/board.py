@@ -1,4 +1,4 @@
-"""A shared whiteboard. A stroke is sent in pieces while it is drawn, each an independent binary frame.
+"""A shared whiteboard on a plain WebSocket. A stroke is sent in pieces while it is drawn, each a binary frame.
 
 The layout of a piece, in network byte order:
 
@@ -13,88 +13,57 @@ The layout of a piece, in network byte order:
                     previous piece; a single point is a dot
     ======  ======  ===========================================================
 
-The room's history is the drawing: a client that joins receives the pieces since the board was last cleared.
+The room's history is the drawing. A page that connects receives all pieces that are kept, in order with the live ones:
+see `RoomOptions.replay`. The text ``clear`` clears the board, for which every page receives a message of its own.
 """
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 from fastapi import APIRouter, WebSocket
-from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from .. import Position, Resume
-from .live import manager, refuse, tell_who_is_here
-from .signin import User
+from .. import Member
+from .live import manager
+from .users import User
 
-ROOM: Final = "board:main"
+DRAWING: Final = "board"
+PEOPLE: Final = "board:people"
 _HEADER_BYTES = 5
 _POINT_BYTES = 4
 _MAX_POINTS = 256
 _MAX_WIDTH = 64
 
 
-class Clear(BaseModel):
-    """A page's message, as JSON: clear the board."""
-
-    type: Literal["clear"]
-
-
-FromPage: TypeAdapter[Clear] = TypeAdapter(Clear)
-
-
-def is_piece(data: bytes) -> bool:
+def is_piece(data: str | bytes) -> bool:
     """Returns whether a frame is a piece of a stroke."""
+    if isinstance(data, str):
+        return False
     points, rest = divmod(len(data) - _HEADER_BYTES, _POINT_BYTES)
     return rest == 0 and 1 <= points <= _MAX_POINTS and data[0] == 1 and 1 <= data[1] <= _MAX_WIDTH
-
-
-async def resume_or_start(websocket: WebSocket) -> Resume:
-    """Returns the position from which a client resumes, or that of the first piece for a client that is new.
-
-    So recovery brings a new client the pieces: in order with the live ones, and without duplicates.
-    """
-    resume = Resume.from_query(websocket) or Resume({})
-    start = None if ROOM in resume else await drawing()
-    return resume if start is None else Resume({**resume, ROOM: start}, resume.connection_ids)
-
-
-async def drawing() -> Position | None:
-    """Returns the position before the first piece that is on the board now."""
-    start = None
-    for position, message, _ in await manager.history(ROOM):
-        if not isinstance(message, bytes):
-            start = position  # cleared
-        elif start is None:
-            start = Position(position.epoch, position.offset - 1)
-    return start
 
 
 router: Final = APIRouter()
 
 
+@router.get("/api/board/people")
+async def people(user: User) -> list[Member]:
+    """Returns the users at the board, for a page that was opened. Announcements tell it of later ones."""
+    return await manager.presence(PEOPLE)
+
+
 @router.websocket("/ws/board")
 async def board(websocket: WebSocket, user: User) -> None:
     """Serves a tab that shows the board."""
-    since = await resume_or_start(websocket)
-    try:
-        async with manager.connect(
-            websocket, user.sub, rooms=[ROOM, f"live:{ROOM}"], info={"name": user["name"]}, since=since
-        ) as connection:
-            await tell_who_is_here(ROOM)
-            async for message in connection:
-                if isinstance(message, bytes):
-                    if is_piece(message):
-                        # Not to the page that drew it, which has already shown it.
-                        await manager.broadcast(message, room=ROOM, exclude=connection)
-                    else:
-                        await refuse(connection, "not a piece of a stroke")
-                    continue
-                try:
-                    FromPage.validate_json(message)
-                except ValidationError as error:
-                    await refuse(connection, error.errors()[0]["msg"])
-                else:
-                    await manager.broadcast({"type": "cleared", "by": user["name"]}, room=ROOM)
-    finally:
-        await tell_who_is_here(ROOM)
+    info = {"name": user["name"]}
+    async with manager.connect(websocket, user.sub, rooms=[DRAWING, PEOPLE], info=info) as connection:
+        async for message in connection:
+            if is_piece(message):
+                # Not to the page that drew it, which has already shown it.
+                await manager.broadcast(message, room=DRAWING, exclude=connection)
+            elif message == "clear":
+                await manager.broadcast({"type": "cleared"}, room=DRAWING)
+                await manager.broadcast({"type": "cleared_by", "name": user["name"]}, room=PEOPLE)
+            else:
+                problem = 'neither a piece of a stroke nor "clear"'
+                await connection.send({"type": "error", "code": "invalid_message", "message": problem})

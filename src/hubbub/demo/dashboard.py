@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fastapi import APIRouter, FastAPI, WebSocket
+from fastapi import FastAPI
 
-from .. import Resume, Stats
+from .. import Connection, MessageRouter, Stats
 from .live import manager
-from .signin import User
 
 ROOM = f"dashboard:{secrets.token_hex(4)}"  # for this process only: each worker has its own numbers
 INTERVAL_S = 0.5
@@ -50,6 +49,14 @@ class Sample:
     bad_messages: int
     refused: int
     fast_path_percent: float
+
+
+@dataclass(frozen=True)
+class LastMinute:
+    """The latest samples, oldest first."""
+
+    interval_s: float
+    samples: list[Sample]
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,7 @@ async def measure() -> None:
         before = now
         samples.append(latest)
         if ROOM in manager.rooms:
-            await manager.broadcast({"type": "sample", "sample": latest}, room=ROOM, key="sample")
+            await manager.broadcast(latest, room=ROOM, key="sample")
 
 
 @asynccontextmanager
@@ -132,14 +139,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         measuring.cancel()
 
 
-router: Final = APIRouter()
+live: Final = MessageRouter()
 
 
-@router.websocket("/ws/dashboard")
-async def watch(websocket: WebSocket, user: User) -> None:
-    """Serves a page that shows the metrics. It first receives those of the last minute."""
-    since = Resume.from_query(websocket)
-    async with manager.connect(websocket, user.sub, room=ROOM, info={"name": user["name"]}, since=since) as connection:
-        await connection.send({"type": "samples", "interval_s": INTERVAL_S, "samples": [*samples]})
-        async for _ in connection:
-            pass
+@live.on("watch")
+async def watch(connection: Connection) -> LastMinute:
+    """Joins a page to the room of the process that serves it, and returns the samples so far."""
+    await connection.join(ROOM)
+    return LastMinute(INTERVAL_S, [*samples])

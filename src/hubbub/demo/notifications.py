@@ -11,13 +11,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from fastapi import APIRouter, WebSocket
+from fastapi import APIRouter
 from pydantic import TypeAdapter
 
-from .. import Resume
 from .database import database
 from .live import manager
-from .signin import User
+from .users import User
 
 _KEPT = 50
 
@@ -88,12 +87,3 @@ def mark_read(user: User) -> None:
     """Marks all notifications as read, in every tab."""
     inboxes.mark_read(user.sub)
     manager.from_thread.send_to_user(user.sub, {"type": "notifications_read"})
-
-
-@router.websocket("/ws/notifications")
-async def listen(websocket: WebSocket, user: User) -> None:
-    """Serves a page without a room of its own. Its socket belongs to a user, so `send_to_user` reaches it."""
-    since = Resume.from_query(websocket)
-    async with manager.connect(websocket, user.sub, info={"name": user["name"]}, since=since) as connection:
-        async for _ in connection:
-            pass  # the page sends nothing, but the loop ends when it is gone

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
-from fastapi import APIRouter, HTTPException, WebSocket
+from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, StringConstraints, TypeAdapter
 
-from .. import Resume
+from .. import MessageRouter
 from .database import database
 from .live import manager
 from .notifications import inboxes
-from .signin import User
+from .users import User
 
 ROOM = "posts"
 _KEPT = 100
@@ -84,6 +84,12 @@ class Draft(BaseModel):
 
 posts: Final = Posts()
 router: Final = APIRouter()
+live: Final = MessageRouter()
+
+
+@live.room(ROOM, sends=Post)
+async def watch() -> None:
+    """Lets every page receive new and changed posts."""
 
 
 @router.get("/api/posts")
@@ -96,7 +102,7 @@ def all_posts(user: User) -> list[Post]:
 def publish(draft: Draft, user: User) -> Post:
     """Publishes a post."""
     post = posts.add(user.sub, user["name"], draft.text)
-    manager.from_thread.broadcast({"type": "post", "post": post}, room=ROOM)
+    manager.from_thread.broadcast(post, room=ROOM)
     return post
 
 
@@ -121,19 +127,10 @@ def _changed(post_id: int, liked_by: Callable[[frozenset[str]], frozenset[str]])
         old, new = posts.change(post_id, liked_by)
     except (KeyError, OverflowError):  # the id is larger than SQLite's integers
         raise HTTPException(404, "there is no such post") from None
-    manager.from_thread.broadcast({"type": "post", "post": new}, room=ROOM)
+    manager.from_thread.broadcast(new, room=ROOM)
     return old, new
 
 
 def _shortened(text: str, most: int = 60) -> str:
     line = " ".join(text.split())
     return line if len(line) <= most else line[: most - 1].rstrip() + "…"
-
-
-@router.websocket("/ws/posts")
-async def watch(websocket: WebSocket, user: User) -> None:
-    """Serves a page that shows the posts."""
-    since = Resume.from_query(websocket)
-    async with manager.connect(websocket, user.sub, room=ROOM, info={"name": user["name"]}, since=since) as connection:
-        async for _ in connection:
-            pass  # the page sends its changes by HTTP

@@ -1,5 +1,8 @@
-import { connect } from "./live.js";
-import { $, el, header, requireUser, showPeople, toast } from "./ui.js";
+import * as notifications from "./notifications.js";
+import { api, onSignOut } from "./session.js";
+import { open } from "./socket.js";
+import { offline, say, signedOut, stopped } from "./status.js";
+import { $, el, header, People, requireUser, toast } from "./ui.js";
 
 // The layout of a piece is in the server's board.py.
 const PIECE = 1;
@@ -16,26 +19,58 @@ const board = $("board");
 const context = board.getContext("2d");
 context.lineCap = context.lineJoin = "round";
 
-const client = connect("/ws/board", {
-  onMessage(message) {
-    if (message instanceof ArrayBuffer) {
-      draw(new DataView(message));
-    } else if (message.type === "cleared") {
-      context.clearRect(0, 0, board.width, board.height);
-    } else if (message.type === "here") {
-      showPeople($("people"), message.members, () => "");
-    } else if (message.type === "user_left") {
-      for (const item of $("people").children) if (item.dataset.user === message.user_id) item.remove();
-    }
+const people = new People($("people"));
+const canWrite = (isOpen) => {
+  board.classList.toggle("offline", !isOpen);
+  $("off").hidden = isOpen;
+  $("clear").disabled = !isOpen;
+};
+
+let points = null; // of the current stroke: the last point that was sent, and those that were not
+let wasLost = false;
+const socket = open("/ws/board", {
+  onOpen() {
+    context.clearRect(0, 0, board.width, board.height); // the server sends all pieces
+    canWrite(true);
+    say("open", wasLost ? "Reconnected: the drawing was loaded again" : "Connected");
+    people.load(async () => (await api("GET", "/api/board/people")).map(person));
+    notifications.load();
   },
-  onReset() {
-    context.clearRect(0, 0, board.width, board.height); // the server sends all pieces again
+  onMessage(data) {
+    if (data instanceof ArrayBuffer) draw(new DataView(data));
+    else told(JSON.parse(data));
+  },
+  onLost() {
+    wasLost = true;
+    points = null;
+    canWrite(false);
+    offline(socket.tryNow);
+  },
+  onRefused(reason) {
+    canWrite(false);
+    if (reason === "token expired") signedOut("your sign-in has expired");
+    else if (reason.startsWith("unauthorized")) signedOut("the server does not know this sign-in");
+    else stopped(reason);
   },
 });
-client.on("message", (message, { replayed }) => {
-  if (message?.type === "cleared" && !replayed) toast(`${message.by} cleared the board`);
+onSignOut(() => {
+  socket.close();
+  canWrite(false);
+  signedOut("you signed out");
 });
-client.on("state", (state) => board.classList.toggle("offline", state !== "open"));
+
+function told(message) {
+  if (notifications.take(message)) return;
+  if (message.type === "cleared") context.clearRect(0, 0, board.width, board.height);
+  else if (message.type === "cleared_by") toast(`${message.name} cleared the board`);
+  else if (message.type === "user_joined") people.join(person(message));
+  else if (message.type === "user_left") people.leave(message.user_id);
+  else if (message.type === "error") toast(`The server did not take that: ${message.message}`);
+}
+
+function person({ user_id: id, info }) {
+  return { id, name: info.name };
+}
 
 // Pieces of strokes
 
@@ -73,7 +108,6 @@ function pieceOf(points, { width, colour }) {
 
 // Drawing: shown here immediately, and to the others through the server
 
-let points = null; // of the current stroke: the last point that was sent, and those that were not
 let timer = null;
 
 function place({ clientX, clientY }) {
@@ -83,7 +117,7 @@ function place({ clientX, clientY }) {
 }
 
 board.addEventListener("pointerdown", (event) => {
-  if (!event.isPrimary || event.button !== 0 || client.state !== "open") return;
+  if (!event.isPrimary || event.button !== 0 || !$("off").hidden) return;
   event.preventDefault();
   board.setPointerCapture(event.pointerId);
   points = [place(event)];
@@ -115,7 +149,7 @@ function flush() {
   for (let from = 0; from === 0 || from < length - 1; from += MAX_POINTS - 1) {
     const piece = pieceOf(points.slice(from, from + MAX_POINTS), pen());
     if (length === 1) draw(piece);
-    client.send(piece);
+    socket.send(piece);
   }
   points = [points.at(-1)];
 }
@@ -153,7 +187,7 @@ $("clear").addEventListener("click", () => {
   sure = null;
   $("clear").textContent = "Clear";
   if (asked) {
-    client.send({ type: "clear" });
+    socket.send("clear");
   } else {
     $("clear").textContent = "For all?";
     sure = setTimeout(() => {

@@ -1,5 +1,5 @@
-import { connect } from "./live.js";
-import { $, avatar, el, header, nameOf, requireUser, showPeople, time } from "./ui.js";
+import { client, connect, isRestarted } from "./live.js";
+import { $, avatar, el, header, nameOf, People, requireUser, time, toast } from "./ui.js";
 
 const TYPING_EVERY_MS = 2_000; // how often this page says that its user is typing
 const TYPING_FOR_MS = 4_000; // how long another user counts as typing
@@ -9,59 +9,63 @@ header();
 const me = await requireUser();
 const room = new URLSearchParams(location.search).get("room") || "lobby";
 const log = $("messages");
+const scroll = $("scroll");
 const text = $("text");
+const people = new People($("people"), (count) => ($("how-many").textContent = count));
 const pending = new Map(); // messages that were sent and not echoed yet, by nonce
 
 document.title = `#${room} · hubbub`;
 showRooms();
 
-const client = connect(`/ws/chat/${encodeURIComponent(room)}`, {
-  onMessage(message) {
-    switch (message.type) {
-      case "said":
-        said(message);
-        break;
-      case "here":
-        $("how-many").textContent = message.members.length;
-        showPeople($("people"), message.members);
-        break;
-      case "user_joined":
-      case "user_left":
-        if (message.user_id !== me.id) note(nameOf(message.info?.name ?? "Somebody"), message.type === "user_joined" ? " joined" : " left");
-        if (message.type === "user_left") gone(message.user_id, message.count);
-        break;
-      case "typing":
-        types(message);
-    }
-  },
-  onReset(reason) {
-    note(reason === "lost" ? "The server was restarted, and forgot what was said before" : "Some messages are missing here");
-  },
-});
+const chat = client.newSubscription(`chat:${room}`);
+const typing = client.newSubscription(`typing:${room}`);
 
-client.on("sync", () => {
+chat.on("publication", ({ data, info }) => said({ id: info.user, name: info.connInfo.name, ...data }));
+chat.on("subscribed", (context) => {
+  if (context.wasRecovering && !context.recovered) {
+    note(isRestarted(context) ? "The server was restarted, and forgot what was said before" : "Some messages are missing here");
+  }
+  $("problem").textContent = "";
   $("silence").hidden = log.children.length > 0;
+  people.load(async () => Object.values((await chat.presence()).clients).map(person));
 });
-client.on("state", (state) => {
-  if (state !== "open") for (const { item } of pending.values()) item.classList.add("unsure");
+chat.on("join", ({ info }) => {
+  people.join(person(info));
+  if (info.user !== me.id) note(nameOf(person(info).name), " joined");
 });
+chat.on("leave", ({ info }) => {
+  people.leave(info.user);
+  if (info.user !== me.id) note(nameOf(person(info).name), " left");
+});
+chat.on("state", ({ newState }) => {
+  if (newState !== "subscribed") for (const { item } of pending.values()) item.classList.add("unsure");
+});
+typing.on("publication", ({ info }) => types(person(info)));
+
+chat.subscribe();
+typing.subscribe();
+connect();
+
+function person({ user, connInfo }) {
+  return { id: user, name: connInfo.name };
+}
 
 // Messages
 
 function said(message) {
-  const own = message.user_id === me.id;
+  const own = message.id === me.id;
   if (own && pending.has(message.nonce)) {
     pending.get(message.nonce).item.remove();
     pending.delete(message.nonce);
   }
   keepingPlace(() => {
     show(line(message), own);
-    typers.delete(message.user_id);
+    typers.delete(message.id);
     showTypers();
   });
 }
 
-function line({ user_id: id, name, text, at }) {
+function line({ id, name, text, at }) {
   const item = el("li", { className: "message" });
   item.dataset.user = id;
   item.dataset.at = at;
@@ -91,17 +95,17 @@ function note(...words) {
 
 /** Scrolls to the end of the log, unless the reader has scrolled up. */
 function keepingPlace(change) {
-  const following = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+  const following = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
   change();
-  if (following) log.scrollTop = log.scrollHeight;
+  if (following) scroll.scrollTop = scroll.scrollHeight;
   else $("newer").hidden = false;
 }
 
-log.addEventListener("scroll", () => {
-  if (log.scrollHeight - log.scrollTop - log.clientHeight < 60) $("newer").hidden = true;
+scroll.addEventListener("scroll", () => {
+  if (scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60) $("newer").hidden = true;
 });
 $("newer").addEventListener("click", () => {
-  log.scrollTop = log.scrollHeight;
+  scroll.scrollTop = scroll.scrollHeight;
 });
 
 // Sending
@@ -110,22 +114,36 @@ $("composer").addEventListener("submit", (event) => {
   event.preventDefault();
   const words = text.value.trim();
   if (!words) return;
-  const nonce = crypto.randomUUID?.() ?? String(Math.random());
-  if (!client.send({ type: "say", text: words, nonce })) return; // the text stays in the field
-  const item = line({ user_id: me.id, name: me.name, text: words, at: new Date().toISOString() });
+  if (chat.state !== "subscribed") {
+    $("problem").textContent = "Not sent: you are offline. Your message stays here.";
+    return;
+  }
+  const message = { text: words, nonce: crypto.randomUUID?.() ?? String(Math.random()) };
+  const item = line({ id: me.id, name: me.name, text: words, at: new Date().toISOString() });
   const again = el("button", { type: "button", className: "again" }, "Not confirmed. Send again?");
-  again.addEventListener("click", () => {
-    if (client.send({ type: "say", text: words, nonce })) item.classList.remove("unsure");
-  });
+  again.addEventListener("click", () => send(message, item));
   item.classList.add("pending");
   item.lastChild.append(again);
   show(item);
-  pending.set(nonce, { item });
-  log.scrollTop = log.scrollHeight;
+  pending.set(message.nonce, { item });
+  send(message, item);
+  scroll.scrollTop = scroll.scrollHeight;
   text.value = "";
+  $("problem").textContent = "";
   fit();
   lastTyped = -Infinity;
 });
+
+/** Sends a message. It stays pending until it arrives in the room: see `said`. */
+async function send(message, item) {
+  item.classList.remove("unsure");
+  try {
+    await chat.publish(message);
+  } catch (error) {
+    item.classList.add("unsure");
+    if (error.code >= 100) toast(`The server did not take that: ${error.message}`);
+  }
+}
 
 text.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
@@ -138,7 +156,9 @@ let lastTyped = -Infinity;
 text.addEventListener("input", () => {
   fit();
   if (!text.value || performance.now() - lastTyped < TYPING_EVERY_MS) return;
-  if (client.send({ type: "typing" })) lastTyped = performance.now();
+  if (typing.state !== "subscribed") return;
+  lastTyped = performance.now();
+  typing.publish({}).catch(() => {}); // the next one follows soon
 });
 
 function fit() {
@@ -150,7 +170,7 @@ function fit() {
 
 const typers = new Map(); // name and timer, by user
 
-function types({ user_id: id, name }) {
+function types({ id, name }) {
   if (id === me.id) return; // the same user in another tab
   clearTimeout(typers.get(id)?.timer);
   const timer = setTimeout(() => {
@@ -167,11 +187,6 @@ function showTypers() {
   else if (names.length === 2) $("typing").replaceChildren(names[0], " and ", names[1], " are typing…");
   else if (names.length === 1) $("typing").replaceChildren(names[0], " is typing…");
   else $("typing").replaceChildren();
-}
-
-function gone(id, left) {
-  $("how-many").textContent = left;
-  for (const item of $("people").children) if (item.dataset.user === id) item.remove();
 }
 
 function showRooms() {

@@ -1,5 +1,5 @@
-import { connect } from "./live.js";
-import { $, el, header, requireUser } from "./ui.js";
+import { client, connect } from "./live.js";
+import { $, el, header, requireUser, toast } from "./ui.js";
 
 const KEPT = 120;
 const still = matchMedia("(prefers-reduced-motion: reduce)");
@@ -49,18 +49,23 @@ const counts = Object.entries(COUNTS).map(([key, words]) => {
   return { key, value };
 });
 
-connect("/ws/dashboard", {
-  onMessage(message) {
-    if (message.type === "samples") {
-      samples = message.samples;
-      intervalMs = message.interval_s * 1000;
-      show();
-    } else if (message.type === "sample") {
-      samples = [...samples, message.sample].slice(-KEPT);
-      show();
-    }
-  },
+// Each worker measures itself, and joins the page to a room of its own.
+client.on("connected", async () => {
+  try {
+    const { data } = await client.rpc("watch");
+    samples = data.samples;
+    intervalMs = data.interval_s * 1000;
+    show();
+  } catch (error) {
+    if (client.state === "connected") toast(error.message);
+  }
 });
+client.on("publication", ({ channel, data }) => {
+  if (!channel.startsWith("dashboard:")) return;
+  samples = [...samples, data].slice(-KEPT);
+  show();
+});
+connect();
 
 function show() {
   const latest = samples.at(-1);

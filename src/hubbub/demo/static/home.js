@@ -4,7 +4,7 @@ import { $, header } from "./ui.js";
 
 header();
 if (user()) {
-  connect("/ws/notifications");
+  connect();
 } else {
   forget();
   $("status").dataset.state = "idle";

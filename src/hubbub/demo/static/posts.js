@@ -1,4 +1,4 @@
-import { connect } from "./live.js";
+import { client, connect } from "./live.js";
 import { api } from "./session.js";
 import { $, avatar, el, header, nameOf, requireUser, time, toast } from "./ui.js";
 
@@ -8,16 +8,16 @@ header();
 const me = await requireUser();
 const shown = new Map(); // posts by id
 
-connect("/ws/posts", {
-  onFresh: load,
-  onReset() {
-    shown.clear();
-    $("posts").replaceChildren();
-  },
-  onMessage({ type, post }) {
-    if (type === "post") show(post);
-  },
+const posts = client.newSubscription("posts");
+posts.on("publication", ({ data }) => show(data));
+posts.on("subscribed", ({ recovered }) => {
+  if (recovered) return; // what was missed arrives as well
+  shown.clear();
+  $("posts").replaceChildren();
+  load(); // only now: new posts already arrive, so none is missed in between
 });
+posts.subscribe();
+connect();
 
 async function load() {
   try {

@@ -23,6 +23,15 @@ export function forget() {
   document.documentElement.removeAttribute("data-user");
 }
 
+/** Calls the handler when another tab signs out. When one signs in, this page is outdated: it is loaded again. */
+export function onSignOut(handler) {
+  addEventListener("storage", ({ key, newValue }) => {
+    if (key !== KEY) return;
+    if (newValue) location.reload();
+    else handler();
+  });
+}
+
 export async function signIn(name) {
   const session = await api("POST", "/api/session", { name });
   localStorage.setItem(KEY, session.token);

@@ -40,25 +40,58 @@ export function time(at) {
   return el("time", { dateTime: date.toISOString(), title: date.toLocaleString() }, clock.format(date));
 }
 
-/** Shows the users in a room, from `{type: "here", members}`. Users without a connection may soon reconnect. */
-export function showPeople(list, members, describe = tabs) {
-  const me = user()?.id;
-  list.replaceChildren(
-    ...members.map(({ user_id: id, info, connections }) => {
-      const name = info?.name ?? "Somebody";
-      const item = el("li", { className: connections ? "" : "away" }, avatar({ id, name }));
-      item.title = name;
-      item.dataset.user = id;
-      item.dataset.tabs = connections;
-      item.append(nameOf(name), el("span", { className: "quiet" }, describe(connections, id === me)));
-      return item;
-    }),
-  );
-}
+/** The list of the users in a room. */
+export class People {
+  #list;
+  #onCount;
+  #items = new Map(); // by user
+  #shown = Promise.resolve();
 
-function tabs(connections, mine) {
-  const count = connections === 0 ? "away" : connections === 1 ? "1 tab" : `${connections} tabs`;
-  return mine ? `you · ${count}` : count;
+  /**
+   * @param {HTMLElement} list
+   * @param {(count: number) => void} [onCount]
+   */
+  constructor(list, onCount = () => {}) {
+    this.#list = list;
+    this.#onCount = onCount;
+  }
+
+  /** Shows the users that are found. Those who join or leave meanwhile follow. */
+  load(find) {
+    this.#then(async () => {
+      const people = await find();
+      this.#items.clear();
+      this.#list.replaceChildren();
+      for (const person of people) this.#show(person);
+    });
+  }
+
+  join(person) {
+    this.#then(() => this.#show(person));
+  }
+
+  leave(id) {
+    this.#then(() => {
+      this.#items.get(id)?.remove();
+      this.#items.delete(id);
+    });
+  }
+
+  #then(change) {
+    this.#shown = this.#shown
+      .then(change)
+      .then(() => this.#onCount(this.#items.size))
+      .catch(() => {}); // offline: the list is loaded again later
+  }
+
+  #show({ id, name }) {
+    if (this.#items.has(id)) return;
+    const item = el("li", { title: name }, avatar({ id, name }), nameOf(name));
+    item.dataset.user = id;
+    if (id === user()?.id) item.append(el("span", { className: "quiet" }, "you"));
+    this.#items.set(id, item);
+    this.#list.append(item);
+  }
 }
 
 export function toast(text, link) {

@@ -85,6 +85,14 @@ def test_python_in_the_docs_is_in_an_example(page: Path) -> None:
             assert any(f"\n{block}\n" in f"\n{source}" for source in SOURCES), f"{page.name}: no example has\n{block}"
 
 
+def test_typescript_in_the_docs_is_in_an_example() -> None:
+    sources = [path.read_text() for path in (CHECKOUT / "examples" / "support_desk" / "page" / "src").glob("*.ts*")]
+    for page in PAGES:
+        for block in (*blocks(page, "ts"), *blocks(page, "tsx")):
+            if len(block.splitlines()) > A_FEW_LINES:
+                assert any(f"\n{block}\n" in f"\n{source}" for source in sources), f"{page.name}: no file has\n{block}"
+
+
 WITHOUT_A_PROGRAM = {"architecture.md"}  # it is for people who change hubbub
 
 
@@ -99,6 +107,9 @@ def test_every_page_opens_with_a_program_that_runs_when_pasted(page: Path) -> No
 BELOW_ANOTHER = {"testing.md"}  # its tests are one file, which the page explains test by test
 
 
+PACKAGES = {"tutorial.md": "examples.support_desk"}  # its blocks are the modules of one package
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=named)
 def test_all_python_of_a_page_runs_when_pasted(page: Path) -> None:
     above = ""
@@ -106,24 +117,29 @@ def test_all_python_of_a_page_runs_when_pasted(page: Path) -> None:
         if undefined(block) and page.name in BELOW_ANOTHER:
             block = f"{above}\n{block}"
         assert undefined(block) == set(), f"{page.name}: an import or a definition is missing in\n{block}"
-        pasted(block)
+        pasted(block, PACKAGES.get(page.name))
         above = block
 
 
-def pasted(program: str) -> dict[str, Any]:
-    """Runs a program as the module `app`, and returns what it defines."""
+def pasted(program: str, package: str | None = None) -> dict[str, Any]:
+    """Runs a program as the module `app`, of a package or alone, and returns what it defines."""
     module = types.ModuleType("app")
+    module.__package__, module.__file__ = package, "app.py"
+    before = dict(sys.modules)
     sys.modules["app"] = module  # where dataclasses and annotations look names up
     try:
         exec(compile(program, "app.py", "exec"), module.__dict__)
     finally:
         del sys.modules["app"]
+        for name in [name for name in sys.modules if package and name.startswith(package)]:
+            if name not in before:
+                del sys.modules[name]  # each block gets the package anew
     return module.__dict__
 
 
 def undefined(program: str) -> set[str]:
     """The names that a program uses, in functions too, and never defines."""
-    used, defined = set(), set(dir(builtins))
+    used, defined = set(), {*dir(builtins), "__file__"}
     tables = [symtable.symtable(program, "app.py", "exec")]
     for table in tables:
         tables += table.get_children()
@@ -163,6 +179,20 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert linked.exists(), f"{page.name} links to {target}, which is not there"
         if anchor:
             assert anchor in anchors(linked), f"{page.name} links to {target}; there are {sorted(anchors(linked))}"
+
+
+def test_tutorial_counts_the_lines_of_its_plumbing() -> None:
+    count = lines_of_code(CHECKOUT / "examples" / "support_desk" / "live.py")
+    assert count < 60
+    assert f"has {count} lines of code" in " ".join(words(CHECKOUT / "docs" / "tutorial.md").split())
+
+
+def lines_of_code(path: Path) -> int:
+    """How many lines a Python file has without its docstring, comments and blank lines."""
+    source = path.read_text()
+    docstring = ast.get_docstring(ast.parse(source), clean=False) or ""
+    lines = (line.strip() for line in source.replace(f'"""{docstring}"""', "", 1).splitlines())
+    return sum(1 for line in lines if line and not line.startswith("#"))
 
 
 def test_index_has_every_page() -> None:

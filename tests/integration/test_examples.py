@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import json
 import os
@@ -70,18 +69,6 @@ def test_every_example_has_a_test() -> None:
     assert not [name for name in examples if not re.search(rf"\b{name}\b", text)]
     shapes = {path.stem.rpartition("_")[0] for path in (EXAMPLES / "replace").glob("*.py")}
     assert shapes == SHAPES.keys()  # test_drop_in.py runs them by shape
-
-
-def lines_of_code(path: Path) -> int:
-    """How many lines a Python file has without its docstring, comments and blank lines."""
-    source = path.read_text()
-    docstring = ast.get_docstring(ast.parse(source), clean=False) or ""
-    lines = (line.strip() for line in source.replace(docstring, "", 1).splitlines())
-    return sum(1 for line in lines if line and not line.startswith("#") and line != '""""""')
-
-
-def test_the_plumbing_of_the_support_desk_is_short() -> None:
-    assert lines_of_code(EXAMPLES / "support_desk" / "live.py") == 41
 
 
 def test_the_support_desk_and_its_test_have_the_same_npm_packages() -> None:
@@ -478,12 +465,12 @@ async def test_the_page_of_the_client_for_pages_finds_its_module_and_its_room() 
 
 
 def test_tests_of_the_examples_pass() -> None:
-    files = ["test_posts.py", "test_likes.py", "test_tickets.py", "support_desk/test_desk.py"]
+    files = ["test_posts.py", "test_likes.py", "test_tickets.py", "support_desk"]
     tests = [f"examples/{file}" for file in files]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT, timeout=50)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "22 passed" in done.stdout
+    assert "23 passed" in done.stdout
 
 
 class TestDatabases:

@@ -824,6 +824,10 @@ async def _history_by_position(live: Live) -> None:
         assert await history(limit=-1, since={"offset": 5, "epoch": epoch}) == []
         assert await history(limit=-1, since={"offset": 7, "epoch": epoch}) == []
         assert await history(limit=-1, since={"offset": 2**64 - 1, "epoch": epoch}) == []
+        assert await history(limit=1, since={"offset": 3}, reverse=True) == [2]
+        assert await history(limit=2, since={"offset": 2**64 - 1}, reverse=True) == [5, 4]
+        assert await history(limit=2, since={"offset": 1, "epoch": epoch}, reverse=True) == []
+        assert await history(limit=2, since={"offset": 0, "epoch": epoch}, reverse=True) == []
         again = await ann.ask(200, unsubscribe={"channel": name})
         assert "unsubscribe" in again
         for number, offset, recovered in ((201, 3, [4, 5]), (203, 2**64 - 1, None)):
@@ -833,6 +837,35 @@ async def _history_by_position(live: Live) -> None:
             assert answer.get("recovered", False) is (recovered is not None)
             assert [each["data"] for each in answer.get("publications", [])] == (recovered or [])
             await ann.ask(number + 1, unsubscribe={"channel": name})
+
+
+async def test_one_answer_holds_a_bounded_part_of_the_history(live: Wired) -> None:
+    """The client asks for the rest from the position of the last message."""
+    few, large = "chat:many", "chat:large"
+    for n in range(1, 702):
+        await live.publish(few, n)
+    for _ in range(3):
+        await live.publish(large, "x" * 200_000)  # the outbox holds 1 MiB
+    async with wire(live) as ann:
+        for number, name in enumerate((few, large), 2):
+            epoch = (await ann.ask(number, subscribe={"channel": name}))["subscribe"]["epoch"]
+        numbers = iter(range(4, 100))
+
+        async def history(name: str, **more: Any) -> list[int]:
+            answer = await ann.ask(next(numbers), history={"channel": name, **more})
+            return [each["offset"] for each in answer["history"].get("publications", [])]
+
+        for reverse in (False, True):
+            whole = [*range(1, 702)]
+            if reverse:
+                whole.reverse()
+            got = await history(few, limit=-1, reverse=reverse)
+            while page := await history(few, limit=2**31 - 1, reverse=reverse, since={"offset": got[-1]}):
+                assert len(page) == min(300, 701 - len(got))
+                got += page
+            assert got == whole
+        assert await history(large, limit=-1) == [1]
+        assert await history(large, limit=3, since={"offset": 1, "epoch": epoch}) == [2]
 
 
 # Tokens

@@ -6,6 +6,7 @@ The broker may take long to answer. So whether the client may ask is checked aga
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from ..codec import Payload, encode
 from ..envelope import Entry
@@ -23,6 +24,8 @@ from ..protocols.centrifugo.messages import (
 )
 from .client import Client, Refused, denied
 from .streams import completed, publications
+
+_MOST_MESSAGES: Final = 300  # that one reply holds; the client asks for the next from the last one's position
 
 
 class Queries:
@@ -70,11 +73,15 @@ class Queries:
         since = None
         if request.since is not None:
             since = await completed(broker, name, Position(request.since.epoch, request.since.offset))
-        most = request.limit if request.limit > 0 else None
-        if request.reverse:
-            page = await broker.history(name, None, most if since is None else None)
-        else:  # from the oldest message, unless the client says where
+        most = min(request.limit, _MOST_MESSAGES) if request.limit > 0 else _MOST_MESSAGES
+        if not request.reverse:  # from the oldest message, unless the client says where
             page = await broker.history(name, since or await completed(broker, name, Position("", 0)), most)
+        elif since is None:
+            page = await broker.history(name, None, most)
+        else:
+            head = await broker.position(name)
+            newest = min(since.offset - 1, head.offset if head is not None else 0)
+            page = await broker.history(name, Position(since.epoch, max(0, newest - most)), most)
         if since is not None and page.head is not None and since.epoch not in ("", page.head.epoch):
             raise Refused(ErrorCode.UNRECOVERABLE_POSITION.error())
         entries = list(page.entries)
@@ -84,7 +91,16 @@ class Queries:
                 entries = [each for each in entries if each.offset < since.offset]
         elif since is not None:  # a position that does not exist yet has nothing after it
             entries = [each for each in entries if each.offset > since.offset]
-        return _result(entries[:most], page.head)
+        return _result(self._bounded(entries), page.head)
+
+    def _bounded(self, entries: list[Entry]) -> list[Entry]:
+        """Returns as many messages as one reply may hold: part of what an outbox holds, and at least one."""
+        most_bytes = self._engine.limits.max_outbox_bytes // 4
+        for place, entry in enumerate(entries):
+            most_bytes -= len(entry.envelope.payload.data)
+            if most_bytes < 0 and place:
+                return entries[:place]
+        return entries
 
     def _check_allowed(self, name: str, allowed: bool) -> None:
         self._check_subscribed(name)

@@ -24,7 +24,6 @@ from websockets.asyncio.client import ClientConnection
 
 from examples import (
     app_state,
-    browser_client,
     chat,
     databases,
     delivery,
@@ -426,23 +425,6 @@ async def test_a_drain_ends_readiness() -> None:
             assert (await closed(one))[0] == 1012
         async with httpx.AsyncClient(trust_env=False) as http:
             assert (await http.get(server.http("/ready"))).status_code == 503
-
-
-async def test_the_page_of_the_browser_client_finds_its_module_and_its_room() -> None:
-    with serving(browser_client.app) as server:
-        async with httpx.AsyncClient(trust_env=False) as http:
-            page = (await http.get(server.http("/"))).text
-            (module,) = re.findall(r'import .* from "(.+)"', page)
-            assert "class HubbubClient" in (await http.get(server.http(module))).text
-        (socket,) = re.findall(r'new HubbubClient\("(.+)"\)', page)
-        async with client(server, socket) as one:
-            sync = await receive(one)
-            await say(one, {"text": "Hello"})
-            assert (await receive(one))["data"] == {"type": "said", "text": "Hello"}
-        since = json.dumps({"ids": [], "rooms": {sync["room"]: [sync["epoch"], sync["offset"]]}})
-        async with client(server, f"{socket}?since={quote(since)}") as one:
-            assert (await receive(one))["recovered"] is True
-            assert (await receive(one))["data"] == {"type": "said", "text": "Hello"}
 
 
 async def test_the_page_of_the_client_for_pages_finds_its_module_and_its_room() -> None:

@@ -373,6 +373,14 @@ def test_a_final_refusal_of_the_connection_stops(client: Client) -> None:
     assert client.seen("disconnected", 1) == [{"code": 403, "reason": "not you"}]
 
 
+@ours
+def test_an_answer_to_connect_without_a_result_is_a_welcome(client: Client) -> None:
+    client.start()
+    peer = client.server.accept()
+    peer.send({"id": peer.command()["id"]})
+    client.seen("connected", 1)
+
+
 def test_disconnect_tells_the_server_and_nothing_arrives_afterwards(client: Client) -> None:
     peer = client.connect()
     client.subscribe(peer)
@@ -780,7 +788,8 @@ def test_an_expired_token_that_can_not_be_renewed_stops_and_says_why(client: Cli
     peer.refuse(109, "token expired")
     assert client.seen("disconnected", 1) == [{"code": 1, "reason": "unauthorized"}]
     told = client.seen("error")[0]
-    assert (told["type"], told["error"]["code"]) == ("configuration", 12)
+    problem = "the token has expired, and there is no getToken"
+    assert told == {"type": "configuration", "error": {"code": 12, "message": problem, "temporary": False}}
 
 
 @ours

@@ -378,7 +378,7 @@ export class Centrifuge extends Emitter {
     attempt.link.request({ connect }, (error, reply) => {
       if (attempt !== this.#attempt) return;
       if (error) this.#refused(error);
-      else this.#welcomed(attempt, reply.connect);
+      else this.#welcomed(attempt, reply.connect ?? {});
     });
     this.#subscribe([...this.#queued].filter((room) => room.isReady()));
   }
@@ -386,7 +386,7 @@ export class Centrifuge extends Emitter {
   #refused(error) {
     const { code, message, temporary } = error;
     if (code === TOKEN_EXPIRED && !this.#credentials.canFetch) {
-      this.emit("error", { type: "configuration", error: noGetToken() });
+      this.emit("error", { type: "configuration", error: plain(noGetToken()) });
       this.#disconnect(...UNAUTHORIZED);
     } else if (code < 100 || code === TOKEN_EXPIRED || temporary) {
       if (code === TOKEN_EXPIRED) this.#credentials.token = "";

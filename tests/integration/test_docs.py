@@ -29,6 +29,7 @@ from examples import delivery, rooms
 from hubbub import CloseCode, ConnectionManager, Limits, RoomOptions, Stats
 from hubbub.options import OVERFLOWS
 from tests.integration.endpoints import free_port
+from tests.integration.sdk_js import JS, NODE, require_packages
 from tests.integration.support import client, receive, serving
 
 pytestmark = pytest.mark.anyio
@@ -331,14 +332,14 @@ async def test_error_is_as_documented() -> None:
 
 
 class Pasted:
-    """The README's quick start in a folder of its own, under the uvicorn that its command starts."""
+    """A program of the docs in a folder of its own, under the uvicorn that its command starts."""
 
-    def __init__(self, folder: Path) -> None:
-        readme = CHECKOUT / "README.md"
+    def __init__(self, folder: Path, program: str, serve: str) -> None:
         self.port = free_port()
-        (folder / "app.py").write_text(blocks(readme, "python")[0] + "\n")
-        _, self.serve, self.token, self.listen, self.push, *_ = blocks(readme, "sh")
+        module = re.findall(r"uvicorn (\w+):app", serve)[0]
+        (folder / f"{module}.py").write_text(program + "\n")
         self.folder = folder
+        self.serve = serve
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         python_path = os.pathsep.join(filter(None, [str(CHECKOUT / "src"), os.environ.get("PYTHONPATH")]))
         self.environment = {**os.environ, "PATH": path, "PYTHONPATH": python_path, "NO_PROXY": "127.0.0.1"}
@@ -351,6 +352,7 @@ class Pasted:
             ("sh", "-c", script),
             cwd=self.folder,
             env=self.environment,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -366,32 +368,70 @@ class Pasted:
         with self.shell(*pasted) as process:
             return process.communicate()[0]
 
-
-@pytest.fixture
-def quick_start(tmp_path: Path) -> Iterator[Pasted]:
-    pasted = Pasted(tmp_path)
-    with pasted.shell(f"{pasted.serve} --port {pasted.port}") as server:
-        assert server.stdout is not None
-        while "Uvicorn running" not in (line := server.stdout.readline()):
-            assert line, "the server ended"
-        yield pasted
-        os.killpg(server.pid, signal.SIGTERM)
-        server.communicate()
+    @contextmanager
+    def served(self) -> Iterator[None]:
+        with self.shell(f"{self.serve} --port {self.port}") as server:
+            assert server.stdout is not None
+            while "Uvicorn running" not in (line := server.stdout.readline()):
+                assert line, "the server ended"
+            yield
+            os.killpg(server.pid, signal.SIGTERM)
+            server.communicate()
 
 
-def test_quick_start_runs_as_printed(quick_start: Pasted) -> None:
-    with quick_start.shell(quick_start.token, quick_start.listen) as listening:
+README = CHECKOUT / "README.md"
+
+
+def test_readme_installs_the_checkout_in_a_virtual_environment() -> None:
+    assert blocks(README, "sh")[1].splitlines() == [
+        "python3 -m venv .venv",
+        ". .venv/bin/activate",
+        "pip install '.[standard]'",
+    ]
+
+
+def test_the_handler_of_the_readme_runs_as_printed(tmp_path: Path) -> None:
+    _, _, serve, client, *_ = blocks(README, "sh")
+    handler = Pasted(tmp_path, blocks(README, "python")[0], serve)
+    with handler.served(), handler.shell(client) as talking:
+        assert talking.stdin is not None
+        assert talking.stdout is not None
+        talking.stdin.write("Hello\n")
+        talking.stdin.flush()
+        assert any("< Hello" in line for line in talking.stdout)
+
+
+def test_the_endpoint_of_the_readme_runs_as_printed(tmp_path: Path) -> None:
+    require_packages()
+    *_, serve, install_and_run = blocks(README, "sh")
+    install, run = install_and_run.splitlines()
+    assert install == "npm install centrifuge"
+    (tmp_path / "node_modules").symlink_to(JS / "node_modules")
+    program = (CHECKOUT / "examples" / "first_endpoint.py").read_text()
+    assert blocks(README, "python")[1] == program.rstrip()
+    endpoint = Pasted(tmp_path, program, serve)
+    client = blocks(README, "js")[0].replace("127.0.0.1:8000", f"127.0.0.1:{endpoint.port}")
+    (tmp_path / "client.mjs").write_text(client)
+    with endpoint.served(), endpoint.shell(run.replace("node", f"exec {NODE}")) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "{ room: 'lobby', text: 'hello' }\n"
+
+
+def test_users_rooms_and_tokens_run_as_printed(tmp_path: Path) -> None:
+    page = CHECKOUT / "docs" / "getting-started.md"
+    *_, serve, token, listen, notify = blocks(page, "sh")
+    app = Pasted(tmp_path, blocks(page, "python")[1], serve)
+    with app.served(), app.shell(token, listen) as listening:
         assert listening.stdout is not None
         assert json.loads(listening.stdout.readline()) == {"type": "message", "user_id": "1", "body": "Hello"}
-        answer = push(quick_start)
-        assert answer == {"online": True}
+        assert push(app, token, notify) == {"online": True}
         assert json.loads(listening.stdout.readline()) == {"type": "notification", "by": "1"}
 
 
-def push(quick_start: Pasted) -> Any:
+def push(app: Pasted, make_token: str, notify: str) -> Any:
     if shutil.which("curl"):
-        return json.loads(quick_start.output(quick_start.token, quick_start.push.replace("curl", "curl --silent")))
+        return json.loads(app.output(make_token, notify.replace("curl", "curl --silent")))
     # No curl here: the request that it would make.
-    token = quick_start.output(quick_start.token, 'printf %s "$TOKEN"')
-    url = f"http://127.0.0.1:{quick_start.port}/users/1/notify"
+    token = app.output(make_token, 'printf %s "$TOKEN"')
+    url = f"http://127.0.0.1:{app.port}/users/1/notify"
     return httpx.post(url, headers={"Authorization": f"Bearer {token}"}, trust_env=False).json()

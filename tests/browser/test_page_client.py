@@ -1255,6 +1255,18 @@ def test_a_subscription_that_nobody_answers_is_repeated_on_another_connection(ti
     timed.connected().asked("subscribe")
 
 
+@ours
+def test_a_page_that_disconnects_when_it_hears_of_an_error_stays_disconnected(timed: Client) -> None:
+    peer = timed.connect()
+    timed.run("() => { room('lobby'); client.getSubscription('lobby').on('error', () => client.disconnect()); }")
+    peer.asked("subscribe")
+    timed.page.clock.run_for(5_000)
+    timed.seen("lobby error", 1)
+    timed.page.clock.run_for(60_000)
+    assert timed.run("client.state") == "disconnected"
+    assert timed.server.idle
+
+
 # Coming back to where it was
 
 

@@ -377,17 +377,17 @@ export class Centrifuge extends Emitter {
     }
     attempt.link.request({ connect }, (error, reply) => {
       if (attempt !== this.#attempt) return;
-      if (error) this.#refused(error);
+      if (error) this.#refused(attempt, error);
       else this.#welcomed(attempt, reply.connect ?? {});
     });
     this.#subscribe([...this.#queued].filter((room) => room.isReady()));
   }
 
-  #refused(error) {
+  #refused(attempt, error) {
     const { code, message, temporary } = error;
     if (code === TOKEN_EXPIRED && !this.#credentials.canFetch) {
       this.emit("error", { type: "configuration", error: plain(noGetToken()) });
-      this.#disconnect(...UNAUTHORIZED);
+      if (attempt === this.#attempt) this.#disconnect(...UNAUTHORIZED); // else a handler has ended it
     } else if (code < 100 || code === TOKEN_EXPIRED || temporary) {
       if (code === TOKEN_EXPIRED) this.#credentials.token = "";
       this.#lose(...TRANSPORT_CLOSED, { type: "connect", error });
@@ -644,21 +644,21 @@ export class Subscription extends Emitter {
     if (this.#place.since) Object.assign(subscribe, { recover: true, ...this.#place.since });
     this.#host.link().request({ subscribe }, (error, reply) => {
       if (attempt !== this.#attempt || error?.code === errorCodes.connectionClosed) return;
-      if (error) this.#refused(error);
+      if (error) this.#refused(attempt, error);
       else this.#subscribed(attempt, reply.subscribe ?? {});
     });
     attempt.isSent = true;
   }
 
-  #refused(error) {
+  #refused(attempt, error) {
     const { code, message, temporary } = error;
     if (code === errorCodes.timeout) {
       // The server may still answer, so the subscription can only be repeated on another connection.
       this.#failed("subscribe", error);
-      if (this.#state === SubscriptionState.Subscribing) this.#host.reconnect(SUBSCRIBE_TIMEOUT);
+      if (attempt === this.#attempt) this.#host.reconnect(SUBSCRIBE_TIMEOUT); // else a handler has ended the attempt
     } else if (code === TOKEN_EXPIRED && !this.#credentials.canFetch) {
       this.#failed("configuration", noGetToken());
-      this.#finish(...UNAUTHORIZED);
+      if (attempt === this.#attempt) this.#finish(...UNAUTHORIZED);
     } else if (code === TOKEN_EXPIRED || temporary) {
       if (code === TOKEN_EXPIRED) this.#credentials.token = "";
       this.#later("subscribe", error);

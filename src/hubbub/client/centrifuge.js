@@ -250,8 +250,7 @@ export class Centrifuge extends Emitter {
   }
 
   async send(data) {
-    await this.#connected();
-    this.#linkOrThrow().say({ send: { data } });
+    (await this.#connected()).say({ send: { data } });
   }
 
   async publish(channel, data) {
@@ -276,24 +275,21 @@ export class Centrifuge extends Emitter {
   }
 
   async #request(body) {
-    await this.#connected();
-    const link = this.#linkOrThrow();
+    const link = await this.#connected();
     return new Promise((resolve, reject) => {
       link.request(body, (error, reply) => (error ? reject(error) : resolve(reply)));
     });
   }
 
-  #connected() {
-    return this.#state === State.Connected ? Promise.resolve() : this.#waiting.wait(this.#options.timeout);
+  /** Waits for the connection, and returns its link. */
+  async #connected() {
+    if (this.#state !== State.Connected) await this.#waiting.wait(this.#options.timeout);
+    if (this.#state === State.Connected) return this.#link;
+    throw failure(errorCodes.connectionClosed, "connection closed"); // it was lost again meanwhile
   }
 
   get #link() {
     return this.#attempt?.link;
-  }
-
-  #linkOrThrow() {
-    if (this.#state === State.Connected) return this.#link;
-    throw failure(errorCodes.connectionClosed, "connection closed");
   }
 
   // Subscriptions
@@ -354,7 +350,7 @@ export class Centrifuge extends Emitter {
     this.#retry.stop();
     const attempt = (this.#attempt = { link: null, since: null });
     const isCurrent = () => attempt === this.#attempt;
-    if (!(await this.#credentials.fetch(isCurrent)) || !isCurrent()) return;
+    if (!(await this.#credentials.fetch(isCurrent)) || !isCurrent()) return; // disconnect() in the same turn
     try {
       attempt.link = new Link(this.#url, this.#options, {
         opened: () => this.#opened(attempt),
@@ -983,24 +979,19 @@ class Credentials {
     const { timeout, context, names } = this.#how;
     let [type, code] = names;
     try {
-      if (!this.token && this.#getToken) {
-        const token = await this.#fetchToken();
-        if (!isCurrent()) return false;
-        this.token = token;
-      }
+      const token = this.token || (this.#getToken ? await this.#fetchToken() : "");
+      if (!isCurrent()) return false;
+      this.token = token;
       [type, code] = [names[2], errorCodes.badConfiguration];
-      if (this.#getData) {
-        const data = await within(timeout, () => this.#getData(context));
-        if (!isCurrent()) return false;
-        this.data = data;
-      }
-      return true;
+      const data = this.#getData ? await within(timeout, () => this.#getData(context)) : this.data;
+      if (isCurrent()) this.data = data;
     } catch (error) {
       if (!isCurrent()) return false;
       if (error instanceof UnauthorizedError) this.#how.refused(...UNAUTHORIZED);
       else this.#how.failed(type, failure(code, text(error)));
       return false;
     }
+    return isCurrent();
   }
 
   /** Replaces the token in so many seconds, if there is a way to. */

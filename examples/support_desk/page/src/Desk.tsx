@@ -21,7 +21,7 @@ export function Desk({ me }: { me: Me }) {
       <p role="status" className="line">
         {!isConnected && "No connection. Trying again…"}
       </p>
-      <aside role="status" aria-label="Notices">
+      <div role="status" aria-label="Notices" className="notices">
         {notices.map(({ key, notice }) => (
           <p key={key}>
             <a href={`#${notice.ticket.id}`}>{notice.text}</a>
@@ -30,27 +30,29 @@ export function Desk({ me }: { me: Me }) {
             </button>
           </p>
         ))}
-      </aside>
-      <nav aria-label="Tickets">
-        {me.role === "customer" && <a href="#new">New ticket</a>}
-        <ul>
-          {tickets.map(({ id, subject, customer, is_open }) => (
-            <li key={id}>
-              <a href={`#${id}`} aria-current={opened === `${id}` ? "page" : undefined}>
-                {subject} <small>{`${customer}${is_open ? "" : " · closed"}`}</small>
-              </a>
-            </li>
-          ))}
-        </ul>
-        {tickets.length === 0 && <p className="hint">No tickets yet.</p>}
-      </nav>
+      </div>
       <main>
-        {opened && (
-          <a className="back" href="#">
-            All tickets
-          </a>
-        )}
-        {id ? <TicketView key={id} id={id} me={me} /> : opened === "new" ? <NewTicket /> : <p>Choose a ticket.</p>}
+        <nav aria-label="Tickets">
+          {me.role === "customer" && <a href="#new">New ticket</a>}
+          <ul>
+            {tickets.map(({ id, subject, customer, is_open }) => (
+              <li key={id}>
+                <a href={`#${id}`} aria-current={opened === `${id}` ? "page" : undefined}>
+                  {subject} <small>{`${customer}${is_open ? "" : " · closed"}`}</small>
+                </a>
+              </li>
+            ))}
+          </ul>
+          {tickets.length === 0 && <p className="hint">No tickets yet.</p>}
+        </nav>
+        <section>
+          {opened && (
+            <a className="back" href="#">
+              All tickets
+            </a>
+          )}
+          {id ? <TicketView key={id} id={id} me={me} /> : opened === "new" ? <NewTicket /> : <p>Choose a ticket.</p>}
+        </section>
       </main>
     </div>
   );

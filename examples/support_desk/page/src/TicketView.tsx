@@ -29,7 +29,9 @@ export function TicketView({ id, me }: { id: number; me: Me }) {
   return (
     <article className="ticket" aria-labelledby="subject">
       <header>
-        <h2 id="subject">{ticket.subject}</h2>
+        <h2 id="subject" tabIndex={-1} ref={focus}>
+          {ticket.subject}
+        </h2>
         <p>
           {ticket.is_open ? "Open" : "Closed"} · here:{" "}
           <span data-testid="present">{present.map(({ connInfo }) => connInfo.name).sort().join(", ")}</span>
@@ -42,6 +44,9 @@ export function TicketView({ id, me }: { id: number; me: Me }) {
   );
 }
 
+/** Brings keyboards and screen readers to what was opened. React calls it once, because it is always the same function. */
+const focus = (element: HTMLElement | null) => element?.focus();
+
 function Messages({ messages, me }: { messages: Message[]; me: Me }) {
   const end = useRef<HTMLLIElement>(null);
   const newest = messages.at(-1)?.id;
@@ -53,13 +58,17 @@ function Messages({ messages, me }: { messages: Message[]; me: Me }) {
       {messages.map(({ id, author, text, at }) => (
         <li key={id} className={author === me.id ? "mine" : ""} ref={id === newest ? end : null}>
           <span className="by">
-            {author} · <time>{new Date(at * 1000).toLocaleTimeString([], { timeStyle: "short" })}</time>
+            {author} · <Time at={new Date(at * 1000)} />
           </span>
           <p>{text}</p>
         </li>
       ))}
     </ol>
   );
+}
+
+function Time({ at }: { at: Date }) {
+  return <time dateTime={at.toISOString()}>{at.toLocaleString([], { dateStyle: "short", timeStyle: "short" })}</time>;
 }
 
 function CloseButton({ id }: { id: number }) {

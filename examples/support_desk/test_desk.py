@@ -14,7 +14,7 @@ from . import smallest
 from .app import app
 from .live import manager
 from .signin import AGENTS, Me, token
-from .store import open_store
+from .store import Message, Store, open_store
 from .worker import close_stale
 
 
@@ -127,6 +127,24 @@ def test_a_client_that_was_away_receives_exactly_what_it_missed(desk: TestClient
         again = ann.subscribe(room, since=position)
         assert again.recovered
         assert [missed.data["text"] for missed in again.publications] == ["One", "Two"]
+
+
+def test_a_message_that_is_sent_while_a_client_subscribes_is_not_missed(
+    desk: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = open_ticket(desk)
+    read = Store.messages
+
+    def read_too_early(store: Store, ticket_id: int) -> list[Message]:
+        messages = read(store, ticket_id)
+        manager.from_thread.broadcast(store.add(ticket_id, "dana", "Just now"), room=f"ticket:{ticket_id}")
+        return messages
+
+    monkeypatch.setattr(Store, "messages", read_too_early)
+    with connected(desk, "ann") as ann:
+        subscribed = ann.subscribe(f"ticket:{number}")
+    assert [message["text"] for message in subscribed.data["messages"]] == ["My parcel is late"]
+    assert [message.data["text"] for message in subscribed.publications] == ["Just now"]
 
 
 def test_people_at_a_ticket_see_each_other(desk: TestClient) -> None:

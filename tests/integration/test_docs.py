@@ -28,6 +28,7 @@ from fastapi import FastAPI
 from examples import delivery, rooms
 from hubbub import CloseCode, ConnectionManager, Limits, RoomOptions, Stats
 from hubbub.options import OVERFLOWS
+from hubbub.protocols.centrifugo.codes import closed_as
 from tests.integration.endpoints import free_port
 from tests.integration.sdk_js import JS, NODE, require_packages
 from tests.integration.support import client, receive, serving
@@ -232,9 +233,11 @@ def test_limits_and_their_defaults_are_those_of_the_code() -> None:
 def test_codes_and_counters_of_limits_are_those_of_the_code() -> None:
     causes = {(cause.code, cause.reason): cause.name.lower() for cause in CloseCode}
     counted_plainly = {field.name for field in dataclasses.fields(Stats)}
-    for _, _, _, close, counters in table("docs/limits.md", "limit"):
+    for limit, _, _, close, in_endpoint, counters in table("docs/limits.md", "limit"):
         found = re.fullmatch(r'(\d{4}) "(.+)"', close)
         assert found or not close
+        if found and quoted(limit)[0] not in {"max_errors", "max_rooms_per_connection"}:  # without a Close frame there
+            assert in_endpoint == str(closed_as(int(found[1]), found[2]).code)
         for counter in quoted(counters):
             kind, _, key = counter.rstrip('"]').partition('["')
             assert kind in counted_plainly

@@ -110,6 +110,15 @@ async def test_the_same_chat_without_python_socketio() -> None:
             assert await published(bob, 2) == [said, {"type": "closed", "room": "lobby"}]
 
 
+async def test_both_servers_can_run_in_one_process_meanwhile() -> None:
+    sio = pytest.importorskip("socketio")
+    both = sio.ASGIApp(before("socketio", "socketio").engineio_server, socketio_after.app)
+    with serving(both) as server:
+        async with socketio(server, "ann") as old, wire(server, "/live?name=ann") as new:
+            assert await old.ask("join", "chat:lobby") is True
+            assert "subscribe" in await new.ask(2, **subscribe(2, "chat:lobby"))
+
+
 async def published(one: Wire, count: int) -> list[Any]:
     while len(found := one.publications("chat:lobby")) < count:
         await one.next()

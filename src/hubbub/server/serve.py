@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from multiprocessing.connection import wait
 from types import FrameType
@@ -85,13 +85,33 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+class End(threading.Event):
+    """Set at the end, and as soon as a signal to end is in the queue, so that a restart does not delay the end.
+
+    Args:
+        signals: The queue of the signals that are not handled yet.
+    """
+
+    def __init__(self, signals: Sequence[int]) -> None:
+        super().__init__()
+        self._signals = signals
+
+    def is_set(self) -> bool:
+        """Whether to stop what is being done."""
+        return super().is_set() or signal.SIGTERM in self._signals or signal.SIGINT in self._signals
+
+
 class Supervisor(Multiprocess):
     """uvicorn's supervisor, except that waiting for workers reacts to signals and has a timeout.
 
-    uvicorn's reacts to no signal while it waits for a worker to answer a ping, nor while it waits for workers to end.
+    uvicorn's reacts to no signal while it waits for a worker to start, to answer a ping, or to end.
     """
 
     config: Config
+
+    def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self.should_exit = End(self.signal_queue)
 
     def keep_subprocess_alive(self) -> None:
         """Replaces workers that have ended, or have not answered in time. A signal ends the wait for an answer."""

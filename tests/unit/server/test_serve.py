@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import hubbub.server.serve
-from hubbub.server.serve import Config, Supervisor
+from hubbub.server.serve import Config, End, Supervisor
 
 
 class Worker:
@@ -142,6 +142,19 @@ def test_a_worker_that_has_ended_is_noticed_at_once(answering: Answering) -> Non
 def test_a_signal_is_not_kept_waiting_by_a_worker_that_does_not_answer(answering: Answering) -> None:
     assert checked(answering, signal.SIGTERM)
     assert not answering.killed
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_end_is_not_kept_waiting_by_a_restart(number: int) -> None:
+    signals: list[int] = [signal.SIGWINCH]
+    end = End(signals)
+    assert not end.is_set()
+    signals.append(number)
+    assert end.is_set()  # `Process.wait_until_ready` asks for this
+    signals.clear()
+    assert not end.is_set()
+    end.set()
+    assert end.is_set()
 
 
 def test_at_the_end_no_answer_is_awaited(answering: Answering) -> None:

@@ -1,0 +1,5 @@
+"""Sets the key that the desk reads from the environment, before a test imports it."""
+
+import os
+
+os.environ.setdefault("JWT_KEY", "a key of tests, of more than 32 bytes")

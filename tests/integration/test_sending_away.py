@@ -209,9 +209,11 @@ async def test_a_worker_that_may_have_missed_what_is_forgotten_has_its_clients_c
 ) -> None:
     monkeypatch.setattr("hubbub.brokers.redis.commands.MAX_INSTRUCTIONS", 2)
     one, other = pair
-    async with listening(("ann", other), ("bob", one)) as (ann, bob):
-        for number in range(3):  # which both hear
+    async with listening(("ann", other), ("bob", one), rooms=(KEPT,)) as (ann, bob):
+        for number in range(3):
             assert await send_away(one, f"user {number}") is False
+        await one.publish(KEPT, "after them")
+        await ann.has(KEPT, "after them")  # so both workers have heard of all three
         async with cut(own_redis, proxy, other, "all"):
             for number in range(2):
                 assert await send_away(one, f"user {number}") is False

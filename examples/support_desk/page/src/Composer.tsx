@@ -1,6 +1,6 @@
 import { type KeyboardEvent, type SubmitEvent, useId, useState } from "react";
 
-/** A text and a button. What could not be sent stays in the box, with the reason below. */
+/** A text and a button. A text that could not be sent stays in the box, with the reason below. */
 export function Composer({ label, send }: { label: string; send: (text: string) => Promise<unknown> }) {
   const id = useId();
   const [text, setText] = useState("");

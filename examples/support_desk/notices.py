@@ -15,7 +15,7 @@ class Notice(BaseModel):
 
 
 class Sends(Protocol):
-    """What `manager.from_thread` and a `Publisher` have in common."""
+    """The calls that `manager.from_thread` and a `Publisher` have in common."""
 
     def broadcast(self, message: BaseModel, *, room: str, exclude_users: str | None = None) -> object: ...
     def send_to_user(self, user_id: str, message: BaseModel) -> bool: ...

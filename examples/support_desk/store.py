@@ -35,7 +35,7 @@ class Message(BaseModel):
 
 
 class Store:
-    """What a method has changed is committed when it returns."""
+    """Every method has committed its changes when it returns."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         db.row_factory = sqlite3.Row

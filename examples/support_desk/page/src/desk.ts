@@ -30,7 +30,7 @@ export interface Notice {
   ticket: Ticket;
 }
 
-/** What the room of a ticket begins with: the data of the `Grant`. */
+/** The data of the `Grant`: the state of a ticket when the client subscribes. */
 export interface Thread {
   ticket: Ticket;
   messages: Message[];

@@ -236,27 +236,13 @@ def sign_in(url: str, name: object) -> str:
         return token
 
 
-class Person:
-    """Somebody with a browser of their own, signed in: one context, whose pages are tabs."""
+class Guest:
+    """Somebody who has signed in, and has no browser."""
 
-    def __init__(self, new_context: Callable[..., BrowserContext], url: str, name: str, **options: Any) -> None:
+    def __init__(self, url: str, name: str) -> None:
         self.token = sign_in(url, name)
-        self.context = new_context(**options)
-        self.context.add_init_script(f"""
-            if (location.protocol !== "about:" && !localStorage.getItem("signed-in-before")) {{
-                localStorage.setItem("signed-in-before", "yes");
-                localStorage.setItem("hubbub-demo-token", "{self.token}");
-            }}
-        """)
         self.url = url
         self.name = name
-
-    def open(self, path: str, tab: Page | None = None) -> Page:
-        """Opens a page, by default in a new tab, and waits until it is connected."""
-        page = tab or self.context.new_page()
-        page.goto(self.url + path)
-        expect(status(page)).to_have_text("Connected")
-        return page
 
     @contextmanager
     def voice(self, room: str) -> Iterator[Voice]:
@@ -271,6 +257,35 @@ class Person:
         url = self.url.replace("http", "ws") + path
         subprotocols = [Subprotocol("bearer"), Subprotocol(self.token)]
         return connect(url, subprotocols=subprotocols, compression=None, max_queue=None)
+
+
+class Person(Guest):
+    """Somebody with a browser of their own: one context, whose pages are tabs."""
+
+    def __init__(self, new_context: Callable[..., BrowserContext], url: str, name: str, **options: Any) -> None:
+        super().__init__(url, name)
+        self.context = new_context(**options)
+        self.context.add_init_script(f"""
+            if (location.protocol !== "about:" && !localStorage.getItem("signed-in-before")) {{
+                localStorage.setItem("signed-in-before", "yes");
+                localStorage.setItem("hubbub-demo-token", "{self.token}");
+            }}
+        """)
+
+    def open(self, path: str, tab: Page | None = None) -> Page:
+        """Opens a page, by default in a new tab, and waits until it is connected."""
+        page = tab or self.context.new_page()
+        page.goto(self.url + path)
+        expect(status(page)).to_have_text("Connected")
+        return page
+
+    def tabs(self, *paths: str) -> list[Page]:
+        """Opens pages in the tabs that there are, which costs half of new ones. Tabs that are left show nothing."""
+        tabs = self.context.pages
+        for tab in tabs[len(paths) :]:
+            tab.goto("about:blank")
+        tabs += [self.context.new_page() for _ in paths[len(tabs) :]]
+        return [self.open(path, tab) for path, tab in zip(paths, tabs, strict=False)]
 
 
 class Voice:
@@ -293,24 +308,21 @@ class Voice:
         self._reader.join(DEADLINE_S)
 
     def say(self, text: str) -> None:
-        """Sends a message, without waiting for the answer."""
-        self._send(publish={"channel": self.room, "data": {"text": text}})
+        """Sends a message, and waits until the server has published it."""
+        reply = self.ask(publish={"channel": self.room, "data": {"text": text}})
+        assert "error" not in reply, reply
 
     def ask(self, **command: Any) -> dict[str, Any]:
         """Sends a command, and returns the reply."""
-        number = self._send(**command)
-        while (reply := self._replies.get(timeout=DEADLINE_S))["id"] != number:
-            pass
+        self._last_id += 1
+        self._socket.send(json.dumps({"id": self._last_id, **command}))
+        reply = self._replies.get(timeout=DEADLINE_S)
+        assert reply["id"] == self._last_id
         return reply
 
     def hear(self) -> str:
         """Returns the next message of the room."""
         return self._texts.get(timeout=DEADLINE_S)
-
-    def _send(self, **command: Any) -> int:
-        self._last_id += 1
-        self._socket.send(json.dumps({"id": self._last_id, **command}))
-        return self._last_id
 
     def _read(self) -> None:
         """Sorts what arrives, and answers pings, until the socket is closed."""

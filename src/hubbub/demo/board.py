@@ -14,7 +14,8 @@ The layout of a piece, in network byte order:
     ======  ======  ===========================================================
 
 The room's history is the drawing. A page that connects receives all pieces that are kept, in order with the live ones:
-see `RoomOptions.replay`. The text ``clear`` clears the board, for which every page receives a message of its own.
+see `RoomOptions.replay`. A greeting lists the people at the board, and announcements tell of later ones. The text
+``clear`` clears the board.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from typing import Final
 
 from fastapi import APIRouter, WebSocket
 
-from .. import Member
 from .live import manager
 from .users import User
 
@@ -46,17 +46,12 @@ def is_piece(data: str | bytes) -> bool:
 router: Final = APIRouter()
 
 
-@router.get("/api/board/people")
-async def people(user: User) -> list[Member]:
-    """Returns the users at the board, for a page that was opened. Announcements tell it of later ones."""
-    return await manager.presence(PEOPLE)
-
-
 @router.websocket("/ws/board")
 async def board(websocket: WebSocket, user: User) -> None:
     """Serves a tab that shows the board."""
     info = {"name": user["name"]}
     async with manager.connect(websocket, user.sub, rooms=[DRAWING, PEOPLE], info=info) as connection:
+        await connection.send({"type": "hello", "people": await manager.presence(PEOPLE)})
         async for message in connection:
             if is_piece(message):
                 # Not to the page that drew it, which has already shown it.

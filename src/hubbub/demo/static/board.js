@@ -1,5 +1,5 @@
 import * as notifications from "./notifications.js";
-import { api, onSignOut } from "./session.js";
+import { onSignOut } from "./session.js";
 import { open } from "./socket.js";
 import { offline, say, signedOut, stopped } from "./status.js";
 import { $, el, header, People, requireUser, toast } from "./ui.js";
@@ -20,21 +20,12 @@ const context = board.getContext("2d");
 context.lineCap = context.lineJoin = "round";
 
 const people = new People($("people"));
-const canWrite = (isOpen) => {
-  board.classList.toggle("offline", !isOpen);
-  $("off").hidden = isOpen;
-  $("clear").disabled = !isOpen;
-};
-
+let canDraw = false;
 let points = null; // of the current stroke: the last point that was sent, and those that were not
 let wasLost = false;
 const socket = open("/ws/board", {
   onOpen() {
-    context.clearRect(0, 0, board.width, board.height); // the server sends all pieces
-    canWrite(true);
-    say("open", wasLost ? "Reconnected: the drawing was loaded again" : "Connected");
-    people.load(async () => (await api("GET", "/api/board/people")).map(person));
-    notifications.load();
+    context.clearRect(0, 0, board.width, board.height); // the server sends all pieces, unless it refuses
   },
   onMessage(data) {
     if (data instanceof ArrayBuffer) draw(new DataView(data));
@@ -43,11 +34,11 @@ const socket = open("/ws/board", {
   onLost() {
     wasLost = true;
     points = null;
-    canWrite(false);
+    allowDrawing(false);
     offline(socket.tryNow);
   },
   onRefused(reason) {
-    canWrite(false);
+    allowDrawing(false);
     if (reason === "token expired") signedOut("your sign-in has expired");
     else if (reason.startsWith("unauthorized")) signedOut("the server does not know this sign-in");
     else stopped(reason);
@@ -55,17 +46,32 @@ const socket = open("/ws/board", {
 });
 onSignOut(() => {
   socket.close();
-  canWrite(false);
+  allowDrawing(false);
   signedOut("you signed out");
 });
 
 function told(message) {
   if (notifications.take(message)) return;
-  if (message.type === "cleared") context.clearRect(0, 0, board.width, board.height);
+  if (message.type === "hello") welcomed(message);
+  else if (message.type === "cleared") context.clearRect(0, 0, board.width, board.height);
   else if (message.type === "cleared_by") toast(`${message.name} cleared the board`);
   else if (message.type === "user_joined") people.join(person(message));
   else if (message.type === "user_left") people.leave(message.user_id);
   else if (message.type === "error") toast(`The server did not take that: ${message.message}`);
+}
+
+function welcomed(message) {
+  allowDrawing(true);
+  say("open", wasLost ? "Reconnected: the drawing was loaded again" : "Connected");
+  people.load(() => message.people.map(person));
+  notifications.load();
+}
+
+function allowDrawing(isAllowed) {
+  canDraw = isAllowed;
+  board.classList.toggle("offline", !isAllowed);
+  $("off").hidden = isAllowed;
+  $("clear").disabled = !isAllowed;
 }
 
 function person({ user_id: id, info }) {
@@ -117,7 +123,7 @@ function place({ clientX, clientY }) {
 }
 
 board.addEventListener("pointerdown", (event) => {
-  if (!event.isPrimary || event.button !== 0 || !$("off").hidden) return;
+  if (!event.isPrimary || event.button !== 0 || !canDraw) return;
   event.preventDefault();
   board.setPointerCapture(event.pointerId);
   points = [place(event)];

@@ -4,14 +4,14 @@ import { $, el, header, requireUser, toast } from "./ui.js";
 const KEPT = 120;
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
-// Each graph: the field of a sample, its format, the minimum height of the scale, and the caption.
+// Each graph: the field of a sample, its unit, the least that its scale reaches to, and the caption.
 const GRAPHS = [
   { title: "Connections", key: "connections", least: 4, more: ({ users, rooms }) => `${count(users, "user")} in ${count(rooms, "room")}` },
-  { title: "Published", key: "published_per_s", unit: "/s", least: 5, more: () => "messages to rooms and users" },
-  { title: "Received", key: "received_per_s", unit: "/s", least: 5, more: () => "messages from clients" },
+  { title: "Published", key: "published_per_s", unit: "/s", least: 4, more: () => "messages to rooms and users" },
+  { title: "Received", key: "received_per_s", unit: "/s", least: 4, more: () => "messages from clients" },
   { title: "CPU", key: "cpu_percent", unit: "%", least: 10, more: () => "of one core" },
   { title: "Memory", key: "memory_mb", unit: "MB", least: 80, more: ({ process }) => `of the server’s process, ${process}` },
-  { title: "Event loop delay", key: "loop_delay_ms", unit: "ms", least: 5, more: () => "how late a timer is" },
+  { title: "Event loop delay", key: "loop_delay_ms", unit: "ms", least: 4, more: () => "how late a timer is" },
 ];
 
 const COUNTS = {
@@ -36,11 +36,13 @@ const graphs = GRAPHS.map((graph) => {
   const below = el("p", { className: "quiet" }, graph.more({ users: 0, rooms: 0, process: "–" }));
   const canvas = el("canvas");
   canvas.role = "img";
-  canvas.ariaLabel = `${graph.title} over the last minute`;
+  const scale = el("p", { className: "scale", ariaHidden: "true" }, ...Array.from({ length: 3 }, () => el("span")));
+  const ages = el("p", { className: "ages", ariaHidden: "true" }, el("span", {}, "1 min ago"), el("span", {}, "now"));
+  const plot = el("div", { className: "plot" }, scale, canvas, ages);
   const number = el("p", {}, value, el("span", { className: "unit" }, graph.unit ?? ""));
-  const item = el("li", { className: "card graph" }, el("h2", {}, graph.title), number, below, canvas);
+  const item = el("li", { className: "card graph" }, el("h2", {}, graph.title), number, below, plot);
   $("graphs").append(item);
-  return { ...graph, value, below, canvas, top: graph.least };
+  return { ...graph, value, below, canvas, scale, top: graph.least };
 });
 
 const counts = Object.entries(COUNTS).map(([key, words]) => {
@@ -74,9 +76,20 @@ function show() {
   for (const graph of graphs) {
     graph.value.textContent = written(latest[graph.key]);
     graph.below.textContent = graph.more(latest);
+    rescale(graph);
   }
   for (const { key, value } of counts) value.textContent = written(latest[key]);
   draw();
+}
+
+/** Fits the scale to the samples. Its end and its middle are round numbers. */
+function rescale(graph) {
+  const values = samples.map((sample) => sample[graph.key] ?? 0);
+  const [least, most] = [Math.min(...values), Math.max(...values)];
+  const unit = 10 ** Math.floor(Math.log10(Math.max(graph.least, most)));
+  graph.top = unit * [1, 2, 4, 6, 8, 10].find((times) => times * unit >= Math.max(graph.least, most));
+  [graph.top, graph.top / 2, 0].forEach((number, index) => (graph.scale.children[index].textContent = written(number)));
+  graph.canvas.ariaLabel = `${graph.title} over the last minute: from ${written(least)} to ${written(most)}`;
 }
 
 function written(number) {
@@ -90,27 +103,28 @@ function count(number, noun) {
 
 // The graph moves between samples: the newest one slides in while the next is in flight.
 
+let slide = 1;
+
 function draw() {
-  const slide = still.matches ? 1 : Math.min(1, (performance.now() - heardAt) / intervalMs);
-  for (const graph of graphs) plot(graph, slide);
+  slide = still.matches ? 1 : Math.min(1, (performance.now() - heardAt) / intervalMs);
+  for (const graph of graphs) plot(graph);
 }
 
-function plot(graph, slide) {
-  const { canvas, key, least } = graph;
-  const scale = devicePixelRatio || 1;
+function plot({ canvas, key, top }) {
+  const ratio = devicePixelRatio || 1;
   const width = canvas.clientWidth;
   const height = canvas.clientHeight;
-  if (canvas.width !== Math.round(width * scale)) canvas.width = Math.round(width * scale);
-  if (canvas.height !== Math.round(height * scale)) canvas.height = Math.round(height * scale);
+  if (canvas.width !== Math.round(width * ratio)) canvas.width = Math.round(width * ratio);
+  if (canvas.height !== Math.round(height * ratio)) canvas.height = Math.round(height * ratio);
   const context = canvas.getContext("2d");
   const style = getComputedStyle(canvas); // resolves light-dark(), unlike a custom property
-  context.setTransform(scale, 0, 0, scale, 0, 0);
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.clearRect(0, 0, width, height);
 
   context.strokeStyle = style.caretColor;
   context.lineWidth = 1;
-  for (const part of [0.25, 0.5, 0.75]) {
-    const y = Math.round(height * part) + 0.5;
+  for (const part of [0, 0.5, 1]) {
+    const y = Math.round((height - 1) * part) + 0.5;
     context.beginPath();
     context.moveTo(0, y);
     context.lineTo(width, y);
@@ -119,11 +133,9 @@ function plot(graph, slide) {
 
   const values = samples.map((sample) => sample[key] ?? 0);
   if (values.length < 2) return;
-  const wanted = Math.max(least, ...values) * 1.15;
-  graph.top += (wanted - graph.top) * (still.matches ? 1 : 0.1);
   const step = width / (KEPT - 2);
   const x = (index) => width - (values.length - 1 - index + slide - 1) * step;
-  const y = (value) => height - 2 - (value / graph.top) * (height - 6);
+  const y = (value) => (height - 1) * (1 - value / top) + 0.5;
 
   context.beginPath();
   values.forEach((value, index) => context.lineTo(x(index), y(value)));
@@ -140,7 +152,7 @@ function plot(graph, slide) {
 }
 
 function animate() {
-  if (!still.matches) draw();
+  if (slide < 1) draw();
   requestAnimationFrame(animate);
 }
 

@@ -18,7 +18,7 @@ export function paintAvatar(element, { id, name }) {
   element.style.setProperty("--hue", hash);
   const words = name.split(" ");
   const letters = words.length > 1 ? [words[0], words.at(-1)].map((word) => [...word][0]) : [...name].slice(0, 2);
-  element.textContent = letters.join("").toUpperCase();
+  element.dataset.letters = letters.join("").toUpperCase();
   return element;
 }
 

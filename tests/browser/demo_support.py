@@ -410,7 +410,7 @@ def take_pictures(directory: Path) -> None:
         published = hers.request.post(
             f"{server.url}/api/posts",
             headers={"Authorization": f"Bearer {ann.token}"},
-            data={"text": "hubbub 0.1 is out"},
+            data={"text": "hubbub is out"},
         )
         post = published.json()["id"]
         his_other.request.put(f"{server.url}/api/posts/{post}/like", headers={"Authorization": f"Bearer {bob.token}"})

@@ -1526,8 +1526,6 @@ def test_wrong_arguments_throw(client: Client, script: str, problem: str) -> Non
 @pytest.mark.parametrize(
     ("name", "kind", "exported"),
     [
-        ("hubbub.js", "text/javascript", "HubbubClient"),
-        ("hubbub.d.ts", "application/typescript", "HubbubClient"),
         ("centrifuge.js", "text/javascript", "Centrifuge"),
         ("centrifuge.d.ts", "application/typescript", "Centrifuge"),
     ],
@@ -1547,7 +1545,7 @@ def test_the_files_are_served_and_asked_for_again(site: str, name: str, kind: st
     assert (head.status_code, head.headers["content-length"]) == (200, answer.headers["content-length"])
 
 
-@pytest.mark.parametrize("name", ["", "__init__.py", "..%2Fclose.py", "hubbub.js%2F..%2F__init__.py", "nothing"])
+@pytest.mark.parametrize("name", ["", "__init__.py", "..%2Fclose.py", "centrifuge.js%2F..%2F__init__.py", "nothing"])
 def test_nothing_else_is_served(site: str, name: str) -> None:
     assert httpx.get(f"{site}/hubbub/{name}").status_code == 404
 

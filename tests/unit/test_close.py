@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from importlib.resources import files
-
 import pytest
 from websockets.frames import Close
 from websockets.frames import CloseCode as KnownCode
 
 from hubbub import CloseCode, InvalidArgument
 from hubbub.arguments import close_code
-
-CLIENT = files("hubbub.client").joinpath("hubbub.js").read_text()
+from hubbub.protocols.centrifugo.codes import closed_as, reconnects
 
 
 def client_returns(cause: CloseCode) -> bool:
-    """Whether the browser client connects again after this close, given that it can get a new token."""
-    codes = re.search(r"^const RETRY = new Set\(\[([\d, ]+)\]\);$", CLIENT, re.MULTILINE)
-    renewable = re.search(r"^    const renewable = code === (\d+) && reason === \"(.*?)\" && ", CLIENT, re.MULTILINE)
-    assert codes
-    assert renewable
-    return str(cause.code) in codes[1].split(", ") or (str(cause.code), cause.reason) == renewable.groups()
+    """Whether the client of an endpoint connects again after this close, given that it can get a new token."""
+    return reconnects(closed_as(cause.code, cause.reason).code)
 
 
 @pytest.mark.parametrize("cause", CloseCode, ids=lambda cause: cause.name)

@@ -1,6 +1,6 @@
-"""The browser client: one ES module, its types, and the ASGI app that serves both.
+"""The client for pages: one ES module, its types, and the ASGI app that serves both.
 
-After ``app.mount("/hubbub", BrowserClient())``, a page can ``import { HubbubClient } from "/hubbub/hubbub.js"``.
+After ``app.mount("/hubbub", BrowserClient())``, a page can ``import { Centrifuge } from "/hubbub/centrifuge.js"``.
 """
 
 from __future__ import annotations
@@ -20,16 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["BrowserClient"]
 
-_FILES = {
-    "hubbub.js": "text/javascript",
-    "hubbub.d.ts": "application/typescript",
-    "centrifuge.js": "text/javascript",
-    "centrifuge.d.ts": "application/typescript",
-}
+_FILES = {"centrifuge.js": "text/javascript", "centrifuge.d.ts": "application/typescript"}
 
 
 class BrowserClient:
-    """An ASGI app that serves ``hubbub.js`` and ``hubbub.d.ts``, and nothing else.
+    """An ASGI app that serves ``centrifuge.js`` and ``centrifuge.d.ts``, and nothing else.
 
     Browsers may cache the files, but revalidate them each time (``ETag``, ``Cache-Control: no-cache``), so every page
     has the new client when it is loaded after an upgrade of the server.

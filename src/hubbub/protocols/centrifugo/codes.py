@@ -132,7 +132,7 @@ def reconnects(code: int) -> bool:
 
 _REASONS: Final = {each.code: each.reason for each in DisconnectCode}
 _BY_NUMBER: Final[Mapping[int, DisconnectCode]] = {
-    1000: DisconnectCode.FORCE_DISCONNECT,  # hubbub.js does not reconnect either
+    1000: DisconnectCode.FORCE_DISCONNECT,  # the app has done with the client
     1001: DisconnectCode.SHUTDOWN,
     1002: DisconnectCode.BAD_REQUEST,
     1003: DisconnectCode.BAD_REQUEST,

@@ -316,7 +316,7 @@ def _endpoint(size: Size) -> list[Trial]:
 
 _KEPT = {"HUBBUB_BENCH_ROOMS": json.dumps({"*": {"history": 100}})}
 _MISSED = 1000
-_NUMBERED = {"HUBBUB_BENCH_ROOMS": json.dumps({"*": {"history": _MISSED, "positions": True}})}
+_NUMBERED = {"HUBBUB_BENCH_ROOMS": json.dumps({"*": {"history": _MISSED, "replay": _MISSED}})}
 _LATENCY_TIMES = 4  # longer than the others: 50 messages a second need that much time for a p99
 
 
@@ -343,10 +343,10 @@ def _redis_recovery(size: Size) -> list[Trial]:
 
     def trial(peer: str, case: str, path: str) -> Trial:
         paths = [path.format(number=number) for number in range(clients)]
-        phase = {"kind": "storm", "path": "/back/r", "paths": paths, "messages": _MISSED}
+        phase = {"kind": "storm", "path": "/room/r", "paths": paths, "messages": _MISSED}
         return Trial(peer, [(case, phase)], environment=_NUMBERED, files=clients)
 
-    cases = {f"{clients:,} clients": "/back/r", f"{clients:,} clients, each a user": "/back/r/u{number:05}"}
+    cases = {f"{clients:,} clients": "/room/r", f"{clients:,} clients, each a user": "/member/r/u{number:05}"}
     return [trial(peer, case, path) for case, path in cases.items() for peer in ("hubbub-redis", "hubbub")]
 
 

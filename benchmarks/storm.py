@@ -1,14 +1,13 @@
-"""The recovery storm: clients that reconnect all at once, each with a position some messages back.
+"""The storm after a restart: clients that reconnect all at once, to a room that replays its messages to them.
 
-Theory of operation. A first client reads the room's position, and publishes the messages that the others will have
-missed. Then the others connect as fast as the server's listen queue accepts them, and run in one loop over epoll. The
-received data is not parsed: counting the marks of the messages keeps the generator fast. A sample of the clients stores
-everything, and must have every message once and in order at the end.
+Theory of operation. A first client publishes the messages that the others will receive. Then the others connect as fast
+as the server's listen queue accepts them, and run in one loop over epoll. The received data is not parsed: counting the
+marks of the messages keeps the generator fast. A sample of the clients stores everything, and must have every message
+once and in order at the end.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import select
 import socket
@@ -16,7 +15,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from . import wire
 from .load import MARK, NUMBER, Load
@@ -32,22 +30,20 @@ _PING = bytes((0x80 | wire.PING,))  # occurs only in pings: texts are ASCII, and
 def storm(
     load: Load, path: str, paths: Sequence[str], messages: int, at_once: int = 2000, patience_s: float = 600.0
 ) -> dict[str, Any]:
-    """Reconnects clients with the position before the room's last messages, and measures until each has them all.
+    """Reconnects clients to a room that replays its last messages, and measures until each has them all.
 
     Args:
         load: A load without clients.
         path: The path on which the first client publishes.
         paths: The paths on which the others reconnect.
-        messages: The number of messages that they have missed.
+        messages: The number of messages that the room replays.
         at_once: The number of handshakes in flight: a little less than uvicorn's listen queue holds.
         patience_s: The time to wait for the last client.
     """
     guest = load.dial(path)
     load.accepted(guest, path)
-    sync = json.loads(load.message(guest))
     numbers = _published(load, guest, messages)
-    since = quote(json.dumps({"rooms": {sync["room"]: [sync["epoch"], sync["offset"]]}}))
-    coming = Storm(load, [f"{each}?since={since}" for each in paths], len(numbers))
+    coming = Storm(load, paths, len(numbers))
     meter = Meter(load.server, coming.arrived, load.latencies, load.redis)
     coming.run(at_once, patience_s)
     result = meter.stop()

@@ -1,16 +1,14 @@
-"""Rooms with history and positions: clients that reconnect receive what they missed, new ones the last messages."""
+"""Rooms with history: clients receive the last messages when they connect, and raw sockets are told of a gap."""
 
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, WebSocket
 from pydantic import BaseModel, Field, ValidationError
 
-from hubbub import ConnectionManager, History, Resume, RoomOptions
+from hubbub import ConnectionManager, History, RoomOptions
 
 app = FastAPI()
-manager = ConnectionManager(
-    rooms={"chat:*": RoomOptions(history=History(size=500, ttl_s=3600), replay=50, positions=True)},
-)
+manager = ConnectionManager(rooms={"chat:*": RoomOptions(history=History(size=500, ttl_s=3600), replay=50)})
 manager.install(app)
 
 
@@ -20,8 +18,7 @@ class Say(BaseModel):
 
 @app.websocket("/ws/{room}")
 async def chat(websocket: WebSocket, room: str) -> None:
-    since = Resume.from_query(websocket)
-    async with manager.connect(websocket, room=f"chat:{room}", since=since) as connection:
+    async with manager.connect(websocket, room=f"chat:{room}") as connection:
         async for message in connection.iter_json():
             try:
                 say = Say.model_validate(message)

@@ -11,7 +11,7 @@ from hubbub import ConnectionManager, Limits, RoomOptions
 
 manager = ConnectionManager(
     rooms={
-        "chat:*": RoomOptions(history=1000, positions=True),  # overflow="close": the client reconnects and recovers
+        "chat:*": RoomOptions(history=1000),  # overflow="close": the client reconnects and recovers
         "ticker:*": RoomOptions(overflow="latest"),
         "log:*": RoomOptions(overflow="drop_oldest"),
         "sensor:*": RoomOptions(overflow="drop_newest"),

@@ -15,7 +15,7 @@ from hubbub import ConnectionManager, Publisher, RoomOptions
 
 BROKER = os.environ.get("BROKER", "redis://localhost")
 
-manager = ConnectionManager(BROKER, rooms={"reports:*": RoomOptions(history=100, positions=True)})
+manager = ConnectionManager(BROKER, rooms={"reports:*": RoomOptions(history=100)})
 publisher = Publisher(BROKER)  # connects on first use, in each process separately
 
 

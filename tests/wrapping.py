@@ -8,8 +8,7 @@ import json
 from starlette.websockets import WebSocket
 
 from hubbub.codec import Payload, dumps
-from hubbub.envelope import Announcement, Envelope, Relabel, Reset
-from hubbub.positions import Joined
+from hubbub.envelope import Announcement, Envelope
 from hubbub.protocols import ClientProtocol, RawProtocol, RoomInfo
 from hubbub.protocols.frames import Opcode, frame, split
 
@@ -25,26 +24,16 @@ class ArrayProtocol(ClientProtocol):
     def publication(self, room: RoomInfo, message: Envelope) -> bytes:
         return wrapped(RAW.publication(room, message))
 
-    def exclusion(self, room: RoomInfo, message: Envelope) -> bytes | None:
-        return _wrapped_if_any(RAW.exclusion(room, message))
-
     def announcement(self, room: RoomInfo, event: Announcement) -> bytes | None:
-        return _wrapped_if_any(RAW.announcement(room, event))
-
-    def renumbering(self, room: RoomInfo, event: Reset | Relabel) -> bytes | None:
-        return _wrapped_if_any(RAW.renumbering(room, event))
+        raw = RAW.announcement(room, event)
+        return None if raw is None else wrapped(raw)
 
     def message(self, payload: Payload) -> bytes:
         return wrapped(RAW.message(payload))
 
-    def joined(self, room: RoomInfo, joined: Joined, connection_id: str) -> bytes | None:
-        return _wrapped_if_any(RAW.joined(room, joined, connection_id))
-
-    def dropped(self, room: str, count: int) -> bytes | None:
-        return _wrapped_if_any(RAW.dropped(room, count))
-
     def error(self, code: str, problem: str) -> bytes | None:
-        return _wrapped_if_any(RAW.error(code, problem))
+        raw = RAW.error(code, problem)
+        return None if raw is None else wrapped(raw)
 
     def reply(self, text: str | None, data: bytes | None) -> bytes | None:
         return frame(Opcode.TEXT, b'["pong"]') if text == '["ping"]' else None
@@ -57,10 +46,6 @@ def wrapped(raw: bytes) -> bytes:
     ((opcode, payload),) = split(raw)
     fields = [payload.decode()] if opcode is Opcode.TEXT else ["", base64.b64encode(payload).decode()]
     return frame(Opcode.TEXT, dumps(fields))
-
-
-def _wrapped_if_any(raw: bytes | None) -> bytes | None:
-    return None if raw is None else wrapped(raw)
 
 
 def unwrapped(message: str | bytes) -> str | bytes:

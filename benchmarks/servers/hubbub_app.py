@@ -10,7 +10,7 @@ from itertools import count
 from fastapi import FastAPI, WebSocket
 
 from benchmarks.servers.ticker import watch
-from hubbub import ConnectionManager, Resume, RoomOptions
+from hubbub import ConnectionManager, RoomOptions
 
 app = FastAPI()
 rooms = json.loads(os.environ.get("HUBBUB_BENCH_ROOMS", "{}"))
@@ -40,23 +40,6 @@ async def user(websocket: WebSocket, user: str) -> None:
 @app.websocket("/member/{room}/{user}")
 async def member(websocket: WebSocket, room: str, user: str) -> None:
     async with manager.connect(websocket, user, room=room) as connection:
-        async for message in connection:
-            await manager.broadcast(message, room=room)
-
-
-@app.websocket("/back/{room}")
-async def back(websocket: WebSocket, room: str) -> None:
-    await come_back(websocket, room, None)
-
-
-@app.websocket("/back/{room}/{user}")
-async def user_back(websocket: WebSocket, room: str, user: str) -> None:
-    await come_back(websocket, room, user)
-
-
-async def come_back(websocket: WebSocket, room: str, user: str | None) -> None:
-    since = Resume.from_query(websocket)
-    async with manager.connect(websocket, user, room=room, since=since) as connection:
         async for message in connection:
             await manager.broadcast(message, room=room)
 

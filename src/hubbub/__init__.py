@@ -24,9 +24,8 @@ from .manager import ConnectionManager
 from .metrics.counters import Stats
 from .names import EVERYONE, RoomName, UserId
 from .options import History, Limits, Overflow, RoomOptions
-from .positions import Joined, Position
+from .positions import Position
 from .presence import Member
-from .protocols import Resume
 from .publisher import AsyncPublisher, Publisher
 
 __all__ = [
@@ -44,7 +43,6 @@ __all__ = [
     "HubbubMiddleware",
     "InvalidArgument",
     "InvalidName",
-    "Joined",
     "Limits",
     "Member",
     "Message",
@@ -56,7 +54,6 @@ __all__ = [
     "Position",
     "Publisher",
     "Recorded",
-    "Resume",
     "RoomName",
     "RoomOptions",
     "Stats",

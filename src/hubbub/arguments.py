@@ -10,7 +10,6 @@ from .close import is_sendable
 from .codec import dumps, loads
 from .errors import InvalidArgument, InvalidName, shown
 from .names import RoomName, UserId, is_connection_id, is_name, room_name, user_name, user_room
-from .positions import Position, as_position, is_position, since_for
 from .presence import Info
 
 MAX_KEY_BYTES: Final = 65_534
@@ -37,20 +36,6 @@ def room_names(room: RoomName | None, rooms: Iterable[RoomName], *, takes_room: 
     names = [] if room is None else [room_name(room)]
     names += [room_name(each, f"rooms[{index}]") for index, each in enumerate(several)]
     return list(dict.fromkeys(names))
-
-
-def positions_by_room(since: object, names: list[str]) -> dict[str, Position]:
-    """Returns the positions from which the client resumes, by room."""
-    if since is None:
-        return {}
-    if isinstance(since, Mapping) and not is_position(since):
-        given = {str(room): position for room, position in since.items()}
-        return {room: as_position(position, f"since[{room!r}]") for room, position in given.items()}
-    position = since_for(since, "")
-    if len(names) != 1:
-        problem = f"got one position for {len(names)} rooms"
-        raise InvalidArgument("since", problem, "a mapping of room to Position, or one Position for exactly one room")
-    return {} if position is None else {names[0]: position}
 
 
 def detached_info(info: object) -> Info:

@@ -49,7 +49,7 @@ from .names import (
 )
 from .options import Limits, RefuseWith, RoomTable
 from .origin import OriginPolicy
-from .positions import Joined, Position, since_for
+from .positions import Position
 from .presence import Info
 from .protocols import ClientProtocol
 from .rooms.attempts import Attempt
@@ -62,6 +62,8 @@ from .tasks import Tasks
 from .timers import Timers
 
 logger: Final = logging.getLogger("hubbub")
+
+_NO_POSITIONS: Final[Mapping[str, Position]] = {}
 
 
 class Engine:
@@ -214,18 +216,20 @@ class Engine:
         room: RoomName | None,
         rooms: Iterable[RoomName],
         info: Info,
-        since: Position | Mapping[str, Position] | None,
         subprotocol: str | None,
         headers: Iterable[tuple[bytes, bytes]] | None,
         expires_at: datetime | float | None,
+        positions: Mapping[str, Position] = _NO_POSITIONS,
     ) -> Connection:
-        """Does what `ConnectionManager.connect` promises."""
+        """Does what `ConnectionManager.connect` promises.
+
+        With ``positions``, the client recovers the rooms that every connection is in. They are by the rooms' labels.
+        """
         _check_real(websocket, user_id)
         self.lifecycle.check_loop(websocket)
         socket = self._socket_of(websocket)
         user = None if user_id is None else user_name(user_id)
         names = arguments.room_names(room, rooms)
-        positions = arguments.positions_by_room(since, names)
         detached_info = arguments.detached_info(info)
         expiry = arguments.timestamp(expires_at)
         arguments.check_handshake(subprotocol, headers)
@@ -244,7 +248,6 @@ class Engine:
                 websocket,
                 user,
                 info=detached_info,
-                since=since,
                 rooms=len(names),
                 subprotocol=subprotocol,
                 headers=headers,
@@ -295,16 +298,14 @@ class Engine:
             raise self.lifecycle.not_installed_here(websocket.url.path)
         return socket
 
-    async def join(self, session: Session, room: RoomName, since: object) -> Joined:
+    async def join(self, session: Session, room: RoomName) -> None:
         """Does what `Connection.join` promises."""
         name = room_name(room)
-        position = since_for(since, label(name))
-        if position is None and session.listener is not None:
-            position = session.listener.presents(name)
+        position = None if session.listener is None else session.listener.presents(name)
         with self.memberships.attempts.begin(session.user_id) as attempt:
             await self.admission.make_room(session, self.memberships.full(session, [name]))
             try:
-                return await self.memberships.join(session, name, position, attempt)
+                await self.memberships.join(session, name, position, attempt)
             except JoinRefused as refusal:
                 await self.admission.refuse(session.socket, refusal.cause)
 

@@ -32,7 +32,6 @@ from .names import (
     RoomName,
     UserId,
     channel_of,
-    label,
     room_name,
     user_name,
     user_room,
@@ -41,7 +40,7 @@ from .nowait import or_nowait
 from .options import Limits, RefuseWith, RoomOptions, RoomTable
 from .origin import OriginPolicy
 from .paths import Paths
-from .positions import Joined, Position, since_for
+from .positions import Position, as_position
 from .presence import Info, Member
 from .protocols import RawProtocol
 from .read_only import read_only
@@ -87,9 +86,9 @@ class ConnectionManager:
             ``"https://*.example.com"``, or ``"*"`` for all. If it is omitted, `install` uses the ``allow_origins`` of
             the app's CORSMiddleware, provided that it has ``allow_credentials=True`` and lists each origin.
         app_ping: Answer ``{"type": "ping"}`` with ``{"type": "pong"}``, for browsers, which can't send real pings.
-        client_frames: Tell clients about messages that were dropped (a ``dropped`` frame) or not acceptable (an
-            ``error`` frame). Set it to False for clients with a format of their own: they receive only what the app
-            sends. Both cases are still counted and logged at DEBUG, and `Limits.max_errors` still closes.
+        client_frames: Tell clients about messages that are not acceptable, in an ``error`` frame. Set it to False for
+            clients with a format of their own: they receive only what the app sends. Such messages are still counted
+            and logged at DEBUG, and `Limits.max_errors` still closes.
         refuse_with: The answer to a client that a dependency or a handler refuses before accept. ``"close"`` accepts
             the socket and closes it with the code and reason, because a browser shows a page nothing of a refused
             handshake. ``"http"`` sends the HTTP response: 403, or that of the HTTPException. Both count in
@@ -262,7 +261,6 @@ class ConnectionManager:
         room: RoomName | None = None,
         rooms: Iterable[RoomName] = (),
         info: Info = None,
-        since: Position | Mapping[str, Position] | None = None,
         subprotocol: str | None = None,
         headers: Iterable[tuple[bytes, bytes]] | None = None,
         expires_at: datetime | float | None = None,
@@ -287,7 +285,6 @@ class ConnectionManager:
             rooms: More rooms to join.
             info: Data about the user for presence and announcements: a mapping, which is serialized to JSON
                 immediately. Later changes to the object have no effect.
-            since: The position from which the client resumes, or a mapping of room to `Position` (`Resume`).
             subprotocol: The subprotocol to accept; by default the one that the auth dependency read.
             headers: Headers of the accept response.
             expires_at: When to close the connection (1008, "token expired"), within a second: an aware datetime, a
@@ -309,7 +306,6 @@ class ConnectionManager:
                 room=room,
                 rooms=rooms,
                 info=info,
-                since=since,
                 subprotocol=subprotocol,
                 headers=headers,
                 expires_at=expires_at,
@@ -347,27 +343,17 @@ class ConnectionManager:
 
     # Rooms
 
-    async def join(
-        self,
-        websocket: WebSocket | Connection,
-        room: RoomName,
-        since: Position | Mapping[str, Position] | None = None,
-    ) -> Joined:
+    async def join(self, websocket: WebSocket | Connection, room: RoomName) -> None:
         """Adds a connected socket to a room, like `Connection.join`. Idempotent.
 
             await manager.join(websocket, "lobby")
 
-        *Delivery*: every message that is published after the call. With ``since``, and if the history of the room
-        reaches back that far, the messages that were published after that position come first, without a gap or a
-        repeat.
+        *Delivery*: every message that is published after the call. In a room with `RoomOptions.replay`, its newest
+        messages come first, without a gap or a repeat.
 
         Args:
             websocket: The WebSocket that was given to `connect`, or its `Connection`.
             room: The name of the room.
-            since: The position that the client presents, or a mapping of room to `Position`.
-
-        Returns:
-            The position of the room, and whether everything after the presented one is delivered.
 
         Raises:
             InvalidArgument: The socket was not connected to this manager, or another argument is not acceptable.
@@ -375,7 +361,7 @@ class ConnectionManager:
                 last two cases the connection is closed (1008).
         """
         self._hubbub.lifecycle.check_loop()
-        return await self._hubbub.join(session_of(self._hubbub.lookup.connected(websocket)), room, since)
+        await self._hubbub.join(session_of(self._hubbub.lookup.connected(websocket)), room)
 
     async def leave(self, websocket: WebSocket | Connection, room: RoomName) -> None:
         """Removes a connected socket from a room, like `Connection.leave`. Idempotent.
@@ -420,8 +406,7 @@ class ConnectionManager:
             message: str, bytes, or anything that can be written as JSON.
             room: The room. An explicit None raises, because a missing room must not reach everyone.
             exclude: Connections, WebSockets or connection ids that do not receive the message. An id is a
-                `Connection.id` of any worker, including a former one of a client that reconnected. A user's id raises;
-                use ``exclude_users``.
+                `Connection.id` of any worker. A user's id raises; use ``exclude_users``.
             exclude_users: A user id, or several: none of their connections receives the message, on any worker, now or
                 by recovery.
             key: With ``overflow="latest"``, a waiting message with the same key is replaced.
@@ -808,7 +793,7 @@ class ConnectionManager:
             BrokerUnavailable: The broker can't be reached in time.
         """
         name = channel_of(room)
-        position = since_for(since, label(name))
+        position = None if since is None else as_position(since)
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise InvalidArgument("limit", f"got {shown(limit)}", "a whole number from 1, or None")
         self._hubbub.lifecycle.check_loop()

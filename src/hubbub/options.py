@@ -72,7 +72,6 @@ class RoomOptions:
         replay: The number of messages that a connection receives first when it joins the room: the newest ones that the
             history still holds, in order, followed by the live ones. A connection that recovers receives what it missed
             instead. Needs ``history``, and is at most its size.
-        positions: Send each message with its position, so that a plain WebSocket client can resume.
         max_members: The maximum number of connections in the room on this process. None means no limit.
         client_presence: Lets the clients of an endpoint ask who is in the room, if they are subscribed to it.
         client_history: Lets the clients of an endpoint read the room's history, if they are subscribed to it.
@@ -86,7 +85,6 @@ class RoomOptions:
     grace_s: float = 5.0
     overflow: Overflow = "close"
     replay: int = 0
-    positions: bool = False
     max_members: int | None = None
     client_presence: bool = False
     client_history: bool = False
@@ -102,7 +100,7 @@ class RoomOptions:
                 "overflow='close' together with history, or no history",
             )
         self._check_replay()
-        for name in ("announce", "positions", "client_presence", "client_history"):
+        for name in ("announce", "client_presence", "client_history"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidArgument(name, f"got {shown(getattr(self, name))}", "True or False")
         if not _is_number(self.grace_s) or not 0 <= self.grace_s < inf:
@@ -129,8 +127,8 @@ class RoomOptions:
 
     @property
     def numbered(self) -> bool:
-        """Whether messages of the room have positions: with ``history`` or ``positions``."""
-        return self.positions or self.history is not None
+        """Whether messages of the room have positions: with ``history``."""
+        return self.history is not None
 
 
 _DEFAULT = RoomOptions()

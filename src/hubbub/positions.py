@@ -1,15 +1,14 @@
 """Positions: places in a room's messages.
 
-A room that keeps history, or has ``positions=True``, numbers its messages within an epoch: 1, 2, 3, ... An epoch is a
-random string that identifies one numbering, so that a room that was lost and created again is not mistaken for the old
-one. A Redis server that restarts continues to count in a new epoch, and records where the former one ended. So only the
-broker can compare positions of different epochs.
+A room that keeps history numbers its messages within an epoch: 1, 2, 3, ... An epoch is a random string that identifies
+one numbering, so that a room that was lost and created again is not mistaken for the old one. A Redis server that
+restarts continues to count in a new epoch, and records where the former one ended. So only the broker can compare
+positions of different epochs.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from .errors import InvalidArgument, shown
@@ -38,10 +37,6 @@ class Position(NamedTuple):
 class Joined(NamedTuple):
     """The result of a join.
 
-        joined = await connection.join("chat:lobby", since=position)
-        if not joined.recovered:
-            await connection.send({"type": "reload"})
-
     Attributes:
         position: The position of the room at the join. If the connection receives the newest messages first
             (`RoomOptions.replay`), the position before them. None if the room has no positions.
@@ -54,36 +49,14 @@ class Joined(NamedTuple):
 
 
 def as_position(value: object, argument: str = "since") -> Position:
-    """Converts an ``(epoch, offset)`` pair, or a client's ``{"epoch": ..., "offset": ...}``, to a `Position`.
+    """Converts an ``(epoch, offset)`` pair to a `Position`.
 
     Raises:
-        InvalidArgument: The value is neither of these.
+        InvalidArgument: The value is no such pair.
     """
-    pair = (value.get("epoch"), value.get("offset")) if isinstance(value, Mapping) else value
-    if isinstance(pair, (tuple, list)) and len(pair) == 2:
-        epoch, offset = pair
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        epoch, offset = value
         known = isinstance(epoch, str) and epoch.isascii() and len(epoch) <= _MAX_EPOCH_CHARS
         if known and isinstance(offset, int) and not isinstance(offset, bool) and 0 <= offset < 2**63:
             return Position(epoch, offset)
-    raise InvalidArgument(
-        argument, f"{shown(value)} is not a position", "Position(epoch, offset), or a mapping of room to Position"
-    )
-
-
-def is_position(since: Mapping[object, object]) -> bool:
-    """Returns whether a mapping is one position as clients write it, rather than a mapping of room to position."""
-    return since.keys() == {"epoch", "offset"} and isinstance(since["epoch"], str)
-
-
-def since_for(since: object, room: str) -> Position | None:
-    """Returns the position for one room from ``since``, as `connect` and `join` accept it.
-
-    Raises:
-        InvalidArgument: The value is not a position.
-    """
-    if since is None:
-        return None
-    if isinstance(since, Mapping) and not is_position(since):
-        by_room = {str(name): position for name, position in since.items()}
-        return None if room not in by_room else as_position(by_room[room], f"since[{room!r}]")
-    return as_position(since)
+    raise InvalidArgument(argument, f"{shown(value)} is not a position", "Position(epoch, offset)")

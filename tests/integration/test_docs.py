@@ -19,13 +19,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
-from examples import delivery, rooms
+from examples import rooms
 from hubbub import CloseCode, ConnectionManager, Limits, RoomOptions, Stats
 from hubbub.options import OVERFLOWS
 from hubbub.protocols.centrifugo.codes import closed_as
@@ -283,37 +282,6 @@ def same_shape(found: Any, shown: Any) -> bool:
     if isinstance(shown, dict):
         return list(found) == list(shown) and all(same_shape(found[key], shown[key]) for key in shown)
     return type(found) is type(shown)
-
-
-async def test_frames_of_rooms_with_positions_are_as_documented() -> None:
-    with serving(delivery.app) as server:
-        async with client(server, "/ws/red") as one:
-            sync = await receive(one)
-            assert same_shape(sync, documented("delivery.md", "sync"))
-
-            await one.send('{"text": "Hello"}')
-            first = await receive(one)
-            assert same_shape(first, documented("delivery.md", '"data"'))
-            assert first["epoch"] == sync["epoch"]
-
-            manager = delivery.manager
-            await server.acall(manager.broadcast("text", room="chat:red", exclude=sync["connection_id"]))
-            assert list(await receive(one)) == ["room", "epoch", "offset"]
-
-            await server.acall(manager.broadcast("text", room="chat:red"))
-            assert (await receive(one))["data"] == "text"
-
-            await server.acall(manager.broadcast(b"\x01\x02", room="chat:red"))
-            binary: bytes = await receive(one)
-            assert len(first["epoch"]) == 8
-            expected = b"HUB1\x08" + first["epoch"].encode() + (4).to_bytes(8, "big") + b"chat:red" + b"\x01\x02"
-            assert binary == expected
-
-        since = documented("delivery.md", '"ids"')
-        assert list(since["rooms"]) == ["chat:red"]
-        since["rooms"]["chat:red"] = [first["epoch"], first["offset"]]
-        async with client(server, f"/ws/red?since={quote(json.dumps(since))}") as one:
-            assert (await receive(one))["recovered"] is True
 
 
 async def test_announcement_is_as_documented() -> None:

@@ -266,7 +266,7 @@ async def endure(loop: str, rounds: int, traced: int) -> None:
 async def endure_beside_others(loop: str, rounds: int, traced: int) -> None:
     manager = ConnectionManager(
         rooms={
-            "kept": RoomOptions(history=20, positions=True, grace_s=0),
+            "kept": RoomOptions(history=20, replay=10, grace_s=0),
             "own:*": RoomOptions(announce=True, grace_s=0.05),
             "lobby": RoomOptions(grace_s=0.05),
         },

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import os
 import re
 import signal
@@ -18,7 +17,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import httpx
 import jwt
@@ -30,7 +28,7 @@ from fastapi.testclient import TestClient
 from websockets.typing import Subprotocol
 
 import hubbub
-from hubbub import ConnectionManager, HubbubError, Limits, NotRunning, Resume, RoomOptions
+from hubbub import ConnectionManager, HubbubError, Limits, NotRunning, RoomOptions
 from hubbub.auth import Claims, InvalidToken, JWTAuth
 from hubbub.connections.session import Session
 from tests.integration.support import client, closed, eventually, opened, receive, reset, running, times_slower
@@ -356,30 +354,6 @@ async def test_14_memory_does_not_grow_with_connections_and_messages() -> None:
         assert third - second < 200
         here = [each for each in gc.get_objects() if type(each) is Session and each._manager is manager._hubbub]
         assert not here  # those of other managers may be held by tests of other modules
-
-
-async def test_16_a_client_recovers_to_which_nothing_was_sent_before_it_was_lost() -> None:
-    options = RoomOptions(history=10, positions=True)
-    manager = ConnectionManager(rooms={"quiet": options})
-
-    async def handler(websocket: WebSocket) -> None:
-        since = Resume.from_query(websocket)
-        async with manager.connect(websocket, room="quiet", since=since) as connection:
-            async for _ in connection:
-                pass
-
-    with running(manager) as live:
-        path = live.at(handler)
-        async with client(live.server, path) as websocket:
-            sync = await receive(websocket)
-            assert (sync["type"], sync["room"], sync["recovered"]) == ("sync", "quiet", False)
-        await live.nothing_left()
-        await live.server.acall(manager.broadcast({"missed": 1}, room="quiet"))
-        since = json.dumps({"ids": [sync["connection_id"]], "rooms": {"quiet": [sync["epoch"], sync["offset"]]}})
-        async with client(live.server, f"{path}?since={quote(since)}") as websocket:
-            assert (await receive(websocket))["recovered"] is True
-            missed = await receive(websocket)
-            assert (missed["data"], missed["offset"]) == ({"missed": 1}, sync["offset"] + 1)
 
 
 def test_18_test_sockets_work_or_say_what_to_write() -> None:

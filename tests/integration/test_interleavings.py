@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
-from hubbub import Connection, ConnectionManager, History, Limits, Position, RoomOptions
+from hubbub import Connection, ConnectionManager, History, Limits, RoomOptions
 from hubbub.connections.connection import session_of
 from tests.integration.support import client, closed, eventually, receive, receive_until, serving
 
@@ -34,7 +34,7 @@ async def fill(connection: Connection) -> None:
 
 async def test_a_room_that_is_left_and_joined_again_under_a_replay_is_replayed_once(loop: str) -> None:
     manager = ConnectionManager(
-        rooms={"kept": RoomOptions(history=History(5000, 600))}, limits=Limits(max_outbox_bytes=256 * KIB)
+        rooms={"kept": RoomOptions(history=History(5000, 600), replay=5000)}, limits=Limits(max_outbox_bytes=256 * KIB)
     )
     app = FastAPI()
     manager.install(app)
@@ -44,14 +44,11 @@ async def test_a_room_that_is_left_and_joined_again_under_a_replay_is_replayed_o
         async with manager.connect(websocket) as connection:
             for n in range(2000):
                 await manager.broadcast({"n": n, "filler": FILLER}, room="kept")
-            head = await manager._hubbub.broker.position("kept")
-            assert head is not None
-            since = Position(head.epoch, 0)
-            await connection.join("kept", since=since)
+            await connection.join("kept")
             await asyncio.sleep(0)
             await connection.leave("kept")
             await connection.send("again")
-            await connection.join("kept", since=since)
+            await connection.join("kept")
             async for _ in connection:
                 pass
 

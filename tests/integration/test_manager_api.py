@@ -19,7 +19,7 @@ import pytest
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import ClientConnection
 
-from hubbub import Connection, ConnectionManager, InvalidArgument, Limits, NotSupported, Position, RoomOptions
+from hubbub import Connection, ConnectionManager, InvalidArgument, Limits, NotSupported, RoomOptions
 from hubbub.testing import record
 from tests.integration.support import Live, client, closed, eventually, receive, receive_until, running
 
@@ -30,7 +30,9 @@ ID = UUID("12345678123456781234567812345678")
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Live]:
-    with running(ConnectionManager(rooms={"kept": RoomOptions(history=10)})) as live:
+    with running(
+        ConnectionManager(rooms={"kept": RoomOptions(history=10), "replays*": RoomOptions(history=2, replay=2)})
+    ) as live:
         yield live
 
 
@@ -82,7 +84,7 @@ async def test_a_room_is_called_by_an_int_or_a_uuid_wherever_a_room_is_named(liv
         (connection,) = manager.active_connections
         assert room in connection.rooms
         await call(connection.leave(room))
-        await call(connection.join(room, {room: Position("a", 0)}))
+        await call(connection.join(room))
         assert room in connection.rooms
 
 
@@ -343,21 +345,21 @@ async def test_the_manager_joins_and_leaves_rooms_for_a_socket(live: Live, by: s
     async def handler(websocket: WebSocket) -> None:
         connection = await manager.connect(websocket, "ann")
         socket = websocket if by == "websocket" else connection
-        joined = await manager.join(socket, "kept")
-        assert joined == connection.joined["kept"]
-        assert joined.position is not None
-        assert await manager.join(socket, "kept") == joined
+        await manager.join(socket, "kept")
+        await manager.join(socket, "kept")
+        assert connection.rooms == {"kept"}
         await manager.broadcast("one", room="kept")
         await manager.leave(socket, "kept")
         await manager.leave(socket, "kept")
         await manager.broadcast("two", room="kept")
+        await manager.broadcast("before", room=f"replays {by}")
         assert connection.rooms == set()
-        recovered = await manager.join(socket, "kept", since={"kept": joined.position})
-        assert recovered.recovered
+        await manager.join(socket, f"replays {by}")
+        assert connection.rooms == {f"replays {by}"}
         await websocket.send_text("done")
 
     async with client(live.server, live.at(handler)) as ann:
-        assert [await receive(ann) for _ in range(4)] == ["one", "one", "two", "done"]
+        assert [await receive(ann) for _ in range(3)] == ["one", "before", "done"]
 
 
 async def test_a_connected_socket_joins_more_rooms_by_connect_without_its_user(live: Live) -> None:
@@ -470,15 +472,13 @@ async def test_excluded_users_are_left_out_with_all_their_connections(live: Live
         assert await hears(nobody) == heard
 
 
-async def test_an_excluded_user_recovers_without_what_it_was_excluded_from(live: Live) -> None:
+async def test_an_excluded_user_is_not_replayed_what_it_was_excluded_from(live: Live) -> None:
     manager, call = live.manager, live.server.acall
-    start = await call(manager.broadcast("before", room="kept"))
-    assert start is not None
-    await call(manager.broadcast("not for ann", room="kept", exclude_users="ann"))
-    await call(manager.broadcast("for all", room="kept"))
+    await call(manager.broadcast("not for ann", room="replays", exclude_users="ann"))
+    await call(manager.broadcast("for all", room="replays"))
 
     async def handler(websocket: WebSocket) -> None:
-        async with manager.connect(websocket, websocket.query_params["user"], room="kept", since=start) as connection:
+        async with manager.connect(websocket, websocket.query_params["user"], room="replays") as connection:
             await connection.send("end")
 
     path = live.at(handler)

@@ -115,7 +115,7 @@ async def test_calls_with_and_without_await_keep_their_order(room: str) -> None:
             assert [await receive(one) for _ in range(100)] == list(range(100))
 
 
-@pytest.mark.parametrize("room", ["plain", "kept:a", "positions:a"])
+@pytest.mark.parametrize("room", ["plain", "kept:a"])
 async def test_through_redis_too(redis: RedisServer, room: str) -> None:
     url = redis.url(prefix=fresh_prefix())
     with Worker(url) as one, Worker(url) as two:
@@ -131,7 +131,6 @@ async def test_through_redis_too(redis: RedisServer, room: str) -> None:
             for listener in listeners:
                 await listener.has(room, 59)
                 assert listener.data[room] == list(range(60))
-                assert listener.faults == []
         assert one.manager.stats().failed_publishes == 0
 
 

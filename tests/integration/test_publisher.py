@@ -33,7 +33,7 @@ from tests.integration.support import LiveServer, client, closed, eventually, re
 
 pytestmark = pytest.mark.anyio
 
-ROOMS = {"kept:*": RoomOptions(history=1000, positions=True), "latest:*": RoomOptions(overflow="latest")}
+ROOMS = {"kept:*": RoomOptions(history=1000), "latest:*": RoomOptions(overflow="latest")}
 
 
 class Site:

@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import quote
 
 import pytest
-from fastapi import FastAPI, WebSocket
+from fastapi import FastAPI
 from websockets.asyncio.client import ClientConnection
 
-from hubbub import ConnectionManager, History, Limits, Position, Resume, RoomOptions
+from hubbub import ConnectionManager, History, Limits, Position, RoomOptions
 from hubbub.connections.connection import session_of
-from tests.integration.support import (
-    LiveServer,
-    client,
-    closed,
-    eventually,
-    receive,
-    receive_until,
-    serving,
-    through_asgi,
-)
-from tests.wrapping import speak
+from tests.integration.support import DEADLINE_S, LiveServer, client, closed, eventually, serving, through_asgi
 
 pytestmark = pytest.mark.anyio
 
-ROOMS = {
-    "kept:*": RoomOptions(history=History(50_000, 600), positions=True),
-    "plain:*": RoomOptions(history=History(50_000, 600)),
-    "short:*": RoomOptions(history=History(5, 600), positions=True),
-    "numbered:*": RoomOptions(positions=True),
-}
+ROOMS = {"kept:*": RoomOptions(history=History(50_000, 600)), "short:*": RoomOptions(history=History(5, 600))}
 
 
 class Site:
@@ -43,19 +30,13 @@ class Site:
         self.manager = ConnectionManager(rooms=rooms, limits=Limits(max_outbox_bytes=256 * 1024))
         app = FastAPI()
         self.manager.install(app)
+        live = self.manager.endpoint("/live", auth=None)
 
-        @app.websocket("/ws")
-        async def endpoint(websocket: WebSocket, rooms: str) -> None:
-            speak(websocket)
-            resume = Resume.from_query(websocket)
-            async with self.manager.connect(websocket, rooms=rooms.split(","), since=resume) as connection:
-                async for message in connection.iter_json():
-                    body, room = message["body"], message["room"]
-                    await self.manager.broadcast(body, room=room, exclude=connection if message.get("quiet") else None)
+        @live.room("{kind}:{name}")
+        async def anybody(kind: str, name: str) -> bool:
+            return True
 
-        self._serving = serving(
-            through_asgi(app) if transport == "asgi" else app, loop=loop, mixed=transport == "mixed"
-        )
+        self._serving = serving(through_asgi(app) if transport == "asgi" else app, loop=loop)
 
     def __enter__(self) -> Site:
         self.server: LiveServer = self._serving.__enter__()
@@ -67,141 +48,152 @@ class Site:
     async def publish(self, room: str, message: Any) -> Position | None:
         return await self.server.acall(self.manager.broadcast(message, room=room))
 
-    async def position(self, room: str) -> Position:
-        position = await self.server.acall(self.manager._hubbub.broker.position(room))
-        assert position is not None
-        return position
-
 
 @pytest.fixture(scope="module")
 def loop(either_loop: str) -> str:
     return either_loop
 
 
-@pytest.fixture(params=["uvicorn", "asgi", "mixed"])
+@pytest.fixture(params=["uvicorn", "asgi"])
 def transport(request: pytest.FixtureRequest) -> str:
-    """How frames get out; ``mixed`` is uvicorn, with clients of two protocols."""
+    """How frames get out."""
     return str(request.param)
 
 
 @pytest.fixture
-def site(transport: str, loop: str) -> Any:
+def site(transport: str, loop: str) -> Iterator[Site]:
     with Site(transport, loop) as site:
         yield site
 
 
 class Back:
-    """A client that keeps its positions as the wire format says, and comes back with them."""
+    """A client that keeps its positions as the SDKs do, and comes back with them.
+
+    Attributes:
+        recovered: What it was told each time it subscribed, in the order of the replies.
+        again: How often it was told to subscribe again.
+    """
+
+    connection: ClientConnection
 
     def __init__(self, site: Site, *rooms: str) -> None:
         self.site = site
         self.rooms = rooms
         self.positions: dict[str, tuple[str, int]] = {}
-        self.ids: list[str] = []
         self.data: dict[str, list[Any]] = {room: [] for room in rooms}
-        self.syncs: list[dict[str, Any]] = []
+        self.recovered: list[bool] = []
+        self.again = 0
+        self._asked: dict[int, str] = {}
+        self._number = 1
 
-    def path(self) -> str:
-        path = f"/ws?rooms={quote(','.join(self.rooms))}"
-        if self.positions:
-            path += f"&since={quote(json.dumps({'ids': self.ids, 'rooms': self.positions}))}"
-        return path
+    @asynccontextmanager
+    async def on(self, *, waits: bool = True, **options: Any) -> AsyncIterator[Back]:
+        """Connected, and subscribed to its rooms, unless it does not wait for that."""
+        async with client(self.site.server, "/live", max_size=None, **options) as self.connection:
+            self._asked.clear()
+            commands = [{"id": 1, "connect": {}}, *map(self._subscribe, self.rooms)]
+            await self.connection.send("\n".join(map(json.dumps, commands)))
+            while waits and self._asked:
+                await self.read()
+            yield self
 
-    def take(self, message: Any) -> None:
-        if isinstance(message, bytes):
-            assert message[:4] == b"HUB1"
-            size = message[4]
-            room, epoch = message[21 : 21 + size].decode(), message[5:13].decode()
-            self.advance(room, epoch, int.from_bytes(message[13:21], "big"))
-            self.data[room].append(message[21 + size :])
-        elif message.get("type") == "sync":
-            self.syncs.append(message)
-            self.ids = [message["connection_id"], *self.ids][:8]
-            if not message["recovered"]:
-                self.positions[message["room"]] = (message["epoch"], message["offset"])
-        else:
-            self.advance(message["room"], message["epoch"], message["offset"])
-            if "data" in message:
-                self.data[message["room"]].append(message["data"])
+    def _subscribe(self, room: str) -> dict[str, Any]:
+        self._number += 1
+        self._asked[self._number] = room
+        request: dict[str, Any] = {"channel": room}
+        if room in self.positions:
+            epoch, offset = self.positions[room]
+            request |= {"recover": True, "epoch": epoch, "offset": offset}
+        return {"id": self._number, "subscribe": request}
 
-    def advance(self, room: str, epoch: str, offset: int) -> None:
-        assert self.positions[room] == (epoch, offset - 1), "a gap or a repeat"
-        self.positions[room] = (epoch, offset)
+    async def read(self) -> None:
+        """Reads one frame."""
+        text = await asyncio.wait_for(self.connection.recv(), DEADLINE_S)
+        assert isinstance(text, str)
+        for line in text.splitlines():
+            match json.loads(line):
+                case {"subscribe": place, "id": number}:
+                    self._take_place(self._asked.pop(number), place)
+                case {"push": {"channel": room, "pub": publication}}:
+                    self._take(room, publication)
+                case {"push": {"channel": room, "unsubscribe": {"code": 2500}}}:
+                    self.again += 1
+                    await self.connection.send(json.dumps(self._subscribe(room)))
+                case {"connect": _}:
+                    pass
+                case other:
+                    assert other == {}, other
 
-    async def read_to(self, connection: ClientConnection, room: str, offset: int) -> None:
+    def _take_place(self, room: str, place: dict[str, Any]) -> None:
+        self.recovered.append(place.get("recovered", False))
+        if self.recovered[-1]:
+            assert (place["epoch"], place.get("offset", 0)) == self.positions[room]
+        self.positions[room] = place["epoch"], place.get("offset", 0)
+        for publication in place.get("publications", ()):
+            self._take(room, publication)
+
+    def _take(self, room: str, publication: dict[str, Any]) -> None:
+        epoch, before = self.positions[room]
+        assert publication["offset"] == before + 1, "a gap or a repeat"
+        self.positions[room] = epoch, before + 1
+        binary = publication.get("tags") == {"encoding": "base64"}
+        self.data[room].append(base64.b64decode(publication["data"]) if binary else publication["data"])
+
+    async def read_to(self, room: str, offset: int) -> None:
         while self.positions.get(room, ("", -1))[1] < offset:
-            self.take(await receive(connection))
-
-    async def synced(self, connection: ClientConnection) -> None:
-        wanted = len(self.syncs) + len(self.rooms)
-        while len(self.syncs) < wanted:
-            self.take(await receive(connection))
+            await self.read()
 
 
 async def test_what_was_missed_comes_then_what_is_live(site: Site) -> None:
     back = Back(site, "kept:a")
-    async with client(site.server, back.path()) as connection:
-        await back.synced(connection)
+    async with back.on():
         await site.publish("kept:a", {"n": 1})
-        await back.read_to(connection, "kept:a", 1)
+        await back.read_to("kept:a", 1)
     await eventually(lambda: not site.manager.rooms)
     for n in (2, 3):
         await site.publish("kept:a", {"n": n})
-    async with client(site.server, back.path()) as connection:
+    async with back.on():
         await site.publish("kept:a", {"n": 4})
-        await back.read_to(connection, "kept:a", 4)
-    assert [sync["recovered"] for sync in back.syncs] == [False, True]
+        await back.read_to("kept:a", 4)
+    assert back.recovered == [False, True]
     assert back.data["kept:a"] == [{"n": 1}, {"n": 2}, {"n": 3}, {"n": 4}]
 
 
 async def test_a_client_that_left_before_anything_was_sent_recovers(site: Site) -> None:
     back = Back(site, "kept:a")
-    async with client(site.server, back.path()) as connection:
-        await back.synced(connection)
+    async with back.on():
+        pass
     await site.publish("kept:a", "first")
-    async with client(site.server, back.path()) as connection:
-        await back.read_to(connection, "kept:a", 1)
-    assert back.syncs[1]["recovered"] is True
+    async with back.on():
+        await back.read_to("kept:a", 1)
+    assert back.recovered == [False, True]
     assert back.data["kept:a"] == ["first"]
-
-
-async def test_nothing_missed_in_a_room_that_only_numbers_is_recovered_and_anything_missed_is_not(site: Site) -> None:
-    back = Back(site, "numbered:a")
-    for _ in range(2):
-        async with client(site.server, back.path()) as connection:
-            await back.synced(connection)
-    await site.publish("numbered:a", "missed")
-    async with client(site.server, back.path()) as connection:
-        await back.synced(connection)
-    assert [sync["recovered"] for sync in back.syncs] == [False, True, False]
-    assert back.positions["numbered:a"][1] == 1
 
 
 async def test_text_json_and_binary_come_back_as_they_were(site: Site) -> None:
     back = Back(site, "kept:a")
-    async with client(site.server, back.path()) as connection:
-        await back.synced(connection)
+    async with back.on():
+        pass
     sent: list[Any] = ['{"a string": "of JSON"}', {"a": [1, 2.5, None]}, b"\x00\xff", "ünïcode", [], b""]
     for message in sent:
         await site.publish("kept:a", message)
-    async with client(site.server, back.path()) as connection:
-        await back.read_to(connection, "kept:a", len(sent))
+    async with back.on():
+        await back.read_to("kept:a", len(sent))
     assert back.data["kept:a"] == sent
 
 
 async def test_too_little_history_another_epoch_and_an_offset_ahead_are_not_recovered(site: Site) -> None:
     back = Back(site, "short:a", "kept:b", "kept:c")
-    async with client(site.server, back.path()) as connection:
-        await back.synced(connection)
+    async with back.on():
+        pass
     for n in range(6):
         await site.publish("short:a", n)
     back.positions["kept:b"] = ("otherone", 0)
     back.positions["kept:c"] = (back.positions["kept:c"][0], 1)
-    async with client(site.server, back.path()) as connection:
-        await back.synced(connection)
+    async with back.on():
         await site.publish("short:a", "live")
-        await back.read_to(connection, "short:a", 7)
-    assert [sync["recovered"] for sync in back.syncs] == [False] * 6
+        await back.read_to("short:a", 7)
+    assert back.recovered == [False] * 6
     assert back.data["short:a"] == ["live"]
 
 
@@ -227,67 +219,27 @@ async def test_several_rooms_are_recovered_at_once_while_others_publish(site: Si
             if publisher.random() < 0.3:
                 await asyncio.sleep(0)
 
-    async with client(site.server, back.path()) as connection:
-        await back.synced(connection)
+    async with back.on():
+        pass
     publishing = asyncio.ensure_future(site.server.acall(publish_all()))
     for _ in range(12):
-        async with client(site.server, back.path(), max_queue=None) as connection:
-            for _ in range(dice.randrange(1, 120)):
-                back.take(await receive(connection))
+        async with back.on(max_queue=None):
+            wanted = sum(map(len, back.data.values())) + dice.randrange(1, 120)
+            while sum(map(len, back.data.values())) < wanted:
+                await back.read()
     coming = False
     await publishing
-    async with client(site.server, back.path()) as connection:
+    async with back.on():
         for room in rooms:
-            await back.read_to(connection, room, len(published[room]))
+            await back.read_to(room, len(published[room]))
     assert back.data == published
-
-
-async def test_the_excluded_gets_the_position_and_is_not_replayed_its_own_message(site: Site) -> None:
-    author, other = Back(site, "kept:a"), Back(site, "kept:a")
-    async with client(site.server, author.path()) as mine, client(site.server, other.path()) as theirs:
-        await author.synced(mine)
-        await other.synced(theirs)
-        await mine.send(json.dumps({"room": "kept:a", "body": "mine", "quiet": True}))
-        await other.read_to(theirs, "kept:a", 1)
-        await author.read_to(mine, "kept:a", 1)
-        assert (author.data["kept:a"], other.data["kept:a"]) == ([], ["mine"])
-        await mine.send(json.dumps({"room": "kept:a", "body": "lost on the way back", "quiet": True}))
-        await other.read_to(theirs, "kept:a", 2)
-    await site.publish("kept:a", "after")
-    async with client(site.server, author.path()) as mine, client(site.server, other.path()) as theirs:
-        await author.read_to(mine, "kept:a", 3)
-        await other.read_to(theirs, "kept:a", 3)
-    assert author.data["kept:a"] == ["after"]
-    assert other.data["kept:a"] == ["mine", "lost on the way back", "after"]
-
-
-async def test_the_excluded_that_is_gone_is_not_replayed_its_own_message(transport: str, loop: str) -> None:
-    with Site(transport, loop) as site:
-        author, other = Back(site, "kept:a"), Back(site, "kept:a")
-        sockets: list[WebSocket] = []
-
-        async def publish_for(websocket: WebSocket) -> None:
-            await site.manager.broadcast("mine", room="kept:a", exclude=websocket)
-
-        async with client(site.server, other.path()) as theirs:
-            await other.synced(theirs)
-            async with client(site.server, author.path()) as mine:
-                await author.synced(mine)
-                sockets = [each.websocket for each in site.manager.active_connections]
-            await eventually(lambda: len(site.manager.active_connections) == 1)
-            gone = next(each for each in sockets if each not in site.manager.active_connections)
-            await site.server.acall(publish_for(gone))
-            await other.read_to(theirs, "kept:a", 1)
-        await site.publish("kept:a", "after")
-        async with client(site.server, author.path()) as mine:
-            await author.read_to(mine, "kept:a", 2)
-    assert (author.data["kept:a"], other.data["kept:a"]) == (["after"], ["mine"])
+    assert back.recovered == [False] * 3 + [True] * 39
 
 
 async def test_a_replay_far_larger_than_the_outbox_is_paged_while_others_publish(site: Site) -> None:
     back = Back(site, "kept:a")
-    async with client(site.server, back.path()) as connection:
-        await back.synced(connection)
+    async with back.on():
+        pass
     count, live = 3000, 200
 
     async def fill(first: int, last: int) -> None:
@@ -295,12 +247,12 @@ async def test_a_replay_far_larger_than_the_outbox_is_paged_while_others_publish
             await site.manager.broadcast({"n": n, "filler": "x" * 4000}, room="kept:a")
 
     await site.server.acall(fill(0, count))
-    async with client(site.server, back.path(), max_queue=4) as connection:
-        connection.transport.pause_reading()
+    async with back.on(waits=False, max_queue=4):
+        back.connection.transport.pause_reading()
         await eventually(lambda: any(session_of(each).writer.congested for each in site.manager.active_connections))
         await site.server.acall(fill(count, count + live))  # in the middle of the replay
-        connection.transport.resume_reading()
-        await back.read_to(connection, "kept:a", count + live)
+        back.connection.transport.resume_reading()
+        await back.read_to("kept:a", count + live)
     assert [message["n"] for message in back.data["kept:a"]] == list(range(count + live))
     stats = site.manager.stats()
     assert (stats.slow, stats.dropped) == (0, 0)
@@ -308,8 +260,8 @@ async def test_a_replay_far_larger_than_the_outbox_is_paged_while_others_publish
 
 async def test_a_replay_of_messages_nearly_as_large_as_the_outbox_closes_nobody(site: Site) -> None:
     back = Back(site, "kept:a")
-    async with client(site.server, back.path()) as connection:
-        await back.synced(connection)
+    async with back.on():
+        pass
     count = 60  # 10 MiB, more than the kernel's buffers take
 
     async def fill() -> None:
@@ -317,11 +269,11 @@ async def test_a_replay_of_messages_nearly_as_large_as_the_outbox_closes_nobody(
             await site.manager.broadcast({"n": n, "filler": "x" * 180 * 1024}, room="kept:a")
 
     await site.server.acall(fill())
-    async with client(site.server, back.path(), max_queue=1) as connection:
-        connection.transport.pause_reading()
+    async with back.on(waits=False, max_queue=1):
+        back.connection.transport.pause_reading()
         await eventually(lambda: any(session_of(each).writer.congested for each in site.manager.active_connections))
-        connection.transport.resume_reading()
-        await back.read_to(connection, "kept:a", count)
+        back.connection.transport.resume_reading()
+        await back.read_to("kept:a", count)
     assert [message["n"] for message in back.data["kept:a"]] == list(range(count))
     assert site.manager.stats().slow == 0
 
@@ -329,8 +281,8 @@ async def test_a_replay_of_messages_nearly_as_large_as_the_outbox_closes_nobody(
 async def test_a_catch_up_that_fails_closes_its_connection(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would hear nothing from the room, and not know."""
     back = Back(site, "kept:a")
-    async with client(site.server, back.path()) as connection:
-        await back.synced(connection)
+    async with back.on():
+        pass
     for n in range(200):
         await site.publish("kept:a", n)
     history = site.manager._hubbub.broker.history
@@ -344,59 +296,28 @@ async def test_a_catch_up_that_fails_closes_its_connection(site: Site, monkeypat
         return await history(*args)
 
     monkeypatch.setattr(site.manager._hubbub.broker, "history", failing)
-    async with client(site.server, back.path(), max_queue=None) as connection:
-        assert (await closed(connection))[0] == 1011
+    async with back.on(max_queue=None):
+        assert (await closed(back.connection))[0] == 3004
     await eventually(lambda: not site.manager.rooms)
 
 
-async def test_a_history_that_is_trimmed_under_a_replay_is_said_with_a_second_sync(transport: str, loop: str) -> None:
-    rooms = {"kept:*": RoomOptions(history=History(400, 600), positions=True)}
-    with Site(transport, loop, rooms) as site:
+async def test_a_client_whose_history_is_trimmed_under_a_replay_subscribes_again(transport: str, loop: str) -> None:
+    with Site(transport, loop, {"kept:*": RoomOptions(history=History(400, 600))}) as site:
         back = Back(site, "kept:a")
-        async with client(site.server, back.path()) as connection:
-            await back.synced(connection)
+        async with back.on():
+            pass
 
         async def fill(count: int) -> None:
             for n in range(count):
                 await site.manager.broadcast({"n": n, "filler": "x" * 50_000}, room="kept:a")
 
         await site.server.acall(fill(400))
-        async with client(site.server, back.path(), max_queue=1) as connection:
-            back.take(await receive(connection))
+        async with back.on(max_queue=1):
             await site.server.acall(fill(400))
-            seen = await receive_until(connection, lambda message: message.get("type") == "sync")
-            for message in seen:
-                back.take(message)
+            while len(back.recovered) < 3:
+                await back.read()
             await site.publish("kept:a", "live")
-            await back.read_to(connection, "kept:a", 801)
-        assert [sync["recovered"] for sync in back.syncs] == [False, True, False]
+            await back.read_to("kept:a", 801)
+        assert back.recovered == [False, True, False]
+        assert back.again == 1
         assert back.data["kept:a"][-1] == "live"
-
-
-async def test_without_positions_on_the_wire_the_app_hands_them_out_itself() -> None:
-    app, manager = FastAPI(), ConnectionManager(rooms=ROOMS)
-    manager.install(app)
-
-    @app.websocket("/ws")
-    async def endpoint(websocket: WebSocket, epoch: str = "", offset: int = 0) -> None:
-        since = Position(epoch, offset) if epoch else None
-        async with manager.connect(websocket, room="plain:a", since=since) as connection:
-            joined = connection.joined["plain:a"]
-            assert joined.position is not None
-            await connection.send({"epoch": joined.position.epoch, "recovered": joined.recovered})
-            async for _ in connection:
-                pass
-
-    with serving(app) as server:
-        async with client(server, "/ws") as connection:
-            first = await receive(connection)
-        for n in range(3):
-            await server.acall(manager.broadcast({"n": n}, room="plain:a"))
-        async with client(server, f"/ws?epoch={first['epoch']}&offset=1") as connection:
-            assert [await receive(connection) for _ in range(3)] == [
-                {"n": 1},
-                {"n": 2},
-                {"epoch": first["epoch"], "recovered": True},
-            ]
-        recorded = await server.acall(manager.history("plain:a", limit=2))
-        assert [(each.position.offset, each.message) for each in recorded] == [(2, {"n": 1}), (3, {"n": 2})]

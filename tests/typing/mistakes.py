@@ -102,7 +102,7 @@ async def right(manager: ConnectionManager, connection: Connection, websocket: W
     online = manager.from_thread.send_to_user("ann", message)
     assert online or position
     async with manager.connect(websocket, user_id=UUID(int=1), rooms=["a", 2]) as joined:
-        await joined.join("lobby", since=position)
+        await joined.join("lobby")
 
 
 async def decorators_hide_no_types(manager: ConnectionManager, connection: Connection, websocket: WebSocket) -> None:

@@ -16,21 +16,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.websockets import WebSocket
 
-from hubbub import ConnectionManager, InvalidArgument, Limits, Position, Resume
+from hubbub import ConnectionManager, InvalidArgument, Limits
 from hubbub.arguments import (
     close_reason,
     detached_info,
     excluded_users,
     message_key,
-    positions_by_room,
     room_names,
     timestamp,
 )
 from hubbub.connections.socket import Socket
 from tests.unit.support import may_refuse
 
-PLACE = Position("abcdefgh", 3)
-OTHER = Position("zzzzzzzz", 4)
 NAN, INF = float("nan"), float("inf")
 
 
@@ -88,53 +85,6 @@ def test_a_wrong_room_is_named(room: Any, rooms: Any, argument: str) -> None:
 def test_what_names_no_users_excludes_nobody_silently(users: Any) -> None:
     with pytest.raises(InvalidArgument, match=r"^exclude_users: got "):
         excluded_users(users)
-
-
-# Since
-
-
-@pytest.mark.parametrize(
-    ("since", "names", "expected"),
-    [
-        (None, [], {}),
-        (None, ["a", "b"], {}),
-        (PLACE, ["a"], {"a": PLACE}),
-        (("abcdefgh", 3), ["a"], {"a": PLACE}),
-        (["abcdefgh", 3], ["a"], {"a": PLACE}),
-        ({"a": PLACE}, ["a"], {"a": PLACE}),
-        ({"a": PLACE, "b": ["zzzzzzzz", 4]}, ["a", "b"], {"a": PLACE, "b": OTHER}),
-        ({"b": OTHER}, ["a"], {"b": OTHER}),
-        ({"$everyone": PLACE, "$user": OTHER}, [], {"$everyone": PLACE, "$user": OTHER}),
-        (Resume({"a": PLACE}, ("old",)), ["a", "b"], {"a": PLACE}),
-        (Resume({}), ["a", "b"], {}),
-        ({"epoch": "abcdefgh", "offset": 3}, ["a"], {"a": PLACE}),
-        ({"epoch": PLACE, "offset": OTHER}, ["epoch", "offset"], {"epoch": PLACE, "offset": OTHER}),
-    ],
-    ids=lambda value: repr(value)[:60],
-)
-def test_since_is_of_one_room_or_by_room(since: Any, names: list[str], expected: dict[str, Position]) -> None:
-    assert positions_by_room(since, names) == expected
-
-
-@pytest.mark.parametrize(
-    ("since", "names", "argument"),
-    [
-        (5, ["a"], "since"),
-        ("abcdefgh", ["a"], "since"),
-        (("abcdefgh", -1), ["a"], "since"),
-        (("abcdefgh",), ["a"], "since"),
-        (PLACE, [], "since"),
-        (PLACE, ["a", "b"], "since"),
-        ({"a": 5}, ["a"], "since['a']"),
-        ({"a": None}, ["a"], "since['a']"),
-        ({"a": PLACE, "b": "x"}, ["a"], "since['b']"),
-    ],
-    ids=repr,
-)
-def test_a_wrong_since_is_named(since: Any, names: list[str], argument: str) -> None:
-    with pytest.raises(InvalidArgument) as caught:
-        positions_by_room(since, names)
-    assert caught.value.argument == argument
 
 
 # Info, expiry, reason
@@ -276,10 +226,6 @@ def connect(manager: ConnectionManager, *user_id: Any, **arguments: Any) -> list
         ({"rooms": ["a", ""]}, "rooms[1]"),
         ({"info": "Ann"}, "info"),
         ({"info": {"a": object}}, "info"),
-        ({"since": 5}, "since"),
-        ({"since": PLACE}, "since"),
-        ({"room": "a", "since": {"a": 5}}, "since['a']"),
-        ({"room": "a", "rooms": ["b"], "since": PLACE}, "since"),
         ({"expires_at": "tomorrow"}, "expires_at"),
         ({"expires_at": NAN}, "expires_at"),
         ({"subprotocol": 5}, "subprotocol"),
@@ -318,7 +264,6 @@ def test_right_arguments_are_accepted() -> None:
         room="a",
         rooms=["b", "a"],
         info={"name": "Ann"},
-        since={"a": PLACE},
         expires_at=datetime.now(UTC) + timedelta(hours=1),
         headers=[(b"x", b"y")],
     )

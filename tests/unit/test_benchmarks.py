@@ -141,11 +141,10 @@ def test_a_quantile_is_a_value_that_was_measured() -> None:
 # Coming back
 
 ACCEPTED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
-SYNC = frame(Opcode.TEXT, b'{"type":"sync"}')
 
 
 def missed(*numbers: int) -> bytes:
-    return b"".join(frame(Opcode.TEXT, b'{"data":"#%08dxxx"}' % number) for number in numbers)
+    return b"".join(frame(Opcode.TEXT, b"#%08dxxx" % number) for number in numbers)
 
 
 @contextmanager
@@ -154,7 +153,7 @@ def coming_back(said: bytes) -> Iterator[tuple[storm.Storm, socket.socket]]:
     theirs, ours = socket.socketpair()
     ours.sendall(said)
     load: Any = SimpleNamespace(latencies=[], dial=lambda path: theirs)
-    coming = storm.Storm(load, ["/back/r"], 2)
+    coming = storm.Storm(load, ["/room/r"], 2)
     try:
         yield coming, ours
     finally:
@@ -163,7 +162,7 @@ def coming_back(said: bytes) -> Iterator[tuple[storm.Storm, socket.socket]]:
 
 
 def test_a_client_is_whole_with_the_last_message_that_it_missed() -> None:
-    with coming_back(ACCEPTED + SYNC + missed(0, 1)) as (coming, _):
+    with coming_back(ACCEPTED + missed(0, 1)) as (coming, _):
         coming.run(1, 5.0)
         coming.check([b"#00000000", b"#00000001"])
         assert coming.arrived() == 2

@@ -221,7 +221,7 @@ def test_a_history_is_that_which_was_published_from_a_position_on() -> None:
         assert len(await manager.history("kept", since=Position("another", 1))) == 3
         assert manager.stats().published == 5
 
-    running(test, rooms={"kept": RoomOptions(history=History(3), positions=True)})
+    running(test, rooms={"kept": RoomOptions(history=History(3))})
 
 
 def test_a_thread_publishes_and_asks_through_the_loop() -> None:

@@ -14,7 +14,7 @@ from hubbub.options import OVERFLOWS, RoomPatterns, RoomTable
 
 NAN, INF = float("nan"), float("inf")
 MIB = 1024 * 1024
-ONE = RoomOptions(positions=True)
+ONE = RoomOptions(history=1)
 TWO = RoomOptions(announce=True)
 
 
@@ -62,8 +62,8 @@ def test_history_may_be_said_in_several_ways(history: Any, kept: History | None)
     assert options.kept is None or isinstance(options.kept, History)
 
 
-def test_a_room_has_positions_when_it_shows_or_needs_them() -> None:
-    assert RoomOptions(positions=True).numbered
+def test_a_room_with_history_has_positions() -> None:
+    assert not RoomOptions().numbered
     assert RoomOptions(history=1).numbered
 
 
@@ -84,7 +84,6 @@ def test_a_replay_is_a_part_of_the_history() -> None:
     assert RoomOptions().replay == 0
     assert RoomOptions(history=5, replay=5).replay == 5
     assert "keeps no messages" in refused("replay", RoomOptions, replay=1).problem
-    assert "keeps no messages" in refused("replay", RoomOptions, positions=True, replay=1).problem
     error = refused("replay", RoomOptions, history=(5, 60.0), replay=6)
     assert ("6 is more" in error.problem, error.accepted) == (True, "at most its size, 5")
 
@@ -93,7 +92,7 @@ def test_a_replay_is_a_part_of_the_history() -> None:
 def test_what_loses_messages_does_not_go_with_history(overflow: Any) -> None:
     error = refused("overflow", RoomOptions, history=5, overflow=overflow)
     assert overflow in error.problem
-    RoomOptions(positions=True, overflow=overflow)
+    RoomOptions(overflow=overflow)
 
 
 BAD_ROOM_OPTIONS: list[tuple[str, list[Any]]] = [
@@ -104,7 +103,6 @@ BAD_ROOM_OPTIONS: list[tuple[str, list[Any]]] = [
     ("grace_s", [-1, -0.001, NAN, INF, None, "5", True, [5]]),
     ("max_members", [0, -1, 2.5, "5", True, NAN]),
     ("announce", ["no", None, 1, []]),
-    ("positions", ["no", None, 1, []]),
     ("replay", [-1, True, False, None, 2.5, "5", [], NAN]),
 ]  # fmt: skip
 

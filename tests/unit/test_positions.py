@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from hubbub import InvalidArgument, Position, Resume
+from hubbub import InvalidArgument, Position
 from hubbub.positions import (
     EPOCH_CHARS,
     as_position,
     new_epoch,
-    since_for,
 )
 
 EPOCH = "abc-EF_8"
@@ -32,7 +31,7 @@ def test_epochs_are_random_and_of_one_size() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [PLACE, (EPOCH, 12), [EPOCH, 12], {"epoch": EPOCH, "offset": 12}, {"epoch": EPOCH, "offset": 12, "more": 1}],
+    [PLACE, (EPOCH, 12), [EPOCH, 12]],
 )
 def test_what_is_a_position(value: Any) -> None:
     assert as_position(value) == PLACE
@@ -43,7 +42,8 @@ def test_what_is_a_position(value: Any) -> None:
     "value",
     [
         None, "", "abcdefgh", 12, True, b"ab", (), (EPOCH,), (12, EPOCH), (EPOCH, "12"), (EPOCH, -1), (EPOCH, 1.0),
-        (EPOCH, True), (EPOCH, None), (EPOCH, 12, 13), (None, 12), {}, {"epoch": EPOCH}, {"offset": 12}, {EPOCH: 12},
+        (EPOCH, True), (EPOCH, None), (EPOCH, 12, 13), (None, 12), {}, {"epoch": EPOCH, "offset": 12},
+        {"epoch": EPOCH}, {"offset": 12}, {EPOCH: 12},
         {"epoch": 12, "offset": EPOCH}, ("\ud800", 12), ("e" * 65, 12), (EPOCH, 2**63),
     ],
     ids=repr,
@@ -52,21 +52,3 @@ def test_what_is_no_position(value: Any) -> None:
     with pytest.raises(InvalidArgument, match=r"^since: ") as caught:
         as_position(value)
     assert "Position(epoch, offset)" in caught.value.accepted
-
-
-def test_since_is_for_one_room_or_by_room() -> None:
-    by_room = {"lobby": PLACE, "other": (EPOCH, 3)}
-    assert since_for(None, "lobby") is None
-    assert since_for(PLACE, "lobby") == PLACE
-    assert since_for(by_room, "lobby") == PLACE
-    assert since_for(by_room, "other") == Position(EPOCH, 3)
-    assert since_for(by_room, "elsewhere") is None
-    assert since_for({"epoch": EPOCH, "offset": 12}, "lobby") == PLACE
-    assert since_for({"epoch": PLACE, "offset": PLACE}, "epoch") == PLACE
-    assert since_for(Resume({"lobby": PLACE}), "lobby") == PLACE
-    assert since_for({}, "lobby") is None
-
-
-def test_a_wrong_since_names_the_room_that_it_is_for() -> None:
-    with pytest.raises(InvalidArgument, match=r"^since\['lobby'\]: "):
-        since_for({"lobby": 12}, "lobby")

@@ -110,7 +110,6 @@ class Admission:
         user: str | None,
         *,
         info: Info,
-        since: object,
         rooms: int,
         subprotocol: str | None,
         headers: Iterable[tuple[bytes, bytes]] | None,
@@ -122,7 +121,6 @@ class Admission:
             websocket: Starlette's object for the same socket.
             user: The id of its user.
             info: Data about the user.
-            since: The positions of its former connection that the client presents.
             rooms: The number of rooms that the connection is about to join.
             subprotocol: The subprotocol to answer with.
             headers: Extra headers for the accept response.
@@ -139,7 +137,7 @@ class Admission:
             if websocket.application_state is WebSocketState.CONNECTING:
                 await websocket.accept(subprotocol, headers)
             await self._check_limits(socket, user, rooms)
-            return self._register(arrival, socket, websocket, info, since)
+            return self._register(arrival, socket, websocket, info)
         finally:
             self._arrivals.discard(arrival)
             self._kept.end(socket)
@@ -188,9 +186,7 @@ class Admission:
             return CloseCode.TOKEN_EXPIRED
         return None
 
-    def _register(
-        self, arrival: Arrival, socket: Socket, websocket: WebSocket, info: Info, since: object
-    ) -> Connection:
+    def _register(self, arrival: Arrival, socket: Socket, websocket: WebSocket, info: Info) -> Connection:
         if arrival.kick is not None:
             socket.close_soon(Closed(arrival.kick.code, arrival.kick.reason), grace=False)
         if socket.transport.closing:
@@ -198,9 +194,10 @@ class Admission:
         if socket.closed is not None:
             raise WebSocketDisconnect(*socket.closed)
         socket.adopt(self._manager)
-        session = Session(self._manager, socket, arrival.user, info, since, arrival.began_at)
+        session = Session(self._manager, socket, arrival.user, info, arrival.began_at)
         connection = Connection(self._manager, session, websocket)
         socket.sessions.append(session)
+        socket.was_connected = True
         self._registry.add(connection)
         self._sweeper.watch(socket)
         return connection

@@ -13,7 +13,6 @@ from ..codec import Kind, Message, Payload, dumps, encode, loads_from_client
 from ..errors import InvalidArgument, NotSupported, shown
 from ..names import RoomName, RoomNames, room_name
 from ..nowait import or_nowait
-from ..positions import Joined, Position
 from ..presence import Info
 from ..read_only import read_only
 from .inbound_limits import Complaint
@@ -23,7 +22,7 @@ from .session import Session
 class Manager(Protocol):
     """The part of a manager that a connection uses."""
 
-    async def join(self, session: Session, room: RoomName, since: object) -> Joined: ...
+    async def join(self, session: Session, room: RoomName) -> None: ...
     async def leave(self, session: Session, room: RoomName) -> None: ...
 
 
@@ -99,11 +98,6 @@ class Connection:
         return room_name(room) in self._session.memberships
 
     @property
-    def joined(self) -> dict[str, Joined]:
-        """The result of each join, by room: the position of the room, and whether every missed message was sent."""
-        return {name: each.joined for name, each in self._session.memberships.items() if each.joined is not None}
-
-    @property
     def address(self) -> str | None:
         """The address of the client, as the server reports it; None if the server reports none."""
         return self._session.socket.address
@@ -131,7 +125,6 @@ class Connection:
         info = read_only(info, "`connect` sets it")
         websocket = read_only(websocket, "`connect` sets it")
         rooms = read_only(rooms, "use `await connection.join(room)` and `leave(room)`")
-        joined = read_only(joined, "use `await connection.join(room)` and `leave(room)`")
         address = read_only(address, "the server sets it")
         network = read_only(network, "it is derived from the address")
         is_open = read_only(is_open, "use `await connection.close()`")
@@ -383,30 +376,25 @@ class Connection:
 
     # Rooms
 
-    async def join(self, room: RoomName, since: Position | Mapping[str, Position] | None = None) -> Joined:
-        """Adds the connection to a room. Idempotent: a second join returns the result of the first.
+    async def join(self, room: RoomName) -> None:
+        """Adds the connection to a room. Idempotent.
 
         The client of an endpoint is told that the server subscribed it to the room, before it receives any message from
         there. If `ConnectionManager.unsubscribe` takes the room from the user during the call, the connection is not in
         the room afterwards, as if that had come next.
 
-        *Delivery*: the client receives every message that is published after the call. With ``since``, it first
-        receives the messages published after that position, without a gap or a duplicate, if the room's history
-        reaches back that far.
+        *Delivery*: the client receives every message that is published after the call. In a room with
+        `RoomOptions.replay`, it first receives the newest messages, without a gap or a duplicate.
 
         Args:
             room: The name of the room.
-            since: The position that the client presents, or a mapping of room to `Position`.
-
-        Returns:
-            The position of the room, and whether every message after the presented position is delivered.
 
         Raises:
-            InvalidArgument: The name or the position is not acceptable.
+            InvalidArgument: The name is not acceptable.
             WebSocketDisconnect: The client is gone, the room is full, or the connection is in too many rooms. In the
                 last two cases the connection is closed (1008).
         """
-        return await self._manager.join(self._session, room, since)
+        await self._manager.join(self._session, room)
 
     async def leave(self, room: RoomName) -> None:
         """Removes the connection from a room. Idempotent.

@@ -75,15 +75,13 @@ class Lookup:
             InvalidArgument: The socket is open, but no manager has connected it yet.
         """
         connection, socket = self.find(websocket), socket_of(websocket)
-        if connection is None and socket is not None and socket.closed is None:
-            known = socket.sessions or socket.former_ids  # connected by another manager, or disconnected since
-            if not known:
-                raise InvalidArgument(
-                    "websocket",
-                    "is not connected yet",
-                    "a WebSocket after `await manager.connect(websocket)`; before that, use "
-                    "`await websocket.send_text(...)`",
-                )
+        if connection is None and socket is not None and socket.closed is None and not socket.was_connected:
+            raise InvalidArgument(
+                "websocket",
+                "is not connected yet",
+                "a WebSocket after `await manager.connect(websocket)`; before that, use "
+                "`await websocket.send_text(...)`",
+            )
         return None if connection is None else session_of(connection)
 
     def excluded(self, exclude: Exclude) -> frozenset[str]:
@@ -127,8 +125,6 @@ def socket_of(websocket: object) -> Socket | None:
 
 
 def _ids_of(websocket: WebSocket) -> Iterable[str]:
-    """Returns the current and former ids of a socket. A client that reconnects may present a former one."""
+    """Returns the ids of the connections of a socket: one for each manager that has connected it."""
     socket = socket_of(websocket)
-    if socket is None:
-        return ()
-    return (*(each.id for each in socket.sessions), *socket.former_ids)
+    return () if socket is None else [each.id for each in socket.sessions]

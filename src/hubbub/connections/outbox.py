@@ -12,7 +12,7 @@ decides:
 * ``latest``: a new frame replaces the queued frame of the same lane and key, even if the outbox is not full. After
   that, as ``drop_oldest``.
 
-The outbox counts dropped frames per lane. `take_dropped` returns the counts, to notify the client.
+The outbox counts the frames that it drops.
 
 Invariants:
 
@@ -42,16 +42,12 @@ class Lane(Protocol):
     """The origin of a frame, with an overflow policy: a room, or `DIRECT`."""
 
     @property
-    def label(self) -> str: ...
-
-    @property
     def overflow(self) -> Overflow: ...
 
 
 class Direct:
     """The lane of the frames that are sent to one connection only."""
 
-    label: str = "$direct"
     overflow: Overflow = "close"
 
 
@@ -88,11 +84,10 @@ class Outbox(Generic[TurnT]):
         self._turns = 0
         self._lossy: dict[Lane, deque[_Entry[TurnT]]] = {}
         self._latest: dict[tuple[Lane, str | None], _Entry[TurnT]] = {}
-        self._dropped: dict[str, int] = {}
 
     def __bool__(self) -> bool:
-        """Whether anything is left to send: a frame, a turn, or a notice of dropped messages."""
-        return self.frames + self._turns > 0 or bool(self._dropped)
+        """Whether anything is left to send: a frame or a turn."""
+        return self.frames + self._turns > 0
 
     def push(self, data: bytes, lane: Lane, key: str | None = None, *, buffered: int = 0) -> Outcome:
         """Queues a frame, or several whole frames as one piece.
@@ -115,7 +110,7 @@ class Outbox(Generic[TurnT]):
         if not self._fits(data, buffered) and not (makes_room and self._make_room(data, lane, buffered)):
             if policy == "close":
                 return "overflow"
-            self._count(lane)
+            self.dropped_frames += 1
             return "dropped"
         entry: _Entry[TurnT] = _Entry(data, lane, key, None)
         self._entries.append(entry)
@@ -172,14 +167,8 @@ class Outbox(Generic[TurnT]):
         self._entries.clear()
         self._lossy.clear()
         self._latest.clear()
-        self._dropped.clear()
         self.bytes = self.frames = self._turns = 0
         return turns
-
-    def take_dropped(self) -> dict[str, int]:
-        """Returns the number of messages dropped since the last call, by the label of their lane."""
-        dropped, self._dropped = self._dropped, {}
-        return dropped
 
     def _fits(self, data: bytes, buffered: int) -> bool:
         if self.frames >= self.max_frames:
@@ -198,7 +187,7 @@ class Outbox(Generic[TurnT]):
     def _drop(self, entry: _Entry[TurnT]) -> None:
         self._uncount(entry)
         entry.data = None
-        self._count(entry.lane)
+        self.dropped_frames += 1
         self._compact()
 
     def _compact(self) -> None:
@@ -219,7 +208,3 @@ class Outbox(Generic[TurnT]):
                 del self._lossy[lane]
             if self._latest.get((lane, entry.key)) is entry:
                 del self._latest[lane, entry.key]
-
-    def _count(self, lane: Lane) -> None:
-        self.dropped_frames += 1
-        self._dropped[lane.label] = self._dropped.get(lane.label, 0) + 1

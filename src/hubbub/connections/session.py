@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import Final, Protocol
+from typing import Protocol
 
 from ..codec import Payload
 from ..positions import Joined, Position
 from ..presence import Info
-from ..protocols import ClientProtocol, Resume
-from ..protocols.raw import MAX_RESUME_IDS
+from ..protocols import ClientProtocol
 from .socket import Socket
 from .writer import Writer
-
-_NOBODY: Final[frozenset[str]] = frozenset()
 
 
 class Manager(Protocol):
@@ -59,6 +56,17 @@ class Listener(Protocol):
     def lost_place(self, channel: str) -> None:
         """Handles a gap: messages of a room are lost, so later ones do not continue what the client has."""
 
+    def renumbered(self, channel: str, position: Position) -> bytes | None:
+        """Handles that the numbering of a room goes on in another epoch. No message is lost.
+
+        Args:
+            channel: The channel of the room.
+            position: The position of the client, in the new epoch.
+
+        Returns:
+            The frame that tells the client; None for none. It precedes all messages of the new epoch.
+        """
+
     def ended(self) -> None:
         """Handles the end of the session."""
 
@@ -93,7 +101,6 @@ class Session:
         socket: The socket.
         writer: The writer of the socket.
         protocol: The client's protocol.
-        continues: The ids of the former connections of the same client.
         memberships: The rooms that the session is in, by name.
         joining: The pending joins, by room; None for none.
         departure: The task that reports the end of the session to the broker.
@@ -106,7 +113,6 @@ class Session:
         "__weakref__",
         "_manager",
         "began_at",
-        "continues",
         "departure",
         "gone",
         "id",
@@ -127,7 +133,6 @@ class Session:
         socket: Socket,
         user_id: str | None,
         info: Info,
-        since: object = None,
         began_at: float = 0.0,
     ) -> None:
         self.id: str = secrets.token_urlsafe(16)
@@ -137,7 +142,6 @@ class Session:
         self.socket: Socket = socket
         self.writer: Writer = socket.writer
         self.protocol: ClientProtocol = socket.protocol if socket.has_own_protocol else manager.protocol
-        self.continues: frozenset[str] = frozenset(since.connection_ids) if isinstance(since, Resume) else _NOBODY
         self.memberships: dict[str, Membership] = {}
         self.joining: dict[str, asyncio.Future[None]] | None = None
         self.departure: asyncio.Task[None] | None = None
@@ -183,7 +187,6 @@ class Session:
             listener.ended()
         if self in self.socket.sessions:
             self.socket.sessions.remove(self)
-            self.socket.former_ids = (*self.socket.former_ids, self.id)[-MAX_RESUME_IDS:]
         if self.gone is not None:
             self.gone.set()
         return True

@@ -144,7 +144,7 @@ class Socket:
         closed: The close code and reason; None during the handshake and while the socket is open.
         ended_at: When the socket ended, on the loop's clock; infinity before that, and after a refused handshake.
         answered_at: When the client last answered a ping of ours.
-        former_ids: The ids of the former sessions of this socket.
+        was_connected: Whether a manager has connected the socket, even if it has disconnected it since.
     """
 
     __slots__ = (
@@ -155,7 +155,6 @@ class Socket:
         "detour",
         "ended_at",
         "expires_at",
-        "former_ids",
         "guard",
         "handler",
         "handshake",
@@ -171,6 +170,7 @@ class Socket:
         "sessions",
         "state",
         "transport",
+        "was_connected",
         "where",
         "writer",
     )
@@ -195,7 +195,7 @@ class Socket:
         self.handshake: Handshake = Handshake(self, offered)
         self.handler: Handler = Handler()
         self.sessions: list[Session] = []
-        self.former_ids: tuple[str, ...] = ()
+        self.was_connected: bool = False
         self.protocol: ClientProtocol = self.manager.protocol
         self.has_own_protocol: bool = False
         self.listener: Listener | None = None
@@ -285,12 +285,9 @@ class Socket:
         """Counts the frames that an overflow policy dropped."""
         self.manager.counters.dropped += frames
 
-    def dropped_notice(self, room: str, count: int) -> bytes | None:
-        """Returns the frame that tells the client how many messages were dropped; None if its protocol has none."""
-        logger.debug(
-            "a slow client on %s reads again: %s of %s dropped", self.where, counted(count, "messages"), shown(room)
-        )
-        return self.protocol.dropped(room, count)
+    def on_caught_up(self, dropped: int) -> None:
+        """Logs that a slow client has read what was queued, and that messages were dropped meanwhile."""
+        logger.debug("a slow client on %s reads again: %s dropped", self.where, counted(dropped, "messages"))
 
     @property
     def tasks(self) -> Tasks:

@@ -41,8 +41,8 @@ class Socket(Protocol):
     def on_dropped(self, frames: int) -> None:
         """Counts the frames that an overflow policy dropped."""
 
-    def dropped_notice(self, room: str, count: int) -> bytes | None:
-        """Returns the frame that tells the client how many messages of a room were dropped; None for no frame."""
+    def on_caught_up(self, dropped: int) -> None:
+        """Handles that the client has read everything that was queued, and that frames were dropped meanwhile."""
 
 
 class _Turn(NamedTuple):
@@ -260,14 +260,10 @@ class Writer:
                 await self.transport.ready()  # before `take`: overflow policies apply only to what is in the outbox
                 item = outbox.take(_CHUNK_BYTES)
                 if item is None:
-                    notices = outbox.take_dropped()
-                    if not notices:
-                        break
-                    for room, count in notices.items():
-                        notice = self._socket.dropped_notice(room, count)
-                        if notice is not None:
-                            outbox.push(notice, DIRECT)
-                elif isinstance(item, bytes):
+                    if outbox.dropped_frames:
+                        self._socket.on_caught_up(outbox.dropped_frames)
+                    break
+                if isinstance(item, bytes):
                     self._in_flight = len(item)
                     await self.transport.write_soon(item)
                     self._in_flight = self._own_bytes = 0

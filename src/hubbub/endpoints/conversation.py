@@ -178,7 +178,7 @@ class Conversation:
                 room=None,
                 rooms=(),
                 info=None,
-                since=_presented_to_own_rooms(request),
+                positions=_presented_to_own_rooms(request),
                 subprotocol=None,
                 headers=None,
                 expires_at=None,
@@ -203,7 +203,7 @@ class Conversation:
             expires=ends_at is not None,
             ttl=ttl_s(ends_at),
             data=data,
-            subs={label(name): self._subscribed(name, joined) for name, joined in connection.joined.items()},
+            subs=self._subscribed_by_the_server(),
             ping=int(PING_S),
             pong=True,
         )
@@ -222,6 +222,11 @@ class Conversation:
             for name in welcome.names:
                 await memberships.join(client.session, name, self.presents(name), attempt)
         return welcome.payload
+
+    def _subscribed_by_the_server(self) -> dict[str, SubscribeResult]:
+        """Returns the part of the reply to ``connect`` about the rooms that the server joined the client to."""
+        joined = {name: each.joined for name, each in self._client.session.memberships.items()}
+        return {label(name): self._subscribed(name, each) for name, each in joined.items() if each is not None}
 
     def _subscribed(self, name: str, joined: Joined) -> SubscribeResult:
         """Returns the part of the reply to ``connect`` about a room that the server joined the client to."""
@@ -330,10 +335,22 @@ class Conversation:
         if not self._is_connected:
             return None
         self._subscriptions.anticipate(channel)
-        subscribe = Subscribe()
-        if position is not None:
-            subscribe = Subscribe(self._is_recoverable(channel), *position, positioned=True)
-        return self._pushed(channel, subscribe)
+        return self._pushed(channel, self._place(channel, position))
+
+    def _place(self, channel: str, position: Position | None) -> Subscribe:
+        return Subscribe() if position is None else Subscribe(self._is_recoverable(channel), *position, positioned=True)
+
+    def renumbered(self, channel: str, position: Position) -> bytes | None:
+        """Has the client subscribe again, and recover, because nothing else tells an SDK the new epoch.
+
+        Otherwise, it would present its old epoch after its next reconnect, with an offset that this epoch never had.
+
+        Returns:
+            The push with the new position, for a room that the server joined the client to.
+        """
+        if self._subscriptions.recover(channel) or not self._is_connected:
+            return None
+        return self._pushed(channel, self._place(channel, position))
 
     def left(self, channel: str) -> bytes | None:
         """Forgets a subscription that the app or an instruction ended. Returns the push that tells the client."""

@@ -47,12 +47,12 @@ class Engine(Protocol):
         room: RoomName | None,
         rooms: Iterable[RoomName],
         info: Info,
-        since: Position | Mapping[str, Position] | None,
         subprotocol: str | None,
         headers: Iterable[tuple[bytes, bytes]] | None,
         expires_at: datetime | float | None,
+        positions: Mapping[str, Position],
     ) -> Connection:
-        """Connects a WebSocket, as `ConnectionManager.connect` does."""
+        """Connects a WebSocket, as `ConnectionManager.connect` does, and recovers the rooms of ``positions``."""
 
     async def publish(self, name: str, envelope: Envelope) -> Position | None:
         """Publishes a message."""

@@ -352,11 +352,16 @@ class Subscriptions:
 
         A room that the server joined the client to ends with the connection, because an SDK would give it up for good.
         """
-        subscription = self._subscriptions.get(name)
-        if subscription is not None and subscription.is_in:
-            self.end(name, UnsubscribeCode.INSUFFICIENT_STATE)
-        elif name not in self._leaving:  # the server joined the client to it
+        if not self.recover(name) and name not in self._leaving:  # the server joined the client to it
             self._client.socket.close_soon(DisconnectCode.INSUFFICIENT_STATE.closed())
+
+    def recover(self, name: str) -> bool:
+        """Ends a subscription, so that the client subscribes again and recovers. Returns False if it has none."""
+        subscription = self._subscriptions.get(name)
+        if subscription is None or not subscription.is_in:
+            return False
+        self.end(name, UnsubscribeCode.INSUFFICIENT_STATE)
+        return True
 
     def _leave(self, subscription: Subscription) -> asyncio.Task[None]:
         """Leaves a room, if the client is in it by its subscription. A new subscription to it waits until this is done.

@@ -4,6 +4,6 @@ No code outside this package builds or parses a byte that a client sees.
 """
 
 from .base import ClientProtocol, RoomInfo
-from .raw import RawProtocol, Resume
+from .raw import RawProtocol
 
-__all__ = ["ClientProtocol", "RawProtocol", "Resume", "RoomInfo"]
+__all__ = ["ClientProtocol", "RawProtocol", "RoomInfo"]

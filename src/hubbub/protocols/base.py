@@ -1,8 +1,8 @@
 """The contract of a client protocol: how events look to one kind of client.
 
-Theory of operation. Rooms, fan-out, outboxes and brokers carry events: an `Envelope`, an `Announcement`, a `Reset`, a
-`Relabel`. Each member of a room speaks one protocol. An event becomes one frame for each protocol that has members in
-the room, made when it is first needed. A protocol is one object for all connections that speak it, and keeps no state
+Theory of operation. Rooms, fan-out, outboxes and brokers carry events: an `Envelope` or an `Announcement`. Each member
+of a room speaks one protocol. An event becomes one frame for each protocol that has members in the room, made when it
+is first needed. A protocol is one object for all connections that speak it, and keeps no state
 of any of them.
 
 Every method that returns ``bytes`` returns whole frames, ready to be written to the socket. ``None`` means that the
@@ -16,9 +16,7 @@ from typing import Protocol
 
 from ..close import Closed
 from ..codec import Payload
-from ..envelope import Announcement, Envelope, Relabel, Reset
-from ..options import RoomOptions
-from ..positions import Joined
+from ..envelope import Announcement, Envelope
 
 
 class RoomInfo(Protocol):
@@ -27,10 +25,6 @@ class RoomInfo(Protocol):
     @property
     def label(self) -> str:
         """The room's name as its clients see it."""
-
-    @property
-    def options(self) -> RoomOptions:
-        """The options of the room."""
 
 
 class ClientProtocol(ABC):
@@ -45,30 +39,14 @@ class ClientProtocol(ABC):
         """Returns the frame of a message that was published to a room."""
 
     @abstractmethod
-    def exclusion(self, room: RoomInfo, message: Envelope) -> bytes | None:
-        """Returns the frame for a member that a message excludes."""
-
-    @abstractmethod
     def announcement(self, room: RoomInfo, event: Announcement) -> bytes | None:
         """Returns the frame that tells that a user or an anonymous connection joined or left the room."""
-
-    @abstractmethod
-    def renumbering(self, room: RoomInfo, event: Reset | Relabel) -> bytes | None:
-        """Returns the frame that tells a room's new position: with `Reset` messages are lost, with `Relabel` none."""
 
     # To one connection
 
     @abstractmethod
     def message(self, payload: Payload) -> bytes:
         """Returns the frame of a message that is sent to one connection only."""
-
-    @abstractmethod
-    def joined(self, room: RoomInfo, joined: Joined, connection_id: str) -> bytes | None:
-        """Returns the frame that tells a client that it joined a room. It precedes all frames of the room."""
-
-    @abstractmethod
-    def dropped(self, room: str, count: int) -> bytes | None:
-        """Returns the frame that tells a client that was slow how many messages of a room were dropped."""
 
     @abstractmethod
     def error(self, code: str, problem: str) -> bytes | None:

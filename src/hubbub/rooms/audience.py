@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from ..connections.outbox import Lane
 from ..connections.pacing import Patience
-from ..envelope import Announcement, Envelope, Relabel, Reset
+from ..envelope import Announcement, Envelope
 from ..names import label, user_of, user_room
 from ..options import Overflow, RoomOptions
 from ..protocols import ClientProtocol, RoomInfo
@@ -45,10 +45,6 @@ class RoomMember(Protocol):
     def user_id(self) -> str | None: ...
 
     @property
-    def continues(self) -> frozenset[str]:
-        """The ids of the former connections of its client, by which a publish may exclude it too."""
-
-    @property
     def protocol(self) -> ClientProtocol:
         """The protocol that its client speaks."""
 
@@ -67,7 +63,7 @@ class Outgoing:
 
     __slots__ = ("_event", "_frame", "_frames", "_protocol", "_room", "exclude", "key", "size")
 
-    def __init__(self, room: RoomInfo, event: Envelope | Announcement | Reset | Relabel) -> None:
+    def __init__(self, room: RoomInfo, event: Envelope | Announcement) -> None:
         self._room = room
         self._event = event
         self._protocol: ClientProtocol | None = None  # nearly all rooms have one protocol
@@ -78,7 +74,7 @@ class Outgoing:
             self.key = event.key
             self.exclude: frozenset[str] = event.exclude
         else:
-            self.size = len(event.info) + len(event.user_id or "") if isinstance(event, Announcement) else 0
+            self.size = len(event.info) + len(event.user_id or "")
             self.key = None
             self.exclude = frozenset()
 
@@ -101,24 +97,15 @@ class Outgoing:
         event, room = self._event, self._room
         if isinstance(event, Envelope):
             return protocol.publication(room, event) or b""
-        if isinstance(event, Announcement):
-            return protocol.announcement(room, event) or b""
-        return protocol.renumbering(room, event) or b""
+        return protocol.announcement(room, event) or b""
 
     def frame_for(self, member: RoomMember) -> bytes:
         """Returns the frame for one member; empty if it receives nothing."""
-        if self.exclude and self._excludes(member):
-            assert isinstance(self._event, Envelope)
-            return member.protocol.exclusion(self._room, self._event) or b""
-        return self.frame(member.protocol)
+        return b"" if self.exclude and self._excludes(member) else self.frame(member.protocol)
 
     def _excludes(self, member: RoomMember) -> bool:
-        exclude, user = self.exclude, member.user_id
-        return (
-            member.id in exclude
-            or not exclude.isdisjoint(member.continues)
-            or (user is not None and user_room(user) in exclude)
-        )
+        user = member.user_id
+        return member.id in self.exclude or (user is not None and user_room(user) in self.exclude)
 
 
 class _Taken:
@@ -236,7 +223,6 @@ class Audience:
         label: The room's name as its clients see it.
         options: The options of the room.
         members: The live members, by connection id.
-        aliases: The connection ids of members, by the ids of their clients' former connections.
         pending: The events that the members receive at the end of this pass of the event loop.
         ahead: How many leading pending messages each member skips, because it joined later or already has them.
         flight: The batch that is being written, if that takes more than one slice.
@@ -246,7 +232,6 @@ class Audience:
     __slots__ = (
         "_roster",
         "ahead",
-        "aliases",
         "channel",
         "flight",
         "label",
@@ -261,7 +246,6 @@ class Audience:
         self.label: str = label(channel)
         self.options: RoomOptions = options
         self.members: dict[str, RoomMember] = {}
-        self.aliases: dict[str, set[str]] = {}
         self.pending: list[Outgoing] = []
         self.ahead: dict[str, int] = {}
         self.flight: Flight | None = None
@@ -279,20 +263,12 @@ class Audience:
         self._roster = None
         if self.pending:
             self.ahead[member.id] = len(self.pending)
-        for alias in member.continues:
-            self.aliases.setdefault(alias, set()).add(member.id)
 
     def remove(self, member: RoomMember) -> None:
         """Removes a member. Idempotent."""
-        known = self.members.pop(member.id, None)
+        self.members.pop(member.id, None)
         self._roster = None
         self.ahead.pop(member.id, None)
-        if known is not None:
-            for alias in member.continues:
-                ids = self.aliases.get(alias, set())
-                ids.discard(member.id)
-                if not ids:
-                    self.aliases.pop(alias, None)
 
     @property
     def roster(self) -> Roster:
@@ -316,8 +292,7 @@ class Audience:
         skipped, self.ahead = self.ahead, {}  # how many messages of the batch each exception skips, by connection id
         for name in excluded:  # a connection id, or the own room of a user
             user = user_of(name)
-            also = self.aliases.get(name, ()) if user is None else self.roster.ids_of(user)
-            for connection_id in (name, *also):
+            for connection_id in (name,) if user is None else self.roster.ids_of(user):
                 skipped.setdefault(connection_id, 0)
         exceptions = [(flight.take(connection_id), count) for connection_id, count in skipped.items()]
         return flight, [(member, batch[count:]) for member, count in exceptions if member is not None]

@@ -22,7 +22,7 @@ from typing import Final, TypeAlias
 from ..brokers.base import Broker
 from ..close import CloseCode
 from ..connections.session import Session
-from ..envelope import Entry, Relabel, Reset
+from ..envelope import Entry
 from ..errors import BrokerUnavailable, shown
 from ..positions import Joined, Position
 from ..tasks import Tasks
@@ -145,8 +145,7 @@ class Recovery:
             is_last = _write_reply(session, room, catch_up, replay, joined, reply)
         else:
             reached = catch_up.cursor.offset if replay.page.whole else _head_of(room, replay).offset
-            write_joined(session, room, joined, reached=reached)
-            _write_epoch(session, room, catch_up.cursor, replay)
+            write_joined(session, room, Position(_head_of(room, replay).epoch, reached))
             is_last = _write_page(session, room, catch_up, replay)
         if not (is_last and room.caught_up(catch_up)):
             self.resume(session, room, catch_up)
@@ -176,55 +175,41 @@ class Recovery:
                 continue
             if not room.is_catching_up(catch_up):
                 return
-            if not replay.page.whole and session.listener is not None:
-                frame = session.protocol.renumbering(room, Reset(_head_of(room, replay)))
-                if frame is not None:
-                    session.writer.write(frame)
-                session.listener.lost_place(room.channel)
-                return
             if not replay.page.whole:
                 logger.info("the history of room %s was trimmed or lost during a replay", shown(room.channel))
-                write_joined(session, room, Joined(_head_of(room, replay), recovered=False))
-                if room.options.history is not None:
-                    self._report_gap(room.channel)
-            _write_epoch(session, room, cursor, replay)
+                if session.listener is not None:
+                    session.listener.lost_place(room.channel)
+                    return
+                self._report_gap(room.channel)
+            elif session.listener is not None and cursor.epoch != _head_of(room, replay).epoch:
+                tell_renumbered(session, room, Position(_head_of(room, replay).epoch, cursor.offset))
+                if not room.is_catching_up(catch_up):
+                    return  # its client subscribes again
             if _write_page(session, room, catch_up, replay) and room.caught_up(catch_up):
                 return
             await asyncio.sleep(0)  # a client that reads fast must not keep the loop busy for a whole history
 
 
-def write_joined(
-    session: Session, room: Room, joined: Joined, reply: JoinReply | None = None, *, reached: int | None = None
-) -> None:
-    """Tells a client that it is in a room, if its protocol has a frame for that.
+def write_joined(session: Session, room: Room, position: Position | None) -> None:
+    """Tells a client that it is in a room, if it subscribes to rooms itself.
 
     Args:
         session: The session.
         room: The room.
-        joined: The result of the join.
-        reply: Makes the frame, instead of the listener or the protocol.
-        reached: The offset after which messages follow, if it is not that of the room's position.
+        position: The position after which messages follow, in a room that has positions.
     """
-    position = joined.position
-    if reply is not None:
-        frame: bytes | None = reply(joined, ())
-    elif session.listener is None:
-        frame = session.protocol.joined(room, joined, session.id)
-    elif position is None or reached is None:
+    if session.listener is not None:
         frame = session.listener.joined(room.channel, position)
-    else:
-        frame = session.listener.joined(room.channel, Position(position.epoch, reached))
-    if frame is not None:
-        session.writer.write(frame)
-
-
-def _write_epoch(session: Session, room: Room, cursor: Position, replay: Replay) -> None:
-    """Tells a client the epoch of the messages after its position, if it is another one and none is missing."""
-    head = replay.page.head
-    if replay.page.whole and head is not None and head.epoch != cursor.epoch:
-        frame = session.protocol.renumbering(room, Relabel(Position(head.epoch, cursor.offset)))
         if frame is not None:
             session.writer.write(frame)
+
+
+def tell_renumbered(session: Session, room: Room, position: Position) -> None:
+    """Tells a client that subscribes to rooms itself that its position in a room has another epoch now."""
+    assert session.listener is not None
+    frame = session.listener.renumbered(room.channel, position)
+    if frame is not None:
+        session.writer.write(frame)
 
 
 def _head_of(room: Room, replay: Replay) -> Position:

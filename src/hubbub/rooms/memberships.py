@@ -30,7 +30,7 @@ from ..timers import Timers
 from .attempts import Attempt, Attempts
 from .attendance import Attendance
 from .audience import Outgoing
-from .catch_up import JoinReply, Recovery, write_joined
+from .catch_up import JoinReply, Recovery, tell_renumbered, write_joined
 from .fanout import Fanout
 from .room import CatchUp, Room
 
@@ -161,7 +161,7 @@ class Memberships(Receiver):
             await self._fanout.pace(self._latest)
 
     def _change_epoch(self, room: Room, event: Reset | Relabel) -> None:
-        """Tells the members that another epoch begins, or that messages are missing.
+        """Continues in another epoch, or after a gap, and tells the members.
 
         Members that catch up are not told here: the history shows whether anything is missing for them.
         """
@@ -171,10 +171,14 @@ class Memberships(Receiver):
             member = catch_up.member
             assert isinstance(member, Session)
             self._recovery.resume(member, room, catch_up)
-        if room.members:
-            self._fanout.add(room, Outgoing(room, event))
         if isinstance(event, Reset):
             self._lose_place(room)
+        else:
+            for each in tuple(room.members.values()):
+                assert isinstance(each, Session)
+                if each.listener is not None:
+                    self._fanout.flush_room(room, each)
+                    tell_renumbered(each, room, position)
 
     def _lose_place(self, room: Room) -> None:
         """Tells the live members of a room that messages are lost; those on raw sockets through the app."""
@@ -185,7 +189,7 @@ class Memberships(Receiver):
                 any_raw = True
             else:
                 each.listener.lost_place(room.channel)
-        if any_raw and room.options.history is not None:
+        if any_raw:
             self._report_gap(room.channel)
 
     def _obey(self, channel: str, instruction: Instruction) -> None:
@@ -397,7 +401,10 @@ class Memberships(Receiver):
             return _UNNUMBERED
         joined = membership.joined = _UNNUMBERED if room.head is None else Joined(room.head, recovered=False)
         room.add(session)  # before the write, which may find that the client is gone, and remove it
-        write_joined(session, room, joined, reply)
+        if reply is None:
+            write_joined(session, room, room.head)
+        else:
+            session.writer.write(reply(joined, ()))
         return joined
 
     async def _subscribe(self, room: Room) -> None:

@@ -36,7 +36,6 @@ KEPT = "kept"
 """A channel with history: the newest five messages."""
 BRIEF = "brief"
 """A channel with history that expires soon."""
-NUMBERED = "numbered"
 """A channel with positions but no history."""
 PLAIN = "plain"
 """A channel with neither."""
@@ -188,7 +187,6 @@ class BrokerSuite:
         rooms = {
             PLAIN: RoomOptions(),
             TOLD: RoomOptions(announce=True),
-            NUMBERED: RoomOptions(positions=True),
             BRIEF: RoomOptions(history=History(100, self.ttl_s)),
             "*": kept,
         }
@@ -247,7 +245,7 @@ class BrokerSuite:
 
     async def test_each_worker_gets_each_message_once_in_the_order_of_its_publisher(self) -> None:
         """Messages that one worker publishes one after another arrive once and in that order on every worker."""
-        for channel in (PLAIN, NUMBERED, KEPT):
+        for channel in (PLAIN, KEPT):
             async with self.workers() as (first, second):
                 for worker in (first, second):
                     await worker.broker.subscribe(channel)
@@ -258,7 +256,7 @@ class BrokerSuite:
 
     async def test_what_nobody_awaits_is_published_in_the_order_of_the_calls(self) -> None:
         """`publish_nowait` and `publish` share one order: that of the calls, or, by default, that of the awaits."""
-        for channel in (PLAIN, NUMBERED, KEPT):
+        for channel in (PLAIN, KEPT):
             async with self.workers() as (first, second):
                 for worker in (first, second):
                     await worker.broker.subscribe(channel)
@@ -373,14 +371,14 @@ class BrokerSuite:
             async def publish() -> None:
                 nonlocal numbers
                 while going:
-                    numbers = (await second.publish_numbered(NUMBERED, "tick")).offset
+                    numbers = (await second.publish_numbered(KEPT, "tick")).offset
                     await asyncio.sleep(0)
 
             publisher = asyncio.create_task(publish())
             try:
                 for _ in range(20):
                     first.received.clear()
-                    position = await first.broker.subscribe(NUMBERED)
+                    position = await first.broker.subscribe(KEPT)
                     assert position is not None
                     reached = max(numbers, position.offset) + 3
                     await first.until(partial(_has_come, first, reached))
@@ -391,7 +389,7 @@ class BrokerSuite:
                     ]
                     assert offsets == list(range(offsets[0], offsets[-1] + 1)), "a gap or a repeat"
                     assert offsets[0] <= position.offset + 1, "missed what came after the position"
-                    await first.broker.unsubscribe(NUMBERED)
+                    await first.broker.unsubscribe(KEPT)
             finally:
                 going = False
                 await publisher
@@ -400,18 +398,17 @@ class BrokerSuite:
 
     async def test_positions_count_from_one_without_holes(self) -> None:
         """All have one epoch of eight characters, and publish, delivery and `position` agree."""
-        for channel in (NUMBERED, KEPT):
-            async with self.workers() as (first, second):
-                start = await first.broker.subscribe(channel)
-                assert start is not None
-                assert start.offset == 0
-                assert len(start.epoch) == len(start.epoch.encode()) == 8
-                assert await second.broker.position(channel) == start
-                for number in range(1, 9):
-                    assert await second.publish(channel, number) == Position(start.epoch, number)
-                    assert await first.broker.position(channel) == Position(start.epoch, number)
-                came = [each.position for each in await first.all_of(channel) if isinstance(each, Envelope)]
-                assert came == [Position(start.epoch, number) for number in range(1, 9)]
+        async with self.workers() as (first, second):
+            start = await first.broker.subscribe(KEPT)
+            assert start is not None
+            assert start.offset == 0
+            assert len(start.epoch) == len(start.epoch.encode()) == 8
+            assert await second.broker.position(KEPT) == start
+            for number in range(1, 9):
+                assert await second.publish(KEPT, number) == Position(start.epoch, number)
+                assert await first.broker.position(KEPT) == Position(start.epoch, number)
+            came = [each.position for each in await first.all_of(KEPT) if isinstance(each, Envelope)]
+            assert came == [Position(start.epoch, number) for number in range(1, 9)]
 
     async def test_each_room_has_an_epoch_of_its_own(self) -> None:
         """A position of one room is not valid in another."""
@@ -422,22 +419,21 @@ class BrokerSuite:
     async def test_reading_begins_nothing(self) -> None:
         """A room that was only read has no position on any worker until it is subscribed or published to."""
         async with self.workers() as (first, second):
-            for channel in (KEPT, NUMBERED):
-                for worker in (first, second):
-                    for after in (None, Position("abcdefgh", 0), Position("abcdefgh", 7)):
-                        assert await worker.broker.history(channel, after) == Page([], None, whole=False)
-                    assert await worker.broker.position(channel) is None
-                    assert await worker.broker.members(channel) == []
-                    assert await worker.broker.count(channel) == 0
-                    assert not await worker.broker.present(channel, "ann")
-                    assert not await worker.broker.connected(channel, "ann")
+            for worker in (first, second):
+                for after in (None, Position("abcdefgh", 0), Position("abcdefgh", 7)):
+                    assert await worker.broker.history(KEPT, after) == Page([], None, whole=False)
+                assert await worker.broker.position(KEPT) is None
+                assert await worker.broker.members(KEPT) == []
+                assert await worker.broker.count(KEPT) == 0
+                assert not await worker.broker.present(KEPT, "ann")
+                assert not await worker.broker.connected(KEPT, "ann")
             start = await first.broker.subscribe(KEPT)
             assert start is not None
             assert await second.broker.position(KEPT) == start
             assert await second.broker.history(KEPT, start) == Page([], start, whole=True)
-            one = await second.publish_numbered(NUMBERED, "one")
+            one = await second.publish_numbered("another", "one")
             assert one.offset == 1
-            assert await first.broker.position(NUMBERED) == one
+            assert await first.broker.position("another") == one
 
     async def test_a_room_that_was_read_before_anybody_came_recovers_as_any_other(self) -> None:
         """A member has a position from the start, even if the room was read before or in between."""
@@ -460,15 +456,6 @@ class BrokerSuite:
             assert await first.broker.position(PLAIN) is None
             assert await first.broker.history(PLAIN) == Page([], None, whole=False)
             assert await first.broker.history(PLAIN, Position("abcdefgh", 0), 10) == Page([], None, whole=False)
-
-    async def test_a_room_with_positions_alone_keeps_nothing(self) -> None:
-        """Only a client that missed nothing can recover there."""
-        async with self.workers() as (first, second):
-            early = await first.publish_numbered(NUMBERED, "one")
-            head = await first.publish_numbered(NUMBERED, "two")
-            assert await second.broker.history(NUMBERED, head) == Page([], head, whole=True)
-            assert await second.broker.history(NUMBERED, early) == Page([], head, whole=False)
-            assert (await second.broker.history(NUMBERED)).entries == []
 
     async def test_what_is_not_to_be_kept_has_no_position(self) -> None:
         """A message with ``keep=False`` is delivered in order with the others, but not numbered or kept."""

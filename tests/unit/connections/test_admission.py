@@ -24,7 +24,6 @@ from hubbub.lifecycle import Lifecycle
 from hubbub.names import RoomName
 from hubbub.options import Limits
 from hubbub.origin import OriginPolicy
-from hubbub.positions import Joined
 from hubbub.timers import Timers
 from tests.unit import sockets
 
@@ -42,7 +41,7 @@ class Manager(sockets.Manager):
         self.looking = Sweeper(Limits(**limits), Lifecycle(), Timers())
         self.admission = Admission(self, self.registry, self.looking)
 
-    async def join(self, session: Session, room: RoomName, since: object) -> Joined:
+    async def join(self, session: Session, room: RoomName) -> None:
         raise AssertionError("an admission joins nothing")
 
     async def leave(self, session: Session, room: RoomName) -> None:
@@ -75,7 +74,6 @@ class Client:
             self.websocket,
             user,
             info={"name": "Ann"},
-            since=None,
             rooms=rooms,
             subprotocol=None,
             headers=None,

@@ -13,11 +13,9 @@ from hubbub.connections.connection import Connection, session_of
 from hubbub.connections.session import Membership, Session
 from hubbub.errors import InvalidArgument, NotSupported
 from hubbub.names import RoomName
-from hubbub.positions import Joined, Position
 from tests.unit.connections import test_admission
 
 GONE = {"type": "websocket.disconnect", "code": 4001, "reason": "done"}
-JOINED = Joined(Position("epoch", 3), recovered=True)
 
 
 class Manager(test_admission.Manager):
@@ -27,9 +25,8 @@ class Manager(test_admission.Manager):
         super().__init__()
         self.calls: list[tuple[Any, ...]] = []
 
-    async def join(self, session: Session, room: RoomName, since: object) -> Joined:
-        self.calls.append(("join", session, room, since))
-        return JOINED
+    async def join(self, session: Session, room: RoomName) -> None:
+        self.calls.append(("join", session, room))
 
     async def leave(self, session: Session, room: RoomName) -> None:
         self.calls.append(("leave", session, room))
@@ -269,9 +266,7 @@ def test_its_rooms_are_those_that_the_app_named() -> None:
         memberships = world.session.memberships
         for name in ("lobby", "hall", "$user:ann", "$everyone"):
             memberships[name] = Membership(0.0)
-        memberships["lobby"].joined = JOINED
         assert world.connection.rooms == {"lobby", "hall"}
-        assert world.connection.joined == {"lobby": JOINED}, "the join of the hall is not answered yet"
 
     run(test)
 
@@ -289,9 +284,7 @@ def test_its_attributes_are_those_of_its_socket_and_of_its_connect() -> None:
     run(test)
 
 
-@pytest.mark.parametrize(
-    "name", ["id", "user_id", "info", "websocket", "rooms", "joined", "address", "network", "is_open"]
-)
+@pytest.mark.parametrize("name", ["id", "user_id", "info", "websocket", "rooms", "address", "network", "is_open"])
 def test_its_attributes_can_not_be_assigned(name: str) -> None:
     async def test(world: World) -> None:
         before = getattr(world.connection, name)
@@ -314,10 +307,9 @@ def test_data_of_the_app_is_no_attribute_of_it() -> None:
 
 def test_rooms_are_joined_and_left_at_its_manager() -> None:
     async def test(world: World) -> None:
-        since = Position("epoch", 1)
-        assert await world.connection.join("lobby", since) is JOINED
+        await world.connection.join("lobby")
         await world.connection.leave("lobby")
-        assert world.manager.calls == [("join", world.session, "lobby", since), ("leave", world.session, "lobby")]
+        assert world.manager.calls == [("join", world.session, "lobby"), ("leave", world.session, "lobby")]
 
     run(test)
 

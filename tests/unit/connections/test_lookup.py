@@ -121,16 +121,6 @@ def test_whoever_is_named_is_excluded_by_id() -> None:
     run(test)
 
 
-def test_a_connection_that_is_gone_is_still_excluded_since_its_client_may_come_back() -> None:
-    async def test(manager: Manager, lookup: Lookup) -> None:
-        client = Client(manager)
-        connection = await client.admit()
-        await connection.close()
-        assert lookup.excluded(client.websocket) == lookup.excluded(connection) == {connection.id}
-
-    run(test)
-
-
 def test_a_websocket_that_has_no_connection_excludes_nobody() -> None:
     async def test(manager: Manager, lookup: Lookup) -> None:
         assert lookup.excluded(Client(manager).websocket) == frozenset()

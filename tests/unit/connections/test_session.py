@@ -11,9 +11,7 @@ import pytest
 
 from hubbub.codec import Payload, encode
 from hubbub.connections.session import Session
-from hubbub.positions import Position
-from hubbub.protocols import ClientProtocol, RawProtocol, Resume
-from hubbub.protocols.raw import MAX_RESUME_IDS
+from hubbub.protocols import ClientProtocol, RawProtocol
 from tests.wrapping import ARRAYS
 
 RAW = RawProtocol(app_ping=False, client_frames=True)
@@ -39,7 +37,7 @@ class Writer:
 class World:
     """A session on a fake socket of a fake manager."""
 
-    def __init__(self, since: object = None, *, speaks: ClientProtocol | None = None) -> None:
+    def __init__(self, *, speaks: ClientProtocol | None = None) -> None:
         self.writer = Writer()
         self.ended: list[bool] = []
         self.socket = SimpleNamespace(
@@ -47,14 +45,13 @@ class World:
             protocol=speaks,
             has_own_protocol=speaks is not None,
             sessions=[],
-            former_ids=(),
             flush=lambda: self.writer.calls.append("flush"),
         )
         self.protocol: ClientProtocol = RAW
-        self.session = self.another(since)
+        self.session = self.another()
 
-    def another(self, since: object = None) -> Session:
-        session = Session(cast(Any, self), cast(Any, self.socket), "ann", {"name": "Ann"}, since, 5.0)
+    def another(self) -> Session:
+        session = Session(cast(Any, self), cast(Any, self.socket), "ann", {"name": "Ann"}, 5.0)
         self.socket.sessions.append(session)
         return session
 
@@ -124,21 +121,6 @@ def test_a_session_speaks_the_protocol_of_its_socket_or_else_the_managers(speaks
     assert world.writer.calls[-1] == (RAW if speaks is None else ARRAYS).message(payload)
 
 
-@pytest.mark.parametrize(
-    ("since", "continues"),
-    [
-        (None, set()),
-        (Position("epoch", 1), set()),
-        ({}, set()),
-        (Resume({}), set()),
-        (Resume({}, ("a", "b")), {"a", "b"}),
-    ],
-    ids=["nothing", "a position", "a mapping", "no ids", "two ids"],
-)
-def test_a_session_continues_the_connections_that_its_client_presents(since: object, continues: set[str]) -> None:
-    assert World(since).session.continues == continues
-
-
 def test_the_end_of_its_socket_is_the_managers_to_handle() -> None:
     world = World()
     world.session.flush()
@@ -156,7 +138,7 @@ def test_a_session_ends_once_and_wakes_those_who_wait() -> None:
         assert not session.mark_gone()
         assert session.gone.is_set()
         assert repr(session).endswith(" closed>")
-        assert (world.socket.sessions, world.socket.former_ids) == ([], (session.id,))
+        assert world.socket.sessions == []
 
     run(test)
 
@@ -167,11 +149,3 @@ def test_the_end_of_one_session_leaves_those_of_other_managers_on_the_socket() -
     world.session.mark_gone()
     assert world.socket.sessions == [other]
     assert other.is_open
-
-
-def test_a_socket_remembers_as_many_former_ids_as_a_client_may_present() -> None:
-    world = World()
-    sessions = [world.session, *[world.another() for _ in range(MAX_RESUME_IDS)]]
-    for session in sessions:
-        session.mark_gone()
-    assert world.socket.former_ids == tuple(session.id for session in sessions[1:])

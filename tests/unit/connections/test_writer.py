@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, cast
 
 import pytest
 
-from hubbub.codec import dumps
 from hubbub.connections.outbox import DIRECT
 from hubbub.connections.transports import Event, Transport
 from hubbub.connections.writer import Writer
 from hubbub.options import Overflow
-from hubbub.protocols.frames import Opcode, frame, split
 from hubbub.tasks import Tasks
 
 MAX_BYTES = 1000
@@ -121,7 +118,7 @@ class Host:
         self.tasks = Tasks()
         self.losses = 0
         self.drops = 0
-        self.tells = True
+        self.caught_up: list[int] = []
         self.overflows: list[int] = []
 
     def on_lost(self) -> None:
@@ -133,8 +130,8 @@ class Host:
     def on_dropped(self, frames: int) -> None:
         self.drops += frames
 
-    def dropped_notice(self, room: str, count: int) -> bytes | None:
-        return frame(Opcode.TEXT, dumps({"type": "dropped", "room": room, "count": count})) if self.tells else None
+    def on_caught_up(self, dropped: int) -> None:
+        self.caught_up.append(dropped)
 
 
 class Place:
@@ -354,7 +351,7 @@ def test_what_may_not_be_lost_and_does_not_fit_is_told_and_not_queued() -> None:
     run(main)
 
 
-def test_what_is_dropped_is_counted_and_told_once_the_rest_is_out() -> None:
+def test_what_is_dropped_is_counted_and_summed_up_once_the_rest_is_out() -> None:
     async def main(place: Place) -> None:
         place.socket.taking.clear()
         for data in (b"a", b"b", b"c"):
@@ -364,30 +361,17 @@ def test_what_is_dropped_is_counted_and_told_once_the_rest_is_out() -> None:
         assert not place.writer.write(b"e" * 300, NEWEST)
         assert place.host.drops == 4
         assert place.writer.write(b"f")
+        assert place.host.caught_up == []
         place.socket.taking.set()
         await place.emptied()
-        first, notices = place.got
-        assert first == b"d" * 900 + b"f"
-        assert isinstance(notices, bytes)
-        assert [json.loads(told) for _, told in split(notices)] == [
-            {"type": "dropped", "room": "oldest", "count": 3},
-            {"type": "dropped", "room": "newest", "count": 1},
-        ]
+        assert place.got == [b"d" * 900 + b"f"]
+        assert (place.host.drops, place.host.caught_up) == (4, [4])
         assert place.host.overflows == []
-
-    run(main)
-
-
-def test_what_is_dropped_is_only_counted_where_the_host_has_no_frame_for_it() -> None:
-    async def main(place: Place) -> None:
-        place.host.tells = False
         place.socket.taking.clear()
-        for data in (b"a", b"b", b"c"):
-            assert place.writer.write(data * 500, OLDEST)
+        assert place.writer.write(b"g", OLDEST)
         place.socket.taking.set()
         await place.emptied()
-        assert place.host.drops == 1
-        assert place.got == [b"b" * 500 + b"c" * 500]
+        assert place.host.caught_up == [4], "nothing was dropped since"
 
     run(main)
 

@@ -30,7 +30,7 @@ from hubbub.connections.session import Manager, Session
 from hubbub.connections.socket import Socket
 from hubbub.envelope import Envelope
 from hubbub.options import RoomTable
-from hubbub.protocols import ClientProtocol, RawProtocol
+from hubbub.protocols import ClientProtocol
 from hubbub.protocols.frames import split
 from hubbub.rooms.attempts import Attempt
 from hubbub.rooms.fanout import Fanout
@@ -38,21 +38,18 @@ from hubbub.rooms.memberships import Memberships
 from hubbub.tasks import Tasks
 from hubbub.timers import Timers
 from tests.unit.brokers.redis.redis_model import RedisModel
-from tests.wrapping import ARRAYS, unwrapped
+from tests.unit.rooms.subscriber import OTHER, PLACED, reply_in, subscribing
 
 T = TypeVar("T")
 
-RAW = RawProtocol(app_ping=False, client_frames=True)
-
 ROOMS = RoomTable(
     {
-        "kept:*": RoomOptions(history=History(1000), positions=True),
-        "short:*": RoomOptions(history=History(2), positions=True),
-        "numbered:*": RoomOptions(positions=True),
+        "kept:*": RoomOptions(history=History(1000)),
+        "short:*": RoomOptions(history=History(2)),
     }
 )
-NAMES = ("kept:a", "short:a", "numbered:a")
-CLIENTS = ("kept:a", "kept:a", "short:a", "numbered:a", "kept:a", "short:a")
+NAMES = ("kept:a", "short:a")
+CLIENTS = ("kept:a", "kept:a", "short:a", "short:a", "kept:a", "short:a")
 """The room of each client."""
 
 
@@ -269,7 +266,7 @@ class _Socket:
 
 
 class SimClient:
-    """A client in one room, which keeps its position as the wire format says, and comes back with it.
+    """A client in one room, which keeps its position as the SDKs do, and comes back with it.
 
     Attributes:
         position: Where it is; None before it was ever told.
@@ -280,7 +277,7 @@ class SimClient:
         faults: Frames that do not follow.
     """
 
-    def __init__(self, room: str, protocol: ClientProtocol = RAW) -> None:
+    def __init__(self, room: str, protocol: ClientProtocol = PLACED) -> None:
         self.room = room
         self.protocol = protocol
         self.position: Position | None = None
@@ -294,29 +291,23 @@ class SimClient:
         self.worker: SimWorker | None = None
         self.joining: asyncio.Task[None] | None = None
 
-    def take_array(self, fields: Any) -> None:
-        self.take(json.loads(unwrapped(json.dumps(fields))))
-
     def take(self, message: dict[str, Any]) -> None:
-        place = Position(message["epoch"], message["offset"])
-        match message.get("type"):
-            case "sync":
-                if not message["recovered"]:
-                    self.told += self.position is not None
-                    self._begin(place)
-            case "reset":
-                self.told += 1
+        offset = message["offset"]
+        if message.get("type") == "sync":
+            place = Position(message["epoch"], offset)
+            if message["recovered"]:
+                assert self.position is not None
+                self.position = Position(place.epoch, self.position.offset)
+            else:
+                self.told += self.position is not None
                 self._begin(place)
-            case "epoch":
-                if self.position is None or self.position.offset != place.offset:
-                    self.faults.append(f"{self.position} is called {place}")
-                self.position = place
-            case _:
-                if self.position is None or place != (self.position.epoch, self.position.offset + 1):
-                    self.faults.append(f"{place} after {self.position}")
-                self.position = place
-                self.bodies.append(message["data"])
-                self.all_bodies[message["data"]] += 1
+            return
+        if self.position is None or offset != self.position.offset + 1:
+            self.faults.append(f"{offset} after {self.position}")
+        else:
+            self.position = Position(self.position.epoch, offset)
+        self.bodies.append(message["data"])
+        self.all_bodies[message["data"]] += 1
 
     def _begin(self, place: Position) -> None:
         self.position, self.began = place, place.offset
@@ -384,7 +375,7 @@ class Fleet:
         self.model = model(self._published)
         self.snapshots = [self.model.snapshot()]
         self.connections: list[FakeConnection] = []
-        protocols = cycle((RAW, ARRAYS))
+        protocols = cycle((PLACED, OTHER))
         self.clients = [SimClient(room, protocol) for room, protocol in zip(CLIENTS, protocols, strict=False)]
         self.lossless = True
         self.numbers: Counter[str] = Counter()
@@ -402,22 +393,36 @@ class Fleet:
         self.loop.settle()
 
     def join(self, client: SimClient, worker: int) -> None:
-        if client.here:
-            return
-        client.worker = self.workers[worker]
-        client.writer = SimWriter(client.take_array if client.protocol is ARRAYS else client.take)
+        if not client.here:
+            self._begin_to_join(client, self.workers[worker])
+            self.loop.settle()
+
+    def _begin_to_join(self, client: SimClient, worker: SimWorker) -> None:
+        client.worker = worker
+        client.writer = SimWriter(client.take)
         socket = _Socket(client.writer, lambda: self.leave(client), client.protocol)
         home = cast(Manager, client.worker)
         client.connection = Session(home, cast(Socket, socket), None, None)
+        subscribing(client.connection, lambda: self._come_again(client))
         client.joining = self.loop.create_task(self._join(client, client.connection, client.worker))
-        self.loop.settle()
 
     async def _join(self, client: SimClient, connection: Session, worker: SimWorker) -> None:
         try:
-            await worker.memberships.join(connection, client.room, client.position, Attempt(None))
+            reply = reply_in(client.room)
+            await worker.memberships.join(connection, client.room, client.position, Attempt(None), reply=reply)
         except (BrokerUnavailable, WebSocketDisconnect):
             if client.connection is connection:
                 self.leave(client)
+
+    def _come_again(self, client: SimClient) -> None:
+        """What an SDK does when it is told to: it subscribes again, with its position."""
+        self._leave(client)
+        self.loop.call_soon(self._join_again, client)
+
+    def _join_again(self, client: SimClient) -> None:
+        if not client.here:
+            assert client.worker is not None
+            self._begin_to_join(client, client.worker)
 
     def leave(self, client: SimClient) -> None:
         if self.loop.is_running():

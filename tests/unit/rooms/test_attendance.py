@@ -16,7 +16,8 @@ from hubbub.names import EVERYONE_NAME, user_room
 from hubbub.rooms.attendance import Attendance
 from hubbub.tasks import Tasks
 from hubbub.timers import Timers
-from tests.unit.rooms.test_room import RAW, FakeSocket, FakeWriter
+from tests.unit.rooms.subscriber import RAW
+from tests.unit.rooms.test_room import FakeSocket, FakeWriter
 
 HOUR_S = 3600.0
 

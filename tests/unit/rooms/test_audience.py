@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hubbub import Position, RoomOptions
 from hubbub.codec import encode
 from hubbub.connections.outbox import Lane
-from hubbub.envelope import Announcement, Envelope, Relabel, Reset
+from hubbub.envelope import Announcement, Envelope
 from hubbub.names import user_room
 from hubbub.protocols import RoomInfo
 from hubbub.rooms.audience import Audience, Flight, Outgoing, Roster
@@ -25,13 +25,10 @@ ANNOUNCED = Announcement("joined", "ann", "1", b'{"name":"Ann"}', 1, datetime(20
 class Silent(Plain):
     """A protocol that says nothing to members."""
 
-    def announcement(self, room: RoomInfo, news: Announcement) -> bytes:
+    def publication(self, room: RoomInfo, message: Envelope) -> bytes:
         raise NotImplementedError
 
-    def renumbering(self, room: RoomInfo, news: Reset | Relabel) -> bytes | None:
-        return None
-
-    def exclusion(self, room: RoomInfo, message: Envelope) -> bytes | None:
+    def announcement(self, room: RoomInfo, news: Announcement) -> None:
         return None
 
 
@@ -59,10 +56,9 @@ class Writer:
 class Member:
     """A connection, as far as a room sees it."""
 
-    def __init__(self, name: str, *continues: str, user: str | None = None, protocol: Plain = PLAIN) -> None:
+    def __init__(self, name: str, user: str | None = None, protocol: Plain = PLAIN) -> None:
         self.id = name
         self.user_id = user
-        self.continues = frozenset(continues)
         self.protocol = protocol
         self.writer = Writer()
 
@@ -96,30 +92,25 @@ def test_a_message_is_framed_once_for_each_protocol_however_often_it_is_asked_fo
     ("member", "excluded"),
     [
         (Member("a"), True),
-        (Member("b", "a"), True),
-        (Member("b", "x", "a"), True),
         (Member("b", user="ann"), True),
         (Member("b", user="a"), False),  # a user whose name is an id
-        (Member("b", "c"), False),
         (Member("b"), False),
     ],
 )
-def test_a_message_excludes_a_connection_those_that_continue_it_and_a_user(member: Member, excluded: bool) -> None:
+def test_a_message_excludes_a_connection_and_a_user(member: Member, excluded: bool) -> None:
     unnumbered = out("hello", "a", user_room("ann"))
     numbered = out("hello", "a", user_room("ann"), position=AT)
     assert unnumbered.frame_for(member) == (b"" if excluded else b"hello")
-    assert numbered.frame_for(member) == (b"!" if excluded else b"hello")
+    assert numbered.frame_for(member) == (b"" if excluded else b"hello")
 
 
 def test_what_a_protocol_has_no_word_for_is_an_empty_frame() -> None:
-    room = audience_of()
-    for event in (Reset(AT), Relabel(AT)):
-        assert Outgoing(room, event).frame(SILENT) == b""
-    assert out("hello", "a", position=AT).frame_for(Member("a", protocol=SILENT)) == b""
+    assert Outgoing(audience_of(), ANNOUNCED).frame(SILENT) == b""
+    assert Outgoing(audience_of(), ANNOUNCED).frame_for(Member("a", protocol=SILENT)) == b""
 
 
 @pytest.mark.parametrize(
-    ("event", "size"), [(Envelope(encode("héllo")), 6), (Envelope(encode("")), 0), (ANNOUNCED, 17), (Reset(AT), 0)]
+    ("event", "size"), [(Envelope(encode("héllo")), 6), (Envelope(encode("")), 0), (ANNOUNCED, 17)]
 )
 def test_the_size_of_an_event_is_that_of_what_it_carries(event: Any, size: int) -> None:
     assert Outgoing(audience_of(), event).size == size
@@ -193,10 +184,10 @@ def test_a_member_that_comes_where_nothing_is_pending_gets_all() -> None:
     assert audience.launch()[1] == []
 
 
-def test_the_excluded_and_those_who_continue_them_get_a_flight_message_by_message() -> None:
-    a, heir, of_ann, other = Member("a"), Member("b", "gone"), Member("c", user="ann"), Member("d")
-    audience = audience_of(a, heir, of_ann, other)
-    batch = [out("1", "a"), out("2", "gone", user_room("ann"), "nobody")]
+def test_the_excluded_get_a_flight_message_by_message() -> None:
+    a, b, of_ann, other = Member("a"), Member("b"), Member("c", user="ann"), Member("d")
+    audience = audience_of(a, b, of_ann, other)
+    batch = [out("1", "a"), out("2", "b", user_room("ann"), "nobody")]
     audience.pending += batch
     flight, apart = audience.launch()
     assert sorted((repr(member), messages == batch) for member, messages in apart) == [
@@ -207,24 +198,15 @@ def test_the_excluded_and_those_who_continue_them_get_a_flight_message_by_messag
     assert flight.take("d") is other
 
 
-def test_a_member_that_has_left_is_not_written_to_and_not_excluded_by_what_it_continued() -> None:
-    gone = Member("a", "before")
+def test_a_member_that_has_left_is_not_written_to() -> None:
+    gone = Member("a")
     audience = audience_of(gone, Member("b"))
-    audience.pending.append(out("1", "before"))
+    audience.pending.append(out("1", "a"))
     audience.add(late := Member("c"))
     audience.remove(late)
     audience.remove(gone)
     audience.remove(gone)
-    assert (audience.ahead, audience.aliases) == ({}, {})
+    assert audience.ahead == {}
     flight, apart = audience.launch()
     assert apart == []
     assert list(map(repr, flight.members)) == ["b"]
-
-
-def test_a_connection_that_two_members_continue_is_remembered_until_both_have_left() -> None:
-    one, two = Member("1", "before"), Member("2", "before")
-    audience = audience_of(one, two)
-    audience.remove(one)
-    assert audience.aliases == {"before": {"2"}}
-    audience.remove(two)
-    assert audience.aliases == {}

@@ -17,15 +17,14 @@ from hubbub.connections.session import Manager, Session
 from hubbub.envelope import Entry, Envelope, Page
 from hubbub.errors import BrokerUnavailable
 from hubbub.positions import Joined
-from hubbub.protocols import RawProtocol
 from hubbub.rooms import catch_up as catch_up_module
 from hubbub.rooms.catch_up import JoinReply, Recovery
 from hubbub.rooms.room import CatchUp, Room
 from hubbub.tasks import Tasks
 from hubbub.timers import Timers
+from tests.unit.rooms.subscriber import PLACED, reply_in, subscribing
 from tests.unit.rooms.test_room import FakeWriter
 
-RAW = RawProtocol(app_ping=False, client_frames=True)
 THEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -91,18 +90,19 @@ class Socket:
     def __init__(self) -> None:
         self.told: list[object] = []
         self.writer = FakeWriter(self._take)
-        self.protocol = RAW
+        self.protocol = PLACED
         self.has_own_protocol = True
         self.sessions: list[Session] = []
-        self.former_ids = ()
         self.closed_with: list[CloseCode] = []
 
     def _take(self, message: dict[str, Any]) -> None:
         kind = message.get("type")
         if kind == "sync":
             self.told.append(("sync", message["offset"], message["recovered"]))
-        elif kind is not None:
+        elif kind == "renumbered":
             self.told.append((kind, message["epoch"], message["offset"]))
+        elif kind is not None:
+            self.told.append(kind)
         else:
             self.told.append(message["offset"])
 
@@ -119,7 +119,7 @@ class World:
         self.gaps: list[str] = []
         self.timers.start(asyncio.get_running_loop())
         self.recovery = Recovery(cast(Broker, self.log), self.tasks, self.timers, self.gaps.append)
-        self.room = Room("lobby", RoomOptions(history=10, positions=True, replay=replay))
+        self.room = Room("lobby", RoomOptions(history=10, replay=replay))
         self.room.head = at(3)
 
     def comes_back(self, since: Position) -> tuple[Session, Socket, CatchUp]:
@@ -132,7 +132,7 @@ class World:
         assert self.room.head is not None
         session, socket, catch_up = self.comes_back(since or self.room.head)
         replay = await self.recovery.first(self.room, since)
-        return self.recovery.begin(session, self.room, catch_up, replay, reply), session, socket
+        return self.recovery.begin(session, self.room, catch_up, replay, reply or reply_in("lobby")), session, socket
 
     def publish(self) -> None:
         self.log.newest += 1
@@ -197,7 +197,7 @@ def test_a_socket_that_takes_nothing_is_given_the_rest_once_it_does() -> None:
         session, socket, catch_up = world.comes_back(at(0))
         socket.writer.be_slow(True)
         replay = await world.recovery.read(world.room, at(0))
-        world.recovery.begin(session, world.room, catch_up, replay, None)
+        world.recovery.begin(session, world.room, catch_up, replay, reply_in("lobby"))
         for _ in range(5):
             await asyncio.sleep(0)
         assert socket.told == [("sync", 3, True)]
@@ -219,26 +219,51 @@ def test_a_member_whose_position_is_out_of_reach_is_told_and_is_live_at_once() -
     run(test)
 
 
-def test_a_history_that_is_trimmed_under_a_replay_is_told_too() -> None:
+def test_a_history_that_is_trimmed_under_the_replay_of_a_raw_member_is_reported() -> None:
     async def test(world: World) -> None:
         world.log.newest = 5
         world.room.head = at(5)
-        _, session, socket = await world.join(at(0))
+        session, socket, catch_up = world.comes_back(at(0))
+        replay = await world.recovery.read(world.room, at(0))
+        world.recovery.begin(session, world.room, catch_up, replay, None)
         world.log.trimmed = 4
+        assert world.gaps == []
         await world.until(lambda: session.id in world.room.members)
-        assert socket.told == [("sync", 5, True), 1, 2, ("sync", 5, False)]
+        assert socket.told == [1, 2]
         assert world.gaps == ["lobby"]
 
     run(test)
 
 
-def test_a_new_epoch_that_lost_nothing_is_told_before_its_messages() -> None:
+def test_a_client_that_recovers_into_another_epoch_is_told_that_one() -> None:
     async def test(world: World) -> None:
         world.log.epoch = "new"
         world.room.head = at(3, "new")
-        _, session, socket = await world.join(at(2, "old"))
-        assert socket.told == [("sync", 3, True), ("epoch", "new", 2), 3]
+        joined, session, socket = await world.join(at(2, "old"))
+        assert joined == Joined(at(3, "new"), recovered=True)
+        assert socket.told == [("sync", 3, True), 3]
         assert session.id in world.room.members
+
+    run(test)
+
+
+@pytest.mark.parametrize("subscribes_again", [True, False])
+def test_a_client_is_told_of_another_epoch_before_its_messages(subscribes_again: bool) -> None:
+    """A client that subscribed itself subscribes again; one that the app joined goes on from the new position."""
+
+    async def test(world: World) -> None:
+        world.log.newest = 5
+        world.room.head = at(5)
+        session, socket, catch_up = world.comes_back(at(0))
+        subscribing(session, (lambda: world.room.remove(session)) if subscribes_again else None)
+        replay = await world.recovery.read(world.room, at(0))
+        world.recovery.begin(session, world.room, catch_up, replay, None)
+        world.log.epoch = "new"
+        world.room.head = at(5, "new")
+        await world.until(lambda: len(world.tasks) == 0)
+        assert socket.told == ["in", 1, 2, *([] if subscribes_again else [("renumbered", "new", 2), 3, 4, 5])]
+        assert (session.id in world.room.members) is not subscribes_again
+        assert world.gaps == []
 
     run(test)
 
@@ -249,7 +274,7 @@ def test_a_message_that_comes_live_meanwhile_is_read_and_not_missed() -> None:
         replay = await world.recovery.read(world.room, at(2))
         world.log.newest = 4
         world.room.advance(at(4))
-        world.recovery.begin(session, world.room, catch_up, replay, None)
+        world.recovery.begin(session, world.room, catch_up, replay, reply_in("lobby"))
         assert session.id not in world.room.members
         await world.until(lambda: session.id in world.room.members)
         assert socket.told == [("sync", 3, True), 3, 4]
@@ -315,42 +340,18 @@ def test_a_reply_to_a_member_whose_position_is_out_of_reach_contains_nothing() -
     run(test)
 
 
-class Listener:
-    """Notes what an endpoint hears of a session."""
-
-    def __init__(self) -> None:
-        self.lost: list[str] = []
-        self.places: list[Position | None] = []
-
-    def presents(self, channel: str) -> Position | None:
-        return None
-
-    def joined(self, channel: str, position: Position | None) -> bytes | None:
-        self.places.append(position)
-        return None
-
-    def left(self, channel: str) -> bytes | None:
-        return None
-
-    def lost_place(self, channel: str) -> None:
-        self.lost.append(channel)
-
-    def ended(self) -> None:
-        pass
-
-
 def test_a_subscriber_whose_history_is_trimmed_under_a_replay_is_told_that_its_subscription_ends() -> None:
     async def test(world: World) -> None:
         world.log.newest = 5
         world.room.head = at(5)
         session, socket, catch_up = world.comes_back(at(0))
-        session.listener = listener = Listener()
+        listener = subscribing(session)
         replay = await world.recovery.read(world.room, at(0))
         world.recovery.begin(session, world.room, catch_up, replay, Replies())
         world.log.trimmed = 4
-        await world.until(lambda: bool(listener.lost))
-        assert listener.lost == ["lobby"]
-        assert socket.told == [("reset", "now", 5)]
+        await world.until(lambda: bool(listener.heard))
+        assert listener.heard == [("lost its place", "lobby")]
+        assert socket.told == []
         assert world.gaps == []
         world.room.remove(session)
 
@@ -366,7 +367,7 @@ def test_a_client_that_the_app_joins_is_told_the_position_after_which_messages_f
     async def test(world: World) -> None:
         world.log.trimmed = 1
         session, _, catch_up = world.comes_back(since)
-        session.listener = listener = Listener()
+        listener = subscribing(session)
         replay = await world.recovery.read(world.room, since)
         joined = world.recovery.begin(session, world.room, catch_up, replay, None)
         assert joined.position == at(3)
@@ -516,7 +517,8 @@ def test_a_newcomer_that_meets_a_message_that_can_not_be_read_is_told() -> None:
         world.log.unreadable = {7}
         _, session, socket = await world.join(None)
         await world.until(lambda: session.id in world.room.members)
-        assert socket.told == [("sync", 1, False), 2, 3, 4, 5, ("sync", 9, False)]
+        assert socket.told == [("sync", 1, False), 2, 3, 4, 5]
+        assert world.gaps == ["lobby"]
 
     run(test, replay=8)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hubbub import RoomOptions
 from hubbub.codec import Kind, Payload
 from hubbub.connections.outbox import Lane
-from hubbub.envelope import Envelope, Reset
+from hubbub.envelope import Envelope
 from hubbub.options import Overflow
 from hubbub.positions import Position
 from hubbub.protocols import RawProtocol, RoomInfo
@@ -36,9 +36,6 @@ class Plain(RawProtocol):
         self.framed += 1
         return self.left + message.payload.data + self.right
 
-    def exclusion(self, room: RoomInfo, message: Envelope) -> bytes | None:
-        return b"!" if message.position is not None else None
-
 
 PLAIN, BRACKETS = Plain(), Plain(b"[", b"]")
 
@@ -50,7 +47,6 @@ class Member:
         self.id = name
         self.protocol = protocol
         self.user_id: str | None = None
-        self.continues: frozenset[str] = frozenset()
         self.slow = slow
         self.written: list[bytes] = []
         self.queued: list[tuple[bytes, Lane, str | None]] = []
@@ -348,22 +344,10 @@ def test_who_is_excluded_gets_what_is_for_the_excluded(loop: FakeLoop, fanout: F
     fanout.add(room, out(b"2", "ann", "elsewhere"))
     fanout.add(room, out(b"3", "bob", numbered=True))
     loop.turn()
-    assert (ann.got, bob.got) == (b"13", b"12!")
+    assert (ann.got, bob.got) == (b"13", b"12")
     fanout.add(room, out(b"4", "ann"))
     loop.turn()
-    assert (ann.got, bob.got) == (b"13", b"12!4")
-
-
-def test_who_continues_a_connection_is_excluded_as_that(loop: FakeLoop, fanout: Fanout) -> None:
-    ann, bob = Member("ann"), Member("bob")
-    ann.continues = frozenset({"before"})
-    room = room_of(bob, ann)
-    for data in (b"1", b"2"):  # alone, and among others
-        fanout.add(room, out(data, "before"))
-        loop.turn()
-        fanout.add(room, out(b"-"))
-    loop.turn()
-    assert (ann.got, bob.got) == (b"--", b"1-2-")
+    assert (ann.got, bob.got) == (b"13", b"124")
 
 
 def test_all_members_of_an_excluded_user_are_excluded(loop: FakeLoop, fanout: Fanout) -> None:
@@ -426,7 +410,7 @@ def test_the_excluded_do_not_change_how_a_slow_member_is_queued(loop: FakeLoop, 
     fanout.add(room, out(b"1", "ann", key="a", numbered=True))
     fanout.add(room, out(b"2", key="b"))
     loop.turn()
-    assert ann.queued == [(b"!", room, "a"), (b"2", room, "b")]
+    assert ann.queued == [(b"2", room, "b")]
 
 
 Action = tuple[str, int]
@@ -436,9 +420,7 @@ Action = tuple[str, int]
 @given(
     st.booleans(),
     st.lists(
-        st.tuples(
-            st.sampled_from(["publish", "exclude", "join", "leave", "slow", "give", "turn", "back"]), st.integers(0, 3)
-        ),
+        st.tuples(st.sampled_from(["publish", "exclude", "join", "leave", "slow", "give", "turn"]), st.integers(0, 3)),
         max_size=40,
     ),
 )
@@ -466,7 +448,7 @@ def _check_deliveries(actions: list[Action]) -> None:
             if inside:  # as memberships do
                 fanout.add(room, out(data, *([member.id] if what == "exclude" else [])))
             for each in inside:
-                if what == "publish" or member.id not in {members[each].id, *members[each].continues}:
+                if what == "publish" or each != which:
                     protocol = members[each].protocol
                     due[each].append(protocol.left + data + protocol.right)
         elif what == "join" and which not in inside:
@@ -482,8 +464,6 @@ def _check_deliveries(actions: list[Action]) -> None:
             fanout.flush(member, [room])
         elif what == "turn":
             loop.turn()
-        elif what == "back" and which not in inside:  # with the ids of a connection before it
-            member.continues = frozenset((members[which - 1].id,))
         assert room.size == len(inside)
     for _ in range(100):
         loop.turn()
@@ -550,10 +530,13 @@ def test_slow_members_are_queued_in_their_own_protocol(overflow: Overflow, loop:
         assert len(member.queued) == (1 if overflow == "close" else 2)
 
 
-def test_a_protocol_that_has_no_word_for_something_writes_nothing(loop: FakeLoop, fanout: Fanout) -> None:
+def test_a_protocol_that_has_no_word_for_something_writes_nothing(
+    loop: FakeLoop, fanout: Fanout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Plain, "publication", lambda *_: None)
     for count in (4, 100):
         room = room_of(*(members := mixed(count)))
-        fanout.add(room, Outgoing(room, Reset(Position("epoch", 1))))
+        fanout.add(room, out(b"1"))
         loop.turn()
         assert [member.written for member in members] == [[] for _ in members]
         assert not fanout.busy

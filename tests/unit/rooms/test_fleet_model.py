@@ -129,9 +129,8 @@ def test_no_schedule_of_failures_breaks_an_invariant_where_newcomers_receive_a_r
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A client that is told of a loss starts over, so it may receive again what it had before."""
-    kept, short = RoomOptions(history=1000, positions=True, replay=5), RoomOptions(history=2, positions=True, replay=2)
-    numbered = RoomOptions(positions=True)
-    monkeypatch.setattr(fleet_sim, "ROOMS", RoomTable({"kept:*": kept, "short:*": short, "numbered:*": numbered}))
+    kept, short = RoomOptions(history=1000, replay=5), RoomOptions(history=2, replay=2)
+    monkeypatch.setattr(fleet_sim, "ROOMS", RoomTable({"kept:*": kept, "short:*": short}))
     begin = SimClient._begin
 
     def start_over(client: SimClient, place: Position) -> None:

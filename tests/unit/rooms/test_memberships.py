@@ -11,29 +11,28 @@ from typing import Any, cast
 import pytest
 
 from hubbub import BrokerUnavailable, History, RoomOptions
-from hubbub.codec import dumps, encode
+from hubbub.codec import encode
 from hubbub.connections.session import Manager, Session
 from hubbub.connections.socket import Socket
 from hubbub.envelope import Envelope, Instruction, Refresh, Relabel, Reset, Subscribe, Unsubscribe
 from hubbub.options import RoomTable
 from hubbub.positions import Joined, Position
 from hubbub.presence import Info
-from hubbub.protocols.frames import Opcode, frame
 from hubbub.rooms.attempts import Attempt
 from hubbub.rooms.fanout import Fanout
 from hubbub.rooms.memberships import Memberships, RoomIsFull, TooManyRooms
 from hubbub.tasks import Tasks
 from hubbub.timers import Timers
-from tests.unit.rooms.test_room import RAW, FakeSocket, FakeWriter
+from tests.unit.rooms.subscriber import PLACED, Subscriber, reply_in, subscribing
+from tests.unit.rooms.test_room import FakeSocket, FakeWriter
 from tests.unit.support import FakeClock, Hub, Node
 
 ROOMS = [f"room {number}" for number in range(10)]
 OPTIONS = RoomTable(
     {
         "small": RoomOptions(max_members=1),
-        "replays*": RoomOptions(history=History(10), positions=True, replay=5),
-        "plain": RoomOptions(positions=True),
-        "*": RoomOptions(history=History(10), positions=True),
+        "replays*": RoomOptions(history=History(10), replay=5),
+        "*": RoomOptions(history=History(10)),
     }
 )
 
@@ -101,7 +100,13 @@ class World:
 
     def connection(self, user: str | None = "ann") -> Session:
         writer = FakeWriter(self.sent.append)
-        return Session(cast(Manager, self), cast(Socket, FakeSocket(writer, RAW)), user, None)
+        return Session(cast(Manager, self), cast(Socket, FakeSocket(writer, PLACED)), user, None)
+
+    def subscriber(self, user: str | None = "ann") -> Session:
+        """The connection of a client that is told which rooms it is in."""
+        session = self.connection(user)
+        subscribing(session)
+        return session
 
     async def join_all(self, connection: Session, *rooms: str) -> None:
         await self.memberships.join_all(connection, dict.fromkeys(rooms), Attempt(connection.user_id))
@@ -109,6 +114,10 @@ class World:
     async def join(self, connection: Session, room: str) -> Joined:
         with self.memberships.attempts.begin(connection.user_id) as attempt:
             return await self.memberships.join(connection, room, None, attempt)
+
+    def joined(self) -> list[str]:
+        """The rooms that clients were told they are in."""
+        return [each["room"] for each in self.sent if each.get("type") == "in"]
 
     async def asked(self, what: str, room: str) -> None:
         """Waits until the broker was asked."""
@@ -159,7 +168,7 @@ async def turns(count: int = 5) -> None:
 
 async def test_the_broker_is_asked_for_all_before_it_has_answered_for_one() -> None:
     async with world_of() as world:
-        ann = world.connection()
+        ann = world.subscriber()
         world.broker.going.clear()
         joining = asyncio.create_task(world.join_all(ann, *ROOMS))
         await turns()
@@ -168,20 +177,20 @@ async def test_the_broker_is_asked_for_all_before_it_has_answered_for_one() -> N
         world.broker.going.set()
         await joining
         assert list(ann.memberships) == ROOMS
-        assert [each["room"] for each in world.sent] == ROOMS
+        assert world.joined() == ROOMS
         assert world.broker.asked[len(ROOMS) :] == [("enter", room) for room in ROOMS]
         assert [len(await world.broker.members(room)) for room in ROOMS] == [1] * len(ROOMS)
 
 
 async def test_rooms_that_it_is_in_are_not_asked_for_again() -> None:
     async with world_of() as world:
-        ann = world.connection()
+        ann = world.subscriber()
         await world.join_all(ann, *ROOMS[:5])
         world.broker.asked.clear()
         world.sent.clear()
         await world.join_all(ann, *ROOMS)
         assert world.broker.asked == [(what, room) for what in ("subscribe", "enter") for room in ROOMS[5:]]
-        assert [each["room"] for each in world.sent] == ROOMS[5:]
+        assert world.joined() == ROOMS[5:]
 
 
 @pytest.mark.parametrize("what", ["subscribe", "enter"])
@@ -237,7 +246,7 @@ async def test_one_that_is_cancelled_leaves_nothing(after: tuple[str, str]) -> N
 
 async def test_a_position_to_come_back_from_is_read_for_all_at_once() -> None:
     async with world_of() as world:
-        ann = world.connection()
+        ann = world.subscriber()
         places = {room: Position("abcdefgh", 3) for room in ROOMS}
         joining = asyncio.create_task(world.memberships.join_all(ann, places, Attempt("ann")))
         await world.asked("history", ROOMS[0])
@@ -247,7 +256,8 @@ async def test_a_position_to_come_back_from_is_read_for_all_at_once() -> None:
         world.broker.going.set()
         await joining
         assert [room for what, room in world.broker.asked if what == "history"] == ROOMS, "and only once"
-        assert [(each["room"], each["recovered"]) for each in world.sent] == [(room, False) for room in ROOMS]
+        assert world.joined() == ROOMS
+        assert [each.joined and each.joined.recovered for each in ann.memberships.values()] == [False] * len(ROOMS)
 
 
 @pytest.mark.parametrize(("room", "since"), [("replays", None), ("room 1", Position("abcdefgh", 0))])
@@ -255,7 +265,8 @@ async def test_nothing_of_a_room_comes_before_the_answer_to_the_join(room: str, 
     async with world_of() as world:
         ann = world.connection()
         await world.broker.publish(room, Envelope(encode("kept")))
-        joining = asyncio.create_task(world.memberships.join(ann, room, since, Attempt("ann")))
+        joins = world.memberships.join(ann, room, since, Attempt("ann"), reply=reply_in(room))
+        joining = asyncio.create_task(joins)
         await world.asked("subscribe", room)
         world.broker.going.clear()
         await world.asked("history", room)
@@ -361,7 +372,7 @@ async def test_an_instruction_of_earlier_leaves_those_who_joined_since() -> None
 async def test_an_instruction_keeps_those_out_who_are_joining(what: str, at_once: bool) -> None:
     """And those in who begin to join after it."""
     async with world_of() as world:
-        ann = world.connection()
+        ann = world.subscriber()
         await world.join_all(ann, "$user:ann")
         world.broker.going.clear()
         world.broker.held = {what}
@@ -377,7 +388,7 @@ async def test_an_instruction_keeps_those_out_who_are_joining(what: str, at_once
             world.broker.going.set()
             await joining
         assert ann.memberships.keys() == {"$user:ann", *([ROOMS[1]] if at_once else [])}
-        assert [each["room"] for each in world.sent if each["room"] == ROOMS[0]] == [ROOMS[0]] * (what == "enter")
+        assert [room for room in world.joined() if room == ROOMS[0]] == [ROOMS[0]] * (what == "enter")
         await world.join(ann, ROOMS[0])
         assert ROOMS[0] in ann.memberships
         await world.memberships.leave(ann, ROOMS[0])
@@ -395,7 +406,7 @@ async def test_an_instruction_takes_a_user_out_who_still_catches_up() -> None:
         await world.join_all(ann, "$user:ann")
         world.sent.clear()
         cast(FakeWriter, ann.writer).be_slow(True)
-        await world.memberships.join(ann, ROOMS[0], first, Attempt("ann"))
+        await world.memberships.join(ann, ROOMS[0], first, Attempt("ann"), reply=reply_in(ROOMS[0]))
         assert world.memberships.rooms[ROOMS[0]].catching_up.keys() == {ann.id}
         world.memberships.deliver("$user:ann", Unsubscribe(ROOMS[0]))
         assert not world.memberships.rooms[ROOMS[0]].catching_up
@@ -417,44 +428,20 @@ async def test_an_instruction_does_not_reach_attempts_of_others_or_of_later() ->
         assert ann.revoked == {"lobby"}, "it has ended"
 
 
-class Listener:
-    """Notes what an endpoint hears of a session, and has frames for it."""
-
-    def __init__(self) -> None:
-        self.heard: list[tuple[str, str]] = []
-
-    def presents(self, channel: str) -> Position | None:
-        return None
-
-    def joined(self, channel: str, position: Position | None) -> bytes:
-        self.heard.append(("joined", channel))
-        return frame(Opcode.TEXT, dumps({"in": channel}))
-
-    def left(self, channel: str) -> bytes:
-        self.heard.append(("left", channel))
-        return frame(Opcode.TEXT, dumps({"out": channel}))
-
-    def lost_place(self, channel: str) -> None:
-        self.heard.append(("lost its place", channel))
-
-    def ended(self) -> None:
-        pass
-
-
 async def test_a_listener_tells_its_client_of_joins_and_leaves_unless_the_client_asked_for_them() -> None:
     async with world_of() as world:
         ann = world.connection()
-        ann.listener = listener = Listener()
+        listener = subscribing(ann)
         await world.join(ann, ROOMS[0])
         world.memberships.deliver(ROOMS[0], Envelope(encode("hello"), position=Position("abcdefgh", 1)))
         await world.memberships.leave(ann, ROOMS[0])
-        assert [next(iter(each)) for each in world.sent] == ["in", "room", "out"]
+        assert [each.get("type") for each in world.sent] == ["in", None, "out"]
         await world.memberships.leave(ann, ROOMS[0])
         assert listener.heard == [("joined", ROOMS[0]), ("left", ROOMS[0]), ("left", ROOMS[0])]
         assert len(world.sent) == 3, "it was not in"
         await world.join(ann, ROOMS[1])
         await world.memberships.left(ann, ROOMS[1])
-        assert world.sent[3:] == [{"in": ROOMS[1]}]
+        assert world.sent[3:] == [{"type": "in", "room": ROOMS[1]}]
 
 
 @pytest.mark.parametrize("instruction", [Subscribe("lobby"), Refresh(None)], ids=repr)
@@ -478,19 +465,19 @@ async def test_an_instruction_that_is_not_acted_on_yet_is_logged_and_changes_not
 async def test_a_gap_is_reported_once_for_all_raw_members_of_a_room_and_told_to_each_other_one() -> None:
     async with world_of() as world:
         raw, other_raw = world.connection(), world.connection("bob")
-        subscribers: list[Listener] = []
+        subscribers: list[Subscriber] = []
         for user in ("cyd", "dan"):
             session = world.connection(user)
-            session.listener = listener = Listener()
-            subscribers.append(listener)
+            subscribers.append(subscribing(session))
             await world.join_all(session, "room 1", "room 2")
-        await world.join_all(raw, "room 1", "plain")
-        await world.join_all(other_raw, "room 1", "plain")
-        for room in ("room 1", "room 2", "plain", "room 3"):
+        await world.join_all(raw, "room 1")
+        await world.join_all(other_raw, "room 1")
+        for room in ("room 1", "room 2", "room 3"):
             world.memberships.deliver(room, Reset(Position("abcdefgh", 5)))
-        assert world.gaps == ["room 1"], "not a room without raw members, or without history"
+        assert world.gaps == ["room 1"], "not a room without raw members"
         assert [[room for what, room in each.heard if what == "lost its place"] for each in subscribers] == [
             ["room 1", "room 2"]
         ] * 2
         world.memberships.deliver("room 1", Relabel(Position("ijklmnop", 5)))
         assert world.gaps == ["room 1"], "nothing is lost"
+        assert [each.heard[-1] for each in subscribers] == [("renumbered", "room 1")] * 2

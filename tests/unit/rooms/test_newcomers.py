@@ -40,7 +40,7 @@ class Replaying(World):
 
     def __init__(self, broker: Broker, publishing: Broker, replay: int) -> None:
         super().__init__(broker, publishing)
-        self.options = RoomOptions(history=History(KEPT), positions=True, replay=replay)
+        self.options = RoomOptions(history=History(KEPT), replay=replay)
         self.clients: list[Client] = [Newcomer(each.name, each.protocol) for each in self.clients]
         self.starts = 0
 
@@ -119,7 +119,7 @@ def test_messages_that_expired_are_not_replayed(later_s: float, replayed: list[i
         clock = FakeClock()
         broker = MemoryBroker(clock)
         world = Replaying(broker, broker, replay=5)
-        world.options = RoomOptions(history=History(KEPT, ttl_s=60.0), positions=True, replay=5)
+        world.options = RoomOptions(history=History(KEPT, ttl_s=60.0), replay=5)
         await world.start()
         try:
             await world.publish(None)

@@ -13,7 +13,7 @@ from hubbub.codec import encode
 from hubbub.envelope import Entry, Envelope, Page
 from hubbub.rooms.replay import PIECE_BYTES, Replay
 from hubbub.rooms.room import Room
-from tests.unit.rooms.test_audience import BRACKETS, PLAIN, Member
+from tests.unit.rooms.test_audience import BRACKETS, Member
 
 THEN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -65,12 +65,10 @@ def test_members_of_one_protocol_share_the_pieces() -> None:
 def test_a_page_that_excludes_somebody_is_made_for_each_member() -> None:
     replay = replay_of(page_of((b"one", "a"), b"two"))
     assert replay.pieces(Member("b")) == [(b"onetwo", 2)]
-    assert replay.pieces(Member("a")) == [(b"!two", 2)]
-    assert replay.pieces(Member("c", "a")) == [(b"!two", 2)]
+    assert replay.pieces(Member("a")) == [(b"two", 2)]
 
 
-def test_messages_that_say_nothing_to_a_member_still_move_its_position(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PLAIN, "exclusion", lambda room, message: None)
+def test_messages_that_say_nothing_to_a_member_still_move_its_position() -> None:
     replay = replay_of(page_of(b"x" * PIECE_BYTES, (b"two", "a"), (b"three", "a")))
     assert [(len(piece.data), piece.reaches) for piece in replay.pieces(Member("a"))] == [(PIECE_BYTES, 1), (0, 3)]
 
@@ -81,7 +79,7 @@ def test_the_pieces_are_every_message_in_order_and_no_piece_is_larger_than_it_mu
 ) -> None:
     page = page_of(*[(b"%d" % number + b"x" * size, name) for number, (size, name) in enumerate(messages)])
     pieces = replay_of(page).pieces(Member("a"))
-    told = [b"!" if name == "a" else b"%d" % number + b"x" * size for number, (size, name) in enumerate(messages)]
+    told = [b"" if name == "a" else b"%d" % number + b"x" * size for number, (size, name) in enumerate(messages)]
     assert b"".join(piece.data for piece in pieces) == b"".join(told)
     ends = [0, *[piece.reaches for piece in pieces]]
     assert ends == sorted(set(ends))

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from starlette.websockets import WebSocketDisconnect
 
-from hubbub import History, Position, Resume, RoomOptions
+from hubbub import History, Position, RoomOptions
 from hubbub.brokers import Broker, MemoryBroker
 from hubbub.codec import encode
 from hubbub.connections.outbox import Lane
@@ -23,9 +23,8 @@ from hubbub.connections.socket import Socket
 from hubbub.envelope import Announcement, Envelope, Page
 from hubbub.errors import BrokerUnavailable
 from hubbub.options import RoomTable
-from hubbub.protocols import ClientProtocol, RawProtocol
+from hubbub.protocols import ClientProtocol
 from hubbub.protocols.frames import Opcode, frame, split
-from hubbub.protocols.raw import position_only, positioned
 from hubbub.rooms import catch_up as catch_up_module
 from hubbub.rooms.attempts import Attempt
 from hubbub.rooms.audience import Outgoing
@@ -35,21 +34,20 @@ from hubbub.rooms.room import CatchUp, Room
 from hubbub.tasks import Tasks
 from hubbub.testing.broker_suite import Worker
 from hubbub.timers import Timers
+from tests.unit.rooms.subscriber import OTHER, PLACED, RAW, reply_in, subscribing
 from tests.unit.support import FakeClock, Hub
-from tests.wrapping import ARRAYS, unwrapped
+from tests.wrapping import ARRAYS
 
 EPOCH = "abcdefgh"
 HELLO = encode("hello")
-RAW = RawProtocol(app_ping=False, client_frames=True)
 
 
 class Member:
     """A connection, as far as a room sees it."""
 
-    def __init__(self, name: str, *continues: str, user: str | None = None) -> None:
+    def __init__(self, name: str, user: str | None = None) -> None:
         self.id = name
         self.user_id = user
-        self.continues = frozenset(continues)
         self.protocol: ClientProtocol = RAW
         self.writer: Any = None
 
@@ -61,40 +59,29 @@ def at(offset: int) -> Position:
 # What a member is to get
 
 
-def test_a_room_without_positions_sends_messages_as_they_are() -> None:
-    outgoing = Outgoing(Room("lobby", RoomOptions(history=5)), Envelope(HELLO, position=at(3)))
+@pytest.mark.parametrize("position", [None, at(3)], ids=["not numbered", "numbered"])
+def test_raw_members_receive_messages_as_they_are(position: Position | None) -> None:
+    outgoing = Outgoing(Room("lobby", RoomOptions(history=5)), Envelope(HELLO, key="k", position=position))
     assert outgoing.frame(RAW) == frame(Opcode.TEXT, b"hello")
     assert outgoing.frame_for(Member("a")) == outgoing.frame(RAW)
-
-
-def test_a_room_with_positions_sends_them_along() -> None:
-    outgoing = Outgoing(Room("lobby", RoomOptions(positions=True)), Envelope(HELLO, key="k", position=at(3)))
-    assert outgoing.frame(RAW) == positioned(HELLO, "lobby", at(3))
     assert outgoing.key == "k"
 
 
-def test_what_is_not_numbered_is_sent_as_it_is() -> None:
-    outgoing = Outgoing(Room("lobby", RoomOptions(positions=True)), Envelope(HELLO))
-    assert outgoing.frame(RAW) == frame(Opcode.TEXT, b"hello")
-
-
 def test_a_users_room_does_not_tell_its_name() -> None:
-    room = Room("$user:ann@example.com", RoomOptions(positions=True))
-    (message,) = split(Outgoing(room, Envelope(HELLO, position=at(3))).frame(RAW))
+    room = Room("$user:ann@example.com", RoomOptions(history=5))
+    (message,) = split(Outgoing(room, Envelope(HELLO, position=at(3))).frame(PLACED))
     assert json.loads(message[1])["room"] == room.label == "$user"
 
 
-def test_who_is_excluded_gets_the_position_where_there_are_positions_and_else_nothing() -> None:
+def test_who_is_excluded_gets_nothing() -> None:
     envelope = Envelope(HELLO, frozenset({"a"}), position=at(3))
-    for positions, instead in ((True, position_only("lobby", at(3))), (False, b"")):
-        room = Room("lobby", RoomOptions(positions=positions, history=5))
-        outgoing = Outgoing(room, envelope)
-        assert outgoing.frame_for(Member("a")) == instead
-        assert outgoing.frame_for(Member("b")) == outgoing.frame(RAW)
-        assert outgoing.frame_for(Member("c", "a")) == instead, "a connection is excluded as those it continues"
-        for_users = Outgoing(room, envelope._replace(exclude=frozenset({"$user:ann"})))
-        assert for_users.frame_for(Member("a", user="ann")) == instead
-        assert for_users.frame_for(Member("a", user="bob")) == for_users.frame_for(Member("ann")) == outgoing.frame(RAW)
+    room = Room("lobby", RoomOptions(history=5))
+    outgoing = Outgoing(room, envelope)
+    assert outgoing.frame_for(Member("a")) == b""
+    assert outgoing.frame_for(Member("b")) == outgoing.frame(RAW)
+    for_users = Outgoing(room, envelope._replace(exclude=frozenset({"$user:ann"})))
+    assert for_users.frame_for(Member("a", user="ann")) == b""
+    assert for_users.frame_for(Member("a", user="bob")) == for_users.frame_for(Member("ann")) == outgoing.frame(RAW)
 
 
 def test_an_announcement_is_made_into_a_frame_of_each_protocol() -> None:
@@ -115,17 +102,6 @@ def test_an_announcement_is_made_into_a_frame_of_each_protocol() -> None:
 
 
 # Who is in it
-
-
-def test_a_room_forgets_whom_a_member_continues_when_it_leaves() -> None:
-    room, ann, bob = Room("lobby", RoomOptions()), Member("ann", "before"), Member("bob", "before")
-    room.add(ann)
-    room.add(bob)
-    assert room.aliases == {"before": {"ann", "bob"}}
-    room.remove(ann)
-    assert room.aliases == {"before": {"bob"}}
-    room.remove(bob)
-    assert room.aliases == {}
 
 
 def test_a_room_is_vacant_when_nobody_is_there_or_about_to_be() -> None:
@@ -183,11 +159,11 @@ def test_who_has_more_to_read_does_not_go_live() -> None:
     assert not room.members
 
 
-# Recovery, against a model of the browser client
+# Recovery, against a model of the SDKs
 
 
 class FakeWriter:
-    """Reads what is written as the browser client does. Never loses anything; may ask for patience."""
+    """Reads what is written at once. Never loses anything; may ask for patience."""
 
     def __init__(self, take: Callable[[dict[str, Any]], None]) -> None:
         self._take = take
@@ -245,7 +221,13 @@ class FakeSocket:
 
 
 class Client:
-    """Keeps its position as the browser client does, and checks each message against it."""
+    """Keeps its position as the SDKs do, and checks each message against it.
+
+    Attributes:
+        position: Where it is: the epoch that it was told, and the offset of the last message.
+        seen: The messages that it received, each with its offset and the id of its connection.
+        began: The offsets before which it can't expect anything, since it was told that it does not recover.
+    """
 
     def __init__(self, name: str, protocol: ClientProtocol) -> None:
         self.name = name
@@ -253,6 +235,8 @@ class Client:
         self.position: Position | None = None
         self.ids: list[str] = []
         self.seen: list[tuple[int, Any]] = []
+        self.took: dict[int, str] = {}
+        self.began: list[int] = []
         self.complaints: list[str] = []
         self.connection: Session | None = None
         self.writer = FakeWriter(self.take)
@@ -260,26 +244,42 @@ class Client:
 
     def take(self, message: Any) -> None:
         try:
-            self._take(json.loads(unwrapped(json.dumps(message))) if self.protocol is ARRAYS else message)
+            self._take(message)
         except AssertionError as error:  # it may be the event loop that called
             self.complaints.append(str(error))
 
     def _take(self, message: dict[str, Any]) -> None:
         if message.get("type") == "news":
             return
-        place = Position(message["epoch"], message["offset"])
+        offset = message["offset"]
         if message.get("type") == "sync":
+            place = Position(message["epoch"], offset)
             if not message["recovered"]:
                 assert self.position is None or place.offset >= self.position.offset
                 self.position = place
+                self.began.append(offset)
             assert self.position is not None
             assert self.position.epoch == place.epoch
             return
         assert self.position is not None, "a message before the sync"
-        expected = self.position.offset + 1
-        assert place.offset == expected, f"{self.name} got {place.offset} where {expected} was next: a gap or a repeat"
-        self.position = place
-        self.seen.append((place.offset, message.get("data")))
+        assert offset > self.position.offset, f"{self.name} got {offset} after {self.position.offset}: a repeat"
+        self.position = Position(self.position.epoch, offset)
+        self.seen.append((offset, message.get("data")))
+        self.took[offset] = self.ids[-1]
+
+    def check(self, published: dict[int, tuple[int, frozenset[str]]]) -> None:
+        """What it received is what was published, but for what excluded a connection of it; and all of that."""
+        assert self.complaints == []
+        assert [data for _, data in self.seen] == [{"n": published[offset][0]} for offset, _ in self.seen]
+        for offset, connection_id in self.took.items():
+            assert connection_id not in published[offset][1], "what it is excluded from, it does not get"
+        if self.connection is not None:
+            since = self.began[-1]
+            expected = {
+                each for each, (_, exclude) in published.items() if each > since and exclude.isdisjoint(self.ids)
+            }
+            got = {offset for offset, _ in self.seen if offset > since}
+            assert expected <= got, f"{self.name} misses {sorted(expected - got)}"
 
 
 class World:
@@ -289,11 +289,11 @@ class World:
         self.broker, self.publishing = broker, publishing
         self.tasks, self.timers, self.fanout = Tasks(), Timers(), Fanout()
         self.gaps: list[str] = []
-        self.options = RoomOptions(history=History(6), positions=True)
+        self.options = RoomOptions(history=History(6))
         self.memberships = Memberships(
             broker, self.fanout, self.tasks, self.timers, self.options_of, lambda user, kick: None, self.gaps.append
         )
-        self.clients = [Client(name, ARRAYS if name == "b" else RAW) for name in "abc"]
+        self.clients = [Client(name, OTHER if name == "b" else PLACED) for name in "abc"]
         self.published: dict[int, tuple[int, frozenset[str]]] = {}
         self.publishes: list[asyncio.Task[None]] = []
         self.numbers = 0
@@ -331,13 +331,18 @@ class World:
             return
         client.writer = FakeWriter(client.take)
         socket = cast(Socket, FakeSocket(client.writer, client.protocol))
-        since = Resume({}, tuple(client.ids))
-        connection = client.connection = Session(cast(Manager, self), socket, None, None, since)
+        connection = client.connection = Session(cast(Manager, self), socket, None, None)
+        subscribing(connection, lambda: self.come_again(client))
         client.ids.append(connection.id)
         try:
-            await self.memberships.join(connection, "lobby", client.position, Attempt(None))
+            await self.memberships.join(connection, "lobby", client.position, Attempt(None), reply=reply_in("lobby"))
         except WebSocketDisconnect:
             assert not connection.is_open
+
+    def come_again(self, client: Client) -> None:
+        """What an SDK does when it is told that its subscription has ended for want of messages."""
+        self.go(client)
+        asyncio.get_running_loop().call_soon(self.come, client)
 
     def go(self, client: Client) -> None:
         connection = client.connection
@@ -415,16 +420,10 @@ async def play(world: World, steps: list[Step]) -> None:
                 for _ in range(step[1]):
                     await asyncio.sleep(0)
         await world.settle()
-        head = await world.broker.position("lobby")
         for client in world.clients:
-            assert client.complaints == []
+            client.check(world.published)
             if client.connection is not None:
-                assert client.position == head, f"{client.name} does not hear of what is published"
                 assert list(client.connection.memberships) == ["lobby"]
-            for offset, data in client.seen:
-                number, exclude = world.published[offset]
-                own = exclude.intersection(client.ids)
-                assert data == (None if own else {"n": number}), "what it is excluded from, it does not get"
         here = [client for client in world.clients if client.connection is not None]
         room = world.memberships.rooms.get("lobby")
         if here:
@@ -557,7 +556,7 @@ def test_a_join_whose_history_fails_leaves_nothing_behind(monkeypatch: pytest.Mo
             assert not client.connection.memberships
             assert world.memberships.rooms["lobby"].size == 0
             client.position = None
-            await world.memberships.join(client.connection, "lobby", None, Attempt(None))
+            await world.memberships.join(client.connection, "lobby", None, Attempt(None), reply=reply_in("lobby"))
             assert world.memberships.rooms["lobby"].size == 1
         finally:
             await world.end()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from ...close import Closed
 from ...codec import Payload
-from ...envelope import Announcement, Envelope, Relabel, Reset
-from ...positions import Joined
+from ...envelope import Announcement, Envelope
 from ..base import ClientProtocol, RoomInfo
 from .codes import closed_as
 from .encoding import Encoding
@@ -33,27 +32,12 @@ class CentrifugoProtocol(ClientProtocol):
         offset = 0 if position is None else position.offset
         return self._publication(room.label, message.payload, offset, author_info(message.author))
 
-    def exclusion(self, room: RoomInfo, message: Envelope) -> None:
-        """Nothing: SDKs accept gaps between offsets."""
-
     def announcement(self, room: RoomInfo, event: Announcement) -> bytes:
         info = announced_info(event)
         return self.encoding.encode([Push(room.label, Join(info) if event.kind == "joined" else Leave(info))])
 
-    def renumbering(self, room: RoomInfo, event: Reset | Relabel) -> None:
-        """Nothing. After a `Reset`, the endpoint ends the subscription, so that the SDK learns that it can't recover.
-
-        A `Relabel` loses no message: the SDK keeps the old epoch until it subscribes again.
-        """
-
     def message(self, payload: Payload) -> bytes:
         return self.encoding.encode([Push("", Message(payload))])
-
-    def joined(self, room: RoomInfo, joined: Joined, connection_id: str) -> None:
-        """Nothing: the reply to the subscribe command says where the client is."""
-
-    def dropped(self, room: str, count: int) -> None:
-        """Nothing: the protocol has no message for it."""
 
     def error(self, code: str, problem: str) -> None:
         """Nothing: errors are answers to commands."""

@@ -337,7 +337,7 @@ def test_a_room_keeps_its_epoch_for_its_ttl_though_others_are_forgotten() -> Non
 def test_a_room_with_members_is_not_forgotten() -> None:
     async def main() -> None:
         clock = FakeClock()
-        broker = await started(clock, positions=True)
+        broker = await started(clock, history=5)
         await broker.subscribe("lobby")
         position = await broker.publish("lobby", Envelope(encode("hello")))
         clock.advance(100_000.0)

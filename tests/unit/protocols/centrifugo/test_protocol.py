@@ -9,9 +9,8 @@ import pytest
 
 from hubbub import Position, RoomOptions
 from hubbub.codec import encode
-from hubbub.envelope import Announcement, Author, Envelope, Relabel, Reset
-from hubbub.names import EVERYONE_NAME, user_room
-from hubbub.positions import Joined
+from hubbub.envelope import Announcement, Author, Envelope
+from hubbub.names import user_room
 from hubbub.protocols import ClientProtocol
 from hubbub.protocols.centrifugo import CENTRIFUGO_JSON, CentrifugoProtocol, centrifugo_protobuf
 from hubbub.protocols.centrifugo.messages import ClientInfo, Join, Leave, Message, Publication, Push
@@ -65,22 +64,10 @@ def test_joins_and_leaves_name_the_user_and_one_client(protocol: CentrifugoProto
     assert protocol.announcement(LOBBY, anonymous) == encoded([Push("lobby", Leave(ClientInfo("", "c1")))])
 
 
-@pytest.mark.parametrize("name", ["lobby", EVERYONE_NAME, user_room("ada")])
-def test_a_gap_is_for_the_endpoint_to_tell(protocol: ClientProtocol, name: str) -> None:
-    assert protocol.renumbering(Room(name, RoomOptions()), Reset(PLACE)) is None
-
-
-def test_a_new_epoch_without_a_gap_ends_nothing(protocol: ClientProtocol) -> None:
-    assert protocol.renumbering(LOBBY, Relabel(PLACE)) is None
-
-
 def test_a_message_to_one_connection_is_of_no_room(protocol: CentrifugoProtocol) -> None:
     assert protocol.message(encode([1])) == protocol.encoding.encode([Push("", Message(encode([1])))])
 
 
 def test_nothing_else_is_said_of_a_room(protocol: ClientProtocol) -> None:
-    assert protocol.exclusion(LOBBY, Envelope(encode(1), position=PLACE)) is None
-    assert protocol.joined(LOBBY, Joined(PLACE, recovered=True), "c1") is None
-    assert protocol.dropped("lobby", 3) is None
     assert protocol.error("invalid_json", "no") is None
     assert protocol.reply('{"type":"ping"}', None) is None

@@ -600,6 +600,7 @@ class ConnectionManager:
         self._hubbub.lifecycle.check_loop()
         had = self._hubbub.admission.knows(user) or await self._hubbub.is_connected(user)
         await self._hubbub.broker.instruct(user_room(user), kick)
+        self._hubbub.admission.begin_again()
         return had
 
     async def unsubscribe(self, user_id: UserId, room: RoomName) -> bool:

@@ -87,6 +87,10 @@ class Admission:
         """
         self._kept.begin_handshake(socket)
 
+    def begin_again(self) -> None:
+        """Spares the client whose handler has just disconnected its own user, and connects it now."""
+        self._kept.begin_again()
+
     def end_handshake(self, socket: Socket) -> None:
         """Ends what `begin_handshake` began, if `admit` did not. Idempotent."""
         self._kept.end(socket)

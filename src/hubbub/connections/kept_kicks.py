@@ -4,15 +4,22 @@ Theory of operation. An app looks up the user of a client in its handshake, in d
 endpoint, when the client's first command arrives. That may take long, and an instruction to disconnect the user may
 arrive before the user is known. So instructions are kept as long as any client waits for an answer since before they
 were given. The client's connection is compared with them once its user is known.
+
+A handler that lets the newest tab replace the others disconnects its own user before it connects. It does not mean its
+own client, so the client counts as one that came after that.
 """
 
 from __future__ import annotations
 
 import asyncio
-from math import inf
+from contextvars import ContextVar
+from math import inf, nextafter
+from typing import Final
 
 from ..envelope import Kick
 from .socket import Socket
+
+_own_socket: Final[ContextVar[Socket | None]] = ContextVar("hubbub_own_socket", default=None)
 
 
 class KeptKicks:
@@ -28,8 +35,15 @@ class KeptKicks:
         return len(self._kicks)
 
     def begin_handshake(self, socket: Socket) -> None:
-        """Records that a client is in its handshake, until the app accepts it, or `end`."""
+        """Records that a client is in its handshake, until the app accepts it, or `end`. Its handler calls it."""
         self._handshakes[socket] = asyncio.get_running_loop().time()
+        _own_socket.set(socket)
+
+    def begin_again(self) -> None:
+        """Lets the handshake whose handler calls it, if one does, begin now: after the instructions that it gave."""
+        socket = _own_socket.get()
+        if socket is not None and self._handshakes.pop(socket, None) is not None:
+            self._handshakes[socket] = nextafter(asyncio.get_running_loop().time(), inf)  # clocks may be coarse
 
     def begin(self, socket: Socket) -> None:
         """Records that the user of an accepted client is looked up, until `end`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import Any, cast
 
 import pytest
@@ -102,3 +103,26 @@ def test_an_instruction_that_is_older_than_all_that_wait_is_not_kept(now: Any) -
     kicks.begin(waiting())
     kicks.keep("ann", OUT, 99.0)
     assert len(kicks) == 0
+
+
+def test_a_handler_does_not_mean_its_own_client(now: Any) -> None:
+    async def handler(kicks: KeptKicks, socket: Any) -> None:
+        kicks.begin_handshake(socket)
+        now.now_s += 1.0
+        kicks.keep("ann", OUT, now.now_s)
+        kicks.begin_again()
+
+    kicks, others, own = KeptKicks(), waiting(), waiting()
+    kicks.begin_handshake(others)
+    context = contextvars.copy_context()
+    with pytest.raises(StopIteration):
+        context.run(handler(kicks, own).send, None)
+    began_at = kicks.began_at(own)
+    assert began_at == pytest.approx(101.0)
+    assert kicks.given_since("ann", began_at or 0.0) is None
+    assert kicks.began_at(others) == 100.0
+    assert kicks.given_since("ann", 100.0) == OUT
+    own.accepted = True
+    kicks.end(own)
+    context.run(kicks.begin_again)
+    assert kicks.began_at(own) is None

@@ -21,7 +21,7 @@ PAGE = """<!doctype html>
 <form><input autofocus placeholder="Say something"></form>
 <ul></ul>
 <script type="module">
-  import { Centrifuge } from "/hubbub/centrifuge.js";
+  import { Centrifuge } from "/hubbub/hubbub.js";
 
   const client = new Centrifuge("/live");
   const chat = client.newSubscription("chat:lobby");

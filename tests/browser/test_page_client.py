@@ -34,7 +34,7 @@ PAGE = """<!doctype html>
 <title>A page with a client</title>
 <link rel="icon" href="data:,">
 <script type="module">
-  const modules = { ours: await import("/hubbub/centrifuge.js"), theirs: await import("/sdk/index.mjs") };
+  const modules = { ours: await import("/hubbub/hubbub.js"), theirs: await import("/sdk/index.mjs") };
   const plain = (context) => JSON.parse(JSON.stringify(context));
   const watch = (object, prefix, events) => {
     const { seen } = window; // of this test: clients of the one before may still end
@@ -1526,8 +1526,8 @@ def test_wrong_arguments_throw(client: Client, script: str, problem: str) -> Non
 @pytest.mark.parametrize(
     ("name", "kind", "exported"),
     [
-        ("centrifuge.js", "text/javascript", "Centrifuge"),
-        ("centrifuge.d.ts", "application/typescript", "Centrifuge"),
+        ("hubbub.js", "text/javascript", "Centrifuge"),
+        ("hubbub.d.ts", "application/typescript", "Centrifuge"),
     ],
 )
 def test_the_files_are_served_and_asked_for_again(site: str, name: str, kind: str, exported: str) -> None:
@@ -1545,14 +1545,14 @@ def test_the_files_are_served_and_asked_for_again(site: str, name: str, kind: st
     assert (head.status_code, head.headers["content-length"]) == (200, answer.headers["content-length"])
 
 
-@pytest.mark.parametrize("name", ["", "__init__.py", "..%2Fclose.py", "centrifuge.js%2F..%2F__init__.py", "nothing"])
+@pytest.mark.parametrize("name", ["", "__init__.py", "..%2Fclose.py", "hubbub.js%2F..%2F__init__.py", "nothing"])
 def test_nothing_else_is_served(site: str, name: str) -> None:
     assert httpx.get(f"{site}/hubbub/{name}").status_code == 404
 
 
 @ours
 def test_the_types_declare_what_the_module_has(client: Client, site: str) -> None:
-    types = httpx.get(f"{site}/hubbub/centrifuge.d.ts").text
+    types = httpx.get(f"{site}/hubbub/hubbub.d.ts").text
     client.connect()
     client.run("() => room('lobby')")
     emitter = {"on", "once", "off", "removeAllListeners", "listeners", "emit"}
@@ -1564,4 +1564,4 @@ def test_the_types_declare_what_the_module_has(client: Client, site: str) -> Non
     body = types.split("declare class Emitter")[1].split("\n}\n")[0]
     assert set(re.findall(r"^  (\w+)[(<]", body, re.MULTILINE)) == emitter
     exported = set(re.findall(r"^export (?:class|const) (\w+)", types, re.MULTILINE))
-    assert exported == set(client.run("async () => Object.keys(await import('/hubbub/centrifuge.js'))"))
+    assert exported == set(client.run("async () => Object.keys(await import('/hubbub/hubbub.js'))"))

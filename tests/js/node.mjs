@@ -6,7 +6,7 @@ import { Centrifuge as Json } from "centrifuge";
 import { Centrifuge as Protobuf } from "centrifuge/build/protobuf";
 import { WebSocket as Ws } from "ws";
 
-import { Centrifuge as Ours } from "../../src/hubbub/client/centrifuge.js";
+import { Centrifuge as Ours } from "../../src/hubbub/client/hubbub.js";
 import { clients } from "./clients.mjs";
 
 const take = clients({

@@ -1,6 +1,6 @@
 """The client for pages: one ES module, its types, and the ASGI app that serves both.
 
-After ``app.mount("/hubbub", BrowserClient())``, a page can ``import { Centrifuge } from "/hubbub/centrifuge.js"``.
+After ``app.mount("/hubbub", BrowserClient())``, a page can ``import { Centrifuge } from "/hubbub/hubbub.js"``.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["BrowserClient"]
 
-_FILES = {"centrifuge.js": "text/javascript", "centrifuge.d.ts": "application/typescript"}
+_FILES = {"hubbub.js": "text/javascript", "hubbub.d.ts": "application/typescript"}
 
 
 class BrowserClient:
-    """An ASGI app that serves ``centrifuge.js`` and ``centrifuge.d.ts``, and nothing else.
+    """An ASGI app that serves ``hubbub.js`` and ``hubbub.d.ts``, and nothing else.
 
     Browsers may cache the files, but revalidate them each time (``ETag``, ``Cache-Control: no-cache``), so every page
     has the new client when it is loaded after an upgrade of the server.

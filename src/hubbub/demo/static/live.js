@@ -1,6 +1,6 @@
 // The page's connection to the endpoint, and what the status line says about it.
 
-import { Centrifuge } from "/hubbub/centrifuge.js";
+import { Centrifuge } from "/hubbub/hubbub.js";
 import * as notifications from "./notifications.js";
 import { onSignOut, token } from "./session.js";
 import * as status from "./status.js";

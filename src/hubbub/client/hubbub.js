@@ -191,7 +191,7 @@ export class Centrifuge extends Emitter {
 
   /**
    * @param {string | URL} endpoint the address: relative to the page, ws(s) or http(s)
-   * @param {object} [options] see centrifuge.d.ts
+   * @param {object} [options] see hubbub.d.ts
    */
   constructor(endpoint, options = {}) {
     super([...CLIENT_EVENTS, ...ROOM_EVENTS]);
@@ -863,7 +863,7 @@ class Link {
   }
 
   #write(frame) {
-    if (this.#options.debug) console.debug("centrifuge: sent", frame);
+    if (this.#options.debug) console.debug("hubbub: sent", frame);
     this.#socket.send(frame);
   }
 
@@ -871,7 +871,7 @@ class Link {
     if (!this.#told) return;
     this.#heardAt = performance.now();
     this.#isProbing = false;
-    if (this.#options.debug) console.debug("centrifuge: received", data);
+    if (this.#options.debug) console.debug("hubbub: received", data);
     let replies;
     try {
       replies = data.split("\n").filter(Boolean).map((line) => JSON.parse(line));

@@ -1,4 +1,4 @@
-/** Types of centrifuge.js, the page's client of hubbub's endpoints: a part of those of the npm package `centrifuge`. */
+/** Types of hubbub.js, the page's client of hubbub's endpoints: a part of those of the npm package `centrifuge`. */
 
 // `any` for the data of the app is what the package has, so that the same lines compile with both.
 

@@ -219,11 +219,11 @@ class Engine:
         subprotocol: str | None,
         headers: Iterable[tuple[bytes, bytes]] | None,
         expires_at: datetime | float | None,
-        positions: Mapping[str, Position] = _NO_POSITIONS,
+        since: Mapping[str, Position] = _NO_POSITIONS,
     ) -> Connection:
         """Does what `ConnectionManager.connect` promises.
 
-        With ``positions``, the client recovers the rooms that every connection is in. They are by the rooms' labels.
+        With ``since``, the client recovers the rooms that every connection is in. It has its positions by their labels.
         """
         _check_real(websocket, user_id)
         self.lifecycle.check_loop(websocket)
@@ -240,7 +240,7 @@ class Engine:
         if known is not None:
             _check_same(known, user, detached_info)
             with self.memberships.attempts.begin(known.user_id) as attempt:
-                await self._join_all(session_of(known), names, positions, attempt)
+                await self._join_all(session_of(known), names, since, attempt)
             return known
         with self.memberships.attempts.begin(user) as attempt:
             connection = await self.admission.admit(
@@ -252,17 +252,17 @@ class Engine:
                 subprotocol=subprotocol,
                 headers=headers,
             )
-            await self._join_first(connection, names, positions, attempt)
+            await self._join_first(connection, names, since, attempt)
         return connection
 
     async def _join_first(
-        self, connection: Connection, names: Sequence[str], positions: Mapping[str, Position], attempt: Attempt
+        self, connection: Connection, names: Sequence[str], since: Mapping[str, Position], attempt: Attempt
     ) -> None:
         """Joins the first rooms of a connection. If that fails, it is not registered any more."""
         session = session_of(connection)
         own = [] if session.user_id is None else [user_room(session.user_id)]
         try:  # the user's own room first: a user who is present can receive messages
-            await self._join_all(session, [*own, EVERYONE_NAME, *names], positions, attempt)
+            await self._join_all(session, [*own, EVERYONE_NAME, *names], since, attempt)
         except BrokerUnavailable as error:
             self.forget(session, grace=False)
             logger.warning(
@@ -284,11 +284,11 @@ class Engine:
             self.app.router.routes.append(route)
 
     async def _join_all(
-        self, session: Session, names: Sequence[str], positions: Mapping[str, Position], attempt: Attempt
+        self, session: Session, names: Sequence[str], since: Mapping[str, Position], attempt: Attempt
     ) -> None:
         await self.admission.make_room(session, self.memberships.full(session, names))
         try:
-            await self.memberships.join_all(session, {name: positions.get(label(name)) for name in names}, attempt)
+            await self.memberships.join_all(session, {name: since.get(label(name)) for name in names}, attempt)
         except JoinRefused as refusal:
             await self.admission.refuse(session.socket, refusal.cause)
 

@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from hubbub import BrokerUnavailable, Connection, ConnectionManager
 from hubbub.auth import JWTAuth
 from hubbub.endpoints.results import Grant, Welcome
-from hubbub.envelope import Reset
+from hubbub.envelope import Relabel, Reset
 from hubbub.positions import Position
 from tests.integration.json_client import error, rpc, subscribe, unsubscribe, wire
 from tests.integration.live import KEY, Live, live_app, pass_time, token
@@ -1099,6 +1099,31 @@ async def test_a_room_that_lost_messages_is_subscribed_to_anew(name: str, live: 
             assert await ann.close_code() == 3010
             # An SDK that is told of an end would forget the room, and not recover when it is back.
             assert not [each for each in ann.told if "unsubscribe" in each.get("push", {})]
+
+
+async def test_a_client_of_a_room_in_a_new_epoch_subscribes_again_and_recovers(live: Wired) -> None:
+    """Nothing is lost. But without the new epoch, the client could not recover from later offsets."""
+    async with wire(live) as ann:
+        place = (await ann.ask(2, subscribe={"channel": "chat:anew"}))["subscribe"]
+        await live.publish("chat:anew", 1)
+        relabel = Relabel(Position("another", 1))
+        await live.do(lambda: live.manager._hubbub.memberships.deliver("chat:anew", relabel))
+        assert (await ann.pushed("chat:anew", "unsubscribe"))["code"] == 2500
+        assert ann.publications("chat:anew") == [1], "which was pending, comes before the end"
+        recovers = {"recover": True, "epoch": place["epoch"], "offset": 1}
+        again = (await ann.ask(3, subscribe={"channel": "chat:anew", **recovers}))["subscribe"]
+        assert (again["was_recovering"], again["recovered"]) == (True, True)
+
+
+async def test_a_client_that_the_server_joined_to_a_room_is_told_its_new_epoch(live: Wired) -> None:
+    async with wire(live) as ann:
+        relabel = Relabel(Position("another", 7))
+        await live.do(lambda: live.manager._hubbub.memberships.deliver("$user:ann", relabel))
+        place = await ann.pushed("$user", "subscribe")
+        assert (place["epoch"], place["offset"], place["positioned"]) == ("another", 7, True)
+        await live.do(lambda: live.manager.broadcast_nowait("hello", room="ticker:news"))
+        await ann.pushed("ticker:news")
+        assert not [each for each in ann.told if "unsubscribe" in each.get("push", {})]
 
 
 # On Redis

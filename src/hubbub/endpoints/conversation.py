@@ -178,7 +178,7 @@ class Conversation:
                 room=None,
                 rooms=(),
                 info=None,
-                positions=_presented_to_own_rooms(request),
+                since=_presented_to_own_rooms(request),
                 subprotocol=None,
                 headers=None,
                 expires_at=None,

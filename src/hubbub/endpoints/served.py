@@ -50,9 +50,9 @@ class Engine(Protocol):
         subprotocol: str | None,
         headers: Iterable[tuple[bytes, bytes]] | None,
         expires_at: datetime | float | None,
-        positions: Mapping[str, Position],
+        since: Mapping[str, Position],
     ) -> Connection:
-        """Connects a WebSocket, as `ConnectionManager.connect` does, and recovers the rooms of ``positions``."""
+        """Connects a WebSocket, as `ConnectionManager.connect` does, and recovers the rooms that it has positions of."""
 
     async def publish(self, name: str, envelope: Envelope) -> Position | None:
         """Publishes a message."""

@@ -53,6 +53,8 @@ from .positions import Position
 from .presence import Info
 from .protocols import ClientProtocol
 from .rooms.attempts import Attempt
+from .rooms.catch_up import Recovery
+from .rooms.deliveries import Deliveries
 from .rooms.fanout import Fanout
 from .rooms.gaps import Gaps
 from .rooms.memberships import JoinRefused, Memberships
@@ -114,6 +116,7 @@ class Engine:
         self.sweeper: Sweeper = Sweeper(limits, self.lifecycle, self.timers)
         self.admission: Admission = Admission(self, self.registry, self.sweeper)
         self.gaps: Gaps = Gaps(self.tasks, self.counters)
+        recovery = Recovery(broker, self.tasks, self.timers, self.gaps.report)
         self.memberships: Memberships = Memberships(
             broker,
             self.fanout,
@@ -121,9 +124,10 @@ class Engine:
             self.timers,
             options_of,
             self.admission.kick,
-            self.gaps.report,
+            recovery,
             limits.max_rooms_per_connection,
         )
+        self.deliveries: Deliveries = Deliveries(self.memberships, self.fanout, recovery, self.gaps.report)
         self.unawaited: Unawaited = Unawaited(self.tasks, self.counters)
         self.active: Active = Active(self.lookup)
         self._filter = ServerLogFilter()
@@ -145,7 +149,7 @@ class Engine:
         logging.getLogger("uvicorn.error").addFilter(self._filter)
         self.timers.start(loop)
         try:
-            await self.broker.start(self.memberships, self.options_of)
+            await self.broker.start(self.deliveries, self.options_of)
         except BaseException:
             self._end()
             raise
@@ -191,6 +195,7 @@ class Engine:
         self.fanout.stop()
         self.timers.stop()
         self.memberships.clear()
+        self.deliveries.clear()
         self.gaps.clear()
         self.sweeper.stop()
         logging.getLogger("uvicorn.error").removeFilter(self._filter)

@@ -1086,7 +1086,7 @@ async def test_a_room_that_lost_messages_is_subscribed_to_anew(name: str, live: 
         channel = "$user:ann" if name == "$user" else name
         channel = next(each for each in live.manager._hubbub.memberships.rooms if each in (channel, "$" + channel))
         reset = Reset(Position("another", 1))
-        await live.do(lambda: live.manager._hubbub.memberships.deliver(channel, reset))
+        await live.do(lambda: live.manager._hubbub.deliveries.deliver(channel, reset))
         if name == "chat:lost":
             assert (await ann.pushed(name, "unsubscribe"))["code"] == 2500
             recovers = {"recover": True, "epoch": "old", "offset": 1}
@@ -1107,7 +1107,7 @@ async def test_a_client_of_a_room_in_a_new_epoch_subscribes_again_and_recovers(l
         place = (await ann.ask(2, subscribe={"channel": "chat:anew"}))["subscribe"]
         await live.publish("chat:anew", 1)
         relabel = Relabel(Position("another", 1))
-        await live.do(lambda: live.manager._hubbub.memberships.deliver("chat:anew", relabel))
+        await live.do(lambda: live.manager._hubbub.deliveries.deliver("chat:anew", relabel))
         assert (await ann.pushed("chat:anew", "unsubscribe"))["code"] == 2500
         assert ann.publications("chat:anew") == [1], "which was pending, comes before the end"
         recovers = {"recover": True, "epoch": place["epoch"], "offset": 1}
@@ -1118,7 +1118,7 @@ async def test_a_client_of_a_room_in_a_new_epoch_subscribes_again_and_recovers(l
 async def test_a_client_that_the_server_joined_to_a_room_is_told_its_new_epoch(live: Wired) -> None:
     async with wire(live) as ann:
         relabel = Relabel(Position("another", 7))
-        await live.do(lambda: live.manager._hubbub.memberships.deliver("$user:ann", relabel))
+        await live.do(lambda: live.manager._hubbub.deliveries.deliver("$user:ann", relabel))
         place = await ann.pushed("$user", "subscribe")
         assert (place["epoch"], place["offset"], place["positioned"]) == ("another", 7, True)
         await live.do(lambda: live.manager.broadcast_nowait("hello", room="ticker:news"))

@@ -256,7 +256,7 @@ class TestDelivery:
             assert (await receive(one))["text"] == "here"
 
             async def lose() -> None:
-                delivery.manager._hubbub.memberships.deliver("chat:lost", Reset(Position("abcdefgh", 7)))
+                delivery.manager._hubbub.deliveries.deliver("chat:lost", Reset(Position("abcdefgh", 7)))
 
             await server.acall(lose())
             assert await receive(one) == {"type": "reload"}

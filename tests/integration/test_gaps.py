@@ -50,7 +50,7 @@ class Site:
         """The broker lost messages of a room."""
 
         async def deliver() -> None:
-            self.manager._hubbub.memberships.deliver(room, Reset(Position("abcdefgh", 7)))
+            self.manager._hubbub.deliveries.deliver(room, Reset(Position("abcdefgh", 7)))
 
         await self.server.acall(deliver())
 

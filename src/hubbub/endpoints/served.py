@@ -52,7 +52,7 @@ class Engine(Protocol):
         expires_at: datetime | float | None,
         since: Mapping[str, Position],
     ) -> Connection:
-        """Connects a WebSocket, as `ConnectionManager.connect` does, and recovers the rooms that it has positions of."""
+        """Connects a WebSocket, as `ConnectionManager.connect` does, and recovers from its positions."""
 
     async def publish(self, name: str, envelope: Envelope) -> Position | None:
         """Publishes a message."""

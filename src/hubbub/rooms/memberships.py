@@ -1,9 +1,9 @@
-"""The rooms of a worker: sessions join and leave them, and the broker's events reach their members.
+"""The rooms of a worker, which sessions join and leave.
 
 Theory of operation. A room exists here while it has local members, and is subscribed at the broker exactly then. The
 first member that joins subscribes it. A member that joins goes live immediately. If its client presents a position, or
 the room replays its newest messages, the member catches up first (`hubbub.rooms.catch_up`). `hubbub.rooms.attendance`
-reports to the broker who is present.
+reports to the broker who is present. What the broker delivers reaches the members by `hubbub.rooms.deliveries`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any, Final, TypeVar
 
 from starlette.websockets import WebSocketDisconnect
 
-from ..brokers.base import Broker, Delivery, Receiver
+from ..brokers.base import Broker
 from ..close import CloseCode
 from ..connections.session import Membership, Session
-from ..envelope import Announcement, Envelope, Instruction, Kick, Relabel, Reset, Unsubscribe
+from ..envelope import Instruction, Kick, Unsubscribe
 from ..errors import shown
 from ..names import EVERYONE_NAME, user_of, user_room
 from ..options import RoomOptions
@@ -29,8 +29,7 @@ from ..tasks import Tasks, together
 from ..timers import Timers
 from .attempts import Attempt, Attempts
 from .attendance import Attendance
-from .audience import Outgoing
-from .catch_up import JoinReply, Recovery, tell_renumbered, write_joined
+from .catch_up import JoinReply, Recovery, write_joined
 from .fanout import Fanout
 from .room import CatchUp, Room
 
@@ -64,17 +63,17 @@ class TooManyRooms(JoinRefused):
     cause = CloseCode.TOO_MANY_ROOMS
 
 
-class Memberships(Receiver):
+class Memberships:
     """The rooms of this worker, by channel.
 
     Args:
         broker: Connects the workers.
         fanout: Writes to the members.
         tasks: The owner of background work.
-        timers: Ends grace periods, and forgets pages of histories.
+        timers: Ends grace periods.
         options_of: Returns the options of a room, by its channel.
         send_away: Closes the connections of a user, or of everyone if the user is None.
-        report_gap: Reports that raw members of a room with history lack messages.
+        recovery: Sends members what they missed, or the newest messages.
         max_rooms: The maximum number of rooms of one session. Everyone's room and the user's own do not count.
 
     Attributes:
@@ -89,7 +88,7 @@ class Memberships(Receiver):
         timers: Timers,
         options_of: Callable[[str], RoomOptions],
         send_away: Callable[[str | None, Kick], None],
-        report_gap: Callable[[str], None],
+        recovery: Recovery,
         max_rooms: int | None = None,
     ) -> None:
         self._broker = broker
@@ -97,13 +96,11 @@ class Memberships(Receiver):
         self._tasks = tasks
         self._options_of = options_of
         self._send_away = send_away
-        self._report_gap = report_gap
         self._max_rooms = max_rooms
         self.attempts: Attempts = Attempts()
         self._rooms: dict[str, Room] = {}
-        self._latest: Room | None = None
         self._attendance = Attendance(broker, tasks, timers)
-        self._recovery = Recovery(broker, tasks, timers, report_gap)
+        self._recovery = recovery
 
     @property
     def rooms(self) -> dict[str, Room]:
@@ -119,80 +116,11 @@ class Memberships(Receiver):
         """Forgets all rooms, without leaving them."""
         self._rooms.clear()
         self._attendance.clear()
-        self._latest = None
         self._recovery.forget()
 
-    # From the broker
+    # Instructions
 
-    def deliver(self, channel: str, delivery: Delivery) -> None:
-        """Handles a delivery of the broker. The fan-out writes a message at the end of the pass."""
-        if isinstance(delivery, Envelope):  # first: nearly all are
-            self._write(channel, delivery, delivery.position)
-        elif isinstance(delivery, Announcement):
-            self._write(channel, delivery, None)
-        elif isinstance(delivery, Reset | Relabel):
-            room = self._rooms.get(channel)
-            if room is not None:
-                self._change_epoch(room, delivery)
-        else:
-            self._obey(channel, delivery)
-
-    def _write(self, channel: str, event: Envelope | Announcement, position: Position | None) -> None:
-        """Gives a message or an announcement to the members of a room here, if there is one."""
-        room = self._rooms.get(channel)
-        if room is None:
-            return
-        outgoing = Outgoing(room, event)
-        if position is not None:
-            room.advance(position)
-        elif room.catching_up:
-            # It is not in the history, so a replay does not include it.
-            for catch_up in tuple(room.catching_up.values()):  # a write may find that the client is gone
-                data = outgoing.frame_for(catch_up.member) if catch_up.answered else b""
-                if data:
-                    catch_up.member.writer.write(data, room, outgoing.key)
-        if room.members:
-            self._fanout.add(room, outgoing)
-            self._latest = room
-
-    async def settled(self) -> None:
-        """Waits while too much is pending: messages of other workers are paced like those that are published here."""
-        if self._fanout.crowded and self._latest is not None:
-            await self._fanout.pace(self._latest)
-
-    def _change_epoch(self, room: Room, event: Reset | Relabel) -> None:
-        """Continues in another epoch, or after a gap, and tells the members.
-
-        Members that catch up are not told here: the history shows whether anything is missing for them.
-        """
-        position = event.position
-        self._recovery.forget(room)
-        for catch_up in room.change_epoch(position):
-            member = catch_up.member
-            assert isinstance(member, Session)
-            self._recovery.resume(member, room, catch_up)
-        if isinstance(event, Reset):
-            self._lose_place(room)
-        else:
-            for each in tuple(room.members.values()):
-                assert isinstance(each, Session)
-                if each.listener is not None:
-                    self._fanout.flush_room(room, each)
-                    tell_renumbered(each, room, position)
-
-    def _lose_place(self, room: Room) -> None:
-        """Tells the live members of a room that messages are lost; those on raw sockets through the app."""
-        any_raw = False
-        for each in tuple(room.members.values()):
-            assert isinstance(each, Session)
-            if each.listener is None:
-                any_raw = True
-            else:
-                each.listener.lost_place(room.channel)
-        if any_raw:
-            self._report_gap(room.channel)
-
-    def _obey(self, channel: str, instruction: Instruction) -> None:
+    def obey(self, channel: str, instruction: Instruction) -> None:
         """Does what an instruction says. The connections and grace periods that began after it are not affected."""
         user = user_of(channel)
         given_at = asyncio.get_running_loop().time() - instruction.age_s
@@ -501,8 +429,6 @@ class Memberships(Receiver):
                     await self._broker.unsubscribe(room.channel)
                 if room.vacant:
                     self._rooms.pop(room.channel, None)
-                    if self._latest is room:
-                        self._latest = None
 
     async def _enter(self, session: Session, channel: str) -> None:
         if channel in session.memberships:  # the room exists as long as it has a member

@@ -33,6 +33,8 @@ from hubbub.options import RoomTable
 from hubbub.protocols import ClientProtocol
 from hubbub.protocols.frames import split
 from hubbub.rooms.attempts import Attempt
+from hubbub.rooms.catch_up import Recovery
+from hubbub.rooms.deliveries import Deliveries
 from hubbub.rooms.fanout import Fanout
 from hubbub.rooms.memberships import Memberships
 from hubbub.tasks import Tasks
@@ -333,12 +335,14 @@ class SimWorker:
         self.tasks, self.timers, self.fanout = Tasks(), Timers(), Fanout()
         self.broker = RedisBroker("redis://model", timeout_s=2.0, lease_s=600.0)
         self.broker._pool = cast(Any, _Pool(self._fleet, self.number))
+        recovery = Recovery(self.broker, self.tasks, self.timers, self.gaps.append)
         self.memberships = Memberships(
-            self.broker, self.fanout, self.tasks, self.timers, self.options_of, lambda *_: None, self.gaps.append
+            self.broker, self.fanout, self.tasks, self.timers, self.options_of, lambda *_: None, recovery
         )
+        self.deliveries = Deliveries(self.memberships, self.fanout, recovery, self.gaps.append)
         self.fanout.start(loop)
         self.timers.start(loop)
-        starting = loop.create_task(self.broker.start(self.memberships, ROOMS))
+        starting = loop.create_task(self.broker.start(self.deliveries, ROOMS))
         self._fleet.run(lambda: starting.done())
         starting.result()
 

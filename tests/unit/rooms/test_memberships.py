@@ -19,6 +19,8 @@ from hubbub.options import RoomTable
 from hubbub.positions import Joined, Position
 from hubbub.presence import Info
 from hubbub.rooms.attempts import Attempt
+from hubbub.rooms.catch_up import Recovery
+from hubbub.rooms.deliveries import Deliveries
 from hubbub.rooms.fanout import Fanout
 from hubbub.rooms.memberships import Memberships, RoomIsFull, TooManyRooms
 from hubbub.tasks import Tasks
@@ -86,6 +88,7 @@ class World:
         hub.nodes = [self.broker]
         self.tasks, self.timers, self.fanout = Tasks(), Timers(), Fanout()
         self.gaps: list[str] = []
+        recovery = Recovery(self.broker, self.tasks, self.timers, self.gaps.append)
         self.memberships = Memberships(
             self.broker,
             self.fanout,
@@ -93,9 +96,10 @@ class World:
             self.timers,
             OPTIONS,
             lambda user, kick: None,
-            self.gaps.append,
+            recovery,
             max_rooms,
         )
+        self.deliveries = Deliveries(self.memberships, self.fanout, recovery, self.gaps.append)
         self.sent: list[dict[str, Any]] = []
 
     def connection(self, user: str | None = "ann") -> Session:
@@ -142,7 +146,7 @@ async def world_of(max_rooms: int | None = None) -> AsyncIterator[World]:
     loop = asyncio.get_running_loop()
     world.fanout.start(loop)
     world.timers.start(loop)
-    await world.broker.start(world.memberships, OPTIONS)
+    await world.broker.start(world.deliveries, OPTIONS)
     try:
         yield world
     finally:
@@ -348,7 +352,7 @@ async def test_an_instruction_takes_a_user_out_of_one_room_and_ends_its_presence
         for each in (ann, tab, bob):
             await world.join_all(each, f"$user:{each.user_id}", *ROOMS[:2])
         assert world.memberships.has("ann", ROOMS[0])
-        world.memberships.deliver("$user:ann", Unsubscribe(ROOMS[0]))
+        world.deliveries.deliver("$user:ann", Unsubscribe(ROOMS[0]))
         assert [ROOMS[0] in each.memberships for each in (ann, tab, bob)] == [False, False, True]
         assert all(ROOMS[1] in each.memberships for each in (ann, tab, bob))
         assert not world.memberships.has("ann", ROOMS[0])
@@ -363,7 +367,7 @@ async def test_an_instruction_of_earlier_leaves_those_who_joined_since() -> None
         await world.join_all(old, "$user:ann", ROOMS[0])
         old.memberships[ROOMS[0]].began_at -= 60.0
         await world.join_all(new, "$user:ann", ROOMS[0])
-        world.memberships.deliver("$user:ann", Unsubscribe(ROOMS[0], age_s=30.0))
+        world.deliveries.deliver("$user:ann", Unsubscribe(ROOMS[0], age_s=30.0))
         assert [ROOMS[0] in each.memberships for each in (old, new)] == [False, True]
 
 
@@ -384,7 +388,7 @@ async def test_an_instruction_keeps_those_out_who_are_joining(what: str, at_once
             else:
                 joining = asyncio.create_task(world.memberships.join(ann, ROOMS[0], since, attempt))
             await world.asked(what, ROOMS[0])
-            world.memberships.deliver("$user:ann", Unsubscribe(ROOMS[0]))
+            world.deliveries.deliver("$user:ann", Unsubscribe(ROOMS[0]))
             world.broker.going.set()
             await joining
         assert ann.memberships.keys() == {"$user:ann", *([ROOMS[1]] if at_once else [])}
@@ -408,7 +412,7 @@ async def test_an_instruction_takes_a_user_out_who_still_catches_up() -> None:
         cast(FakeWriter, ann.writer).be_slow(True)
         await world.memberships.join(ann, ROOMS[0], first, Attempt("ann"), reply=reply_in(ROOMS[0]))
         assert world.memberships.rooms[ROOMS[0]].catching_up.keys() == {ann.id}
-        world.memberships.deliver("$user:ann", Unsubscribe(ROOMS[0]))
+        world.deliveries.deliver("$user:ann", Unsubscribe(ROOMS[0]))
         assert not world.memberships.rooms[ROOMS[0]].catching_up
         cast(FakeWriter, ann.writer).be_slow(False)
         await turns(20)
@@ -421,10 +425,10 @@ async def test_an_instruction_does_not_reach_attempts_of_others_or_of_later() ->
         with attempts.begin("ann") as ann, attempts.begin("bob") as bob, attempts.begin(None) as nobody:
             ann.began_at -= 60.0
             with attempts.begin("ann") as later:
-                world.memberships.deliver("$user:ann", Unsubscribe("lobby", age_s=30.0))
-                world.memberships.deliver("$everyone", Unsubscribe("lobby"))
+                world.deliveries.deliver("$user:ann", Unsubscribe("lobby", age_s=30.0))
+                world.deliveries.deliver("$everyone", Unsubscribe("lobby"))
                 assert [each.revoked for each in (ann, bob, nobody, later)] == [{"lobby"}, set(), set(), set()]
-        world.memberships.deliver("$user:ann", Unsubscribe("hall"))
+        world.deliveries.deliver("$user:ann", Unsubscribe("hall"))
         assert ann.revoked == {"lobby"}, "it has ended"
 
 
@@ -433,7 +437,7 @@ async def test_a_listener_tells_its_client_of_joins_and_leaves_unless_the_client
         ann = world.connection()
         listener = subscribing(ann)
         await world.join(ann, ROOMS[0])
-        world.memberships.deliver(ROOMS[0], Envelope(encode("hello"), position=Position("abcdefgh", 1)))
+        world.deliveries.deliver(ROOMS[0], Envelope(encode("hello"), position=Position("abcdefgh", 1)))
         await world.memberships.leave(ann, ROOMS[0])
         assert [each.get("type") for each in world.sent] == ["in", None, "out"]
         await world.memberships.leave(ann, ROOMS[0])
@@ -452,7 +456,7 @@ async def test_an_instruction_that_is_not_acted_on_yet_is_logged_and_changes_not
     async with world_of() as world:
         connection = world.connection()
         await world.join_all(connection, "room 1")
-        world.memberships.deliver("$user:ann", instruction)
+        world.deliveries.deliver("$user:ann", instruction)
         assert connection.memberships.keys() == {"room 1"}
         assert [(each.levelname, type(instruction).__name__ in each.message) for each in caplog.records] == [
             ("DEBUG", True)
@@ -473,11 +477,11 @@ async def test_a_gap_is_reported_once_for_all_raw_members_of_a_room_and_told_to_
         await world.join_all(raw, "room 1")
         await world.join_all(other_raw, "room 1")
         for room in ("room 1", "room 2", "room 3"):
-            world.memberships.deliver(room, Reset(Position("abcdefgh", 5)))
+            world.deliveries.deliver(room, Reset(Position("abcdefgh", 5)))
         assert world.gaps == ["room 1"], "not a room without raw members"
         assert [[room for what, room in each.heard if what == "lost its place"] for each in subscribers] == [
             ["room 1", "room 2"]
         ] * 2
-        world.memberships.deliver("room 1", Relabel(Position("ijklmnop", 5)))
+        world.deliveries.deliver("room 1", Relabel(Position("ijklmnop", 5)))
         assert world.gaps == ["room 1"], "nothing is lost"
         assert [each.heard[-1] for each in subscribers] == [("renumbered", "room 1")] * 2

@@ -28,6 +28,8 @@ from hubbub.protocols.frames import Opcode, frame, split
 from hubbub.rooms import catch_up as catch_up_module
 from hubbub.rooms.attempts import Attempt
 from hubbub.rooms.audience import Outgoing
+from hubbub.rooms.catch_up import Recovery
+from hubbub.rooms.deliveries import Deliveries
 from hubbub.rooms.fanout import Fanout
 from hubbub.rooms.memberships import Memberships
 from hubbub.rooms.room import CatchUp, Room
@@ -290,9 +292,11 @@ class World:
         self.tasks, self.timers, self.fanout = Tasks(), Timers(), Fanout()
         self.gaps: list[str] = []
         self.options = RoomOptions(history=History(6))
+        recovery = Recovery(broker, self.tasks, self.timers, self.gaps.append)
         self.memberships = Memberships(
-            broker, self.fanout, self.tasks, self.timers, self.options_of, lambda user, kick: None, self.gaps.append
+            broker, self.fanout, self.tasks, self.timers, self.options_of, lambda user, kick: None, recovery
         )
+        self.deliveries = Deliveries(self.memberships, self.fanout, recovery, self.gaps.append)
         self.clients = [Client(name, OTHER if name == "b" else PLACED) for name in "abc"]
         self.published: dict[int, tuple[int, frozenset[str]]] = {}
         self.publishes: list[asyncio.Task[None]] = []
@@ -306,7 +310,7 @@ class World:
         rooms = RoomTable({"*": self.options})
         self.fanout.start(loop)
         self.timers.start(loop)
-        await self.broker.start(self.memberships, rooms)
+        await self.broker.start(self.deliveries, rooms)
         if self.publishing is not self.broker:
             await Worker(self.publishing, 1.0).start(rooms)
 

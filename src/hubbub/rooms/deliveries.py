@@ -1,0 +1,117 @@
+"""What the broker delivers, on its way to the members of the rooms here.
+
+Theory of operation. Messages and announcements go to the fan-out, which writes them to the live members at the end of
+the pass. A member that catches up reads the messages from the history, and is written only what is not in there. A
+change of a room's numbering has no frame of its own: a client that subscribes to rooms itself is told by its handler.
+The app is told of a gap that raw members have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..brokers.base import Delivery, Receiver
+from ..connections.session import Session
+from ..envelope import Announcement, Envelope, Relabel, Reset
+from ..positions import Position
+from .audience import Outgoing
+from .catch_up import Recovery, tell_renumbered
+from .fanout import Fanout
+from .memberships import Memberships
+from .room import Room
+
+
+class Deliveries(Receiver):
+    """Gives what the broker delivers to the members of the rooms here.
+
+    Args:
+        memberships: The rooms of this worker.
+        fanout: Writes to the members.
+        recovery: Continues catch-ups.
+        report_gap: Reports that raw members of a room with history lack messages.
+    """
+
+    def __init__(
+        self, memberships: Memberships, fanout: Fanout, recovery: Recovery, report_gap: Callable[[str], None]
+    ) -> None:
+        self._memberships = memberships
+        self._rooms = memberships.rooms
+        self._fanout = fanout
+        self._recovery = recovery
+        self._report_gap = report_gap
+        self._latest: Room | None = None
+
+    def clear(self) -> None:
+        """Forgets the room that was written to last."""
+        self._latest = None
+
+    def deliver(self, channel: str, delivery: Delivery) -> None:
+        """Handles a delivery of the broker. The fan-out writes a message at the end of the pass."""
+        if isinstance(delivery, Envelope):  # first: nearly all are
+            self._write(channel, delivery, delivery.position)
+        elif isinstance(delivery, Announcement):
+            self._write(channel, delivery, None)
+        elif isinstance(delivery, Reset | Relabel):
+            room = self._rooms.get(channel)
+            if room is not None:
+                self._renumber(room, delivery)
+        else:
+            self._memberships.obey(channel, delivery)
+
+    def _write(self, channel: str, event: Envelope | Announcement, position: Position | None) -> None:
+        """Gives a message or an announcement to the members of a room here, if there is one."""
+        room = self._rooms.get(channel)
+        if room is None:
+            return
+        outgoing = Outgoing(room, event)
+        if position is not None:
+            room.advance(position)
+        elif room.catching_up:
+            # It is not in the history, so a replay does not include it.
+            for catch_up in tuple(room.catching_up.values()):  # a write may find that the client is gone
+                data = outgoing.frame_for(catch_up.member) if catch_up.answered else b""
+                if data:
+                    catch_up.member.writer.write(data, room, outgoing.key)
+        if room.members:
+            self._fanout.add(room, outgoing)
+            self._latest = room
+
+    async def settled(self) -> None:
+        """Waits while too much is pending: messages of other workers are paced like those that are published here."""
+        if self._fanout.crowded and self._latest is not None:
+            await self._fanout.pace(self._latest)
+
+    def _renumber(self, room: Room, event: Reset | Relabel) -> None:
+        """Continues in another epoch, or after a gap, and tells the members.
+
+        Members that catch up are not told here: the history shows whether anything is missing for them.
+        """
+        self._recovery.forget(room)
+        for catch_up in room.change_epoch(event.position):
+            member = catch_up.member
+            assert isinstance(member, Session)
+            self._recovery.resume(member, room, catch_up)
+        if isinstance(event, Reset):
+            self._lose_place(room)
+        else:
+            self._relabel(room, event.position)
+
+    def _lose_place(self, room: Room) -> None:
+        """Tells the live members of a room that messages are lost; those on raw sockets through the app."""
+        any_raw = False
+        for each in tuple(room.members.values()):
+            assert isinstance(each, Session)
+            if each.listener is None:
+                any_raw = True
+            else:
+                each.listener.lost_place(room.channel)
+        if any_raw:
+            self._report_gap(room.channel)
+
+    def _relabel(self, room: Room, position: Position) -> None:
+        """Tells the live members of a room its new epoch. To raw ones, that is nothing."""
+        for each in tuple(room.members.values()):
+            assert isinstance(each, Session)
+            if each.listener is not None:
+                self._fanout.flush_room(room, each)
+                tell_renumbered(each, room, position)

@@ -68,13 +68,6 @@ def site(redis: RedisServer) -> Iterator[Site]:
         yield site
 
 
-async def next_data(connection: Any) -> Any:
-    while True:
-        frame = await receive(connection)
-        if "data" in frame:
-            return frame["data"]
-
-
 async def test_what_it_publishes_is_numbered_and_kept_as_the_app_says(site: Site) -> None:
     with Publisher(site.url) as publisher:
         async with client(site.server, "/ws/kept:a") as one:
@@ -83,7 +76,7 @@ async def test_what_it_publishes_is_numbered_and_kept_as_the_app_says(site: Site
             second = await asyncio.to_thread(publisher.broadcast, "two", room="kept:a")
             assert first is not None
             assert second == Position(first.epoch, first.offset + 1)
-            assert [await next_data(one), await next_data(one)] == [{"n": 1}, "two"]
+            assert [await receive(one), await receive(one)] == [{"n": 1}, "two"]
         kept = await site.server.acall(site.manager.history("kept:a"))
         assert [each.message for each in kept] == [{"n": 1}, "two"]
         assert await asyncio.to_thread(publisher.broadcast, "plain", room="lobby") is None
@@ -113,7 +106,7 @@ async def test_an_event_loop_without_sockets_has_its_own(site: Site) -> None:
         await receive(ann)
         places = await asyncio.gather(*(publisher.broadcast(n, room="kept:a") for n in range(50)))
         assert [place.offset for place in places if place is not None] == list(range(1, 51))
-        assert [await next_data(ann) for _ in range(50)] == list(range(50))
+        assert [await receive(ann) for _ in range(50)] == list(range(50))
         assert await publisher.send_to_user("ann", "hello")
         assert await receive(ann) == "hello"
         assert await publisher.is_online("ann")
@@ -193,7 +186,7 @@ async def test_a_lost_connection_is_made_again_and_nothing_is_doubled(site: Site
             try:
                 for _ in range(20):
                     while came < cut_at + 15:  # so that there is a connection again
-                        assert await next_data(one) == came
+                        assert await receive(one) == came
                         came += 1
                     assert await asyncio.to_thread(redis.cut, "normal") >= 1
                     cut_at = published
@@ -201,7 +194,7 @@ async def test_a_lost_connection_is_made_again_and_nothing_is_doubled(site: Site
                 cutting = False
                 await publishing
             while came < published:
-                assert await next_data(one) == came
+                assert await receive(one) == came
                 came += 1
 
 
@@ -405,7 +398,6 @@ class TestWorkerProcess:
                 await eventually(lambda: asyncio.to_thread(example.publisher.is_online, "ann"))
                 async with httpx.AsyncClient(trust_env=False) as http:
                     assert (await http.post(server.http("/reports/ann?pages=2"))).status_code == 202
-                frames = [await receive(ann) for _ in range(4)]
-            assert frames[0]["type"] == "sync"
-            assert [frame["data"]["page"] for frame in frames[1:3]] == [1, 2]
-            assert frames[3] == {"type": "done", "pages": 2}
+                frames = [await receive(ann) for _ in range(3)]
+            assert [frame["page"] for frame in frames[:2]] == [1, 2]
+            assert frames[2] == {"type": "done", "pages": 2}

@@ -19,7 +19,7 @@ from tests.integration.support import DEADLINE_S
 from tests.unit.brokers.redis.redis_model import RedisModel
 
 ROOMS, SENDERS = ("a", "b"), (b"senderno", b"another1")
-SIZES = {"a": 3, "b": 0}
+SIZES = {"a": 3, "b": 2}
 
 
 class Both:

@@ -20,7 +20,6 @@ from ..base import MAX_SILENT, Broker, BrokerState, Receiver
 from ..requests import Requests
 from .log import RoomLog
 
-_IDLE_TTL_S = 300.0
 _SWEEP_EVERY = 256
 
 
@@ -177,11 +176,11 @@ class MemoryBroker(Broker):
         now = self._clock()
         if log is None:
             assert self._rooms is not None, "the broker is used before start()"
-            options = self._rooms(channel)
-            if not options.numbered:
+            kept = self._rooms(channel).kept
+            if kept is None:
                 return None
             self._sweep(now)
-            log = self._logs[channel] = RoomLog(options.kept, now)
+            log = self._logs[channel] = RoomLog(kept, now)
         log.used_at = now
         self._silent.pop(channel, None)
         return log
@@ -193,7 +192,6 @@ class MemoryBroker(Broker):
             return
         self._until_sweep = max(_SWEEP_EVERY, len(self._logs) // 2)
         for channel, log in list(self._logs.items()):
-            ttl_s = log.kept.ttl_s if log.kept else _IDLE_TTL_S
-            if channel not in self._subscribed and log.expired(now, ttl_s):
+            if channel not in self._subscribed and log.expired(now):
                 del self._logs[channel]
                 self._silent.pop(channel, None)

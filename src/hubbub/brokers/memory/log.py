@@ -20,14 +20,14 @@ class RoomLog:
     """The log of one room: numbers its messages, and keeps the newest.
 
     Args:
-        kept: How much to keep. None numbers the messages and keeps none.
+        kept: How much to keep.
         now: The time in seconds.
     """
 
     __slots__ = ("_entries", "_times", "epoch", "kept", "offset", "used_at")
 
-    def __init__(self, kept: History | None, now: float) -> None:
-        self.kept: History | None = kept
+    def __init__(self, kept: History, now: float) -> None:
+        self.kept: History = kept
         self.epoch: str = new_epoch()
         self.offset: int = 0
         self.used_at: float = now
@@ -44,12 +44,11 @@ class RoomLog:
         self.offset += 1
         self.used_at = now
         envelope = envelope._replace(position=self.head)
-        if self.kept is not None:
-            # The bytes that orjson returns occupy at least 4 KiB. A copy occupies only its length.
-            payload = envelope.payload._replace(data=bytes(memoryview(envelope.payload.data)))
-            self._entries.append(Entry(envelope._replace(payload=payload), sent_at))
-            self._times.append(now)
-            self._trim(now)
+        # The bytes that orjson returns occupy at least 4 KiB. A copy occupies only its length.
+        payload = envelope.payload._replace(data=bytes(memoryview(envelope.payload.data)))
+        self._entries.append(Entry(envelope._replace(payload=payload), sent_at))
+        self._times.append(now)
+        self._trim(now)
         return envelope
 
     def read(self, after: Position | None, limit: int | None, now: float) -> Page:
@@ -71,14 +70,13 @@ class RoomLog:
         entries = islice(self._entries, skip, None if limit is None else skip + limit)
         return Page(list(entries), self.head, whole)
 
-    def expired(self, now: float, ttl_s: float) -> bool:
-        """Returns whether the log is empty and was not used for ``ttl_s`` seconds. Reading is not use."""
+    def expired(self, now: float) -> bool:
+        """Returns whether the log is empty and was not used for as long as it keeps messages. Reading is not use."""
         self._trim(now)
-        return not self._entries and now - self.used_at >= ttl_s
+        return not self._entries and now - self.used_at >= self.kept.ttl_s
 
     def _trim(self, now: float) -> None:
-        assert self.kept is not None or not self._entries
-        while self._entries and self.kept is not None:
+        while self._entries:
             if len(self._entries) <= self.kept.size and now - self._times[0] < self.kept.ttl_s:
                 break
             self._entries.popleft()

@@ -29,10 +29,6 @@ INSTRUCTIONS_KEPT_S: Final = 24 * 3600
 IDLE_S: Final = 20.0
 """Seconds after which an idle connection is replaced before use, because a firewall may have dropped it silently."""
 
-IDLE_TTL_S: Final = 300.0
-"""Seconds after its last use for which the numbering of a room without history is kept."""
-
-
 SENDER_TTL_S: Final = 3600.0
 """Seconds after which Redis forgets a sender that publishes nothing."""
 
@@ -62,13 +58,13 @@ def publishing(
     sender_ttl_s: float = SENDER_TTL_S,
 ) -> Command:
     """Builds the command that publishes a message. If the room has positions, `position_in` reads the answer."""
-    stamp = sender.stamp(scripted=options.numbered)
+    kept = options.kept
+    stamp = sender.stamp(scripted=kept is not None)
     name, message = keys.channel(channel), pack(envelope, stamp)
-    if not options.numbered:
+    if kept is None:
         return Command(["PUBLISH", name, message])
     places = keys.head(channel), keys.log(channel), keys.sender(stamp.sender)
-    size = options.kept.size if options.kept else 0
-    arguments = (name, message, stamp.number, new_epoch(), ttl_ms(options), size, int(sender_ttl_s * 1000))
+    arguments = (name, message, stamp.number, new_epoch(), ttl_ms(options), kept.size, int(sender_ttl_s * 1000))
     return Command(["EVALSHA", PUBLISH.sha, len(places), *places, *arguments], stamp.number)
 
 
@@ -109,8 +105,9 @@ def error_text(error: BaseException) -> str:
 
 
 def ttl_ms(options: RoomOptions) -> int:
-    """Returns the lifetime of a room's messages and numbering, in milliseconds."""
-    return int((options.kept.ttl_s if options.kept else IDLE_TTL_S) * 1000)
+    """Returns the lifetime of the messages and the numbering of a room with history, in milliseconds."""
+    assert options.kept is not None
+    return int(options.kept.ttl_s * 1000)
 
 
 def refused_url(error: Exception) -> InvalidArgument:

@@ -1,11 +1,11 @@
 -- Numbers a message, keeps it, and publishes it, all or nothing. A message that was published before is only answered.
 -- A sender's messages arrive in lines, one for each of its connections. Redis accepts a line without gaps, and nothing
 -- of it once the next line has begun (line.lua). So a message was published before if its number is not above the last.
--- KEYS: head, log, sender. ARGV: channel, message, its number, epoch for a new numbering, ttl in ms, size (0 keeps
--- none), ms for which the sender is remembered; the message's line, and the previous number in that line.
+-- KEYS: head, log, sender. ARGV: channel, message, its number, epoch for a new numbering, ttl in ms, size of the log, ms
+-- for which the sender is remembered; the message's line, and the previous number in that line.
 -- Returns epoch and offset, and 1 if the log was foreign and was replaced. If the message was published before and is
 -- no longer kept, the offset is the room's.
-local number, ttl, size = tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local number, ttl = tonumber(ARGV[3]), tonumber(ARGV[5])
 local line, before, last = line_of(KEYS[3])
 if line ~= ARGV[8] or before ~= ARGV[9] then return redis.error_reply('LINE the message before it did not come') end
 local epoch, offset = head_of(KEYS[1], KEYS[2], ARGV[4], ttl)
@@ -20,17 +20,15 @@ if tonumber(last) >= number then
 end
 offset = redis.call('HINCRBY', KEYS[1], 'o', 1)
 local anew = nil
-if size > 0 then
-  local entry = {'MAXLEN', '=', size, string.format('%d-0', offset), 'm', ARGV[2], 't', string.format('%d', now)}
-  local added = redis.pcall('XADD', KEYS[2], unpack(entry))
-  if type(added) == 'table' and added.err then
-    redis.call('DEL', KEYS[2])
-    redis.call('XADD', KEYS[2], unpack(entry))
-    anew = 1
-  end
-  trim(KEYS[2], ttl)
-  redis.call('PEXPIRE', KEYS[2], ttl)
+local entry = {'MAXLEN', '=', ARGV[6], string.format('%d-0', offset), 'm', ARGV[2], 't', string.format('%d', now)}
+local added = redis.pcall('XADD', KEYS[2], unpack(entry))
+if type(added) == 'table' and added.err then
+  redis.call('DEL', KEYS[2])
+  redis.call('XADD', KEYS[2], unpack(entry))
+  anew = 1
 end
+trim(KEYS[2], ttl)
+redis.call('PEXPIRE', KEYS[2], ttl)
 redis.call('SET', KEYS[3], line .. ' ' .. ARGV[3] .. ' ' .. ARGV[3], 'PX', ARGV[7])
 redis.call('PUBLISH', ARGV[1], 'P' .. epoch .. struct.pack('>I8', offset) .. ARGV[2])
 return {epoch, offset, anew}

@@ -155,9 +155,8 @@ class RedisModel:
             return [head.epoch.encode(), head.offset]
         head.offset += 1
         self.data.truth[keys[0]].append((head.offset, message))
-        if int(size):
-            log.append((head.offset, message))
-            del log[: -int(size)]
+        log.append((head.offset, message))
+        del log[: -int(size)]
         self.data.senders[keys[2]] = int(line), int(number), int(number)
         self.published(_text(channel), b"P%b%b%b" % (head.epoch.encode(), head.offset.to_bytes(8, "big"), message))
         return [head.epoch.encode(), head.offset]

@@ -19,7 +19,23 @@ from typing import Final
 from ..envelope import Kick
 from .socket import Socket
 
-_own_socket: Final[ContextVar[Socket | None]] = ContextVar("hubbub_own_socket", default=None)
+
+class _Handshake:
+    """A client in its handshake.
+
+    Attributes:
+        socket: The client; None once the handshake has ended. Contexts may live much longer than sockets.
+        began_at: When it began, on the loop's clock.
+    """
+
+    __slots__ = ("began_at", "socket")
+
+    def __init__(self, socket: Socket, began_at: float) -> None:
+        self.socket: Socket | None = socket
+        self.began_at: float = began_at
+
+
+_own: Final[ContextVar[_Handshake | None]] = ContextVar("hubbub_own_handshake", default=None)
 
 
 class KeptKicks:
@@ -27,7 +43,7 @@ class KeptKicks:
 
     def __init__(self) -> None:
         # The sockets that wait for an answer, and since when, the longest first.
-        self._handshakes: dict[Socket, float] = {}
+        self._handshakes: dict[Socket, _Handshake] = {}
         self._authenticating: dict[Socket, float] = {}
         self._kicks: dict[str | None, tuple[float, Kick]] = {}  # the latest by user, and when it was given
 
@@ -36,14 +52,17 @@ class KeptKicks:
 
     def begin_handshake(self, socket: Socket) -> None:
         """Records that a client is in its handshake, until the app accepts it, or `end`. Its handler calls it."""
-        self._handshakes[socket] = asyncio.get_running_loop().time()
-        _own_socket.set(socket)
+        self._handshakes[socket] = handshake = _Handshake(socket, asyncio.get_running_loop().time())
+        _own.set(handshake)
 
     def begin_again(self) -> None:
         """Lets the handshake whose handler calls it, if one does, begin now: after the instructions that it gave."""
-        socket = _own_socket.get()
-        if socket is not None and self._handshakes.pop(socket, None) is not None:
-            self._handshakes[socket] = nextafter(asyncio.get_running_loop().time(), inf)  # clocks may be coarse
+        own = _own.get()
+        socket = None if own is None else own.socket
+        handshake = None if socket is None else self._handshakes.pop(socket, None)
+        if socket is not None and handshake is not None:
+            handshake.began_at = nextafter(asyncio.get_running_loop().time(), inf)  # clocks may be coarse
+            self._handshakes[socket] = handshake  # as the latest
 
     def begin(self, socket: Socket) -> None:
         """Records that the user of an accepted client is looked up, until `end`."""
@@ -51,7 +70,7 @@ class KeptKicks:
 
     def end(self, socket: Socket) -> None:
         """Records that a client has its answer, or is gone. Idempotent."""
-        self._handshakes.pop(socket, None)
+        self._end_handshake(socket)
         self._authenticating.pop(socket, None)
         if self._kicks:
             self._forget_old()
@@ -60,7 +79,8 @@ class KeptKicks:
         """Returns since when a client waits, on the loop's clock; None if it does not."""
         if socket in self._authenticating:
             return self._authenticating[socket]
-        return None if socket.accepted else self._handshakes.get(socket)
+        handshake = self._handshakes.get(socket)
+        return None if handshake is None or socket.accepted else handshake.began_at
 
     def keep(self, user: str | None, kick: Kick, given_at: float) -> None:
         """Keeps an instruction if any client waits.
@@ -72,7 +92,7 @@ class KeptKicks:
         """
         # An app that accepts a client before it knows the user can't be told from one that never asks for a user.
         for socket in [each for each in self._handshakes if each.accepted]:
-            del self._handshakes[socket]
+            self._end_handshake(socket)
         if self._handshakes or self._authenticating:
             self._kicks.pop(user, None)  # so that the latest is last
             self._kicks[user] = given_at, kick
@@ -86,9 +106,15 @@ class KeptKicks:
                 return kick
         return None
 
+    def _end_handshake(self, socket: Socket) -> None:
+        handshake = self._handshakes.pop(socket, None)
+        if handshake is not None:
+            handshake.socket = None
+
     def _forget_old(self) -> None:
         """Forgets the instructions that are older than all waiting clients."""
-        oldest = min(next(iter(waiting.values()), inf) for waiting in (self._handshakes, self._authenticating))
+        handshake = next(iter(self._handshakes.values()), None)
+        oldest = min(inf if handshake is None else handshake.began_at, next(iter(self._authenticating.values()), inf))
         while self._kicks:
             user, (given_at, _) = next(iter(self._kicks.items()))
             if given_at >= oldest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import weakref
 from typing import Any, cast
 
 import pytest
@@ -126,3 +127,6 @@ def test_a_handler_does_not_mean_its_own_client(now: Any) -> None:
     kicks.end(own)
     context.run(kicks.begin_again)
     assert kicks.began_at(own) is None
+    gone = weakref.ref(own)
+    del own
+    assert gone() is None, "the context of a handler may live on, and its socket does not"

@@ -195,7 +195,6 @@ class Engine:
         self.fanout.stop()
         self.timers.stop()
         self.memberships.clear()
-        self.deliveries.clear()
         self.gaps.clear()
         self.sweeper.stop()
         logging.getLogger("uvicorn.error").removeFilter(self._filter)

@@ -39,11 +39,7 @@ class Deliveries(Receiver):
         self._fanout = fanout
         self._recovery = recovery
         self._report_gap = report_gap
-        self._latest: Room | None = None
-
-    def clear(self) -> None:
-        """Forgets the room that was written to last."""
-        self._latest = None
+        self._latest = ""  # the room that was written to last, by its channel: a room ends with its last member
 
     def deliver(self, channel: str, delivery: Delivery) -> None:
         """Handles a delivery of the broker. The fan-out writes a message at the end of the pass."""
@@ -74,12 +70,12 @@ class Deliveries(Receiver):
                     catch_up.member.writer.write(data, room, outgoing.key)
         if room.members:
             self._fanout.add(room, outgoing)
-            self._latest = room
+            self._latest = channel
 
     async def settled(self) -> None:
         """Waits while too much is pending: messages of other workers are paced like those that are published here."""
-        if self._fanout.crowded and self._latest is not None:
-            await self._fanout.pace(self._latest)
+        if self._fanout.crowded and (room := self._rooms.get(self._latest)) is not None:
+            await self._fanout.pace(room)
 
     def _renumber(self, room: Room, event: Reset | Relabel) -> None:
         """Continues in another epoch, or after a gap, and tells the members.

@@ -195,7 +195,7 @@ async def test_what_a_connection_is_can_not_be_assigned() -> None:
 
         async with client(live.server, live.at(handler)) as ann:
             await closed(ann)
-        assert refused == {"address", "id", "info", "is_open", "joined", "network", "rooms", "user_id", "websocket"}
+        assert refused == {"address", "id", "info", "is_open", "network", "rooms", "user_id", "websocket"}
         await live.nothing_left()
 
 

@@ -13,6 +13,7 @@ _TABLES = """
     PRAGMA journal_mode = wal;
     PRAGMA synchronous = off;
     CREATE TABLE IF NOT EXISTS posts (id INTEGER PRIMARY KEY, post TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS first_likes (post_id INTEGER, user_id TEXT, PRIMARY KEY (post_id, user_id));
     CREATE TABLE IF NOT EXISTS notifications (
         number INTEGER PRIMARY KEY,
         user_id TEXT NOT NULL,

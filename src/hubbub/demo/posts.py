@@ -53,10 +53,11 @@ class Posts:
             post = Post(number, user_id, name, text, datetime.now(UTC))
             db.execute("INSERT INTO posts VALUES (?, ?)", (post.id, _AsJson.dump_json(post)))
             db.execute("DELETE FROM posts WHERE id NOT IN (SELECT id FROM posts ORDER BY id DESC LIMIT ?)", (_KEPT,))
+            db.execute("DELETE FROM first_likes WHERE post_id NOT IN (SELECT id FROM posts)")
             return post
 
-    def change(self, post_id: int, liked_by: Callable[[frozenset[str]], frozenset[str]]) -> tuple[Post, Post]:
-        """Changes the likes of a post, and returns the post before and after the change.
+    def change(self, post_id: int, liked_by: Callable[[frozenset[str]], frozenset[str]]) -> Post:
+        """Changes the likes of a post, and returns the changed post.
 
         Raises:
             KeyError: There is no such post.
@@ -68,7 +69,12 @@ class Posts:
             old = _AsJson.validate_json(row[0])
             new = replace(old, liked_by=liked_by(old.liked_by), version=old.version + 1)
             db.execute("UPDATE posts SET post = ? WHERE id = ?", (_AsJson.dump_json(new), post_id))
-            return old, new
+            return new
+
+    def is_first_like(self, post_id: int, user_id: str) -> bool:
+        """Records that a user likes a post, and returns whether it is the first time, even if the like was removed."""
+        with database().transaction() as db:
+            return db.execute("INSERT OR IGNORE INTO first_likes VALUES (?, ?)", (post_id, user_id)).rowcount > 0
 
     def newest_first(self) -> list[Post]:
         """Returns all posts, newest first."""
@@ -108,9 +114,9 @@ def publish(draft: Draft, user: User) -> Post:
 
 @router.put("/api/posts/{post_id}/like")
 def like(post_id: int, user: User) -> Post:
-    """Adds a like to a post, and notifies its author in every tab, whichever page it shows."""
-    old, post = _changed(post_id, lambda liked_by: liked_by | {user.sub})
-    if user.sub not in old.liked_by and user.sub != post.author_id:
+    """Adds a like to a post. The first time, it notifies the author in every tab, whichever page the tab shows."""
+    post = _changed(post_id, lambda liked_by: liked_by | {user.sub})
+    if user.sub != post.author_id and posts.is_first_like(post.id, user.sub):
         pushed = inboxes.add(post.author_id, f"{user['name']} liked your post “{_shortened(post.text)}”", "/posts")
         manager.from_thread.send_to_user(post.author_id, pushed)
     return post
@@ -119,16 +125,16 @@ def like(post_id: int, user: User) -> Post:
 @router.delete("/api/posts/{post_id}/like")
 def unlike(post_id: int, user: User) -> Post:
     """Removes a like."""
-    return _changed(post_id, lambda liked_by: liked_by - {user.sub})[1]
+    return _changed(post_id, lambda liked_by: liked_by - {user.sub})
 
 
-def _changed(post_id: int, liked_by: Callable[[frozenset[str]], frozenset[str]]) -> tuple[Post, Post]:
+def _changed(post_id: int, liked_by: Callable[[frozenset[str]], frozenset[str]]) -> Post:
     try:
-        old, new = posts.change(post_id, liked_by)
+        changed = posts.change(post_id, liked_by)
     except (KeyError, OverflowError):  # the id is larger than SQLite's integers
         raise HTTPException(404, "there is no such post") from None
-    manager.from_thread.broadcast(new, room=ROOM)
-    return old, new
+    manager.from_thread.broadcast(changed, room=ROOM)
+    return changed
 
 
 def _shortened(text: str, most: int = 60) -> str:

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import FastAPI, HTTPException, Response
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, StringConstraints
 
@@ -11,11 +13,17 @@ from . import signin
 from .live import manager
 from .notices import notify, ticket_closed
 from .signin import Agent, User
-from .store import Ticket, Tickets
+from .store import Ticket, TicketId, Tickets
 
 app = FastAPI()
 manager.install(app)
 app.include_router(signin.router)
+
+
+@app.exception_handler(RequestValidationError)
+def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Answers with a sentence, without the input: half of an emoji cannot be sent back."""
+    return JSONResponse({"detail": error.errors()[0]["msg"]}, 422)
 
 
 class NewTicket(BaseModel):
@@ -36,7 +44,7 @@ def open_ticket(new: NewTicket, user: User, tickets: Tickets) -> Ticket:
 
 
 @app.post("/api/tickets/{ticket_id}/close")
-def close_ticket(ticket_id: int, user: Agent, tickets: Tickets) -> Ticket:
+def close_ticket(ticket_id: TicketId, user: Agent, tickets: Tickets) -> Ticket:
     was_open = tickets.close(ticket_id)
     ticket = tickets.ticket(ticket_id)
     if ticket is None:

@@ -10,7 +10,7 @@ from hubbub import ConnectionManager, Grant, History, RoomOptions, Welcome
 
 from .notices import notify
 from .signin import User, current_user, may_read
-from .store import Message, Ticket, Tickets
+from .store import Message, Ticket, TicketId, Tickets
 
 DAY = History(100, ttl_s=86_400)
 manager = ConnectionManager(
@@ -30,7 +30,7 @@ def welcome(user: User) -> Welcome:
 
 
 @live.room("ticket:{ticket_id}", sends=Message | Ticket)
-def look_at(ticket_id: int, user: User, tickets: Tickets) -> Grant | bool:
+def look_at(ticket_id: TicketId, user: User, tickets: Tickets) -> Grant | bool:
     ticket = tickets.ticket(ticket_id)
     if not may_read(user, ticket):
         return False
@@ -38,7 +38,7 @@ def look_at(ticket_id: int, user: User, tickets: Tickets) -> Grant | bool:
 
 
 class Say(BaseModel):
-    ticket_id: int
+    ticket_id: TicketId
     text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
 
 

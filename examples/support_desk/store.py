@@ -8,8 +8,9 @@ from contextlib import closing
 from typing import Annotated, Literal
 
 from fastapi import Depends
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+TicketId = Annotated[int, Field(ge=1, le=2**63 - 1)]  # what SQLite can store
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS tickets (id INTEGER PRIMARY KEY, customer TEXT, subject TEXT, is_open INTEGER DEFAULT 1);
 CREATE TABLE IF NOT EXISTS messages (id INTEGER PRIMARY KEY, ticket_id INTEGER, author TEXT, text TEXT, at REAL);

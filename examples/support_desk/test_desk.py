@@ -88,6 +88,26 @@ def test_a_message_has_a_text(desk: TestClient) -> None:
     assert refused.value.code == 422
 
 
+@pytest.mark.parametrize("number", [0, 2**63, 10**30])
+def test_a_number_that_no_ticket_can_have_is_refused(desk: TestClient, number: int) -> None:
+    ask(desk, "dana", "POST", f"tickets/{number}/close", status=422)
+    with connected(desk, "dana") as dana:
+        with pytest.raises(RequestRefused) as refused:
+            dana.subscribe(f"ticket:{number}")
+        assert refused.value.code in (102, 103)
+        with pytest.raises(RequestRefused, match="ticket_id") as refused:
+            dana.rpc("say", {"ticket_id": number, "text": "Hello"})
+        assert refused.value.code == 422
+
+
+def test_text_that_cannot_be_encoded_is_refused(desk: TestClient) -> None:
+    half_an_emoji = {"Content-Type": "application/json", "Authorization": f"Bearer {token_of('ann')}"}
+    for path, body in (("session", r'{"name": "\ud800"}'), ("tickets", r'{"subject": "\ud800", "text": "Hello"}')):
+        refused = desk.post(f"/api/{path}", content=body, headers=half_an_emoji)
+        assert refused.status_code == 422
+        assert "valid" in refused.json()["detail"]
+
+
 def test_agents_are_told_of_a_new_ticket_and_other_customers_are_not(desk: TestClient) -> None:
     with connected(desk, "dana") as dana, connected(desk, "bob") as bob:
         number = open_ticket(desk)

@@ -42,6 +42,5 @@ export async function api<T>(method: string, path: string, body?: object): Promi
   const headers = { "Content-Type": "application/json" };
   const response = await fetch(`/api/${path}`, { method, headers, body: body ? JSON.stringify(body) : null });
   if (response.ok) return response.json();
-  const { detail } = await response.json();
-  throw new Error(typeof detail === "string" ? detail : detail[0].msg);
+  throw new Error((await response.json()).detail);
 }

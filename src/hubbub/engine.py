@@ -115,7 +115,7 @@ class Engine:
         self.lookup: Lookup = Lookup(self.registry)
         self.sweeper: Sweeper = Sweeper(limits, self.lifecycle, self.timers)
         self.admission: Admission = Admission(self, self.registry, self.sweeper)
-        self.gaps: Gaps = Gaps(self.tasks, self.counters)
+        self.gaps: Gaps = Gaps(self.tasks, self.counters, limits.handler_timeout_s)
         recovery = Recovery(broker, self.tasks, self.timers, self.gaps.report)
         self.memberships: Memberships = Memberships(
             broker,

@@ -651,15 +651,19 @@ class ConnectionManager:
                     await connection.send({"type": "reload"})
 
         *Delivery*: each worker that has members with raw sockets in the room calls it, after the messages before the
-        gap. Later messages do not wait for it. Gaps of a room that waits for its call share that call. At most 16 calls
-        run at the same time. Each gap is counted in ``Stats.gaps``. A warning is logged, at most once in 10 s.
+        gap. Later messages do not wait for it. At most one call runs for a room, and at most 16 for all rooms. Gaps of
+        a room that come before its call share that call, and those that come during a call share the next one. Each gap
+        is counted in ``Stats.gaps``. A warning is logged, at most once in 10 s.
 
-        *Cancellation*: calls that still run when the manager stops are canceled.
+        *Cancellation*: an async function that runs for longer than ``Limits.handler_timeout_s`` is canceled, which is
+        logged and counted like an exception. Calls that still run when the manager stops are canceled silently. A plain
+        function can't be canceled: one that blocks keeps its thread, and its place among the 16, until it returns.
 
         Args:
-            function: A function of the room's name; a plain one runs in a thread, as FastAPI's routes do. If the room
-                of everyone or those of users keep a history, their names are ``"$everyone"`` and ``"$user:<id>"``. An
-                exception is logged, and counted in ``Stats.errors["function"]``.
+            function: A function of the room's name; a plain one runs in a thread, as FastAPI's routes do. An exception
+                is logged, and counted in ``Stats.errors["function"]``. If the room of everyone or those of users keep
+                a history, their names are ``"$everyone"`` and ``"$user:<id>"``. `connections` does not accept these
+                as a room: use ``connections()`` and ``connections(user=room.removeprefix("$user:"))``.
 
         Returns:
             The function.

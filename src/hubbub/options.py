@@ -267,7 +267,7 @@ class Limits:
             ``{"type": "ping"}``. If the server sends no WebSocket pings, nothing else notices a client that vanished.
         close_timeout_s: Seconds for which a closing connection waits until the client has read what is queued (5).
         handler_timeout_s: Seconds until a handler is cancelled if its client is gone and it does not receive, so that
-            it can't notice (30).
+            it can't notice (30). Also until an async function under `ConnectionManager.on_gap` is cancelled.
         shutdown_timeout_s: Replaces ``handler_timeout_s`` while the server shuts down (3).
 
     Raises:

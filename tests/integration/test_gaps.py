@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI, WebSocket
 from websockets.asyncio.client import ClientConnection
 
-from hubbub import ConnectionManager, History, Limits, Position, RoomOptions
+from hubbub import Connection, ConnectionManager, History, Limits, Position, RoomOptions
 from hubbub.envelope import Reset
 from tests.integration.redis_server import RedisServer
 from tests.integration.support import LiveServer, client, eventually, receive, receive_until, serving
@@ -25,7 +25,8 @@ class Site:
     """An app that tells its raw clients to reload."""
 
     def __init__(self, url: str = "memory://", **limits: Any) -> None:
-        self.manager = ConnectionManager(url, rooms=ROOMS, limits=Limits(**limits))
+        kept = RoomOptions(history=50)
+        self.manager = ConnectionManager(url, rooms=ROOMS, everyone=kept, users=kept, limits=Limits(**limits))
         self.app = FastAPI()
         self.manager.install(self.app)
         self.server: LiveServer
@@ -33,15 +34,24 @@ class Site:
 
         @self.app.websocket("/ws/{room}")
         async def endpoint(websocket: WebSocket, room: str) -> None:
-            async with self.manager.connect(websocket, room=room) as connection:
+            user = websocket.query_params.get("user")
+            async with self.manager.connect(websocket, user, room=room) as connection:
                 await connection.send(["here"])
                 await connection.wait_gone()
 
         @self.manager.on_gap
         async def reload(room: str) -> None:
             self.told.append(room)
-            for connection in self.manager.connections(room=room):
+            for connection in self.here(room):
                 await connection.send({"reload": room})
+
+    def here(self, room: str) -> list[Connection]:
+        """Returns the connections in a room that had a gap, as the documentation says."""
+        if room == "$everyone":
+            return self.manager.connections()
+        if room.startswith("$user:"):
+            return self.manager.connections(user=room.removeprefix("$user:"))
+        return self.manager.connections(room=room)
 
     async def publish(self, room: str, message: Any) -> None:
         await self.server.acall(self.manager.broadcast(message, room=room))
@@ -80,6 +90,26 @@ async def test_raw_sockets_receive_what_the_app_says_of_a_gap_in_order_and_stay_
         await site.publish("kept:b", ["only"])
         assert (await receive(ann), await receive(bob)) == (["after"], ["only"])
         assert site.manager.stats().gaps == 1
+
+
+async def test_the_recipe_reaches_the_sockets_in_the_rooms_of_everyone_and_of_a_user() -> None:
+    async with sites("memory://") as (site,), raw(site, "a?user=ann") as ann, raw(site, "b?user=bob") as bob:
+        await site.lose("$user:ann")
+        assert await receive(ann) == {"reload": "$user:ann"}
+        await site.lose("$everyone")
+        assert await receive(ann) == await receive(bob) == {"reload": "$everyone"}
+        assert site.manager.stats().errors == {}
+
+
+async def test_a_function_that_never_returns_is_canceled_after_the_timeout_of_handlers() -> None:
+    async with sites("memory://", handler_timeout_s=0.05) as (site,), raw(site, "kept:a"):
+
+        @site.manager.on_gap
+        async def hangs(room: str) -> None:
+            await asyncio.Event().wait()
+
+        await site.lose("kept:a")
+        await eventually(lambda: site.manager.stats().errors == {"function": 1})
 
 
 async def test_a_function_that_never_returns_delays_no_message() -> None:

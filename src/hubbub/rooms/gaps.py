@@ -2,9 +2,10 @@
 
 Clients of endpoints are told by their protocol. Raw sockets carry only what the app sends, so the app tells them.
 
-Theory of operation. Each gap is counted and logged, and the app's functions are called for its room, in tasks: delivery
-never waits for them. When Redis has lost its data, all rooms have a gap at once. So only some functions run at the same
-time, a room whose functions wait for their turn waits once, and gaps that follow each other share a log line.
+Theory of operation. Each gap is counted and logged, and the app's functions are called for its room, in a task:
+delivery never waits for them. A room has at most one task. Gaps that are reported while its functions run cause one
+more call afterwards. When Redis has lost its data, all rooms have a gap at once. So only some functions run at the same
+time, an async one only for a limited time, and gaps that follow each other share a log line.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias, TypeVar
 
 from starlette.concurrency import run_in_threadpool
@@ -39,18 +40,21 @@ class Gaps:
 
     Args:
         tasks: The owner of the calls.
-        counters: Counts the gaps.
+        counters: Counts the gaps, and the functions that fail.
+        timeout_s: Seconds after which an async function is canceled, if any.
     """
 
-    def __init__(self, tasks: Tasks, counters: Counters) -> None:
+    def __init__(self, tasks: Tasks, counters: Counters, timeout_s: float | None) -> None:
         self._tasks = tasks
         self._counters = counters
+        self._timeout_s = timeout_s
         self._functions: list[GapFunction] = []
         self.clear()
 
     def clear(self) -> None:
-        """Forgets the calls that wait. The functions stay."""
-        self._waiting: set[str] = set()
+        """Forgets the calls. The functions stay."""
+        self._waiting: set[str] = set()  # rooms with a gap that their functions may not know of
+        self._served: set[str] = set()  # rooms with a task
         self._turns = asyncio.Semaphore(MAX_CALLS)
         self._unlogged = 0
         self._quiet_until = 0.0
@@ -79,9 +83,11 @@ class Gaps:
         """
         self._counters.gaps += 1
         self._log(room)
-        if self._functions and room not in self._waiting:
+        if self._functions:
             self._waiting.add(room)
-            self._tasks.spawn(self._call(room), "gap")
+            if room not in self._served:
+                self._served.add(room)
+                self._tasks.spawn(self._serve(room), "gap")
 
     def _log(self, room: str) -> None:
         self._unlogged += 1
@@ -95,20 +101,40 @@ class Gaps:
                 shown(room),
             )
 
-    async def _call(self, room: str) -> None:
-        async with self._turns:
-            self._waiting.discard(room)  # messages that are lost from now on need another call
-            for function in self._functions:
-                await self._tell(function, room)
+    async def _serve(self, room: str) -> None:
+        try:
+            while room in self._waiting:
+                async with self._turns:
+                    self._waiting.discard(room)  # messages that are lost from now on need another call
+                    for function in self._functions:
+                        await self._tell(function, room)
+        finally:
+            self._served.discard(room)
 
     async def _tell(self, function: GapFunction, room: str) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         try:
             result = function(room) if _is_async(function) else await run_in_threadpool(function, room)
             if inspect.isawaitable(result):
-                await result
-        except Exception as error:
+                await self._in_time(result, room)
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and task.cancelling():
+                raise  # the manager stops; otherwise the function awaited something that was canceled
             self._counters.errors["function"] += 1
             logger.error("a function under @on_gap failed for the room %s", shown(room), exc_info=error)
+
+    async def _in_time(self, result: Awaitable[object], room: str) -> None:
+        timeout = asyncio.timeout(self._timeout_s)
+        try:
+            async with timeout:
+                await result
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+        if timeout.expired():
+            self._counters.errors["function"] += 1
+            logger.warning("a function under @on_gap was canceled for the room %s: it ran for too long", shown(room))
 
 
 def _is_async(function: Any) -> bool:

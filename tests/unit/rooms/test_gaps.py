@@ -20,9 +20,9 @@ from hubbub.tasks import Tasks
 class World:
     """Gaps of rooms, and who was called for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_s: float | None) -> None:
         self.tasks, self.counters = Tasks(), Counters()
-        self.gaps = Gaps(self.tasks, self.counters)
+        self.gaps = Gaps(self.tasks, self.counters, timeout_s)
         self.called: list[str] = []
 
     async def note(self, room: str) -> None:
@@ -35,9 +35,9 @@ class World:
                 await asyncio.sleep(0)
 
 
-def run(test: Callable[[World], Awaitable[None]]) -> None:
+def run(test: Callable[[World], Awaitable[None]], timeout_s: float | None = None) -> None:
     async def main() -> None:
-        world = World()
+        world = World(timeout_s)
         async with asyncio.timeout(30):
             await test(world)
         await world.tasks.close(0)
@@ -146,6 +146,106 @@ def test_gaps_of_a_room_that_waits_share_a_call_and_a_later_one_has_its_own() ->
         await world.idle()
         assert world.called == ["lobby", "lobby"]
         assert world.counters.gaps == 3
+
+    run(test)
+
+
+def test_a_room_has_one_call_at_a_time_and_leaves_the_other_turns_to_other_rooms() -> None:
+    async def test(world: World) -> None:
+        gate = asyncio.Event()
+
+        @world.gaps.add
+        async def waits(room: str) -> None:
+            world.called.append(room)
+            if room == "lobby":
+                await gate.wait()
+
+        for _ in range(2 * MAX_CALLS):
+            world.gaps.report("lobby")
+            for _ in range(3):
+                await asyncio.sleep(0)
+        assert world.called == ["lobby"]
+        world.gaps.report("hall")
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert world.called == ["lobby", "hall"]
+        gate.set()
+        await world.idle()
+        assert world.called == ["lobby", "hall", "lobby"], "one call for all gaps of the room that came meanwhile"
+        world.gaps.report("lobby")
+        await world.idle()
+        assert world.called[3:] == ["lobby"]
+
+    run(test)
+
+
+def test_async_functions_that_never_return_are_canceled_in_time_and_do_not_end_the_calls(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test(world: World) -> None:
+        async def never_returns(room: str) -> None:
+            await asyncio.Event().wait()
+
+        @world.gaps.add
+        def returns_what_never_returns(room: str) -> Awaitable[None]:
+            return never_returns(room)
+
+        @world.gaps.add
+        async def returns_when_it_is_canceled(room: str) -> None:
+            try:
+                await never_returns(room)
+            except asyncio.CancelledError:
+                world.called.append(f"canceled {room}")
+
+        world.gaps.add(never_returns)
+        world.gaps.add(world.note)
+        rooms = [f"room {number}" for number in range(MAX_CALLS + 1)]
+        for room in rooms:
+            world.gaps.report(room)
+        await world.idle()
+        assert sorted(world.called) == sorted([*rooms, *[f"canceled {room}" for room in rooms]])
+        assert world.counters.errors == {"function": 3 * len(rooms)}
+        lines = [line for line in warnings(caplog) if "ran for too long" in line]
+        assert [sum(repr(room) in line for line in lines) for room in rooms] == [3] * len(rooms)
+
+    run(test, timeout_s=0.01)
+
+
+def test_a_timeout_that_a_function_raises_itself_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(world: World) -> None:
+        @world.gaps.add
+        async def fails(room: str) -> None:
+            raise TimeoutError
+
+        world.gaps.report("lobby")
+        await world.idle()
+        assert [each.levelno for each in caplog.records] == [logging.WARNING, logging.ERROR]
+        assert world.counters.errors == {"function": 1}
+
+    run(test, timeout_s=30)
+
+
+def test_a_function_that_awaits_something_canceled_has_failed_and_the_others_are_called(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test(world: World) -> None:
+        @world.gaps.add
+        async def awaits_something_canceled(room: str) -> None:
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+
+        @world.gaps.add
+        def raises_in_a_thread(room: str) -> None:
+            raise asyncio.CancelledError
+
+        world.gaps.add(world.note)
+        world.gaps.report("lobby")
+        await world.idle()
+        assert world.called == ["lobby"]
+        assert world.counters.errors == {"function": 2}
+        errors = [each for each in caplog.records if each.levelno == logging.ERROR]
+        assert [each.exc_info is not None and "'lobby'" in each.getMessage() for each in errors] == [True, True]
 
     run(test)
 

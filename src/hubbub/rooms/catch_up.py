@@ -181,6 +181,10 @@ class Recovery:
                     session.listener.lost_place(room.channel)
                     return
                 self._report_gap(room.channel)
+                kept = beginning(room, replay.page, cursor)
+                assert kept.start is not None
+                if kept.start.epoch == cursor.epoch and kept.start.offset >= cursor.offset:  # nothing comes twice
+                    replay, catch_up.cursor = kept, kept.start
             elif session.listener is not None and cursor.epoch != _head_of(room, replay).epoch:
                 tell_renumbered(session, room, Position(_head_of(room, replay).epoch, cursor.offset))
                 if not room.is_catching_up(catch_up):

@@ -229,8 +229,31 @@ def test_a_history_that_is_trimmed_under_the_replay_of_a_raw_member_is_reported(
         world.log.trimmed = 4
         assert world.gaps == []
         await world.until(lambda: session.id in world.room.members)
-        assert socket.told == [1, 2]
+        assert socket.told == [1, 2, 5]
         assert world.gaps == ["lobby"]
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "unreadable", "told"),
+    [("now", set(), [1, 2, 5, 6, 7, 8, 9]), ("now", {6}, [1, 2, 5]), ("lost", set(), [1, 2])],
+    ids=["trimmed", "unreadable too", "lost"],
+)
+def test_a_raw_member_behind_a_trimmed_history_receives_what_is_still_kept_unless_it_may_come_twice(
+    epoch: str, unreadable: set[int], told: list[int]
+) -> None:
+    async def test(world: World) -> None:
+        world.log.newest = 9
+        world.room.head = at(9)
+        session, socket, catch_up = world.comes_back(at(0))
+        replay = await world.recovery.read(world.room, at(0))
+        world.recovery.begin(session, world.room, catch_up, replay, None)
+        world.log.trimmed, world.log.unreadable = 4, unreadable
+        catch_up.cursor = at(2, epoch)
+        await world.until(lambda: session.id in world.room.members)
+        assert socket.told == told
+        assert world.gaps == ["lobby"] * (2 if unreadable else 1)
 
     run(test)
 

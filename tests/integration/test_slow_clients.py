@@ -228,6 +228,36 @@ async def test_latest_keeps_one_message_for_each_key(loop: str) -> None:
             assert quoted == [("a", 999), ("b", 999)]
 
 
+async def test_latest_keeps_the_last_news_of_each_user_beside_the_messages(loop: str) -> None:
+    rooms = {"latest": RoomOptions(overflow="latest", announce=True, grace_s=0)}
+    manager = ConnectionManager(rooms=rooms)
+    app = FastAPI()
+    manager.install(app)
+
+    @app.websocket("/ws/{user}")
+    async def handler(websocket: WebSocket, user: str) -> None:
+        async with manager.connect(websocket, user, room="latest") as connection:
+            async for message in connection:
+                await connection.send(message)
+
+    with serving(app, loop=loop) as server:
+        async with deaf(server, "/ws/slow") as slow:
+            await eventually(lambda: bool(manager.rooms))
+            await server.acall(fill(manager, "latest", until=lambda: manager.stats().dropped))
+            async with client(server, "/ws/ann"), client(server, "/ws/bob"):
+                await eventually(lambda: manager.stats().connections == 3)
+            await eventually(lambda: manager.stats().connections == 1)
+            async with client(server, "/ws/cyd"):
+                await eventually(lambda: manager.stats().connections == 2)
+                for n in range(2):
+                    await server.acall(manager.broadcast({"n": n}, room="latest"))
+                slow.transport.resume_reading()
+                messages = await read_all(slow, manager)
+        news = {(message["type"], message["user_id"]) for message in messages if "user_id" in message}
+        assert news - {("user_joined", "slow")} == {("user_left", "ann"), ("user_left", "bob"), ("user_joined", "cyd")}
+        assert [message["n"] for message in messages if message.keys() == {"n"}] == [1]
+
+
 async def test_frames_that_may_be_dropped_go_before_a_connection_is_closed(loop: str) -> None:
     manager, app = site(max_outbox_bytes=256 * KIB)
     with serving(app, loop=loop) as server:

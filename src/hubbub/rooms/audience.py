@@ -75,7 +75,8 @@ class Outgoing:
             self.exclude: frozenset[str] = event.exclude
         else:
             self.size = len(event.info) + len(event.user_id or "")
-            self.key = None
+            # News of a user replace older news of the user, and never a message of the app.
+            self.key = f"\0{event.connection_id}"
             self.exclude = frozenset()
 
     def frame(self, protocol: ClientProtocol) -> bytes:

@@ -599,8 +599,8 @@ class ConnectionManager:
         kick = Kick(arguments.close_code(code), arguments.close_reason(reason))
         self._hubbub.lifecycle.check_loop()
         had = self._hubbub.admission.knows(user) or await self._hubbub.is_connected(user)
-        await self._hubbub.broker.instruct(user_room(user), kick)
-        self._hubbub.admission.begin_again()
+        with self._hubbub.admission.own_kick(user):
+            await self._hubbub.broker.instruct(user_room(user), kick)
         return had
 
     async def unsubscribe(self, user_id: UserId, room: RoomName) -> bool:

@@ -312,14 +312,21 @@ async def test_a_user_whose_socket_is_being_accepted_is_kept_out_of_a_room_too(a
         assert await receive(websocket) == ["kept", "lost"]
 
 
-async def test_a_user_whom_a_handshake_still_looks_up_is_sent_away_too() -> None:
+@pytest.mark.parametrize("shape", ["plain", "accepts first", "newest tab", "disconnects another"])
+async def test_a_user_whom_a_handshake_still_looks_up_is_sent_away_too(shape: str) -> None:
     """What was found out about the user may be older. A handshake that begins later is not concerned."""
     manager = ConnectionManager()
     looking, found = asyncio.Event(), asyncio.Event()
 
     async def handler(websocket: WebSocket) -> None:
+        if shape == "accepts first":
+            await websocket.accept()
         looking.set()
         await found.wait()  # a database, or the keys of an identity provider
+        if shape == "newest tab":
+            await manager.disconnect_user("ann", 4001, "opened in another tab")
+        elif shape == "disconnects another":
+            await manager.disconnect_user("bob")
         async with manager.connect(websocket, "ann") as connection:
             await connection.send("welcome")
             await asyncio.Event().wait()

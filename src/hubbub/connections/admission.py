@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final, NoReturn, Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -52,15 +52,15 @@ class Arrival:
     Attributes:
         user: The id of its user.
         began_at: When its handshake or its authentication began, or the handler called `connect`, on the loop's clock.
-        kick: The instruction to close it, if one arrived in the meantime.
+        kick: The instruction to close it, if one arrived since then.
     """
 
     __slots__ = ("began_at", "kick", "user")
 
-    def __init__(self, user: str | None, began_at: float | None = None) -> None:
+    def __init__(self, user: str | None, began_at: float, kick: Kick | None) -> None:
         self.user: str | None = user
-        self.began_at: float = asyncio.get_running_loop().time() if began_at is None else began_at
-        self.kick: Kick | None = None
+        self.began_at: float = began_at
+        self.kick: Kick | None = kick
 
 
 class Admission:
@@ -87,9 +87,9 @@ class Admission:
         """
         self._kept.begin_handshake(socket)
 
-    def begin_again(self) -> None:
-        """Spares the client whose handler has just disconnected its own user, and connects it now."""
-        self._kept.begin_again()
+    def own_kick(self, user: str) -> AbstractContextManager[None]:
+        """Spares the client whose handler disconnects its own user in the block, and connects it then."""
+        return self._kept.own(user)
 
     def end_handshake(self, socket: Socket) -> None:
         """Ends what `begin_handshake` began, if `admit` did not. Idempotent."""
@@ -134,8 +134,7 @@ class Admission:
         """
         if len(socket.managers) > 1:  # with one manager, the middleware has already checked its origins
             await self._check_origin(socket, websocket)
-        arrival = Arrival(user, self._kept.began_at(socket))
-        arrival.kick = self._kept.given_since(user, arrival.began_at)
+        arrival = Arrival(user, *self._kept.missed(socket, user))
         self._arrivals.add(arrival)
         try:
             if websocket.application_state is WebSocketState.CONNECTING:

@@ -47,22 +47,21 @@ def test_an_instruction_is_kept_for_clients_that_waited_when_it_was_given(begin:
     kicks.keep("ann", OUT, 101.0)
     now.now_s = 102.0
     begin(kicks, late)
-    assert (kicks.began_at(early), kicks.began_at(late)) == (100.0, 102.0)
-    assert kicks.given_since("ann", 100.0) == OUT
-    assert kicks.given_since("ann", 102.0) is None
-    assert kicks.given_since("bob", 100.0) is None
-    assert kicks.given_since(None, 100.0) is None
+    assert kicks.missed(early, "ann") == (100.0, OUT)
+    assert kicks.missed(late, "ann") == (102.0, None)
+    assert kicks.missed(early, "bob") == kicks.missed(early, None) == (100.0, None)
     kicks.end(early)
     assert len(kicks) == 0
     kicks.end(early)
-    assert kicks.began_at(early) is None
+    now.now_s = 103.0
+    assert kicks.missed(early, "ann") == (103.0, None)
 
 
 def test_an_instruction_for_all_users_concerns_each(now: Any) -> None:
-    kicks = KeptKicks()
-    kicks.begin(waiting())
+    kicks, socket = KeptKicks(), waiting()
+    kicks.begin(socket)
     kicks.keep(None, OUT, 100.0)
-    assert kicks.given_since("ann", 100.0) == kicks.given_since(None, 100.0) == OUT
+    assert kicks.missed(socket, "ann") == kicks.missed(socket, None) == (100.0, OUT)
 
 
 def test_the_latest_instruction_for_a_user_is_kept_while_anybody_waits_for_it(now: Any) -> None:
@@ -75,8 +74,8 @@ def test_the_latest_instruction_for_a_user_is_kept_while_anybody_waits_for_it(no
     kicks.keep("ann", Kick(4006, "again"), 102.0)
     assert len(kicks) == 2
     kicks.end(first)
-    assert kicks.given_since("bob", 100.0) is None
-    assert kicks.given_since("ann", 101.0) == Kick(4006, "again")
+    assert len(kicks) == 1
+    assert kicks.missed(second, "ann") == (101.0, Kick(4006, "again"))
     kicks.end(second)
     assert len(kicks) == 0
 
@@ -87,15 +86,20 @@ def test_nothing_is_kept_if_nobody_waits(now: Any) -> None:
     assert len(kicks) == 0
 
 
-def test_a_client_that_was_accepted_in_its_handshake_waits_no_longer(now: Any) -> None:
+def test_an_accepted_client_waits_for_a_time(now: Any) -> None:
+    """Its handler may look up the user from now on, or never."""
     kicks, socket = KeptKicks(), waiting()
     kicks.begin_handshake(socket)
     socket.accepted = True
-    assert kicks.began_at(socket) is None
-    kicks.keep("ann", OUT, 100.0)
+    now.now_s = 130.0
+    kicks.keep("ann", OUT, 129.0)
+    assert kicks.missed(socket, "ann") == (100.0, OUT)
+    now.now_s = 131.0
+    assert kicks.missed(socket, "ann") == (131.0, None)
+    kicks.keep("bob", OUT, 131.0)
     assert len(kicks) == 0
     kicks.begin(socket)
-    assert kicks.began_at(socket) == 100.0, "an endpoint looks up the user of a client that it has accepted"
+    assert kicks.missed(socket, "ann") == (131.0, None), "an endpoint looks up the user of a client it has accepted"
 
 
 def test_an_instruction_that_is_older_than_all_that_wait_is_not_kept(now: Any) -> None:
@@ -106,27 +110,54 @@ def test_an_instruction_that_is_older_than_all_that_wait_is_not_kept(now: Any) -
     assert len(kicks) == 0
 
 
-def test_a_handler_does_not_mean_its_own_client(now: Any) -> None:
-    async def handler(kicks: KeptKicks, socket: Any) -> None:
-        kicks.begin_handshake(socket)
-        now.now_s += 1.0
-        kicks.keep("ann", OUT, now.now_s)
-        kicks.begin_again()
+class Handler:
+    """A handler of a client in its handshake, in a context of its own."""
 
-    kicks, others, own = KeptKicks(), waiting(), waiting()
+    def __init__(self, kicks: KeptKicks) -> None:
+        self.kicks, self.socket = kicks, waiting()
+        self.context = contextvars.copy_context()
+        self.context.run(kicks.begin_handshake, self.socket)
+
+    def disconnects(self, user: str, at: float) -> None:
+        def disconnect() -> None:
+            with self.kicks.own(user):
+                self.kicks.keep(user, Kick(4001, "opened in another tab"), at)
+
+        self.context.run(disconnect)
+
+
+def test_a_handler_does_not_mean_its_own_client(now: Any) -> None:
+    kicks, others = KeptKicks(), waiting()
     kicks.begin_handshake(others)
-    context = contextvars.copy_context()
-    with pytest.raises(StopIteration):
-        context.run(handler(kicks, own).send, None)
-    began_at = kicks.began_at(own)
-    assert began_at == pytest.approx(101.0)
-    assert kicks.given_since("ann", began_at or 0.0) is None
-    assert kicks.began_at(others) == 100.0
-    assert kicks.given_since("ann", 100.0) == OUT
-    own.accepted = True
-    kicks.end(own)
-    context.run(kicks.begin_again)
-    assert kicks.began_at(own) is None
-    gone = weakref.ref(own)
-    del own
-    assert gone() is None, "the context of a handler may live on, and its socket does not"
+    handler = Handler(kicks)
+    now.now_s = 101.0
+    handler.disconnects("ann", 101.0)
+    began_at, kick = kicks.missed(handler.socket, "ann")
+    assert kick is None
+    assert 101.0 < began_at < 101.001
+    assert kicks.missed(others, "ann") == (100.0, Kick(4001, "opened in another tab"))
+    now.now_s = 102.0
+    kicks.keep("ann", OUT, 102.0)
+    assert kicks.missed(handler.socket, "ann")[1] == OUT, "which is given later, and not by the handler"
+
+
+@pytest.mark.parametrize("disconnected", ["ann", "bob"])
+def test_what_others_said_before_a_handler_disconnects_a_user_holds(now: Any, disconnected: str) -> None:
+    kicks = KeptKicks()
+    handler = Handler(kicks)
+    kicks.keep("ann", OUT, 100.5)
+    now.now_s = 101.0
+    for _ in range(2):
+        handler.disconnects(disconnected, 101.0)
+    assert kicks.missed(handler.socket, "ann")[1] == OUT
+
+
+def test_a_context_that_lives_on_holds_no_socket(now: Any) -> None:
+    kicks = KeptKicks()
+    handler = Handler(kicks)
+    kicks.end(handler.socket)
+    handler.disconnects("ann", 101.0)
+    assert kicks.missed(handler.socket, "ann") == (100.0, None)
+    gone = weakref.ref(handler.socket)
+    del handler.socket
+    assert gone() is None

@@ -109,8 +109,10 @@ class Recovery:
         """
         newest = self._known(room, None)
         if newest is None:
+            head = room.head
             newest = await self._read_last(room, room.options.replay)
-            self._remember(room, None, newest)
+            if newest.page.head == head:  # otherwise it holds more messages than the next newcomer is to receive
+                self._remember(room, None, newest)
         return newest
 
     async def _read_last(self, room: Room, count: int) -> Replay:

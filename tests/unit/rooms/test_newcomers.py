@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hubbub import History, Position, RoomOptions
@@ -72,6 +72,19 @@ def _small_pages() -> Any:
 
 @settings(max_examples=40, deadline=None)
 @given(STEPS, st.integers(1, KEPT))
+@example(
+    [
+        ("publish", 5, None),
+        ("go", 0),
+        ("news",),
+        ("publish", 1, 0),
+        ("come", 0),
+        ("turn", 6),
+        ("publish", 5, None),
+        ("come", 2),
+    ],
+    1,
+)
 def test_a_newcomer_gets_the_newest_messages_and_each_later_one_once(steps: list[Step], replay: int) -> None:
     """On one worker, and while another worker publishes."""
 

@@ -100,7 +100,7 @@ def test_an_announcement_is_made_into_a_frame_of_each_protocol() -> None:
     }
     ((_, array),) = split(outgoing.frame(ARRAYS))
     assert json.loads(array) == [raw.decode()]
-    assert (outgoing.exclude, outgoing.key) == (frozenset(), None)
+    assert (outgoing.exclude, outgoing.key) == (frozenset(), "\0a1")
 
 
 # Who is in it

@@ -111,7 +111,7 @@ class Supervisor(Multiprocess):
 
     def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
-        self.should_exit = End(self.signal_queue)
+        self.should_exit: End = End(self.signal_queue)
 
     def keep_subprocess_alive(self) -> None:
         """Replaces workers that have ended, or have not answered in time. A signal ends the wait for an answer."""

@@ -23,7 +23,8 @@ expect.set_options(timeout=DEADLINE_MS)  # else half of that, which a busy machi
 
 # What Chromium itself logs when a connection fails or is given up: a client that reconnects can't help it.
 _LOST_CONNECTION = re.compile(
-    r"^WebSocket connection to '[^']*' failed|net::ERR_(INTERNET_DISCONNECTED|CONNECTION_\w+)"
+    # An empty response is a connection that was cut between the request and the first byte of its answer.
+    r"^WebSocket connection to '[^']*' failed|net::ERR_(INTERNET_DISCONNECTED|EMPTY_RESPONSE|CONNECTION_\w+)"
 )
 
 

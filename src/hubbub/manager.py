@@ -576,9 +576,11 @@ class ConnectionManager:
 
             await manager.disconnect_user(user.id, reason="your account was suspended")
 
-        Connections that are being made are closed as well, and so are clients of endpoints whose ``auth=`` dependency
-        still runs. Those that are made after the call stay. A worker that is cut off from the broker closes its own
-        once it is back, before it delivers anything to them.
+        Connections that are being made are closed as well: those whose handshake, or whose ``auth=`` dependency, still
+        runs, and for 30 s those that a handler has accepted and not passed to `connect`. Clients that come after the
+        call stay. So does the client whose handler or ``auth=`` dependency makes the call before it connects, which
+        lets the newest tab replace the others. A worker that is cut off from the broker closes its own clients once it
+        is back, before it delivers anything to them.
 
         Args:
             user_id: The user.
@@ -641,9 +643,9 @@ class ConnectionManager:
     def on_gap(self, function: F) -> F:
         """Registers a function that is called when members of a room lack messages, although the room keeps a history.
 
-        That happens when Redis has lost data, or when a client is so slow that the history was trimmed during a
-        `RoomOptions.replay`. Clients of endpoints are told by their protocol. A raw socket carries only what the app
-        sends, so the app says it in its own words:
+        That happens when Redis has lost data, or when a client reads a `RoomOptions.replay` so slowly that the history
+        is trimmed before the client has received it. Clients of endpoints are told by their protocol. A raw socket
+        carries only what the app sends, so the app says it in its own words:
 
             @manager.on_gap
             async def reload(room: str) -> None:

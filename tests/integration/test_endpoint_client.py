@@ -432,3 +432,27 @@ def test_an_app_that_fails_ends_the_wait() -> None:
 
     with pytest.raises(ZeroDivisionError), endpoint_client(TestClient(fail), "/live"):
         pass
+
+
+def test_the_newest_tab_replaces_the_others_in_the_auth_dependency() -> None:
+    app, manager = FastAPI(), ConnectionManager()
+    manager.install(app)
+
+    async def newest_tab() -> str:
+        await manager.disconnect_user("ann", 4001, "opened in another tab")
+        return "ann"
+
+    newest = manager.endpoint("/live", auth=newest_tab)
+
+    @newest.on("hello")
+    async def answer() -> str:
+        return "hello"
+
+    with TestClient(app) as http, endpoint_client(http, "/live") as first:
+        assert first.rpc("hello") == "hello"
+        with endpoint_client(http, "/live") as second:
+            assert second.rpc("hello") == "hello"
+            with pytest.raises(Disconnected) as ended:
+                first.rpc("hello")
+            assert ended.value.code == 4001
+            assert len(manager.connections(user="ann")) == 1

@@ -1,4 +1,4 @@
-"""What the broker delivers, on its way to the members of the rooms here.
+"""Passes messages and announcements from the broker to the members on this worker.
 
 Theory of operation. Messages and announcements go to the fan-out, which writes them to the live members at the end of
 the pass. A member that catches up reads the messages from the history, and is written only what is not in there. A
@@ -22,7 +22,7 @@ from .room import Room
 
 
 class Deliveries(Receiver):
-    """Gives what the broker delivers to the members of the rooms here.
+    """Receives from the broker for the rooms of this worker.
 
     Args:
         memberships: The rooms of this worker.

@@ -17,9 +17,9 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, W
 
 NewContext: TypeAlias = Callable[..., BrowserContext]
 
-DEADLINE_MS = 10_000
+DEADLINE_MS = 30_000
 
-expect.set_options(timeout=DEADLINE_MS)  # else half of that, which a busy machine may need
+expect.set_options(timeout=DEADLINE_MS)  # else 5 s, and a busy machine may need more
 
 # What Chromium itself logs when a connection fails or is given up: a client that reconnects can't help it.
 _LOST_CONNECTION = re.compile(

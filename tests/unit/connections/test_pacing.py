@@ -15,6 +15,12 @@ from hubbub.connections.pacing import EARNED, PATIENCE_S, PAUSE_S, STILL_S, Pati
 from tests.unit.support import FakeClock
 
 
+class BusyClock(FakeClock):
+    """A clock for a machine on which a pause takes so many times as long as it should."""
+
+    pace = 1
+
+
 class Queue:
     """A queue that is congested until a time, and last moved so long ago."""
 
@@ -33,12 +39,12 @@ class Queue:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+def clock(monkeypatch: pytest.MonkeyPatch) -> BusyClock:
     """The clock of the module, which a pause moves."""
-    clock = FakeClock()
+    clock = BusyClock()
 
     async def sleep(seconds: float) -> None:
-        clock.advance(seconds)
+        clock.advance(seconds * clock.pace)
 
     loop = SimpleNamespace(time=clock)
     monkeypatch.setattr(pacing, "asyncio", SimpleNamespace(get_running_loop=lambda: loop, sleep=sleep))
@@ -72,10 +78,20 @@ def test_a_sender_does_not_pause_for_a_queue_that_stands_still(still_s: float, w
     assert paused(clock, Patience(), queue) == (about(0.5) if waits else 0)
 
 
-def test_a_pause_ends_when_the_last_queue_stops_moving(clock: FakeClock) -> None:
+def test_a_pause_ends_when_the_last_queue_has_not_moved_for_a_while(clock: FakeClock) -> None:
+    stops_at = clock.now + 0.3
+    queue = Queue(clock, still_s=lambda: max(0.0, clock.now - stops_at))
+    assert paused(clock, Patience(), queue) == about(0.3 + STILL_S)
+
+
+@pytest.mark.parametrize("slower", [1, 10])
+def test_on_a_busy_machine_a_client_has_as_many_pauses_to_move(slower: int, clock: BusyClock) -> None:
+    """The machine is so busy that each pause takes ten times as long."""
+    clock.pace = slower
     began = clock.now
-    queue = Queue(clock, still_s=lambda: inf if clock.now > began + 0.3 else 0.0)
-    assert paused(clock, Patience(), queue) == about(0.3)
+    assert paused(clock, Patience(), Queue(clock, still_s=lambda: clock.now - began)) == pytest.approx(
+        STILL_S * slower, abs=PAUSE_S * slower
+    )
 
 
 def test_the_budget_of_pauses_runs_out(clock: FakeClock) -> None:

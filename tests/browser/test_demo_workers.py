@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -9,18 +10,31 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser.conftest import NewContext
-from tests.browser.demo_support import DemoServer, Person, await_colour, demo_server, draw, network, say, texts, try_now
+from tests.browser.demo_support import (
+    DemoServer,
+    Person,
+    await_colour,
+    demo_server,
+    draw,
+    network,
+    say,
+    status,
+    texts,
+    try_now,
+)
 from tests.integration.redis_server import running_redis
 
 # Four workers and a browser begin with the first test, and take 15 s of a core, of which a busy machine gives a part.
 pytestmark = pytest.mark.browser
 
 WORKERS = 4
+OFFLINE = "Offline. Trying again…"
 
 
 @pytest.fixture(scope="module")
 def server(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer]:
-    with running_redis(tmp_path_factory.mktemp("redis")) as redis:
+    with running_redis(tmp_path_factory.mktemp("redis")) as redis, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("HUBBUB_DEMO_DATABASE", str(tmp_path_factory.mktemp("demo") / "demo.sqlite"))
         options = ("--workers", str(WORKERS), "--broker", redis.url())
         with demo_server(*options, workers=WORKERS) as server:
             yield server
@@ -76,3 +90,58 @@ def test_the_board_is_one_and_the_dashboard_tells_of_a_worker(ann: Person, bob: 
     for page in (board, other):
         await_colour(page, (0.3, 0.5), "31 36 48")
     ann.open("/dashboard")
+
+
+@pytest.mark.parametrize("fault", ["the network is cut", "all workers are restarted"])
+def test_every_page_comes_back_and_nothing_is_lost(
+    fault: str, server: DemoServer, new_context: NewContext, bob: Person
+) -> None:
+    """Two people with two tabs each at everything. Redis and the database keep what a restarted process forgets."""
+    room = f"/chat?room={len(fault)}"
+    with network(server.port) as cable:
+        ann = Person(new_context, cable.url, "Ann")
+        pages = [ann.open(path) for path in (room, room, "/board", "/posts", "/", "/dashboard")]
+        chats, board, posts, dashboard = pages[:2], pages[2], pages[3], pages[-1]
+        say(chats[0], "before")
+        draw(board, (0.2, 0.8), (0.4, 0.8))
+        posts.get_by_label("Say something to everybody").fill(fault)
+        posts.get_by_role("button", name="Post").click()
+        post = posts.locator(".post").filter(has_text=fault)
+        expect(post).to_have_count(1)
+
+        if fault == "the network is cut":
+            cable.cut()
+        else:
+            server.stop()
+        for page in pages:
+            expect(status(page)).to_have_text(OFFLINE)
+        if fault == "the network is cut":
+            with bob.voice(room.removeprefix("/chat?room=")) as voice:
+                voice.say("meanwhile")
+            cable.restore()
+        else:
+            server.start()
+            with bob.voice(room.removeprefix("/chat?room=")) as voice:
+                voice.say("meanwhile")
+        for page in pages:
+            try_now(page)
+
+        for page in chats:
+            expect(status(page)).to_have_text("Reconnected: you have received what you missed")
+            expect(page.locator(".text")).to_have_text(["before", "meanwhile"])
+        expect(status(board)).to_have_text("Reconnected: the drawing was loaded again")
+        await_colour(board, (0.3, 0.8), "31 36 48")
+        others = [bob.open(path) for path in (room, room, "/board", "/posts")]
+        say(chats[1], "going on")
+        for page in (*chats, *others[:2]):
+            expect(page.locator(".text")).to_have_text(["before", "meanwhile", "going on"])
+            expect(page.locator("#people li")).to_have_count(2)
+        draw(board, (0.6, 0.8), (0.8, 0.8))
+        for x in (0.3, 0.7):
+            await_colour(others[2], (x, 0.8), "31 36 48")
+        others[3].locator(".post").filter(has_text=fault).get_by_role("button", name="Like").click()
+        expect(post.locator(".count")).to_have_text("1")
+        for page in pages[3:]:
+            expect(page.locator("#unread")).not_to_be_empty()  # the like is told on whichever page she looks at
+        dashboard.bring_to_front()
+        expect(dashboard.locator(".graph .value").first).to_have_text(re.compile(r"[1-9]"))

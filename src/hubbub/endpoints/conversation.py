@@ -282,7 +282,7 @@ class Conversation:
             return
         self._heartbeat.pause()
         await self._workload.until(may_begin)
-        self._heartbeat.resume()
+        self._heartbeat.unpause()
 
     def _answer(self, command: Command) -> Coroutine[Any, Any, None]:
         """Handles a command whose turn it is, and replies to it."""

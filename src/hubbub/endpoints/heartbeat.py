@@ -60,7 +60,7 @@ class Heartbeat:
         """Suspends the deadline, while nothing is read from the client."""
         self._is_paused = True
 
-    def resume(self) -> None:
+    def unpause(self) -> None:
         """Restarts the deadline: the pong may be among the frames that were not read."""
         self._is_paused = False
         if self._pongs_due:

@@ -150,10 +150,10 @@ class Recovery:
             write_joined(session, room, Position(_head_of(room, replay).epoch, reached))
             is_last = _write_page(session, room, catch_up, replay)
         if not (is_last and room.caught_up(catch_up)):
-            self.resume(session, room, catch_up)
+            self.continue_catch_up(session, room, catch_up)
         return joined
 
-    def resume(self, session: Session, room: Room, catch_up: CatchUp) -> None:
+    def continue_catch_up(self, session: Session, room: Room, catch_up: CatchUp) -> None:
         """Continues a catch-up in the background."""
         self._tasks.spawn(self._catch_up_or_close(session, room, catch_up), "catch up")
 

@@ -86,7 +86,7 @@ class Deliveries(Receiver):
         for catch_up in room.change_epoch(event.position):
             member = catch_up.member
             assert isinstance(member, Session)
-            self._recovery.resume(member, room, catch_up)
+            self._recovery.continue_catch_up(member, room, catch_up)
         if isinstance(event, Reset):
             self._lose_place(room)
         else:

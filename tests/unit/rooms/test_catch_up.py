@@ -596,7 +596,7 @@ def test_a_broker_that_is_away_is_asked_again() -> None:
     async def test(world: World) -> None:
         session, socket, catch_up = world.comes_back(at(2))
         world.log.fails = [BrokerUnavailable("away"), BrokerUnavailable("away")]
-        world.recovery.resume(session, world.room, catch_up)
+        world.recovery.continue_catch_up(session, world.room, catch_up)
         await world.until(lambda: session.id in world.room.members)
         assert (len(world.log.reads), socket.told) == (3, [3])
 
@@ -607,7 +607,7 @@ def test_a_member_that_leaves_during_a_read_is_told_nothing_more() -> None:
     async def test(world: World) -> None:
         session, socket, catch_up = world.comes_back(at(2))
         world.log.going.clear()
-        world.recovery.resume(session, world.room, catch_up)
+        world.recovery.continue_catch_up(session, world.room, catch_up)
         await world.until(lambda: world.log.reads != [])
         world.room.remove(session)
         world.log.going.set()
@@ -625,7 +625,7 @@ def test_a_replay_that_fails_closes_its_socket_if_that_is_still_there(
         session, socket, catch_up = world.comes_back(at(2))
         world.log.going.clear()
         world.log.fails = [ValueError("a fault of ours")]
-        world.recovery.resume(session, world.room, catch_up)
+        world.recovery.continue_catch_up(session, world.room, catch_up)
         await world.until(lambda: world.log.reads != [])
         if not there:
             world.room.remove(session)

@@ -6,7 +6,7 @@ repetitions and late statements, and what is reported again after Redis lost it.
 Redis, and waits for the answers.
 
 A worker whose lease expires is considered dead, and another worker removes its connections (`leases`). A frozen worker
-that resumes before that has lost nothing.
+that continues before that has lost nothing.
 
 The first worker that finds that Redis has lost data tells the others. So all workers report their connections again
 before any change is announced, and nobody is announced who was present all the time.

@@ -124,7 +124,7 @@ class Intake(Relay):
 
     While the server does not read, unparsed input is held. The server does not report when it reads again. It does so
     in two places: when the app receives the last message, and when the server sends a Close. The caller must call
-    `resume` in the same step.
+    `read_on` in the same step.
 
     Args:
         transport: The asyncio transport of the socket.
@@ -160,9 +160,9 @@ class Intake(Relay):
             self._take_last(data, self._left_s)
         if inbound.unparsed:
             self.held, inbound.unparsed = inbound.unparsed, b""
-            self.resume()
+            self.read_on()
 
-    def resume(self) -> None:
+    def read_on(self) -> None:
         """Schedules the held input for the next pass of the event loop, if the server reads."""
         if self.held and not self._server.read_paused and not self._transport.is_closing():
             self._transport.pause_reading()
@@ -187,4 +187,4 @@ class Intake(Relay):
             self.reading_stopped = self._left_s <= 0
         if self.reading_stopped and not self._transport.is_closing():
             self._inbound.unparsed = b""
-            self._transport.pause_reading()  # repeated, because the server may have resumed reading
+            self._transport.pause_reading()  # repeated, because the server may read again

@@ -112,7 +112,7 @@ class UvicornTransport(Transport):
         self._direct = None if held else self._descriptor
 
     def set_high_water(self, max_bytes: int) -> None:
-        # uvloop's own low-water mark is 16 bytes, so it would resume only when the buffer is almost empty.
+        # uvloop's own low-water mark is 16 bytes, so it would accept writes only when the buffer is almost empty.
         high = min(_HIGH_WATER, max_bytes)
         self._transport.set_write_buffer_limits(high=high, low=high // 4)
 
@@ -162,7 +162,7 @@ class UvicornTransport(Transport):
             raise ConnectionResetError("the socket is gone")  # uvicorn would raise RuntimeError
         await self._send(event)
         if self._intake is not None and self._intake.held:
-            self._intake.resume()
+            self._intake.read_on()
 
     @property
     def buffered(self) -> int:
@@ -202,7 +202,7 @@ class UvicornTransport(Transport):
         async def received() -> Event:
             event = await receive()
             if intake is not None and intake.held:
-                intake.resume()
+                intake.read_on()
             return event
 
         intake = self._intake

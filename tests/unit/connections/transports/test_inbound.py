@@ -205,7 +205,7 @@ def test_what_comes_while_something_is_held_stays_behind_it() -> None:
         taking.intake.data_received(b"c")
         assert (taking.server.received, taking.intake.held) == ([b"a"], b"bc")
         taking.server.read_paused = False
-        taking.intake.resume()
+        taking.intake.read_on()
         for _ in range(3):
             await asyncio.sleep(0)
         assert taking.server.received == [b"a", b"b", b"c"]
@@ -224,7 +224,7 @@ def test_what_is_held_is_not_passed_on_when(why: str) -> None:
             taking.intake.connection_lost(None)
         for _ in range(3):
             await asyncio.sleep(0)
-            taking.intake.resume()
+            taking.intake.read_on()
         assert taking.server.received == [b"a"]
         assert taking.intake.held == (b"" if why == "the socket is lost" else b"b")
 

@@ -47,9 +47,9 @@ def say(said: Say, user: User, tickets: Tickets) -> Message:
     ticket = tickets.ticket(said.ticket_id)
     if ticket is None or not may_read(user, ticket):
         raise HTTPException(404, "there is no such ticket")
-    if not ticket.is_open:
-        raise HTTPException(409, "the ticket is closed")
     message = tickets.add(ticket.id, user.sub, said.text)
+    if message is None:
+        raise HTTPException(409, "the ticket is closed")
     manager.from_thread.broadcast(message, room=f"ticket:{ticket.id}")
     notify(manager.from_thread, ticket, user.sub, f"{user['name']} wrote in “{ticket.subject}”")
     return message

@@ -10,7 +10,7 @@ from .store import Ticket
 class Notice(BaseModel):
     type: Literal["notice"] = "notice"
     text: str
-    by: str
+    by: str | None  # None: the worker process, which is not a user
     ticket: Ticket
 
 
@@ -21,14 +21,14 @@ class Sends(Protocol):
     def send_to_user(self, user_id: str, message: BaseModel) -> bool: ...
 
 
-def notify(sends: Sends, ticket: Ticket, by: str, text: str) -> None:
+def notify(sends: Sends, ticket: Ticket, by: str | None, text: str) -> None:
     """Tells the customer, and all other agents."""
     notice = Notice(text=text, by=by, ticket=ticket)
     sends.send_to_user(ticket.customer, notice)
     sends.broadcast(notice, room="agents", exclude_users=ticket.customer)
 
 
-def ticket_closed(sends: Sends, ticket: Ticket, by: str, text: str) -> None:
+def ticket_closed(sends: Sends, ticket: Ticket, by: str | None, text: str) -> None:
     """Tells everyone at the ticket, too."""
     sends.broadcast(ticket, room=f"ticket:{ticket.id}")
     notify(sends, ticket, by, text)

@@ -1,5 +1,6 @@
 """The tickets and their messages, in SQLite. It knows nothing of sockets."""
 
+import math
 import os
 import sqlite3
 import time
@@ -16,6 +17,7 @@ CREATE TABLE IF NOT EXISTS tickets (id INTEGER PRIMARY KEY, customer TEXT, subje
 CREATE TABLE IF NOT EXISTS messages (id INTEGER PRIMARY KEY, ticket_id INTEGER, author TEXT, text TEXT, at REAL);
 CREATE INDEX IF NOT EXISTS messages_of_ticket ON messages (ticket_id);
 """
+STALE = "is_open AND (SELECT max(at) FROM messages WHERE ticket_id = tickets.id) < ?"
 
 
 class Ticket(BaseModel):
@@ -51,15 +53,16 @@ class Store:
             self._insert(ticket_id, customer, text)
         return Ticket(id=ticket_id, customer=customer, subject=subject, is_open=True)
 
-    def add(self, ticket_id: int, author: str, text: str) -> Message:
+    def add(self, ticket_id: int, author: str, text: str) -> Message | None:
+        """Adds a message to an open ticket. Returns None if the ticket is closed."""
         with self._db:
             return self._insert(ticket_id, author, text)
 
-    def close(self, ticket_id: int) -> bool:
-        """Returns whether the ticket was open."""
-        sql = "UPDATE tickets SET is_open = 0 WHERE id = ? AND is_open"
+    def close(self, ticket_id: int, before: float = math.inf) -> bool:
+        """Closes an open ticket that has no message after a time. Returns whether it did."""
+        sql = f"UPDATE tickets SET is_open = 0 WHERE id = ? AND {STALE}"
         with self._db:
-            return self._db.execute(sql, (ticket_id,)).rowcount > 0
+            return self._db.execute(sql, (ticket_id, before)).rowcount > 0
 
     def ticket(self, ticket_id: int) -> Ticket | None:
         return next(self._tickets("WHERE id = ?", ticket_id), None)
@@ -70,8 +73,7 @@ class Store:
 
     def stale(self, before: float) -> list[Ticket]:
         """Returns the open tickets with no message after a time."""
-        last = "(SELECT max(at) FROM messages WHERE ticket_id = tickets.id)"
-        return list(self._tickets(f"WHERE is_open AND {last} < ? ORDER BY id", before))
+        return list(self._tickets(f"WHERE {STALE} ORDER BY id", before))
 
     def messages(self, ticket_id: int) -> list[Message]:
         """Returns the newest messages of a ticket, in order."""
@@ -81,10 +83,11 @@ class Store:
     def _tickets(self, where: str, value: object) -> Iterator[Ticket]:
         return (Ticket(**dict(row)) for row in self._db.execute(f"SELECT * FROM tickets {where}", (value,)))
 
-    def _insert(self, ticket_id: int, author: str, text: str) -> Message:
-        row = (ticket_id, author, text, time.time())
-        sql = "INSERT INTO messages (ticket_id, author, text, at) VALUES (?, ?, ?, ?) RETURNING *"
-        return Message(**dict(self._db.execute(sql, row).fetchone()))
+    def _insert(self, ticket_id: int, author: str, text: str) -> Message | None:
+        values = "SELECT id, ?, ?, ? FROM tickets WHERE id = ? AND is_open"
+        sql = f"INSERT INTO messages (ticket_id, author, text, at) {values} RETURNING *"
+        row = self._db.execute(sql, (author, text, time.time(), ticket_id)).fetchone()
+        return row and Message(**dict(row))
 
 
 def open_store() -> Iterator[Store]:

@@ -14,7 +14,7 @@ from . import smallest
 from .app import app
 from .live import manager
 from .signin import AGENTS, Me, token
-from .store import Message, Store, open_store
+from .store import Message, Store, Ticket, open_store
 from .worker import close_stale
 
 
@@ -182,9 +182,55 @@ def test_stale_tickets_are_closed_and_their_customers_are_told(desk: TestClient)
         assert close_stale(tickets, manager.from_thread, before=0) == 0
         assert close_stale(tickets, manager.from_thread, before=time.time() + 1) == 1
         notice = told(ann).data
-        assert (notice["by"], notice["ticket"]["is_open"]) == ("worker", False)
+        assert (notice["by"], notice["ticket"]["is_open"]) == (None, False)
         assert close_stale(tickets, manager.from_thread, before=time.time() + 1) == 0
     assert [ticket["is_open"] for ticket in ask(desk, "ann", "GET", "tickets") if ticket["id"] == number] == [False]
+
+
+def test_a_ticket_that_was_just_written_to_is_not_closed_as_stale(
+    desk: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = open_ticket(desk)
+    now = time.time()
+    read = Store.stale
+
+    def read_too_early(store: Store, before: float) -> list[Ticket]:
+        stale = read(store, before)
+        monkeypatch.setattr(time, "time", lambda: now + 60)
+        assert store.add(number, "ann", "Still waiting")
+        return stale
+
+    monkeypatch.setattr(Store, "stale", read_too_early)
+    with connected(desk, "ann") as ann, contextmanager(open_store)() as tickets:
+        assert close_stale(tickets, manager.from_thread, before=now + 30) == 0
+        ann.rpc("say", {"ticket_id": number, "text": "Thanks"})
+        assert told(ann).data["text"] == "Ann wrote in “Help”"
+
+
+def test_nothing_can_be_said_while_a_ticket_is_being_closed(desk: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = open_ticket(desk)
+    read = Store.ticket
+
+    def read_too_early(store: Store, ticket_id: int) -> Ticket | None:
+        ticket = read(store, ticket_id)
+        store.close(ticket_id)
+        return ticket
+
+    monkeypatch.setattr(Store, "ticket", read_too_early)
+    with connected(desk, "ann") as ann, contextmanager(open_store)() as tickets:
+        with pytest.raises(RequestRefused, match="the ticket is closed") as refused:
+            ann.rpc("say", {"ticket_id": number, "text": "Wait"})
+        assert refused.value.code == 409
+        assert [message.text for message in tickets.messages(number)] == ["My parcel is late"]
+
+
+def test_a_user_can_have_any_name_of_a_process(desk: TestClient) -> None:
+    number = open_ticket(desk, "worker")
+    with connected(desk, "worker") as customer, contextmanager(open_store)() as tickets:
+        assert close_stale(tickets, manager.from_thread, before=time.time() + 1) == 1
+        notice = told(customer).data
+    assert notice["ticket"]["id"] == number
+    assert notice["by"] != "worker"  # otherwise the page would take it for the customer's own
 
 
 def test_the_cookie_of_the_sign_in_opens_the_endpoint(desk: TestClient) -> None:

@@ -15,12 +15,13 @@ EVERY_S = 60
 
 def close_stale(tickets: Store, sends: Sends, before: float) -> int:
     """Closes the tickets whose last message is from before a time. Returns how many."""
-    stale = tickets.stale(before)
-    for ticket in stale:
-        if tickets.close(ticket.id):
+    count = 0
+    for ticket in tickets.stale(before):
+        if tickets.close(ticket.id, before):  # not if somebody has just written, or closed it
             closed = ticket.model_copy(update={"is_open": False})
-            ticket_closed(sends, closed, "worker", f"“{ticket.subject}” was closed, because nobody wrote any more")
-    return len(stale)
+            ticket_closed(sends, closed, None, f"“{ticket.subject}” was closed, because nobody wrote any more")
+            count += 1
+    return count
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ export interface Message {
 export interface Notice {
   type: "notice";
   text: string;
-  by: string;
+  by: string | null;
   ticket: Ticket;
 }
 

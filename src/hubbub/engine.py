@@ -31,6 +31,8 @@ from .connections.session import Session
 from .connections.socket import Socket
 from .connections.sweeper import Sweeper
 from .connections.transports import prepare
+from .endpoints.asyncapi import RawSocket
+from .endpoints.documentation import Documentation
 from .envelope import Envelope
 from .errors import BrokerUnavailable, InvalidArgument, counted, shown
 from .lifecycle import Lifecycle
@@ -106,6 +108,8 @@ class Engine:
         self.thread_timeout_s = thread_timeout_s
         self.counters: Counters = Counters()
         self.endpoints: dict[str, WebSocketRoute] = {}
+        self.documentation: list[Documentation] = []
+        self.raw_sockets: dict[str, RawSocket] = {}
         self.app: Starlette | None = None
         self.tasks: Tasks = Tasks()
         self.fanout: Fanout = Fanout(flush_interval_s)
@@ -277,15 +281,16 @@ class Engine:
             self.forget(session, grace=False)
             raise
 
-    def serve(self, path: str, endpoint: Callable[[WebSocket], Awaitable[None]]) -> None:
+    def serve(self, path: str, endpoint: Callable[[WebSocket], Awaitable[None]], documentation: Documentation) -> None:
         """Serves a path of the app, now or once the manager is installed on it."""
         if path in self.endpoints:
             raise InvalidArgument(
                 "path", f"there is an endpoint at {shown(path)} already", "one endpoint for each path"
             )
         route = self.endpoints[path] = WebSocketRoute(path, endpoint)
+        self.documentation.append(documentation)
         if self.app is not None:
-            self.app.router.routes.append(route)
+            self.app.router.routes += [route, *documentation.routes()]
 
     async def _join_all(
         self, session: Session, names: Sequence[str], since: Mapping[str, Position], attempt: Attempt

@@ -180,6 +180,7 @@ class ConnectionManager:
         *,
         auth: Callable[..., Any] | None,
         user_id: Callable[[Any], UserId | None] | None = None,
+        docs: bool | Callable[..., Any] = True,
     ) -> Endpoint:
         """Serves functions that answer clients, on one path of the app.
 
@@ -196,15 +197,18 @@ class ConnectionManager:
                 lets everybody connect, without a user.
             user_id: Gives the user id for what the dependency yields. By default that is the value itself, or its
                 ``sub``, ``user_id`` or ``id``.
+            docs: Whether the app serves the endpoint's documentation: its AsyncAPI document, at
+                ``{path}/asyncapi.json``. A FastAPI dependency guards it: its HTTPException is the answer to those who
+                may not read it.
 
         Returns:
             The endpoint, whose decorators take the functions.
 
         Raises:
-            InvalidArgument: The path is taken, or is not a path, or FastAPI can't resolve the dependency.
+            InvalidArgument: The path is taken, or is not a path, or FastAPI can't resolve a dependency.
         """
-        endpoint = Endpoint(self, path, auth, user_id)
-        self._hubbub.serve(path, endpoint._serve)
+        endpoint = Endpoint(self, path, auth, user_id, docs)
+        self._hubbub.serve(path, endpoint._serve, endpoint._documentation)
         return endpoint
 
     @asynccontextmanager

@@ -80,6 +80,7 @@ def install(manager: Installable, app: Starlette, only: Paths | None) -> None:
 
     app.router.lifespan_context = cast("Lifespan[Any]", lifespan)
     app.router.routes += engine.endpoints.values()
+    app.router.routes += [route for each in engine.documentation for route in each.routes()]
     engine.app = app
     engine.lifecycle.installed = True
 

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
 from starlette.applications import Starlette
-from starlette.routing import Match, WebSocketRoute
+from starlette.routing import Match, Route, WebSocketRoute
 from starlette.websockets import WebSocketDisconnect
 
 from ..close import CloseCode
@@ -39,6 +39,13 @@ Scope: TypeAlias = Any
 App: TypeAlias = Callable[[Scope, Receive, ServerSend], Awaitable[None]]
 
 
+class Documentation(Protocol):
+    """The documentation of an endpoint."""
+
+    def routes(self) -> Sequence[Route]:
+        """The routes of the app that serve it."""
+
+
 class Engine(SocketsManager, Protocol):
     """The part of a manager's engine that the middleware uses."""
 
@@ -48,6 +55,10 @@ class Engine(SocketsManager, Protocol):
     app: Starlette | None
     endpoints: dict[str, WebSocketRoute]
     lifecycle: Lifecycle
+
+    @property
+    def documentation(self) -> Sequence[Documentation]:
+        """That of each endpoint."""
 
 
 class Manager(Protocol):

@@ -30,7 +30,8 @@ class Caller:
     """A client, as functions and their dependencies see it: made once per connection.
 
     Args:
-        scope: The ASGI scope of its handshake. It keeps ``request.state``, from authentication to the last message.
+        scope: The ASGI scope of its handshake, or of a request for the documentation. It keeps
+            ``request.state``, from authentication to the last message.
         connection: Its connection; None while it is being authenticated.
         user: The value of the ``auth=`` dependency.
         app: The FastAPI app, for its ``dependency_overrides``. Any other app has none.
@@ -58,7 +59,8 @@ class Caller:
         self._app: Overridable | None = app if hasattr(app, "dependency_overrides") else None
         scheme = "https" if scope.get("scheme") in ("wss", "https") else "http"
         self._scope = {**scope, "type": "http", "method": "GET", "scheme": scheme, "headers": list(headers)}
-        self._scope["hubbub.handshake"] = True  # a `JWTAuth` reads it as one, with the query and the subprotocols
+        if scope["type"] == "websocket":  # a `JWTAuth` reads it as one, with the query and the subprotocols
+            self._scope["hubbub.handshake"] = True
 
     def with_claims(self, claims: Claims) -> Caller:
         """Returns the same client, with the claims of a subscription token, for one message."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from copy import copy
 from typing import Annotated, Any, Final, NamedTuple
@@ -23,6 +23,7 @@ from typing import Annotated, Any, Final, NamedTuple
 import fastapi
 from fastapi import UploadFile
 from fastapi.security import SecurityScopes
+from fastapi.security.base import SecurityBase
 from starlette.background import BackgroundTasks
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
@@ -107,6 +108,18 @@ _NO_RESPONSE: Final = Response()
 
 async def _stored_user(request: HTTPConnection) -> Any:
     return caller_of(request).user
+
+
+class Security(NamedTuple):
+    """A security scheme of FastAPI.
+
+    Attributes:
+        scheme: Its security scheme object of OpenAPI.
+        scopes: The scopes that are needed.
+    """
+
+    scheme: Mapping[str, Any]
+    scopes: Sequence[str]
 
 
 class _Overrides(NamedTuple):
@@ -259,6 +272,29 @@ class Dependencies:
         other._replace_auth(other._tree, takes_scopes)
         other._tree.dependencies = [each for each in other._tree.dependencies if each.name not in users]
         return users, other if len(users) < len(inspect.signature(self._stand_in).parameters) else None
+
+    @property
+    def annotations(self) -> Mapping[str, Any]:
+        """The annotations of the names of the pattern that dependencies take."""
+        return self._names.annotations
+
+    @property
+    def security(self) -> Mapping[str, Security]:
+        """FastAPI's security schemes among the dependencies, as OpenAPI describes them, by name.
+
+        A dependency that knows several places for one credential has them in ``models``, by name (`JWTAuth`).
+        """
+        found: dict[str, Security] = {}
+        for node in _nodes(self._tree):
+            if isinstance(node.call, SecurityBase):
+                models: Mapping[str, Any] = getattr(node.call, "models", None) or {
+                    str(node.call.scheme_name): node.call.model
+                }
+                for name, model in models.items():
+                    found.setdefault(
+                        name, Security(model.model_dump(mode="json", by_alias=True, exclude_none=True), _scopes(node))
+                    )
+        return found
 
     @property
     def names(self) -> frozenset[str]:

@@ -12,7 +12,9 @@ from starlette.websockets import WebSocket
 from ..connections.connection import refuse_to_receive
 from ..errors import InvalidArgument, shown
 from ..names import UserId, is_name
+from .asyncapi import Declared
 from .conversation import Conversation
+from .documentation import Docs, Documentation
 from .entrance import accept
 from .functions import Function, authenticator
 from .routing import MessageRouter, RoomRule
@@ -52,6 +54,7 @@ class Endpoint(MessageRouter):
         path: str,
         auth: Callable[..., Any] | None,
         user_id: Callable[[Any], UserId | None] | None,
+        docs: Docs = True,
     ) -> None:
         if not isinstance(path, str) or not path.startswith("/"):
             raise InvalidArgument("path", f"got {shown(path)}", "the path of a WebSocket, such as '/live'")
@@ -67,6 +70,9 @@ class Endpoint(MessageRouter):
         self._authenticate: Function[Any] | None = None if auth is None else authenticator(auth, self._path_params)
         self._user_id_of = user_id or user_id_of
         self._served: Served | None = None
+        self._documentation = Documentation(
+            path, self._path_params, docs, lambda: manager._hubbub, self._declared, self._authenticate
+        )
 
     def _add_room(self, rule: RoomRule) -> None:
         if rule.tokens is True:
@@ -78,6 +84,16 @@ class Endpoint(MessageRouter):
                 )
             rule = replace(rule, tokens=self._auth)
         super()._add_room(rule)
+
+    def _declared(self) -> Declared:
+        """All functions, in the order in which they were declared. From then on no others can be."""
+        self._closed = "the endpoint has been documented"
+        return Declared(
+            methods=tuple(self._methods.values()),
+            rooms=tuple(self._rooms.values()),
+            publishing=tuple(self._publishing.values()),
+            connect=None if self._connect is None else (self._connect, self._about_connect),
+        )
 
     def _checked_user_id(self, user: Any) -> UserId | None:
         found: object = self._user_id_of(user)

@@ -24,7 +24,17 @@ from ..codec import loads_from_client
 from ..connections.connection import Connection
 from ..errors import InvalidArgument, shown
 from .caller import Caller
-from .dependencies import Dependencies, check_filled, dependency, is_provided, name_of, plain, returned_by, signature_of
+from .dependencies import (
+    Dependencies,
+    Security,
+    check_filled,
+    dependency,
+    is_provided,
+    name_of,
+    plain,
+    returned_by,
+    signature_of,
+)
 from .names import Names
 from .refusals import MessageInvalid
 from .results import Returns, anything
@@ -36,6 +46,10 @@ MISSING: Final[Any] = object()
 
 NO_NAMES: Final[Mapping[str, str]] = MappingProxyType({})
 _EMPTY: Final = inspect.Parameter.empty
+_DEPENDENCIES: Final = {
+    "auth": "a dependency that gives the user: a JWTAuth, or a function itself, without Depends(...)",
+    "docs": "True, False, or a dependency that guards the documentation: a function itself, without Depends(...)",
+}
 _NOT_BY_NAME: Final = (
     inspect.Parameter.POSITIONAL_ONLY,
     inspect.Parameter.VAR_POSITIONAL,
@@ -147,6 +161,27 @@ class Function(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<Function {self.name}>"
+
+    @property
+    def takes_message(self) -> bool:
+        """Whether a client may send a message."""
+        return self._message is not None
+
+    @property
+    def is_message_required(self) -> bool:
+        """Whether a client has to send a message."""
+        return self._message is not None and self._default is _EMPTY
+
+    @property
+    def annotations(self) -> Mapping[str, Any]:
+        """The annotations of the names of the pattern, of the function or of a dependency."""
+        others = {} if self._dependencies is None else self._dependencies.annotations
+        return {**others, **self._names.annotations}
+
+    @property
+    def security(self) -> Mapping[str, Security]:
+        """The security schemes of its dependencies, by name."""
+        return {} if self._dependencies is None else self._dependencies.security
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -304,7 +339,9 @@ class Function(Generic[T]):
         return adapter.validator.validate_python
 
 
-def authenticator(auth: Callable[..., Any], path: frozenset[str] = frozenset()) -> Function[Any]:
+def authenticator(
+    auth: Callable[..., Any], path: frozenset[str] = frozenset(), *, argument: str = "auth"
+) -> Function[Any]:
     """The function that runs an endpoint's ``auth=`` dependency, and gives the user.
 
     It is called with a `Caller` that has no connection. Dependencies with ``yield`` are closed when it returns.
@@ -312,15 +349,16 @@ def authenticator(auth: Callable[..., Any], path: frozenset[str] = frozenset()) 
     Args:
         auth: The dependency.
         path: The path parameters of the endpoint.
+        argument: The argument of `ConnectionManager.endpoint` that it is.
 
     Raises:
         InvalidArgument: FastAPI can't resolve the dependency.
     """
     if not callable(auth) or get_origin(auth) is not None:  # an annotation can be called
         raise InvalidArgument(
-            "auth",
+            argument,
             f"got {shown(auth)}",
-            "a dependency that gives the user: a JWTAuth, or a function itself, without Depends(...)",
+            _DEPENDENCIES.get(argument, _DEPENDENCIES["auth"]),
         )
 
     async def identify(user: Any) -> Any:
@@ -328,7 +366,7 @@ def authenticator(auth: Callable[..., Any], path: frozenset[str] = frozenset()) 
 
     signature = inspect.Signature([dependency("user", auth)])
     identify.__signature__ = signature  # type: ignore[attr-defined]  # PEP 362; not in typeshed
-    return Function(identify, anything, declared=f"auth={name_of(auth)}", takes_message=False, path=path)
+    return Function(identify, anything, declared=f"{argument}={name_of(auth)}", takes_message=False, path=path)
 
 
 def _invalid(error: ValidationError) -> MessageInvalid:

@@ -18,15 +18,20 @@ class Names:
         annotations: Pairs of name and annotation. A name may come more than once.
         function: Names the function in errors.
 
+    Attributes:
+        annotations: The first annotation of each name.
+        keys: The names.
+
     Raises:
         InvalidArgument: Pydantic can't convert a text to an annotation.
     """
 
-    __slots__ = ("_adapters", "_unconstrained", "keys")
+    __slots__ = ("_adapters", "_unconstrained", "annotations", "keys")
 
     def __init__(self, annotations: Iterable[tuple[str, Any]], function: str) -> None:
         pairs = list(annotations)
-        self.keys: frozenset[str] = frozenset(name for name, _ in pairs)
+        self.annotations: dict[str, Any] = dict(reversed(pairs))
+        self.keys: frozenset[str] = frozenset(self.annotations)
         self._adapters = [(name, _adapter(name, annotation, function)) for name, annotation in pairs]
         self._unconstrained = [_adapter(name, _unconstrained(annotation), function) for name, annotation in pairs]
 

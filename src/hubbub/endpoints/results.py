@@ -178,20 +178,21 @@ def _one_of(*kinds: type, accepted: str) -> Callable[[Any, str], None]:
     """A check of a return annotation that may be any of some types, or a union of them."""
 
     def check(annotation: Any, function: str) -> None:
-        for each in _members(annotation):
+        for each in members(annotation):
             if not any(each is kind for kind in (*_OPEN, *kinds)):
                 raise InvalidArgument(function, f"its return annotation is {shown(annotation)}", accepted)
 
     return check
 
 
-def _members(annotation: Any) -> Iterable[Any]:
+def members(annotation: Any) -> Iterable[Any]:
+    """The types of which a union is made, and the types of the values of a literal."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        yield from _members(get_args(annotation)[0])
+        yield from members(get_args(annotation)[0])
     elif origin in (typing.Union, UnionType):
         for each in get_args(annotation):
-            yield from _members(each)
+            yield from members(each)
     elif origin is Literal:
         yield from map(type, get_args(annotation))
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
@@ -14,6 +14,7 @@ from ..codec import Payload
 from ..errors import InvalidArgument, shown
 from ..names import MAX_NAME_BYTES
 from ..patterns import Pattern
+from .about import About, about
 from .dependencies import name_of
 from .functions import Function
 from .results import Grant, Returns, Welcome, grant, nothing, reply, welcome
@@ -37,6 +38,7 @@ class _Required:
 
 
 _REQUIRED: Final[Any] = _Required()
+_PLAIN: Final = About()
 _EARLIER: Final = "declarations while the app is imported, before it starts and before the router is included"
 
 
@@ -48,11 +50,13 @@ class Method:
         name: The method, with the prefixes of the routers that it came through.
         function: The function.
         concurrent: Whether it runs beside the other messages of its connection.
+        about: Its description.
     """
 
     name: str
     function: Function[Payload | None]
     concurrent: bool = False
+    about: About = _PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +69,14 @@ class RoomRule:
         sends: The type of the messages in these rooms, for the description of the endpoint; None where it is not told.
         tokens: Verifies the token that a client needs for these rooms. None if it needs none, and True where the
             endpoint, of which this router becomes a part, decides.
+        about: Its description.
     """
 
     pattern: Pattern
     function: Function[Grant | None]
     sends: Any = None
     tokens: SubscriptionTokens | Literal[True] | None = None
+    about: About = _PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +86,12 @@ class PublishRule:
     Attributes:
         pattern: The rooms.
         function: The function.
+        about: Its description.
     """
 
     pattern: Pattern
     function: Function[Payload | None]
+    about: About = _PLAIN
 
 
 class _Ruled(Protocol):
@@ -188,10 +196,22 @@ class MessageRouter:
         self._rooms: dict[str, RoomRule] = {}
         self._publishing: dict[str, PublishRule] = {}
         self._connect: Function[Welcome] | None = None
+        self._about_connect: About = _PLAIN
         self._disconnect: Function[None] | None = None
         self._closed: str | None = None
 
-    def on(self, method: str, *, concurrent: bool = False) -> Callable[[F], F]:
+    def on(
+        self,
+        method: str,
+        *,
+        concurrent: bool = False,
+        tags: Sequence[str] | None = None,
+        summary: str | None = None,
+        description: str | None = None,
+        deprecated: bool | None = None,
+        errors: Mapping[int, str] | None = None,
+        include_in_schema: bool = True,
+    ) -> Callable[[F], F]:
         """Declares the function that answers one kind of request, or handles one kind of message without an answer.
 
         ```python
@@ -211,6 +231,13 @@ class MessageRouter:
         Args:
             method: The name that clients use.
             concurrent: Lets the function run at once, beside the other messages of its connection, in no order.
+            tags: The groups of the documentation to which the function belongs. This and the following arguments
+                describe the function to the readers of the endpoint's AsyncAPI document.
+            summary: One line about it.
+            description: The whole text, in Markdown. By default, the docstring.
+            deprecated: Tells clients to stop using it.
+            errors: The codes with which the function refuses, and when: ``{403: "not a member of the room"}``.
+            include_in_schema: Whether the documentation shows it.
 
         Raises:
             InvalidArgument: The method is taken, or the function can't be called with a message.
@@ -220,15 +247,37 @@ class MessageRouter:
             raise InvalidArgument(declared, f"the method is {shown(method)}", "a str of 1 to 255 bytes")
         if not isinstance(concurrent, bool):
             raise InvalidArgument(declared, f"concurrent is {shown(concurrent)}", "True or False")
+        described = about(
+            declared,
+            tags=tags,
+            summary=summary,
+            description=description,
+            deprecated=deprecated,
+            errors=errors,
+            include_in_schema=include_in_schema,
+        )
 
         def declare(function: F) -> F:
             self._open_for(declared, function)
-            self._add_method(Method(method, self._function(function, reply, declared=declared), concurrent))
+            made = self._function(function, reply, declared=declared)
+            self._add_method(Method(method, made, concurrent, described.of(function)))
             return function
 
         return declare
 
-    def room(self, pattern: str, *, sends: Any = None, token: SubscriptionTokens | bool = False) -> Callable[[F], F]:
+    def room(
+        self,
+        pattern: str,
+        *,
+        sends: Any = None,
+        token: SubscriptionTokens | bool = False,
+        tags: Sequence[str] | None = None,
+        summary: str | None = None,
+        description: str | None = None,
+        deprecated: bool | None = None,
+        errors: Mapping[int, str] | None = None,
+        include_in_schema: bool = True,
+    ) -> Callable[[F], F]:
         """Declares the function that authorizes subscriptions to rooms. Clients can't subscribe to a room without one.
 
         ```python
@@ -250,6 +299,12 @@ class MessageRouter:
                 have another key. The token has the claims ``channel``, the room, and ``sub``, the user's id. The
                 function runs after the token was verified. It may still refuse, and a parameter that is annotated
                 `Claims` is the token's claims.
+            tags: This and the following arguments describe the function, as in `on`.
+            summary: One line about it.
+            description: The whole text, in Markdown. By default, the docstring.
+            deprecated: Tells clients to stop using it.
+            errors: The codes with which the function refuses, and when.
+            include_in_schema: Whether the documentation shows it.
 
         Raises:
             InvalidArgument: The pattern is taken or wrong, the function lacks a parameter for a name in it, or there is
@@ -261,17 +316,36 @@ class MessageRouter:
             _check_type(sends, declared)
         if not isinstance(token, (bool, SubscriptionTokens)):
             raise InvalidArgument(declared, f"token is {shown(token)}", "True, False, or a JWTAuth")
+        described = about(
+            declared,
+            tags=tags,
+            summary=summary,
+            description=description,
+            deprecated=deprecated,
+            errors=errors,
+            include_in_schema=include_in_schema,
+        )
 
         def declare(function: F) -> F:
             self._open_for(declared, function)
             takes_claims = token is not False
             made = self._function(function, grant, declared=declared, names=compiled.names, takes_claims=takes_claims)
-            self._add_room(RoomRule(compiled, made, sends, token or None))
+            self._add_room(RoomRule(compiled, made, sends, token or None, described.of(function)))
             return function
 
         return declare
 
-    def publish(self, pattern: str) -> Callable[[F], F]:
+    def publish(
+        self,
+        pattern: str,
+        *,
+        tags: Sequence[str] | None = None,
+        summary: str | None = None,
+        description: str | None = None,
+        deprecated: bool | None = None,
+        errors: Mapping[int, str] | None = None,
+        include_in_schema: bool = True,
+    ) -> Callable[[F], F]:
         """Declares the function that handles what clients publish into rooms they are subscribed to.
 
         ```python
@@ -284,17 +358,32 @@ class MessageRouter:
 
         Args:
             pattern: The rooms, as in `room`.
+            tags: This and the following arguments describe the function, as in `on`.
+            summary: One line about it.
+            description: The whole text, in Markdown. By default, the docstring.
+            deprecated: Tells clients to stop using it.
+            errors: The codes with which the function refuses, and when.
+            include_in_schema: Whether the documentation shows it.
 
         Raises:
             InvalidArgument: As in `room`.
         """
         declared = f"@publish({shown(pattern)})"
         compiled = _rule_pattern(pattern, declared)
+        described = about(
+            declared,
+            tags=tags,
+            summary=summary,
+            description=description,
+            deprecated=deprecated,
+            errors=errors,
+            include_in_schema=include_in_schema,
+        )
 
         def declare(function: F) -> F:
             self._open_for(declared, function)
             made = self._function(function, reply, declared=declared, names=compiled.names)
-            self._add_publishing(PublishRule(compiled, made))
+            self._add_publishing(PublishRule(compiled, made, described.of(function)))
             return function
 
         return declare
@@ -313,7 +402,7 @@ class MessageRouter:
         """
         _check_given(function, "@connect")
         self._open_for("@connect", function)
-        self._set_connect(self._function(function, welcome, declared="@connect"))
+        self._set_connect(self._function(function, welcome, declared="@connect"), _PLAIN.of(function))
         return function
 
     def disconnect(self, function: F = _REQUIRED) -> F:
@@ -330,16 +419,27 @@ class MessageRouter:
         self._set_disconnect(self._function(function, nothing, declared="@disconnect", takes_message=False))
         return function
 
-    def include_router(self, router: MessageRouter, *, prefix: str = "") -> None:
+    def include_router(
+        self,
+        router: MessageRouter,
+        *,
+        prefix: str = "",
+        tags: Sequence[str] | None = None,
+        deprecated: bool | None = None,
+        include_in_schema: bool = True,
+    ) -> None:
         """Takes over the functions of another router, which takes no more of them from then on.
 
         Args:
             router: The other router. It can be included several times, with different prefixes.
             prefix: Stands before the methods of the router: ``"orders."``. Rooms keep their names, which the whole app
                 uses.
+            tags: Groups of the documentation, before those of each function.
+            deprecated: Tells clients to stop using all functions of the router.
+            include_in_schema: Whether the documentation shows the functions of the router.
 
         Raises:
-            InvalidArgument: A method or a pattern of the router is taken.
+            InvalidArgument: A method or a pattern of the router is taken, or an argument is wrong.
         """
         declared = "include_router()"
         if not isinstance(router, MessageRouter) or router is self:
@@ -347,25 +447,27 @@ class MessageRouter:
             raise InvalidArgument(declared, problem, "another MessageRouter")
         if not is_text(prefix):
             raise InvalidArgument(declared, f"prefix is {shown(prefix)}", "a str, such as 'orders.'")
+        described = about(declared, tags=tags, deprecated=deprecated, include_in_schema=include_in_schema)
         self._open_for(declared)
         kept = dict(self.__dict__)
         self._methods, self._rooms, self._publishing = {**self._methods}, {**self._rooms}, {**self._publishing}
         try:
-            self._take_over(router, prefix)
+            self._take_over(router, prefix, described)
         except Exception:
             self.__dict__.update(kept)  # all of the router, or nothing
             raise
         router._closed = "its router is included already"
 
-    def _take_over(self, router: MessageRouter, prefix: str) -> None:
+    def _take_over(self, router: MessageRouter, prefix: str, within: About) -> None:
         for method in router._methods.values():
-            self._add_method(replace(method, name=prefix + method.name, function=self._bound(method.function)))
+            name, described = prefix + method.name, method.about.within(within)
+            self._add_method(replace(method, name=name, function=self._bound(method.function), about=described))
         for rule in router._rooms.values():
-            self._add_room(replace(rule, function=self._bound(rule.function)))
+            self._add_room(replace(rule, function=self._bound(rule.function), about=rule.about.within(within)))
         for each in router._publishing.values():
-            self._add_publishing(replace(each, function=self._bound(each.function)))
+            self._add_publishing(replace(each, function=self._bound(each.function), about=each.about.within(within)))
         if router._connect is not None:
-            self._set_connect(self._bound(router._connect))
+            self._set_connect(self._bound(router._connect), router._about_connect.within(within))
         if router._disconnect is not None:
             self._set_disconnect(self._bound(router._disconnect))
 
@@ -403,9 +505,9 @@ class MessageRouter:
         _check_free(self._publishing.get(rule.pattern.shape), rule, f"the pattern {shown(rule.pattern.text)}")
         self._publishing[rule.pattern.shape] = rule
 
-    def _set_connect(self, function: Function[Welcome]) -> None:
+    def _set_connect(self, function: Function[Welcome], described: About) -> None:
         _check_first(self._connect, function)
-        self._connect = function
+        self._connect, self._about_connect = function, described
 
     def _set_disconnect(self, function: Function[None]) -> None:
         _check_first(self._disconnect, function)

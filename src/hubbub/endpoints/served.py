@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from starlette.applications import Starlette
 from starlette.websockets import WebSocket
 
 from ..brokers.base import Broker
@@ -21,6 +22,7 @@ from ..positions import Position
 from ..presence import Info
 from ..rooms.memberships import Memberships
 from ..tasks import Tasks
+from .asyncapi import RawSocket
 from .functions import Function
 from .routing import Routes
 
@@ -35,6 +37,8 @@ class Engine(Protocol):
     memberships: Memberships
     admission: Admission
     origins: OriginPolicy
+    app: Starlette | None
+    raw_sockets: dict[str, RawSocket]
 
     def options_of(self, channel: str) -> RoomOptions:
         """Returns the options of a room."""

@@ -1,0 +1,260 @@
+"""Serves the AsyncAPI document of an endpoint, at ``{path}/asyncapi.json``.
+
+The document is described once, when it is first asked for, in a thread: hundreds of models take longer than the event
+loop may stand still. Only its servers differ between requests, because they depend on the address that a client used.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, NamedTuple, Protocol
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException, WebSocketException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ..errors import InvalidArgument, shown
+from ..options import RoomOptions
+from ..paths import path_within
+from .asyncapi import NAME_IN_PATH, VERSION, Declared, RawSocket, described
+from .caller import Caller
+from .dependencies import Security
+from .functions import Function, authenticator
+from .refusals import UNPROCESSABLE, MessageInvalid
+from .schemas import Schema
+
+Docs = bool | Callable[..., Any]
+
+NAME: Final = "asyncapi.json"
+_TITLE: Final = "ASGI app"
+_INFO: Final = (("contact", "contact"), ("license", "license_info"), ("termsOfService", "terms_of_service"))
+
+
+class Site(NamedTuple):
+    """The address at which an app is served.
+
+    Attributes:
+        protocol: "ws" or "wss".
+        host: The host and the port.
+        root: The path at which the app is mounted, without a slash at its end.
+    """
+
+    protocol: Literal["ws", "wss"]
+    host: str
+    root: str = ""
+
+    @classmethod
+    def of(cls, url: str) -> Site:
+        """Reads the URL of a server: ``wss://example.org``.
+
+        Raises:
+            InvalidArgument: It is no such URL.
+        """
+        parts: SplitResult | None
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            parts, host = None, None
+        if (
+            parts is None
+            or not host
+            or parts.scheme not in ("ws", "wss")
+            or parts.query
+            or parts.fragment
+            or parts.username
+        ):
+            raise InvalidArgument("server", f"got {shown(url)}", "the URL of the app, such as 'wss://example.org'")
+        return cls("wss" if parts.scheme == "wss" else "ws", parts.netloc, parts.path.rstrip("/"))
+
+    @property
+    def url(self) -> str:
+        """The URL of the app over HTTP."""
+        return f"http{self.protocol[2:]}://{self.host}{self.root}/"
+
+
+class Engine(Protocol):
+    """The part of a manager's engine that the documentation uses."""
+
+    app: Starlette | None
+    raw_sockets: dict[str, RawSocket]
+
+    def options_of(self, channel: str) -> RoomOptions:
+        """Returns the options of a room."""
+
+
+class Documentation:
+    """The documentation of one endpoint.
+
+    Args:
+        path: The path of the endpoint.
+        path_params: The parameters in it.
+        docs: Whether the documentation is served, or the dependency that guards it.
+        engine: Gives the engine of the manager.
+        declared: Gives the functions of the endpoint. Later ones are refused.
+        authenticate: Runs the ``auth=`` dependency of the endpoint.
+
+    Attributes:
+        path: The path of the endpoint.
+        is_public: Whether everybody may read it.
+
+    Raises:
+        InvalidArgument: ``docs`` is neither a bool nor a dependency.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        path_params: frozenset[str],
+        docs: Docs,
+        engine: Callable[[], Engine],
+        declared: Callable[[], Declared],
+        authenticate: Function[Any] | None,
+    ) -> None:
+        self.path: str = path
+        self.is_public: bool = docs is True
+        self._is_served = docs is not False
+        self._guard = None if isinstance(docs, bool) else authenticator(docs, path_params, argument="docs")
+        self._engine = engine
+        self._declared = declared
+        self._security: Mapping[str, Security] = {} if authenticate is None else authenticate.security
+        self._lock = threading.Lock()
+        self._described: Schema | None = None
+
+    def routes(self) -> list[Route]:
+        """The routes of the app that serve it."""
+        if not self._is_served:
+            return []
+        return [
+            Route(f"{self.path.rstrip('/')}/{NAME}", self._serve, name=f"{self.path} {NAME}", include_in_schema=False)
+        ]
+
+    def document(self, site: Site, pathname: str | None = None) -> Schema:
+        """Returns the AsyncAPI document.
+
+        Args:
+            site: Where the app is served.
+            pathname: The path of the endpoint, with its parameters filled in. By default they are variables.
+
+        Raises:
+            InvalidArgument: The type of a message has no JSON schema. Names the function.
+        """
+        engine = self._engine()
+        with self._lock:
+            if self._described is None:
+                server, raw_server = self._servers()
+                self._described = described(
+                    self._declared(),
+                    server=server,
+                    raw_server=raw_server,
+                    sockets=engine.raw_sockets.values(),
+                    options_of=engine.options_of,
+                )
+        parts = self._described
+        components = dict(parts["components"])
+        if self._security:
+            components["securitySchemes"] = {name: _scheme(each, site) for name, each in self._security.items()}
+        return {
+            "asyncapi": VERSION,
+            "info": _info(engine.app),
+            "defaultContentType": "application/json",
+            "servers": self._addresses(site, pathname, with_raw=bool(engine.raw_sockets)),
+            **parts,
+            "components": components,
+        }
+
+    async def _serve(self, request: Request) -> Response:
+        if self._guard is not None:
+            await _admit(self._guard, request)
+        root: str = request.scope.get("root_path", "").rstrip("/")
+        site = Site("wss" if request.url.scheme == "https" else "ws", request.url.netloc, root)
+        path = path_within(request.scope["path"], root).removesuffix(NAME)
+        document = await run_in_threadpool(self.document, site, root + (path if path == "/" else path.rstrip("/")))
+        return JSONResponse(document)
+
+    def _servers(self) -> tuple[str, str]:
+        """The keys of the servers of the endpoint, and of raw sockets."""
+        server = re.sub(r"[^A-Za-z0-9_]+", "_", NAME_IN_PATH.sub(r"\1", self.path)).strip("_") or "root"
+        return server, "raw" if server != "raw" else "raw_sockets"
+
+    def _addresses(self, site: Site, pathname: str | None, *, with_raw: bool) -> Schema:
+        key, raw = self._servers()
+        server: Schema = {"host": site.host, "protocol": site.protocol, "pathname": pathname}
+        if pathname is None:
+            server["pathname"] = site.root + NAME_IN_PATH.sub(r"{\1}", self.path)
+            variables: Schema = {found[1]: {} for found in NAME_IN_PATH.finditer(self.path)}
+            if variables:
+                server["variables"] = variables
+        server["description"] = "The Centrifugo client protocol, in JSON or Protobuf."
+        if self._security:
+            server["security"] = [{"$ref": f"#/components/securitySchemes/{name}"} for name in self._security]
+        server["x-hubbub"] = {"kind": "endpoint", "path": self.path}
+        servers = {key: server}
+        if with_raw:
+            servers[raw] = {
+                "host": site.host,
+                "protocol": site.protocol,
+                "pathname": site.root or "/",
+                "description": "WebSockets without a protocol of their own.",
+                "x-hubbub": {"kind": "raw"},
+            }
+        return servers
+
+
+async def _admit(guard: Function[Any], request: Request) -> None:
+    """Runs the dependency that guards the documentation. Its HTTPException is the answer."""
+    try:
+        await guard(Caller(request.scope, app=request.scope.get("app")))
+    except MessageInvalid as error:
+        raise HTTPException(UNPROCESSABLE, str(error)) from None
+    except WebSocketException as error:
+        raise HTTPException(403, error.reason) from None
+
+
+def _info(app: object) -> Schema:
+    """The information that FastAPI has about an app. OpenAPI has a summary of it, and AsyncAPI has not."""
+    texts = [text for name in ("summary", "description") if (text := getattr(app, name, None))]
+    info: Schema = {"title": getattr(app, "title", _TITLE), "version": getattr(app, "version", "0.1.0")}
+    if texts:
+        info["description"] = "\n\n".join(texts)
+    for key, name in _INFO:
+        if value := getattr(app, name, None):
+            info[key] = value
+    if "license" in info:
+        info["license"] = {key: value for key, value in info["license"].items() if key != "identifier"}
+    if tags := getattr(app, "openapi_tags", None):
+        info["tags"] = tags
+    return info
+
+
+def _scheme(security: Security, site: Site) -> Schema:
+    """Translates a security scheme of OpenAPI."""
+    scheme = {key: value for key, value in security.scheme.items() if key not in ("type", "flows")}
+    kind = security.scheme["type"]
+    if kind == "apiKey":
+        return {"type": "httpApiKey", **scheme}
+    result: Schema = {"type": kind, **scheme}
+    if kind == "openIdConnect":
+        result["openIdConnectUrl"] = urljoin(site.url, scheme["openIdConnectUrl"])
+    if kind == "oauth2":
+        result["flows"] = {name: _flow(flow, site) for name, flow in security.scheme["flows"].items()}
+    if kind in ("oauth2", "openIdConnect") and security.scopes:
+        result["scopes"] = list(security.scopes)
+    return result
+
+
+def _flow(flow: Mapping[str, Any], site: Site) -> Schema:
+    urls = {key: urljoin(site.url, value) for key, value in flow.items() if key.endswith("Url")}
+    return {**urls, "availableScopes": flow.get("scopes") or {}}
+
+
+def written(document: Schema) -> str:
+    """Writes a document as a file."""
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

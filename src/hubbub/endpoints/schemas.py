@@ -1,0 +1,157 @@
+"""JSON schemas of the types of messages, in the dialect of AsyncAPI, which is a superset of draft 07.
+
+Pydantic writes the schemas of all types at once. So a model that several messages have in common is written once, and
+two models of one name are told apart. The schema of a type differs between what clients send (the mode "validation")
+and what they receive ("serialization"), where a model has defaults or computed fields. Only such a model is written
+twice, as ``Order-Input`` and ``Order-Output``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import isfinite
+from typing import Any, Final, Literal, NamedTuple
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
+
+from ..errors import InvalidArgument, shown
+from .dependencies import plain
+
+REF: Final = "#/components/schemas/"
+Schema = dict[str, Any]
+Mode = Literal["validation", "serialization"]
+
+_BINARY: Final[Mapping[Mode, Schema]] = {
+    "validation": {"description": "Bytes, or any JSON, of which the function receives the text."},
+    "serialization": {"type": "string", "contentEncoding": "base64"},
+}
+
+
+class Type(NamedTuple):
+    """A type of which a schema is wanted.
+
+    Attributes:
+        annotation: The type.
+        mode: Whether clients send it ("validation") or receive it ("serialization").
+        function: Names the function in errors.
+    """
+
+    annotation: Any
+    mode: Mode
+    function: str
+
+
+class _Generator(GenerateJsonSchema):
+    # A default without a JSON value is left out of the schema. Nobody could act on the warning.
+    ignored_warning_kinds: set[JsonSchemaWarningKind] = {  # noqa: RUF012  # Pydantic has it so
+        "skipped-choice",
+        "non-serializable-default",
+    }
+
+
+class Schemas:
+    """Collects types, then has Pydantic write the schemas of all of them.
+
+    Attributes:
+        definitions: The schemas of models and other named types, for ``components.schemas``.
+    """
+
+    def __init__(self) -> None:
+        self.definitions: dict[str, Schema] = {}
+        self._types: list[Type] = []
+        self._written: dict[int, Schema] = {}
+
+    def add(self, annotation: Any, mode: Mode, function: str) -> int:
+        """Adds a type, and returns its number."""
+        self._types.append(Type(annotation, mode, function))
+        return len(self._types) - 1
+
+    def __getitem__(self, number: int) -> Schema:
+        """The schema of a type, once `write` was called. Often only a reference to a definition."""
+        return self._written[number]
+
+    def write(self) -> None:
+        """Writes all schemas.
+
+        Raises:
+            InvalidArgument: Pydantic can't describe a type. Names the function that uses it.
+        """
+        adapters: list[tuple[int, Mode, TypeAdapter[Any]]] = []
+        for number, each in enumerate(self._types):
+            if plain(each.annotation) in (bytes, bytearray, memoryview):
+                self._written[number] = dict(_BINARY[each.mode])
+            else:
+                adapters.append((number, each.mode, TypeAdapter(each.annotation)))
+        try:
+            written, rest = self._json_schemas(adapters)
+        except Exception:
+            self._blame(adapters)
+            raise
+        self._written |= {number: _draft_07(schema) for (number, _), schema in written.items()}
+        self.definitions = {name: _draft_07(schema) for name, schema in sorted(rest.get("$defs", {}).items())}
+
+    def _json_schemas(self, adapters: list[tuple[int, Mode, TypeAdapter[Any]]]) -> Any:
+        return TypeAdapter.json_schemas(adapters, ref_template=REF + "{model}", schema_generator=_Generator)
+
+    def _blame(self, adapters: list[tuple[int, Mode, TypeAdapter[Any]]]) -> None:
+        """Finds the type that Pydantic can't describe: the error names only a part of it."""
+        for number, mode, adapter in adapters:
+            try:
+                self._json_schemas([(number, mode, adapter)])
+            except Exception as error:
+                each = self._types[number]
+                problem = str(error).partition("\n")[0]
+                raise InvalidArgument(
+                    each.function,
+                    f"Pydantic has no JSON schema for {shown(each.annotation)} ({shown(problem, limit=200)})",
+                    "a type with a JSON schema. Describe the part that has none: "
+                    "Annotated[..., WithJsonSchema({'type': 'string'})]; or leave the function out of the "
+                    "documentation: include_in_schema=False",
+                ) from error
+
+
+def _draft_07(schema: Any) -> Any:
+    """Translates a schema of Pydantic, whose dialect is 2020-12 with OpenAPI's ``discriminator``."""
+    if not isinstance(schema, dict):
+        return schema
+    result: Schema = {}
+    for key, value in schema.items():
+        translate = _KEYWORDS.get(key)
+        translated = value if translate is None else translate(value)
+        if not _is_json(translated):
+            continue  # such as the default of `limit: float = inf`
+        result[key] = translated
+    if "prefixItems" in schema:
+        if "items" in result:
+            result["additionalItems"] = result.pop("items")
+        result["items"] = result.pop("prefixItems")
+    if "$ref" in result and len(result) > 1:  # in draft 07, a reference hides everything beside it
+        result = {"allOf": [{"$ref": result.pop("$ref")}], **result}
+    return result
+
+
+def _each(schemas: Any) -> Any:
+    return [_draft_07(each) for each in schemas] if isinstance(schemas, list) else _draft_07(schemas)
+
+
+def _by_name(schemas: Any) -> Any:
+    return {name: _draft_07(each) for name, each in schemas.items()} if isinstance(schemas, dict) else schemas
+
+
+def _property(discriminator: Any) -> Any:
+    return discriminator["propertyName"] if isinstance(discriminator, dict) else discriminator
+
+
+_KEYWORDS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    **dict.fromkeys(("items", "prefixItems", "allOf", "anyOf", "oneOf"), _each),
+    **dict.fromkeys(("properties", "patternProperties", "definitions", "dependentSchemas"), _by_name),
+    **dict.fromkeys(
+        ("additionalItems", "additionalProperties", "contains", "propertyNames", "not", "if", "then", "else"), _draft_07
+    ),
+    "discriminator": _property,
+}
+
+
+def _is_json(value: Any) -> bool:
+    return not isinstance(value, float) or isfinite(value)

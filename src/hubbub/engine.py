@@ -33,6 +33,8 @@ from .connections.sweeper import Sweeper
 from .connections.transports import prepare
 from .endpoints.asyncapi import RawSocket
 from .endpoints.documentation import Documentation
+from .endpoints.routing import MessageRouter
+from .endpoints.sends import Sends
 from .envelope import Envelope
 from .errors import BrokerUnavailable, InvalidArgument, counted, shown
 from .lifecycle import Lifecycle
@@ -60,6 +62,7 @@ from .rooms.deliveries import Deliveries
 from .rooms.fanout import Fanout
 from .rooms.gaps import Gaps
 from .rooms.memberships import JoinRefused, Memberships
+from .server.development import in_development
 from .server.draining import send_away
 from .server.workers import warn_of_server
 from .tasks import Tasks
@@ -83,6 +86,7 @@ class Engine:
         refuse_with: The way to answer a handshake that the app refuses.
         flush_interval_s: Seconds that a message may wait to share a write with others.
         thread_timeout_s: Seconds that a call from a thread may take.
+        check_sends: Whether messages are checked against ``sends=`` of the rules; None for "in development".
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class Engine:
         refuse_with: RefuseWith,
         flush_interval_s: float,
         thread_timeout_s: float,
+        check_sends: bool | None,
     ) -> None:
         self.broker = broker
         self.options_of = options_of
@@ -110,6 +115,9 @@ class Engine:
         self.endpoints: dict[str, WebSocketRoute] = {}
         self.documentation: list[Documentation] = []
         self.raw_sockets: dict[str, RawSocket] = {}
+        self.routers: list[MessageRouter] = []
+        self.sends: Sends | None = None
+        self._check_sends = check_sends
         self.app: Starlette | None = None
         self.tasks: Tasks = Tasks()
         self.fanout: Fanout = Fanout(flush_interval_s)
@@ -138,8 +146,11 @@ class Engine:
 
     # Start and end
 
-    async def start(self) -> None:
+    async def start(self, *, debug: bool = False) -> None:
         """Starts all parts, on the running loop.
+
+        Args:
+            debug: Whether the app is in debug mode.
 
         Raises:
             WrongLoop: The manager already runs.
@@ -157,6 +168,10 @@ class Engine:
         except BaseException:
             self._end()
             raise
+        if in_development(debug) if self._check_sends is None else self._check_sends:
+            self.sends = Sends(self.routers)
+            # It hides the method, so that a manager that does not check pays nothing for it.
+            self.addressed = self._addressed_and_checked  # type: ignore[method-assign]  # on purpose
         self.lifecycle.start()
         self.sweeper.start()
         warn_of_server(self.broker, idle_timeout_s=self.limits.idle_timeout_s)
@@ -201,6 +216,8 @@ class Engine:
         self.memberships.clear()
         self.gaps.clear()
         self.sweeper.stop()
+        self.sends = None
+        self.__dict__.pop("addressed", None)
         logging.getLogger("uvicorn.error").removeFilter(self._filter)
         self.lifecycle.stop()
 
@@ -361,6 +378,20 @@ class Engine:
             excluded |= arguments.excluded_users(exclude_users)
         key = None if key is None else arguments.message_key(key)
         return channel, Envelope(encode(message), excluded, key)
+
+    def _addressed_and_checked(
+        self,
+        message: Message,
+        room: RoomName | Everyone,
+        exclude: Exclude,
+        exclude_users: ExcludeUsers,
+        key: str | None = None,
+    ) -> tuple[str, Envelope]:
+        """Does what `addressed` does, and checks the message against ``sends=`` of the rules for the room."""
+        channel, envelope = Engine.addressed(self, message, room, exclude, exclude_users, key)
+        if self.sends is not None:
+            self.sends.check(channel, message, envelope.payload)
+        return channel, envelope
 
     async def publish(self, channel: str, envelope: Envelope) -> Position | None:
         """Publishes a message through the broker. Paces the publisher while too much is pending."""

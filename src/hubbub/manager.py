@@ -96,6 +96,10 @@ class ConnectionManager:
         flush_interval_s: Seconds that a message to a room may wait to share a write with others. 0 means until the end
             of the current pass of the event loop.
         thread_timeout_s: Seconds that a `from_thread` call may take.
+        check_sends: Whether a message for a room is checked against the type that ``@live.room(..., sends=)`` declares
+            for it; another message raises `InvalidArgument`. By default, messages are checked under pytest, under
+            ``fastapi dev`` and other servers that reload on changes, and if the app has ``debug=True``; in production
+            they are not, which then costs nothing.
 
     Raises:
         InvalidArgument: An argument is not acceptable.
@@ -115,6 +119,7 @@ class ConnectionManager:
         refuse_with: RefuseWith = "close",
         flush_interval_s: float = 0.0,
         thread_timeout_s: float = 10.0,
+        check_sends: bool | None = None,
     ) -> None:
         for argument, options in (("everyone", everyone), ("users", users)):
             if not isinstance(options, RoomOptions):
@@ -124,6 +129,8 @@ class ConnectionManager:
         for argument, flag in (("app_ping", app_ping), ("client_frames", client_frames)):
             if not isinstance(flag, bool):
                 raise InvalidArgument(argument, f"got {shown(flag)}", "True or False")
+        if check_sends is not None and not isinstance(check_sends, bool):
+            raise InvalidArgument("check_sends", f"got {shown(check_sends)}", "True, False, or None for in development")
         if refuse_with not in ("close", "http"):
             raise InvalidArgument("refuse_with", f"got {shown(refuse_with)}", "'close' or 'http'")
         for argument, seconds in (("flush_interval_s", flush_interval_s), ("thread_timeout_s", thread_timeout_s)):
@@ -140,6 +147,7 @@ class ConnectionManager:
             refuse_with=refuse_with,
             flush_interval_s=flush_interval_s,
             thread_timeout_s=thread_timeout_s,
+            check_sends=check_sends,
         )
 
     if not TYPE_CHECKING:
@@ -209,6 +217,7 @@ class ConnectionManager:
         """
         endpoint = Endpoint(self, path, auth, user_id, docs)
         self._hubbub.serve(path, endpoint._serve, endpoint._documentation)
+        self._hubbub.routers.append(endpoint)
         return endpoint
 
     @asynccontextmanager
@@ -219,13 +228,13 @@ class ConnectionManager:
             app.add_middleware(HubbubMiddleware, managers=[manager])
 
         Args:
-            app: Ignored; Starlette passes the app to a lifespan.
+            app: The app, which Starlette passes to a lifespan. It says whether the app is in debug mode.
 
         Raises:
             WrongLoop: The manager already runs.
             BrokerUnavailable: The broker denies access or can't serve, and a retry would not help.
         """
-        await self._hubbub.start()
+        await self._hubbub.start(debug=bool(getattr(app, "debug", False)))
         started(self)
         try:
             yield

@@ -75,6 +75,7 @@ class World:
             refuse_with="close",
             flush_interval_s=0.0,
             thread_timeout_s=1.0,
+            check_sends=None,
         )
         self.engine.lifecycle.installed = True
 

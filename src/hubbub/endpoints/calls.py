@@ -69,7 +69,10 @@ class Calls:
             raise denied(name, f"no @publish pattern matches; there are: {self._routes.publishing.patterns}")
         if not self._client.is_subscribed(name):
             raise denied(name, "it publishes there, and is not subscribed")
-        payload = await self._client.call(match.rule.function, request.data, match.names)
+        function, sends = match.rule.function, self._client.engine.sends
+        if sends is not None:
+            function = sends.checked(name, function)
+        payload = await self._client.call(function, request.data, match.names)
         if payload is None:
             return PublishResult()
         author = await self._author(name)

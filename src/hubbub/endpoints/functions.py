@@ -204,6 +204,22 @@ class Function(Generic[T]):
             other._users, other._dependencies = other._dependencies.bound(auth)
         return other
 
+    def watched(self, watch: Callable[[object, T], None]) -> Function[T]:
+        """The same function, with a callable that is given what it returned, and what that was converted to.
+
+        Args:
+            watch: The callable. An exception of it is one of the function.
+        """
+        other, convert = copy(self), self._convert
+
+        def converted(value: object) -> T:
+            result = convert(value)
+            watch(value, result)
+            return result
+
+        other._convert = converted
+        return other
+
     async def __call__(
         self,
         caller: Caller,

@@ -66,7 +66,7 @@ class RoomRule:
     Attributes:
         pattern: The rooms.
         function: The function.
-        sends: The type of the messages in these rooms, for the description of the endpoint; None where it is not told.
+        sends: The type of the messages in these rooms; None where it is not told.
         tokens: Verifies the token that a client needs for these rooms. None if it needs none, and True where the
             endpoint, of which this router becomes a part, decides.
         about: Its description.
@@ -293,7 +293,9 @@ class MessageRouter:
         Args:
             pattern: The rooms: ``"chat:{room}"`` binds a name, which the function takes as a parameter, and
                 ``"ticker:*"`` matches anything. If several patterns match a room, the most specific one applies.
-            sends: The type of the messages in these rooms, for the documentation of the endpoint.
+            sends: The type of the messages in these rooms, for the documentation of the endpoint: a model, a union, or
+                any other type that Pydantic knows. Under development and in tests, what the app broadcasts into the
+                rooms is checked against it (``check_sends`` of the manager).
             token: Whether a client also needs a subscription token, which an SDK fetches with ``getToken`` of the
                 subscription. With True, the `JWTAuth` of the endpoint's ``auth=`` verifies it; another `JWTAuth` may
                 have another key. The token has the claims ``channel``, the room, and ``sub``, the user's id. The

@@ -25,6 +25,7 @@ from ..tasks import Tasks
 from .asyncapi import RawSocket
 from .functions import Function
 from .routing import Routes
+from .sends import Sends
 
 
 class Engine(Protocol):
@@ -39,6 +40,7 @@ class Engine(Protocol):
     origins: OriginPolicy
     app: Starlette | None
     raw_sockets: dict[str, RawSocket]
+    sends: Sends | None
 
     def options_of(self, channel: str) -> RoomOptions:
         """Returns the options of a room."""

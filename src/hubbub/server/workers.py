@@ -57,6 +57,13 @@ def sibling_workers() -> int:
     return most
 
 
+def reloads() -> bool:
+    """Returns whether the server reloads the app on changes, as developers let it do."""
+    return any(
+        getattr(settings, name, False) is True for settings in _settings() for name in ("reload", "use_reloader")
+    )
+
+
 def missing_pings() -> str | None:
     """Returns why the server does not notice clients that vanish, and what to set; None if it does, or is unknown."""
     for settings in _settings():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,18 +14,19 @@ import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from examples.migrate import broadcaster_after, protocol_after, socketio_after
+from examples.migrate import broadcaster_after, protocol_mixed, socketio_after
 from tests.integration.json_client import Wire, error, rpc, subscribe
 from tests.integration.support import LiveServer, client, receive, serving
 
 pytestmark = pytest.mark.anyio
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "migrate"
+STEPS = ("before", "mixed", "after")  # of the protocol by hand
 
 
 def test_every_program_is_tested() -> None:
     tested = {"socketio_before", "socketio_after", "broadcaster_before", "broadcaster_after"}
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == tested | {"protocol_before", "protocol_after"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == tested | {f"protocol_{step}" for step in STEPS}
 
 
 def before(name: str, needs: str | None = None) -> Any:
@@ -155,8 +157,9 @@ async def test_sockets_and_clients_of_an_sdk_are_in_the_same_room() -> None:
             assert await published(one, 2) == ["from the SDK", "from the socket"]
 
 
-async def test_a_protocol_by_hand() -> None:
-    with serving(before("protocol")) as server:
+@pytest.mark.parametrize("step", ["before", "mixed"])
+async def test_a_protocol_by_hand(step: str) -> None:
+    with serving(import_module(f"examples.migrate.protocol_{step}").app) as server:
         async with client(server, "/ws?name=ann") as ann, client(server, "/ws?name=bob") as bob:
             await ann.send(json.dumps({"type": "join", "id": 1, "room": "lobby"}))
             assert await receive(ann) == {"type": "joined", "id": 1, "room": "lobby"}
@@ -168,10 +171,21 @@ async def test_a_protocol_by_hand() -> None:
             assert (await receive(ann))["error"] == "no text"
             await ann.send(json.dumps({"type": "say", "id": 3, "room": "lobby", "text": "hello"}))
             assert await receive(ann) == {"type": "said", "user_id": "ann", "text": "hello"}
+            await ann.send(json.dumps({"type": "leave", "room": "lobby"}))
+            await ann.send(json.dumps({"type": "say", "id": 4, "room": "lobby", "text": "hello"}))
+            assert await receive(ann) == {"type": "error", "id": 4, "error": "join first"}
+            for sent, answer in (
+                ("ping", {"type": "pong"}),
+                ("x", {"type": "error", "id": 5, "error": "unknown type"}),
+            ):
+                await ann.send(json.dumps({"type": sent, "id": 5}))
+                assert await receive(ann) == answer
 
 
-async def test_the_same_protocol_as_an_endpoint() -> None:
-    with serving(protocol_after.app) as server:
+@pytest.mark.parametrize("step", ["mixed", "after"])
+async def test_the_same_protocol_as_an_endpoint(step: str) -> None:
+    said = {"user_id": "ann", "text": "hello"} | ({"type": "said"} if step == "mixed" else {})
+    with serving(import_module(f"examples.migrate.protocol_{step}").app) as server:
         async with wire(server, "/live?name=ann") as ann, wire(server, "/live?name=bob") as bob:
             assert "subscribe" in await ann.ask(2, **subscribe(2, "chat:lobby"))
             assert error(await bob.ask(2, **subscribe(2, "chat:staff"))) == 103
@@ -179,4 +193,20 @@ async def test_the_same_protocol_as_an_endpoint() -> None:
             assert error(await ann.ask(3, **rpc(3, "say", {"room": "lobby", "text": ""}))) == 422
             assert error(await ann.ask(4, **rpc(4, "nonsense"))) == 104
             assert "rpc" in await ann.ask(5, **rpc(5, "say", {"room": "lobby", "text": "hello"}))
-            assert await published(ann, 1) == [{"user_id": "ann", "text": "hello"}]
+            assert await published(ann, 1) == [said]
+
+
+async def test_old_and_new_clients_of_a_protocol_are_in_the_same_room() -> None:
+    with serving(protocol_mixed.app) as server:
+        async with client(server, "/ws?name=ann") as old, wire(server, "/live?name=bob") as new:
+            await old.send(json.dumps({"type": "join", "id": 1, "room": "lobby"}))
+            assert (await receive(old))["type"] == "joined"
+            assert "subscribe" in await new.ask(2, **subscribe(2, "chat:lobby"))
+            await old.send(json.dumps({"type": "say", "id": 2, "room": "lobby", "text": "old"}))
+            assert "rpc" in await new.ask(3, **rpc(3, "say", {"room": "lobby", "text": "new"}))
+            both = [{"type": "said", "user_id": name, "text": text} for name, text in (("ann", "old"), ("bob", "new"))]
+            heard = [await receive(old), await receive(old)]
+            assert sorted(heard, key=str) == sorted(both, key=str)
+            assert await published(new, 2) == heard
+            present = await asyncio.to_thread(protocol_mixed.manager.from_thread.presence, "chat:lobby")
+            assert {member.user_id for member in present} == {"ann", "bob"}

@@ -1,15 +1,19 @@
 """The smallest support desk: one room per ticket, for its customer and for an agent."""
 
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Query
+from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
 from hubbub import Connection, ConnectionManager, History, RoomOptions
+from hubbub.client import BrowserClient
 
 app = FastAPI()
 manager = ConnectionManager(rooms={"ticket:{ticket_id}": RoomOptions(history=History(100, ttl_s=86_400), replay=20)})
 manager.install(app)
+app.mount("/hubbub", BrowserClient())  # the module that the page imports
 customers = {1: "ann", 2: "bob"}  # of the tickets
 
 
@@ -44,3 +48,8 @@ async def say(message: Say, connection: Connection, user: User) -> Said:
     said = Said(by=user, text=message.text)
     await manager.broadcast(said, room=room)
     return said
+
+
+@app.get("/")
+async def page() -> FileResponse:
+    return FileResponse(Path(__file__).with_name("smallest.html"))

@@ -87,7 +87,8 @@ def test_python_in_the_docs_is_in_an_example(page: Path) -> None:
 
 
 def test_typescript_in_the_docs_is_in_an_example() -> None:
-    sources = [path.read_text() for path in (CHECKOUT / "examples" / "support_desk" / "page" / "src").glob("*.ts*")]
+    desk = CHECKOUT / "examples" / "support_desk" / "page"
+    sources = [path.read_text() for path in (*desk.glob("*.ts"), *desk.glob("src/*.ts*"))]
     for page in PAGES:
         for block in (*blocks(page, "ts"), *blocks(page, "tsx")):
             if len(block.splitlines()) > A_FEW_LINES:

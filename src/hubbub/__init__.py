@@ -6,7 +6,7 @@ from .brokers import Broker
 from .close import CloseCode
 from .codec import Message
 from .connections.connection import Connection
-from .endpoints import Endpoint, Grant, MessageRouter, Welcome
+from .endpoints import Endpoint, Grant, MessageRouter, Room, Welcome
 from .envelope import Recorded
 from .errors import (
     BrokerUnavailable,
@@ -54,6 +54,7 @@ __all__ = [
     "Position",
     "Publisher",
     "Recorded",
+    "Room",
     "RoomName",
     "RoomOptions",
     "Stats",

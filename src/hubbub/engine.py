@@ -35,7 +35,7 @@ from .endpoints.asyncapi import RawSocket
 from .endpoints.documentation import Documentation
 from .endpoints.routing import MessageRouter
 from .endpoints.sends import Sends
-from .envelope import Envelope
+from .envelope import Envelope, Recorded, Unsubscribe
 from .errors import BrokerUnavailable, InvalidArgument, counted, shown
 from .lifecycle import Lifecycle
 from .metrics.counters import Counters, Stats
@@ -53,8 +53,8 @@ from .names import (
 )
 from .options import Limits, RefuseWith, RoomTable
 from .origin import OriginPolicy
-from .positions import Position
-from .presence import Info
+from .positions import Position, as_position
+from .presence import Info, Member
 from .protocols import ClientProtocol
 from .rooms.attempts import Attempt
 from .rooms.catch_up import Recovery
@@ -435,7 +435,38 @@ class Engine:
             return True
         return self.broker.distributed and await self.broker.connected(room, user)
 
+    async def unsubscribe(self, user_id: UserId, room: RoomName) -> bool:
+        """Does what `ConnectionManager.unsubscribe` promises."""
+        user, name = user_name(user_id), room_name(room)
+        self.lifecycle.check_loop()
+        try:
+            return await self.is_member(user, name)
+        finally:
+            await self.broker.instruct(user_room(user), Unsubscribe(name))
+
     # Queries
+
+    async def presence(self, room: RoomName | Everyone) -> list[Member]:
+        """Does what `ConnectionManager.presence` promises."""
+        name = channel_of(room)
+        self.lifecycle.check_loop()
+        return await self.broker.members(name)
+
+    async def count_users(self, room: RoomName | Everyone) -> int:
+        """Does what `ConnectionManager.count_users` promises."""
+        name = channel_of(room)
+        self.lifecycle.check_loop()
+        return await self.broker.count(name)
+
+    async def history(self, room: RoomName | Everyone, since: Position | None, limit: int | None) -> list[Recorded]:
+        """Does what `ConnectionManager.history` promises."""
+        name = channel_of(room)
+        position = None if since is None else as_position(since)
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+            raise InvalidArgument("limit", f"got {shown(limit)}", "a whole number from 1, or None")
+        self.lifecycle.check_loop()
+        page = await self.broker.history(name, position, limit)
+        return [entry.recorded() for entry in page.entries]
 
     def connections(self, room: RoomName | Everyone, user: UserId | Everyone) -> list[Connection]:
         """Does what `ConnectionManager.connections` promises. Safe in any thread: it copies each table in one step."""

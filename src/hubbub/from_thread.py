@@ -5,7 +5,7 @@ the manager's event loop, while the thread waits for it with a timeout.
 """
 
 # mypy: disable-error-code="empty-body"
-# Methods that `_blocking` decorates are signatures and docstrings only: the manager's method runs.
+# Methods that `blocking` decorates are signatures and docstrings only: the manager's method runs.
 
 from __future__ import annotations
 
@@ -30,20 +30,68 @@ from .presence import Member
 F = TypeVar("F", bound=Callable[..., object])
 
 
-def _blocking(method: F) -> F:
-    """Makes a method run the manager's method of the same name, looked up at each call.
+def blocking(method: F) -> F:
+    """Makes a method of a `Blocking` run the coroutine method of the same name, looked up at each call.
 
     The arguments are passed on unchanged, because a subclass may override the manager's method with other arguments.
     """
 
     @wraps(method)
-    def run(self: FromThread, *args: Any, **kwargs: Any) -> Any:
+    def run(self: Blocking, *args: Any, **kwargs: Any) -> Any:
         return self._run(method.__name__, args, kwargs)
 
     return cast(F, run)
 
 
-class FromThread:
+class Blocking:
+    """Blocking versions of an object's coroutine methods, which run on the manager's event loop.
+
+    Args:
+        target: The object.
+        lifecycle: The state of the manager.
+        timeout_s: Seconds that a call may take.
+    """
+
+    __slots__ = ("_lifecycle", "_target", "_timeout_s")
+
+    _called = "manager"
+
+    def __init__(self, target: object, lifecycle: Lifecycle, timeout_s: float) -> None:
+        self._target = target
+        self._lifecycle = lifecycle
+        self._timeout_s = timeout_s
+
+    def _run(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            raise WrongThread(
+                f"from_thread.{name}() would block the event loop that runs in this thread: "
+                f"`await {self._called}.{name}(...)` instead (from_thread is for `def` routes and threads)"
+            )
+        loop = self._lifecycle.check_running()
+        method: Callable[..., Coroutine[Any, Any, Any]] = getattr(self._target, name)
+        work = method(*args, **kwargs)
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, loop)
+        except RuntimeError:  # the loop has been closed meanwhile
+            work.close()
+            raise NotRunning("the manager's event loop has ended") from None
+        try:
+            return future.result(self._timeout_s)
+        except TimeoutError:
+            if future.done() and not future.cancelled():
+                raise
+            future.cancel()
+            raise ThreadTimeout(
+                f"from_thread.{name}() took more than {self._timeout_s:g} s (thread_timeout_s): "
+                "is the event loop blocked, or is the app shutting down?"
+            ) from None
+
+
+class FromThread(Blocking):
     """Blocking versions of a manager's calls that publish and query: `ConnectionManager.from_thread`.
 
     Each method does what the manager's method of the same name does, and blocks until that is done:
@@ -60,14 +108,9 @@ class FromThread:
       effect.
     """
 
-    __slots__ = ("_lifecycle", "_manager", "_timeout_s")
+    __slots__ = ()
 
-    def __init__(self, manager: object, lifecycle: Lifecycle, timeout_s: float) -> None:
-        self._manager = manager
-        self._lifecycle = lifecycle
-        self._timeout_s = timeout_s
-
-    @_blocking
+    @blocking
     def broadcast(
         self,
         message: Message,
@@ -96,7 +139,7 @@ class FromThread:
             BrokerUnavailable: The broker can't be reached in time; the message may have been published.
         """
 
-    @_blocking
+    @blocking
     def broadcast_to_room(
         self, room: RoomName, message: Message, *, exclude: Exclude = None, exclude_users: ExcludeUsers = None
     ) -> Position | None:
@@ -116,7 +159,7 @@ class FromThread:
             BrokerUnavailable: The broker can't be reached in time; the message may have been published.
         """
 
-    @_blocking
+    @blocking
     def send_to_user(self, user_id: UserId, message: Message) -> bool:
         """Sends a message to every connection of a user, on every worker, and blocks meanwhile.
 
@@ -138,7 +181,7 @@ class FromThread:
     def send_personal(self, message: Message, websocket: WebSocket | Connection) -> bool: ...
     @overload
     def send_personal(self, websocket: WebSocket | Connection, message: Message, /) -> bool: ...
-    @_blocking
+    @blocking
     def send_personal(
         self, message: Message | WebSocket | Connection, websocket: Message | WebSocket | Connection
     ) -> bool:
@@ -159,7 +202,7 @@ class FromThread:
     send_personal_message = send_personal
     """The name that FastAPI's tutorial has for `send_personal`."""
 
-    @_blocking
+    @blocking
     def disconnect_user(
         self, user_id: UserId, code: int = CloseCode.KICKED.code, reason: str = CloseCode.KICKED.reason
     ) -> bool:
@@ -179,7 +222,7 @@ class FromThread:
                 others may not be.
         """
 
-    @_blocking
+    @blocking
     def unsubscribe(self, user_id: UserId, room: RoomName) -> bool:
         """Removes all connections of a user from a room, on every worker, and blocks meanwhile. They stay open.
 
@@ -196,7 +239,7 @@ class FromThread:
                 others may not be.
         """
 
-    @_blocking
+    @blocking
     def presence(self, room: RoomName | Everyone = EVERYONE) -> list[Member]:
         """Returns the users in a room, or everywhere, on all workers: those connected and those in their grace period.
 
@@ -208,7 +251,7 @@ class FromThread:
             BrokerUnavailable: The broker can't be reached in time.
         """
 
-    @_blocking
+    @blocking
     def count_users(self, *, room: RoomName | Everyone = EVERYONE) -> int:
         """Counts the distinct users in a room, or everywhere, on all workers: connected or in their grace period.
 
@@ -220,7 +263,7 @@ class FromThread:
             BrokerUnavailable: The broker can't be reached in time.
         """
 
-    @_blocking
+    @blocking
     def is_online(self, user_id: UserId) -> bool:
         """Returns whether a user is connected on any worker, or in the grace period after a disconnect.
 
@@ -232,7 +275,7 @@ class FromThread:
             BrokerUnavailable: The broker can't be reached in time.
         """
 
-    @_blocking
+    @blocking
     def history(
         self, room: RoomName | Everyone, since: Position | None = None, limit: int | None = None
     ) -> list[Recorded]:
@@ -248,38 +291,9 @@ class FromThread:
             BrokerUnavailable: The broker can't be reached in time.
         """
 
-    @_blocking
+    @blocking
     def broker_healthy(self) -> bool:
         """Returns whether the broker answers.
 
         A broker that does not answer is no reason to take a worker out of service, because its clients stay connected.
         """
-
-    def _run(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-        else:
-            raise WrongThread(
-                f"from_thread.{name}() would block the event loop that runs in this thread: "
-                f"`await manager.{name}(...)` instead (from_thread is for `def` routes and threads)"
-            )
-        loop = self._lifecycle.check_running()
-        method: Callable[..., Coroutine[Any, Any, Any]] = getattr(self._manager, name)
-        work = method(*args, **kwargs)
-        try:
-            future = asyncio.run_coroutine_threadsafe(work, loop)
-        except RuntimeError:  # the loop has been closed meanwhile
-            work.close()
-            raise NotRunning("the manager's event loop has ended") from None
-        try:
-            return future.result(self._timeout_s)
-        except TimeoutError:
-            if future.done() and not future.cancelled():
-                raise
-            future.cancel()
-            raise ThreadTimeout(
-                f"from_thread.{name}() took more than {self._timeout_s:g} s (thread_timeout_s): "
-                "is the event loop blocked, or is the app shutting down?"
-            ) from None

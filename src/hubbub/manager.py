@@ -21,7 +21,7 @@ from .connections.connection import Connection, session_of
 from .connections.lookup import Exclude, ExcludeUsers
 from .endpoints.endpoint import Endpoint
 from .engine import Engine
-from .envelope import Envelope, Kick, Recorded, Unsubscribe
+from .envelope import Envelope, Kick, Recorded
 from .errors import InvalidArgument, NotInstalled, shown
 from .from_thread import FromThread
 from .metrics.counters import Stats
@@ -31,7 +31,6 @@ from .names import (
     Everyone,
     RoomName,
     UserId,
-    channel_of,
     room_name,
     user_name,
     user_room,
@@ -40,7 +39,7 @@ from .nowait import or_nowait
 from .options import Limits, RefuseWith, RoomOptions, RoomTable
 from .origin import OriginPolicy
 from .paths import Paths
-from .positions import Position, as_position
+from .positions import Position
 from .presence import Info, Member
 from .protocols import RawProtocol
 from .read_only import read_only
@@ -646,12 +645,7 @@ class ConnectionManager:
             BrokerUnavailable: The broker can't be reached in time. The connections on this worker are removed; those on
                 others may not be.
         """
-        user, name = user_name(user_id), room_name(room)
-        self._hubbub.lifecycle.check_loop()
-        try:
-            return await self._hubbub.is_member(user, name)
-        finally:
-            await self._hubbub.broker.instruct(user_room(user), Unsubscribe(name))
+        return await self._hubbub.unsubscribe(user_id, room)
 
     def on_gap(self, function: F) -> F:
         """Registers a function that is called when members of a room lack messages, although the room keeps a history.
@@ -758,9 +752,7 @@ class ConnectionManager:
             NotRunning: The manager is not running.
             BrokerUnavailable: The broker can't be reached in time.
         """
-        name = channel_of(room)
-        self._hubbub.lifecycle.check_loop()
-        return await self._hubbub.broker.members(name)
+        return await self._hubbub.presence(room)
 
     async def count_users(self, *, room: RoomName | Everyone = EVERYONE) -> int:
         """Counts the distinct users in a room, or everywhere, on all workers: connected or in their grace period.
@@ -774,9 +766,7 @@ class ConnectionManager:
             NotRunning: The manager is not running.
             BrokerUnavailable: The broker can't be reached in time.
         """
-        name = channel_of(room)
-        self._hubbub.lifecycle.check_loop()
-        return await self._hubbub.broker.count(name)
+        return await self._hubbub.count_users(room)
 
     async def is_online(self, user_id: UserId) -> bool:
         """Returns whether a user is connected on any worker, or in the grace period after a disconnect.
@@ -812,13 +802,7 @@ class ConnectionManager:
             NotRunning: The manager is not running.
             BrokerUnavailable: The broker can't be reached in time.
         """
-        name = channel_of(room)
-        position = None if since is None else as_position(since)
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-            raise InvalidArgument("limit", f"got {shown(limit)}", "a whole number from 1, or None")
-        self._hubbub.lifecycle.check_loop()
-        page = await self._hubbub.broker.history(name, position, limit)
-        return [entry.recorded() for entry in page.entries]
+        return await self._hubbub.history(room, since, limit)
 
     def stats(self) -> Stats:
         """Returns a snapshot of this process's connections, and of its counters since the manager started."""

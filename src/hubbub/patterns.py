@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from fnmatch import translate
 from typing import Final, NamedTuple
 
-from .errors import InvalidArgument, shown
+from .errors import InvalidArgument, InvalidName, shown
 
 NAME: Final = re.compile(r"\{([A-Za-z_]\w*)(:path)?\}", re.ASCII)
 _SIGN: Final = re.compile(r"\[!?\]?[^]]*\]|[*?]", re.DOTALL)
@@ -82,6 +82,38 @@ class Pattern:
     def match(self, name: str) -> Mapping[str, str] | None:
         """Returns the parts of a room's name by the names that the pattern binds; None if it does not match."""
         return self._matched(name)
+
+    def name_of(self, parts: Mapping[str, str]) -> str:
+        """Returns the room's name that has these parts: the inverse of `match`.
+
+        Args:
+            parts: A text for each name that the pattern binds.
+
+        Raises:
+            InvalidName: No room has these parts: one is empty, or contains ``:``, or a later part would take it.
+            InvalidArgument: The pattern has a part without a name, such as ``*``.
+        """
+        name, at = "", 0
+        while at < len(self.text):
+            found = NAME.match(self.text, at) or _SIGN.match(self.text, at)
+            if found is None:
+                name += self.text[at]
+            elif found.re is NAME:
+                name += parts[found[1]]
+            elif len(found[0]) == len("[*]"):
+                name += found[0][1]
+            else:
+                problem = f"{shown(self.text)} has {found[0]!r}, which binds no name"
+                raise InvalidArgument("pattern", problem, "a pattern of names and text, such as 'chat:{room}'")
+            at = at + 1 if found is None else found.end()
+        if self.match(name) != parts:
+            given = ", ".join(f"{key}={shown(text)}" for key, text in parts.items())
+            raise InvalidName(
+                "room",
+                f"{shown(self.text)} has no room with {given}",
+                "parts of one or more characters without ':'; with ':', for a part that is written as {name:path}",
+            )
+        return name
 
 
 class _Expression:

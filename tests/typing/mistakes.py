@@ -22,10 +22,12 @@ from hubbub import (
     AsyncPublisher,
     Connection,
     ConnectionManager,
+    Endpoint,
     Message,
     MessageRouter,
     Position,
     Publisher,
+    Room,
     RoomOptions,
     Welcome,
 )
@@ -161,6 +163,37 @@ async def functions_keep_their_types(manager: ConnectionManager, connection: Con
     live.on(say)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     live.room(may_read)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     live.include_router(live.on)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def a_room_knows_its_messages(
+    endpoint: Endpoint, typed: Typed, room: Room[Model], both: Room[Model | Typed]
+) -> None:
+    def chat(name: str) -> Room[Model]:
+        return endpoint.room_of("chat:{name}", name=name)
+
+    untyped = endpoint.room_of("ticket:{id}", id=7)
+    assert_type(untyped, Room[Any])
+    narrower: Room[Typed] = both
+    assert_type(await chat("lobby").broadcast(Model(text="hello"), exclude_users=42), Position | None)
+    assert_type(room.from_thread.broadcast(Model(text="hello")), Position | None)
+    assert_type(room.name, str)
+    room.broadcast_nowait(Model(text="hello"), key="k")
+    await both.broadcast(typed)
+    await narrower.broadcast(typed)
+    await untyped.broadcast({"anything": 1})
+    await chat(7).broadcast(Model(text="hello"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await room.broadcast("hello")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await room.broadcast({"text": "hello"})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await room.broadcast(Data("hello"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    room.broadcast_nowait("hello")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    room.from_thread.broadcast("hello")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await both.broadcast(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await room.broadcast(Model(text="hello"), room="lobby")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    narrower = room  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    endpoint.room_of(chat)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def a_socket_is_no_message_of_a_room(room: Room[WebSocket]) -> None: ...  # type: ignore[type-var]  # pyright: ignore[reportInvalidTypeArguments]
 
 
 # What can't be sent

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubbub import InvalidArgument
+from hubbub import InvalidArgument, InvalidName
 from hubbub.patterns import Pattern, _Expression, _Places
 
 
@@ -95,6 +96,49 @@ def test_patterns_of_which_no_two_parts_choose_their_end_are_matched_by_one_expr
 )
 def test_names_bind_the_parts_of_a_name(parts: list[str]) -> None:
     assert Pattern("x:{a}:{b}").match(f"x:{parts[0]}:{parts[1]}") == {"a": parts[0], "b": parts[1]}
+
+
+@given(
+    st.sampled_from(["x:{a}:{b}", "{a}-{b}", "{a:path}/{b}", "{a}{b:path}", "[{]{a}[*]{b}[?][[]"]),
+    st.lists(st.text("ab-:/*?[]{}", max_size=5), min_size=2, max_size=2),
+)
+def test_a_name_is_made_of_the_parts_that_it_gives_back(pattern: str, parts: list[str]) -> None:
+    compiled = Pattern(pattern)
+    named = dict(zip("ab", parts, strict=True))
+    name = re.sub(r"\[(.)\]|\{(.).*?\}", lambda found: found[1] or named[found[2]], pattern)
+    found = compiled.match(name)
+    if found is not None:
+        assert compiled.name_of(found) == name
+    if found == named:
+        assert compiled.name_of(named) == name
+    else:
+        with pytest.raises(InvalidName):
+            compiled.name_of(named)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "parts", "name"),
+    [
+        ("lobby", {}, "lobby"),
+        ("chat:{room}", {"room": "a/b\n ü"}, "chat:a/b\n ü"),
+        ("doc:{id:path}:x", {"id": "a:b"}, "doc:a:b:x"),
+        ("[*]{a}[?][{][[]", {"a": "*"}, "**?{["),
+    ],
+)
+def test_a_name_is_made_of_its_parts(pattern: str, parts: dict[str, str], name: str) -> None:
+    assert Pattern(pattern).name_of(parts) == name
+
+
+@pytest.mark.parametrize("part", ["", "a:b", ":"])
+def test_no_name_is_made_of_a_part_that_belongs_to_another_room(part: str) -> None:
+    with pytest.raises(InvalidName, match=r"'chat:\{room\}' has no room with room="):
+        Pattern("chat:{room}").name_of({"room": part})
+
+
+@pytest.mark.parametrize("pattern", ["ticker:*", "t?", "t[ab]", "t[!a]{x}", "{x}:*"])
+def test_no_name_is_made_for_parts_without_a_name(pattern: str) -> None:
+    with pytest.raises(InvalidArgument, match="which binds no name; accepted: a pattern of names and text"):
+        Pattern(pattern).name_of({"x": "1"})
 
 
 @pytest.mark.parametrize(

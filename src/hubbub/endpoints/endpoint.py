@@ -17,6 +17,7 @@ from .conversation import Conversation
 from .documentation import Docs, Documentation
 from .entrance import accept
 from .functions import Function, authenticator
+from .handles import Naming, Room
 from .routing import MessageRouter, RoomRule
 from .served import Engine, Served
 from .tokens import SubscriptionTokens
@@ -70,9 +71,42 @@ class Endpoint(MessageRouter):
         self._authenticate: Function[Any] | None = None if auth is None else authenticator(auth, self._path_params)
         self._user_id_of = user_id or user_id_of
         self._served: Served | None = None
+        self._namings: dict[str, Naming] = {}
         self._documentation = Documentation(
             path, self._path_params, docs, lambda: manager._hubbub, self._declared, self._authenticate
         )
+
+    def room_of(self, pattern: str, /, **names: Any) -> Room[Any]:
+        """Returns a room of a pattern, with the calls that concern it.
+
+        The name of the room is built here and nowhere else, and ``Room[Said]`` lets type checkers check the messages:
+
+        ```python
+        def chat(room: str) -> Room[Said]:
+            return live.room_of("chat:{room}", room=room)
+
+
+        await chat("lobby").broadcast(Said(user_id="ann", text="hello"))
+        ```
+
+        Args:
+            pattern: A pattern that ``@live.room(...)`` has declared before this call, as it is written there.
+            names: A value for each name in the pattern, of the type that the function under ``@live.room`` takes.
+
+        Raises:
+            InvalidArgument: No such pattern is declared, a name is missing, unknown or comes twice, or the pattern has
+                a part without a name, such as ``*``.
+            InvalidName: There is no room with these values, such as one with ``:`` in a part. Values that come from a
+                client are an error of the client, as everywhere.
+        """
+        naming = self._namings.get(pattern)
+        if naming is None:
+            rule = next((each for each in self._rooms.values() if each.pattern.text == pattern), None)
+            if rule is None:
+                there_are = ", ".join(shown(each.pattern.text) for each in self._rooms.values()) or "none yet"
+                raise InvalidArgument("room_of()", f"there is no @room({shown(pattern)})", f"the patterns {there_are}")
+            naming = self._namings[pattern] = Naming(rule.pattern, rule.function.annotations, rule.function.name)
+        return Room(self._manager._hubbub, naming.name_of(names))
 
     def _add_room(self, rule: RoomRule) -> None:
         if rule.tokens is True:

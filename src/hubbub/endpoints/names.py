@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from ..errors import InvalidArgument, shown
 from .refusals import RoomUnknown
@@ -45,6 +46,14 @@ class Names:
             name: texts[name] if adapter is None else _value(name, texts[name], adapter)
             for name, adapter in self._adapters
         }
+
+    def texts(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """The texts that stand for values: the inverse of `converted`. A text may be given in the place of its value.
+
+        Raises:
+            RoomUnknown: A text does not convert, or a value is not of its annotation: its text means another value.
+        """
+        return {name: _text(name, values[name], adapter) for name, adapter in self._adapters}
 
     def check(self, texts: Mapping[str, str]) -> None:
         """Checks all names, and keeps no value, because FastAPI converts them.
@@ -92,3 +101,22 @@ def _value(name: str, text: str, adapter: TypeAdapter[Any]) -> Any:
     if adapter.dump_python(value, mode="json") != text and adapter.dump_json(value).decode() != text:
         raise RoomUnknown(f"{name} can't be {shown(text)}: it is written {shown(value)}")
     return value
+
+
+def _text(name: str, value: Any, adapter: TypeAdapter[Any] | None) -> str:
+    if adapter is None or type(value) is str:
+        if not isinstance(value, str):
+            raise RoomUnknown(f"{name} can't be {shown(value)}: it is a str")
+        if adapter is not None:
+            _value(name, value, adapter)
+        return str.__str__(value)  # the text of a member of an Enum is its value
+    try:
+        text = adapter.dump_python(value, mode="json", warnings=False)
+        if not isinstance(text, str):
+            text = adapter.dump_json(value, warnings=False).decode()
+    except PydanticSerializationError:
+        raise RoomUnknown(f"{name} can't be {shown(value)}") from None
+    same = _value(name, text, adapter)
+    if same != value or isinstance(same, bool) != isinstance(value, bool):  # True == 1
+        raise RoomUnknown(f"{name} can't be {shown(value)}: {shown(text)} is another value")
+    return text

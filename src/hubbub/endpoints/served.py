@@ -11,15 +11,18 @@ from starlette.applications import Starlette
 from starlette.websockets import WebSocket
 
 from ..brokers.base import Broker
+from ..codec import Message
 from ..connections.admission import Admission
 from ..connections.connection import Connection
-from ..envelope import Envelope
+from ..connections.lookup import Exclude, ExcludeUsers
+from ..envelope import Envelope, Recorded
+from ..lifecycle import Lifecycle
 from ..metrics.counters import Counters
-from ..names import RoomName, UserId
+from ..names import Everyone, RoomName, UserId
 from ..options import Limits, RoomOptions
 from ..origin import OriginPolicy
 from ..positions import Position
-from ..presence import Info
+from ..presence import Info, Member
 from ..rooms.memberships import Memberships
 from ..tasks import Tasks
 from .asyncapi import RawSocket
@@ -41,6 +44,8 @@ class Engine(Protocol):
     app: Starlette | None
     raw_sockets: dict[str, RawSocket]
     sends: Sends | None
+    lifecycle: Lifecycle
+    thread_timeout_s: float
 
     def options_of(self, channel: str) -> RoomOptions:
         """Returns the options of a room."""
@@ -60,8 +65,36 @@ class Engine(Protocol):
     ) -> Connection:
         """Connects a WebSocket, as `ConnectionManager.connect` does, and recovers from its positions."""
 
+    def addressed(
+        self,
+        message: Message,
+        room: RoomName | Everyone,
+        exclude: Exclude,
+        exclude_users: ExcludeUsers,
+        key: str | None,
+    ) -> tuple[str, Envelope]:
+        """Returns the channel and the envelope of a broadcast."""
+
     async def publish(self, name: str, envelope: Envelope) -> Position | None:
         """Publishes a message."""
+
+    def publish_nowait(self, name: str, envelope: Envelope) -> None:
+        """Begins to publish a message."""
+
+    async def unsubscribe(self, user_id: UserId, room: RoomName) -> bool:
+        """Removes all connections of a user from a room."""
+
+    def connections(self, room: RoomName | Everyone, user: UserId | Everyone) -> list[Connection]:
+        """Returns the connections of this process in a room, of a user, or both."""
+
+    async def presence(self, room: RoomName | Everyone) -> list[Member]:
+        """Returns the users in a room."""
+
+    async def count_users(self, room: RoomName | Everyone) -> int:
+        """Counts the users in a room."""
+
+    async def history(self, room: RoomName | Everyone, since: Position | None, limit: int | None) -> list[Recorded]:
+        """Returns the recent messages of a room."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from math import isfinite
 from typing import Any, Final, Literal, NamedTuple
 
 from pydantic import TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchemaWarningKind
+from pydantic_core import core_schema
 
 from ..errors import InvalidArgument, shown
 from .dependencies import plain
@@ -48,6 +49,21 @@ class _Generator(GenerateJsonSchema):
         "skipped-choice",
         "non-serializable-default",
     }
+
+    def field_is_required(self, field: Any, total: bool) -> bool:
+        """Requires what the server always sends: a field with a default, too."""
+        required = super().field_is_required(field, total)
+        if self.mode == "validation" or field["type"] == "typed-dict-field":
+            return required
+        return field.get("serialization_exclude_if") is None
+
+    def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
+        """Names the format of a number that is sent as text, as OpenAPI does."""
+        found = super().decimal_schema(schema)
+        for each in found.get("anyOf", [found]):
+            if each.get("type") == "string":
+                each["format"] = "decimal"
+        return found
 
 
 class Schemas:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Any
 
 import pytest
@@ -29,6 +30,13 @@ class Ticket(BaseModel):
 
 class Secret(BaseModel):
     plan: str
+
+
+class Order(BaseModel):
+    item: str
+    count: int = 1
+    note: str = Field("", exclude_if=lambda note: not note)
+    price: Decimal = Decimal(0)
 
 
 def an_app(**arguments: Any) -> tuple[FastAPI, Endpoint]:
@@ -179,6 +187,19 @@ def test_routers_add_tags_deprecate_and_hide() -> None:
     assert operation["x-hubbub"]["deprecated"] is True
     for word in ("spy", "spies", "Secret"):
         assert word not in str(found)
+
+
+def test_what_the_server_always_sends_is_required() -> None:
+    app, live = an_app()
+
+    @live.on("order")
+    async def order(message: Order) -> Order:
+        raise NotImplementedError
+
+    schemas = document(app)["components"]["schemas"]
+    assert schemas["Order-Input"]["required"] == ["item"]
+    assert schemas["Order-Output"]["required"] == ["item", "count", "price"]
+    assert schemas["Order-Output"]["properties"]["price"]["format"] == "decimal"
 
 
 def test_docs_false_serves_nothing() -> None:

@@ -18,12 +18,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from examples.support_desk import smallest
 from hubbub import client
 from tests.browser.conftest import Console, NewContext
 from tests.browser.demo_support import network
 from tests.integration.endpoints import free_port
 from tests.integration.redis_server import running_redis
 from tests.integration.sdk_js import JS, NODE, require_packages
+from tests.integration.support import serving
 
 pytestmark = pytest.mark.browser
 
@@ -113,6 +115,25 @@ def sign_in(page: Page, url: str, name: str) -> Page:
 def say(page: Page, label: str, text: str) -> None:
     page.get_by_label(label).fill(text)
     page.keyboard.press("Enter")
+
+
+def test_the_first_page_of_the_tutorial_shows_what_is_said(new_context: NewContext) -> None:
+    with serving(smallest.app) as server:
+        context = new_context()
+        ann, dana, bob = (context.new_page() for _ in range(3))
+        for page, name in ((ann, "ann"), (dana, "dana"), (bob, "bob")):
+            page.goto(f"{server.http('/')}?name={name}")
+        said = [page.get_by_role("listitem") for page in (ann, dana, bob)]
+        expect(said[2]).to_have_text(["You can’t read this ticket: permission denied."])
+        for page, text in ((ann, "<b>Hello</b>"), (dana, "Hello"), (bob, "Hello")):
+            say(page, "Your message", text)
+            if page is not bob:
+                expect(page.get_by_label("Your message")).to_have_value("")
+        for shown in said[:2]:
+            expect(shown).to_have_text(["ann: <b>Hello</b>", "dana: Hello"])
+        expect(said[2]).to_have_text(
+            ["You can’t read this ticket: permission denied.", "Not sent: open the ticket first"]
+        )
 
 
 def test_a_customer_and_an_agent_talk(built: Path, new_context: NewContext, console: Console, tmp_path: Path) -> None:

@@ -103,9 +103,7 @@ class Newcomer:
             command = command.replace("redis://localhost", self._redis)
         if command.startswith(("uvicorn ", "hubbub run ")):
             self._servers.close()  # Ctrl+C
-            self._servers.enter_context(
-                self._serving(f"exec {command} --port {self.port}", "Uvicorn running|listening")
-            )
+            self._servers.enter_context(self._serving(f"exec {command} --port {self.port}", "Uvicorn running"))
         elif "support_desk.worker" in command:
             self._servers.enter_context(self._serving(command, "^closed 0"))
         else:

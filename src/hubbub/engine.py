@@ -31,8 +31,8 @@ from .connections.session import Session
 from .connections.socket import Socket
 from .connections.sweeper import Sweeper
 from .connections.transports import prepare
-from .endpoints.asyncapi import RawSocket
 from .endpoints.documentation import Documentation
+from .endpoints.raw_sockets import RawSocket
 from .endpoints.routing import MessageRouter
 from .endpoints.sends import Sends
 from .envelope import Envelope, Recorded, Unsubscribe
@@ -307,7 +307,14 @@ class Engine:
         route = self.endpoints[path] = WebSocketRoute(path, endpoint)
         self.documentation.append(documentation)
         if self.app is not None:
-            self.app.router.routes += [route, *documentation.routes()]
+            self.app.router.routes.append(route)
+            documentation.mount(self.app)
+
+    def describe(self, socket: RawSocket) -> None:
+        """Adds a WebSocket of the app to the documentation of all endpoints."""
+        if socket.path in self.raw_sockets:
+            raise InvalidArgument(socket.name, "that path is described already", "one description for each path")
+        self.raw_sockets[socket.path] = socket
 
     async def _join_all(
         self, session: Session, names: Sequence[str], since: Mapping[str, Position], attempt: Attempt

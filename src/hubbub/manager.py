@@ -19,7 +19,9 @@ from .connections.active import Active
 from .connections.connecting import Connecting, Done
 from .connections.connection import Connection, session_of
 from .connections.lookup import Exclude, ExcludeUsers
+from .endpoints.about import about
 from .endpoints.endpoint import Endpoint
+from .endpoints.raw_sockets import raw_socket
 from .engine import Engine
 from .envelope import Envelope, Kick, Recorded
 from .errors import InvalidArgument, NotInstalled, shown
@@ -218,6 +220,47 @@ class ConnectionManager:
         self._hubbub.serve(path, endpoint._serve, endpoint._documentation)
         self._hubbub.routers.append(endpoint)
         return endpoint
+
+    def describe(
+        self,
+        path: str,
+        *,
+        receives: Any = None,
+        sends: Any = None,
+        tags: Sequence[str] | None = None,
+        summary: str | None = None,
+        description: str | None = None,
+        deprecated: bool | None = None,
+        include_in_schema: bool = True,
+    ) -> None:
+        """Describes the WebSocket of a handler, in the AsyncAPI documents of the app's endpoints.
+
+            manager.describe("/ws/{room}", receives=Stroke, sends=Stroke | Cleared)
+
+        Nothing is checked: the handler receives and sends what it wants.
+
+        Args:
+            path: The path of the WebSocket route.
+            receives: The type of the messages of clients.
+            sends: The type of the messages to clients. A union of several models is several messages.
+            tags: The groups of the documentation to which it belongs.
+            summary: One line about it.
+            description: The whole text, in Markdown.
+            deprecated: Tells clients to stop using it.
+            include_in_schema: Whether the documents show it.
+
+        Raises:
+            InvalidArgument: The path is described already, or is not a path, or an argument is wrong.
+        """
+        described = about(
+            f"describe({shown(path)})",
+            tags=tags,
+            summary=summary,
+            description=description,
+            deprecated=deprecated,
+            include_in_schema=include_in_schema,
+        )
+        self._hubbub.describe(raw_socket(path, receives, sends, described))
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:

@@ -75,12 +75,15 @@ def install(manager: Installable, app: Starlette, only: Paths | None) -> None:
         if not engine.origins_given:
             engine.origins = origins_of_cors(app)
         _answer_invalid_names(app)  # again, for the apps that were mounted after `install`
+        for documentation in engine.documentation:  # again, because the app may have another `openapi` meanwhile
+            documentation.link(app)
         async with manager.lifespan(of), inner(of) as state:
             yield state
 
     app.router.lifespan_context = cast("Lifespan[Any]", lifespan)
     app.router.routes += engine.endpoints.values()
-    app.router.routes += [route for each in engine.documentation for route in each.routes()]
+    for documentation in engine.documentation:
+        documentation.mount(app)
     engine.app = app
     engine.lifecycle.installed = True
 

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
 from starlette.applications import Starlette
-from starlette.routing import Match, Route, WebSocketRoute
+from starlette.routing import Match, WebSocketRoute
 from starlette.websockets import WebSocketDisconnect
 
 from ..close import CloseCode
@@ -42,8 +42,11 @@ App: TypeAlias = Callable[[Scope, Receive, ServerSend], Awaitable[None]]
 class Documentation(Protocol):
     """The documentation of an endpoint."""
 
-    def routes(self) -> Sequence[Route]:
-        """The routes of the app that serve it."""
+    def mount(self, app: Starlette) -> None:
+        """Adds it to an app."""
+
+    def link(self, app: Starlette) -> None:
+        """Links it from the app's OpenAPI document."""
 
 
 class Engine(SocketsManager, Protocol):

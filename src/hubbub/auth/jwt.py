@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 import jwt
 from fastapi import HTTPException
-from fastapi.openapi.models import HTTPBearer
+from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
 from fastapi.security.base import SecurityBase
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import WebSocketException
@@ -134,6 +134,7 @@ class JWTAuth(SecurityBase):
     ) -> None:
         self.model: HTTPBearer = HTTPBearer(bearerFormat="JWT")
         self.scheme_name: str = type(self).__name__
+        self.models: dict[str, HTTPBearer | APIKey] = {self.scheme_name: self.model}
         self._algorithms = checked_algorithms(algorithms)
         self._find_key: KeyFunction | None = None
         self._key: Key = ""
@@ -156,6 +157,10 @@ class JWTAuth(SecurityBase):
         for argument, name in (("cookie", cookie), ("query", query)):
             if name is not None and (not isinstance(name, str) or not name):
                 raise InvalidArgument(argument, f"got {shown(name)}", "a name, or None for not looking there")
+        for place, name in ((APIKeyIn.cookie, cookie), (APIKeyIn.query, query)):
+            if name is not None:  # FastAPI knows one place per scheme; the document of an endpoint shows all of them
+                model = APIKey.model_validate({"in": place, "name": name})
+                self.models[f"{self.scheme_name}-{place.value}"] = model
         self._cookie = cookie
         self._query = query
         names = required if isinstance(required, Sequence) and not isinstance(required, str) else [None]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from inspect import Signature
 from types import NoneType, UnionType
 from typing import Any, Final, NamedTuple, Union, get_args, get_origin
@@ -21,6 +21,7 @@ from ..patterns import NAME, Pattern
 from .about import About
 from .dependencies import plain
 from .functions import Function
+from .raw_sockets import NAME_IN_PATH, RawSocket
 from .results import members
 from .routing import Method, PublishRule, RoomRule
 from .schemas import REF, Schema, Schemas
@@ -64,23 +65,6 @@ class Declared:
     rooms: tuple[RoomRule, ...]
     publishing: tuple[PublishRule, ...]
     connect: tuple[Function[Any], About] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawSocket:
-    """A WebSocket of a handler of the app, which `ConnectionManager.describe` describes.
-
-    Attributes:
-        path: Its path.
-        receives: The type of the messages of clients; None if that is not told.
-        sends: The type of the messages to clients; None if that is not told.
-        about: Its description.
-    """
-
-    path: str
-    receives: Any = None
-    sends: Any = None
-    about: About = field(default_factory=About)
 
 
 class _Part(NamedTuple):
@@ -260,7 +244,6 @@ class _Writer:
         self._later.append(write)
 
     def add_socket(self, socket: RawSocket, server: str) -> None:
-        name = f"describe({socket.path!r})"
         key = self._channel(
             f"raw.{_words(socket.path)}", _address(socket.path), {"kind": "raw", "pattern": socket.path}, server
         )
@@ -271,17 +254,17 @@ class _Writer:
         ):
             if annotation is not None:
                 parts = [
-                    self._part(None, f"{key}.{action}", member, mode, name) for member in _alternatives(annotation)
+                    self._part(None, f"{key}.{action}", member, mode, socket.name)
+                    for member in _alternatives(annotation)
                 ]
                 sides.append((action, parts))
 
         def write() -> None:
             channel = self._channels[key]
             channel |= _prose(socket.about)
-            parameters = [found[1] for found in NAME_IN_PATH.finditer(socket.path)]
-            if parameters:
-                channel["parameters"] = {each: {} for each in parameters}
-            channel["x-hubbub"] |= {"deprecated": socket.about.deprecated}
+            if socket.parameters:
+                channel["parameters"] = {name: {} for name in socket.parameters}
+            channel["x-hubbub"] |= {"parameters": socket.parameters, "deprecated": socket.about.deprecated}
             for action, parts in sides:
                 shown = {"kind": action, "errors": {}, "deprecated": socket.about.deprecated}
                 self._operation(f"{key}.{action}", key, action, None, shown, parts)
@@ -336,11 +319,11 @@ class _Writer:
         is_named = reference.startswith(REF)
         name = reference.removeprefix(REF) if is_named else part.place
         definition = self._schemas.definitions[name] if is_named else schema
-        message = {"name": name, "title": definition.get("title", name), "payload": schema}
+        message: Schema = {"name": name, "payload": schema}
+        if "title" in definition:
+            message["title"] = definition["title"]
         if examples := definition.get("examples"):
-            message["examples"] = [
-                {"payload": each} for each in examples if isinstance(each, (dict, list, str, int, float, bool))
-            ]
+            message["examples"] = [{"payload": each} for each in examples]
         if not is_named:
             name = next(each for each in _names(name) if self._messages.get(each, message) == message)
         self._messages[name] = message
@@ -353,7 +336,9 @@ class _Writer:
 
     def _parameter(self, schema: Schema) -> Schema:
         """A parameter of a channel, which AsyncAPI knows only as text."""
-        known = self._schemas.definitions.get(schema.get("$ref", "").removeprefix(REF), schema)
+        parts = [schema, *schema.get("allOf", ())]  # a reference with a description is in `allOf`
+        named = [self._schemas.definitions.get(each.get("$ref", "").removeprefix(REF), {}) for each in parts]
+        known: Schema = {key: value for each in (*named, *parts) for key, value in each.items()}
         parameter: Schema = {}
         if "description" in known:
             parameter["description"] = known["description"]
@@ -374,9 +359,6 @@ class _Writer:
             "client_presence": options.client_presence,
             "client_history": options.client_history,
         }
-
-
-NAME_IN_PATH: Final = re.compile(r"\{([A-Za-z_]\w*)(:\w+)?\}")
 
 
 def _required(function: Function[Any]) -> Schema | None:

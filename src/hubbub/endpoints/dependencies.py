@@ -13,6 +13,7 @@ checked, and no session opened, per message.
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -286,14 +287,13 @@ class Dependencies:
         """
         found: dict[str, Security] = {}
         for node in _nodes(self._tree):
-            if isinstance(node.call, SecurityBase):
-                models: Mapping[str, Any] = getattr(node.call, "models", None) or {
-                    str(node.call.scheme_name): node.call.model
-                }
-                for name, model in models.items():
-                    found.setdefault(
-                        name, Security(model.model_dump(mode="json", by_alias=True, exclude_none=True), _scopes(node))
-                    )
+            scheme = node.call
+            if isinstance(scheme, SecurityBase):
+                model = getattr(scheme, "model", None)
+                models = getattr(scheme, "models", None) or ({} if model is None else {scheme.scheme_name: model})
+                for name, each in models.items():
+                    openapi = each.model_dump(mode="json", by_alias=True, exclude_none=True)
+                    found.setdefault(re.sub(r"[^\w.-]", "_", name, flags=re.ASCII), Security(openapi, _scopes(node)))
         return found
 
     @property

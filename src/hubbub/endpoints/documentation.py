@@ -1,11 +1,12 @@
 """Serves the AsyncAPI document of an endpoint, at ``{path}/asyncapi.json``.
 
-The document is described once, when it is first asked for, in a thread: hundreds of models take longer than the event
-loop may stand still. Only its servers differ between requests, because they depend on the address that a client used.
+The endpoint is described once, when the document is first asked for. Pydantic takes about 5 ms for each model, so this
+happens in a thread. Only the addresses differ between requests: they are those that the client used.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import threading
@@ -17,16 +18,19 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
+from ..codec import dumps
 from ..errors import InvalidArgument, shown
 from ..options import RoomOptions
 from ..paths import path_within
-from .asyncapi import NAME_IN_PATH, VERSION, Declared, RawSocket, described
+from .asyncapi import VERSION, Declared, described
 from .caller import Caller
 from .dependencies import Security
 from .functions import Function, authenticator
+from .openapi import link
+from .raw_sockets import NAME_IN_PATH, RawSocket
 from .refusals import UNPROCESSABLE, MessageInvalid
 from .schemas import Schema
 
@@ -125,13 +129,22 @@ class Documentation:
         self._engine = engine
         self._declared = declared
         self._security: Mapping[str, Security] = {} if authenticate is None else authenticate.security
+        self._turn = asyncio.Lock()
         self._lock = threading.Lock()
-        self._described: Schema | None = None
+        self._described: tuple[tuple[RawSocket, ...], Schema] | None = None
 
-    def routes(self) -> list[Route]:
-        """The routes of the app that serve it."""
-        if not self._is_served:
-            return []
+    def mount(self, app: Starlette) -> None:
+        """Adds it to an app, unless the app does not serve it."""
+        if self._is_served:
+            app.router.routes += self._routes()
+            self.link(app)
+
+    def link(self, app: Starlette) -> None:
+        """Links it from the app's OpenAPI document, if everybody may read it, and its address has no parameters."""
+        if self.is_public and "{" not in self.path:
+            link(app, f"{self.path.rstrip('/')}/{NAME}")
+
+    def _routes(self) -> list[Route]:
         return [
             Route(f"{self.path.rstrip('/')}/{NAME}", self._serve, name=f"{self.path} {NAME}", include_in_schema=False)
         ]
@@ -147,17 +160,7 @@ class Documentation:
             InvalidArgument: The type of a message has no JSON schema. Names the function.
         """
         engine = self._engine()
-        with self._lock:
-            if self._described is None:
-                server, raw_server = self._servers()
-                self._described = described(
-                    self._declared(),
-                    server=server,
-                    raw_server=raw_server,
-                    sockets=engine.raw_sockets.values(),
-                    options_of=engine.options_of,
-                )
-        parts = self._described
+        parts = self._parts(engine)
         components = dict(parts["components"])
         if self._security:
             components["securitySchemes"] = {name: _scheme(each, site) for name, each in self._security.items()}
@@ -165,7 +168,9 @@ class Documentation:
             "asyncapi": VERSION,
             "info": _info(engine.app),
             "defaultContentType": "application/json",
-            "servers": self._addresses(site, pathname, with_raw=bool(engine.raw_sockets)),
+            "servers": self._addresses(
+                site, pathname, with_raw=any(each.about.is_included for each in engine.raw_sockets.values())
+            ),
             **parts,
             "components": components,
         }
@@ -176,8 +181,27 @@ class Documentation:
         root: str = request.scope.get("root_path", "").rstrip("/")
         site = Site("wss" if request.url.scheme == "https" else "ws", request.url.netloc, root)
         path = path_within(request.scope["path"], root).removesuffix(NAME)
-        document = await run_in_threadpool(self.document, site, root + (path if path == "/" else path.rstrip("/")))
-        return JSONResponse(document)
+        pathname = root + (path if path == "/" else path.rstrip("/"))
+        if self._described is None:
+            async with self._turn:  # those who wait take no threads
+                await run_in_threadpool(self._parts, self._engine())
+        body = await run_in_threadpool(lambda: dumps(self.document(site, pathname)))
+        return Response(body, media_type="application/json")
+
+    def _parts(self, engine: Engine) -> Schema:
+        sockets = tuple(engine.raw_sockets.values())
+        with self._lock:
+            if self._described is None or self._described[0] != sockets:
+                server, raw_server = self._servers()
+                parts = described(
+                    self._declared(),
+                    server=server,
+                    raw_server=raw_server,
+                    sockets=sockets,
+                    options_of=engine.options_of,
+                )
+                self._described = sockets, parts
+            return self._described[1]
 
     def _servers(self) -> tuple[str, str]:
         """The keys of the servers of the endpoint, and of raw sockets."""

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
 
-from pydantic import TypeAdapter
-
 from ..arguments import is_text
 from ..codec import Payload
 from ..errors import InvalidArgument, shown
@@ -18,6 +16,7 @@ from .about import About, about
 from .dependencies import name_of
 from .functions import Function
 from .results import Grant, Returns, Welcome, grant, nothing, reply, welcome
+from .schemas import check_type
 from .tokens import SubscriptionTokens
 
 if TYPE_CHECKING:
@@ -315,7 +314,7 @@ class MessageRouter:
         declared = f"@room({shown(pattern)})"
         compiled = _rule_pattern(pattern, declared)
         if sends is not None:
-            _check_type(sends, declared)
+            check_type(sends, declared, "sends")
         if not isinstance(token, (bool, SubscriptionTokens)):
             raise InvalidArgument(declared, f"token is {shown(token)}", "True, False, or a JWTAuth")
         described = about(
@@ -546,12 +545,3 @@ def _rule_pattern(text: str, declared: str) -> Pattern:
     if text.startswith("$"):
         raise InvalidArgument(declared, "names that start with '$' are the server's own", "another pattern")
     return pattern
-
-
-def _check_type(sends: Any, declared: str) -> None:
-    try:
-        _ = TypeAdapter[Any](sends).core_schema
-    except Exception as error:
-        raise InvalidArgument(
-            declared, f"sends is {shown(sends)}", "a type that Pydantic serializes, such as a model"
-        ) from error

@@ -9,8 +9,9 @@ twice, as ``Order-Input`` and ``Order-Output``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import isfinite
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, ForwardRef, Literal, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchemaWarningKind
@@ -23,10 +24,28 @@ REF: Final = "#/components/schemas/"
 Schema = dict[str, Any]
 Mode = Literal["validation", "serialization"]
 
+_Adapter = tuple[int, Mode, TypeAdapter[Any]]
+T = TypeVar("T")
+
 _BINARY: Final[Mapping[Mode, Schema]] = {
     "validation": {"description": "Bytes, or any JSON, of which the function receives the text."},
     "serialization": {"type": "string", "contentEncoding": "base64"},
 }
+
+
+def check_type(annotation: Any, declared: str, argument: str) -> None:
+    """Checks that Pydantic can serialize a type.
+
+    Raises:
+        InvalidArgument: It can't. Names the declaration and its argument.
+    """
+    accepted = "a type that Pydantic serializes, such as a model"
+    if isinstance(annotation, (str, ForwardRef)):
+        raise InvalidArgument(declared, f"{argument} is {shown(annotation)}", f"{accepted}, and not its name")
+    try:
+        _ = TypeAdapter[Any](annotation).core_schema
+    except Exception as error:
+        raise InvalidArgument(declared, f"{argument} is {shown(annotation)}", accepted) from error
 
 
 class Type(NamedTuple):
@@ -93,38 +112,87 @@ class Schemas:
         Raises:
             InvalidArgument: Pydantic can't describe a type. Names the function that uses it.
         """
-        adapters: list[tuple[int, Mode, TypeAdapter[Any]]] = []
+        adapters: list[_Adapter] = []
         for number, each in enumerate(self._types):
             if plain(each.annotation) in (bytes, bytearray, memoryview):
                 self._written[number] = dict(_BINARY[each.mode])
             else:
-                adapters.append((number, each.mode, TypeAdapter(each.annotation)))
+                adapters.append((number, each.mode, self._adapter(each)))
         try:
-            written, rest = self._json_schemas(adapters)
+            written, rest = _json_schemas(adapters)
         except Exception:
-            self._blame(adapters)
+            for number, mode, adapter in adapters:  # the error names only a part of the type
+                self._check(self._types[number], partial(_json_schemas, [(number, mode, adapter)]))
             raise
-        self._written |= {number: _draft_07(schema) for (number, _), schema in written.items()}
-        self.definitions = {name: _draft_07(schema) for name, schema in sorted(rest.get("$defs", {}).items())}
+        definitions = {name: _draft_07(schema) for name, schema in sorted(rest.get("$defs", {}).items())}
+        names = _one_name_each(definitions)
+        self._written |= {number: _renamed(_draft_07(schema), names) for (number, _), schema in written.items()}
+        self.definitions = {names.get(name, name): _renamed(schema, names) for name, schema in definitions.items()}
 
-    def _json_schemas(self, adapters: list[tuple[int, Mode, TypeAdapter[Any]]]) -> Any:
-        return TypeAdapter.json_schemas(adapters, ref_template=REF + "{model}", schema_generator=_Generator)
+    def _adapter(self, type_: Type) -> TypeAdapter[Any]:
+        def made() -> TypeAdapter[Any]:
+            adapter = TypeAdapter[Any](type_.annotation)
+            _ = adapter.validator.title  # raises where a model in it is not complete
+            return adapter
 
-    def _blame(self, adapters: list[tuple[int, Mode, TypeAdapter[Any]]]) -> None:
-        """Finds the type that Pydantic can't describe: the error names only a part of it."""
-        for number, mode, adapter in adapters:
-            try:
-                self._json_schemas([(number, mode, adapter)])
-            except Exception as error:
-                each = self._types[number]
-                problem = str(error).partition("\n")[0]
-                raise InvalidArgument(
-                    each.function,
-                    f"Pydantic has no JSON schema for {shown(each.annotation)} ({shown(problem, limit=200)})",
-                    "a type with a JSON schema. Describe the part that has none: "
-                    "Annotated[..., WithJsonSchema({'type': 'string'})]; or leave the function out of the "
-                    "documentation: include_in_schema=False",
-                ) from error
+        return self._check(type_, made)
+
+    def _check(self, type_: Type, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except Exception as error:
+            problem = str(error).partition("\n")[0]
+            raise InvalidArgument(
+                type_.function,
+                f"Pydantic has no JSON schema for {shown(type_.annotation)} ({shown(problem, limit=200)})",
+                "a type with a JSON schema. Describe the part that has none: "
+                "Annotated[..., WithJsonSchema({'type': 'string'})]; or leave the function out of the "
+                "documentation: include_in_schema=False",
+            ) from error
+
+
+def _json_schemas(adapters: list[_Adapter]) -> Any:
+    return TypeAdapter.json_schemas(adapters, ref_template=REF + "{model}", schema_generator=_Generator)
+
+
+def _one_name_each(definitions: Mapping[str, Schema]) -> dict[str, str]:
+    """Finds models whose two schemas differ in nothing but in names of such models. Pydantic knows only equal schemas.
+
+    All pairs count as alike until their schemas differ, which is how recursive models are found alike.
+
+    Returns:
+        The common names of both schemas, by their names.
+    """
+    pairs = {
+        name.removesuffix("-Input")
+        for name in definitions
+        if name.endswith("-Input") and name.removesuffix("-Input") + "-Output" in definitions
+    }
+    pairs -= definitions.keys()
+    while True:
+        names = {f"{name}-{side}": name for name in pairs for side in ("Input", "Output")}
+        different = {
+            name
+            for name in pairs
+            if _renamed(definitions[f"{name}-Input"], names) != _renamed(definitions[f"{name}-Output"], names)
+        }
+        if not different:
+            return names
+        pairs -= different
+
+
+def _renamed(schema: Any, names: Mapping[str, str]) -> Any:
+    """A schema with other names in its references."""
+    if isinstance(schema, list):
+        return [_renamed(each, names) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: REF + names.get(value.removeprefix(REF), value.removeprefix(REF))
+        if key == "$ref" and isinstance(value, str)
+        else _renamed(value, names)
+        for key, value in schema.items()
+    }
 
 
 def _draft_07(schema: Any) -> Any:

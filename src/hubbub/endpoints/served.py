@@ -25,8 +25,8 @@ from ..positions import Position
 from ..presence import Info, Member
 from ..rooms.memberships import Memberships
 from ..tasks import Tasks
-from .asyncapi import RawSocket
 from .functions import Function
+from .raw_sockets import RawSocket
 from .routing import Routes
 from .sends import Sends
 

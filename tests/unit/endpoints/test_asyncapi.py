@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Annotated, Any
 
+import httpx
 import pytest
-from fastapi import Depends, FastAPI, HTTPException
-from pydantic import BaseModel, Field
+from fastapi import Depends, FastAPI, Header, HTTPException, WebSocket, WebSocketException
+from pydantic import BaseModel, Field, create_model
+from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from hubbub import Connection, ConnectionManager, Endpoint, History, InvalidArgument, MessageRouter, RoomOptions
+from hubbub.auth import JWTAuth
 from hubbub.demo.app import create_app
+from hubbub.endpoints import asyncapi
+from hubbub.endpoints.documentation import Site
+from tests.unit.endpoints import everything
 
 
 class Say(BaseModel):
@@ -275,3 +284,287 @@ def test_the_parameters_of_a_path_are_those_of_the_request() -> None:
 def test_the_demo_is_described() -> None:
     found = document(create_app())
     assert set(found["channels"]) >= {"room.chat_room", "room.typing_room", "method.watch", "connect"}
+
+
+# The whole
+
+
+def test_the_document_of_an_app_that_uses_everything_is_the_golden_one() -> None:
+    """After a change on purpose, write it anew: ``python -m tests.unit.endpoints.everything``."""
+    assert everything.document() == everything.GOLDEN.read_text("utf-8")
+
+
+def test_nothing_of_a_hidden_function_is_in_the_document() -> None:
+    assert "idden" not in everything.document()
+
+
+# Types
+
+
+class Tree(BaseModel):
+    branches: list[Tree]
+
+
+class Counted(Tree):
+    """Differs in both directions, and so does each model that has one."""
+
+    count: Annotated[int, Field(validation_alias="in", serialization_alias="out")]
+    more: list[Counted] = []
+
+
+class Crate(BaseModel):
+    contents: list[Counted | Tree]
+
+
+def test_a_model_has_two_schemas_only_if_they_differ() -> None:
+    app, live = an_app()
+
+    @live.on("tree")
+    async def tree(tree: Tree) -> Tree:
+        raise NotImplementedError
+
+    @live.on("crate")
+    async def crate(crate: Crate) -> Crate:
+        raise NotImplementedError
+
+    schemas = document(app)["components"]["schemas"].keys() - {"hubbub.Error"}
+    assert schemas == {"Tree", "Counted-Input", "Counted-Output", "Crate-Input", "Crate-Output"}
+
+
+class Odd(BaseModel):
+    call: Callable[[], int]
+
+
+def test_a_type_without_a_schema_names_its_function_and_a_way_out() -> None:
+    app, live = an_app()
+
+    @live.on("fine")
+    async def fine(message: Say) -> None: ...
+
+    @live.on("odd")
+    async def odd(message: Odd) -> None: ...
+
+    with pytest.raises(InvalidArgument) as caught:
+        document(app)
+    assert caught.value.argument.endswith("odd() of @on('odd')")
+    assert "Odd" in caught.value.problem
+    assert "CallableSchema" in caught.value.problem
+    assert "WithJsonSchema" in caught.value.accepted
+    assert "include_in_schema=False" in caught.value.accepted
+
+
+async def say_yes() -> None: ...
+
+
+def test_two_models_of_one_name_stay_apart() -> None:
+    app, live = an_app()
+    other = create_model("Say", __module__="elsewhere", loudly=(bool, ...))
+
+    @live.on("say")
+    async def say() -> Say:
+        raise NotImplementedError
+
+    live.room("said", sends=other)(say_yes)
+
+    found = document(app)["components"]["schemas"]
+    assert {name for name in found if name.endswith("Say")} == {"elsewhere__Say", f"{__name__.replace('.', '__')}__Say"}
+
+
+# Raw sockets
+
+
+def test_raw_sockets_are_described_in_the_documents_of_all_endpoints() -> None:
+    app, manager = FastAPI(), ConnectionManager()
+    manager.install(app)
+    for path in ("/live", "/raw"):
+        manager.endpoint(path, auth=None)
+    assert set(document(app)["servers"]) == {"live"}
+    manager.describe("/ws/{room}", receives=Say, sends=Said | Ticket, summary="A socket", tags=["old"], deprecated=True)
+    found = document(app)
+    channel = found["channels"]["raw.ws_room"]
+    assert (channel["address"], channel["servers"]) == ("/ws/{room}", [{"$ref": "#/servers/raw"}])
+    assert list(channel["messages"]) == ["Say", "Said", "Ticket"]
+    assert (channel["summary"], channel["tags"]) == ("A socket", [{"name": "old"}])
+    assert channel["x-hubbub"] == {
+        "kind": "raw",
+        "pattern": "/ws/{room}",
+        "parameters": {"room": {"type": "string"}},
+        "deprecated": True,
+    }
+    assert found["operations"]["raw.ws_room.receive"]["action"] == "receive"
+    assert len(found["operations"]["raw.ws_room.send"]["messages"]) == 2
+    assert set(document(app, "/raw")["servers"]) == {"raw", "raw_sockets"}
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "name"),
+    [
+        ("ws", {}, "path"),
+        (5, {}, "path"),
+        ("/ws/{room:sort}", {}, "path"),
+        ("/taken", {}, "described already"),
+        ("/ws", {"sends": "Said"}, "sends"),
+        ("/ws", {"receives": object()}, "receives"),
+        ("/ws", {"tags": 5}, "tags"),
+    ],
+)
+def test_wrong_descriptions_of_raw_sockets_are_refused(path: Any, arguments: Any, name: str) -> None:
+    manager = ConnectionManager()
+    manager.describe("/taken")
+    with pytest.raises(InvalidArgument, match=name):
+        manager.describe(path, **arguments)
+
+
+# Security
+
+
+def test_a_jwt_auth_is_a_scheme_for_each_place_of_its_token() -> None:
+    app, manager = FastAPI(), ConnectionManager()
+    manager.install(app)
+    manager.endpoint("/live", auth=JWTAuth(b"0" * 32, algorithms=["HS256"], cookie="session", query="token"))
+    found = document(app)
+    assert found["components"]["securitySchemes"] == {
+        "JWTAuth": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+        "JWTAuth-cookie": {"type": "httpApiKey", "in": "cookie", "name": "session"},
+        "JWTAuth-query": {"type": "httpApiKey", "in": "query", "name": "token"},
+    }
+    names = [each["$ref"].rpartition("/")[2] for each in found["servers"]["live"]["security"]]
+    assert names == list(found["components"]["securitySchemes"])
+
+
+def test_what_is_no_security_scheme_is_not_made_one() -> None:
+    async def by_name(name: str) -> str:
+        return name
+
+    app, manager = FastAPI(), ConnectionManager()
+    manager.install(app)
+    manager.endpoint("/live", auth=by_name)
+    found = document(app)
+    assert "securitySchemes" not in found["components"]
+    assert "security" not in found["servers"]["live"]
+
+
+# Serving
+
+
+def test_a_guard_may_be_a_dependency_that_was_written_for_sockets() -> None:
+    async def of_sockets(websocket: WebSocket, x_key: Annotated[str, Header()]) -> None:
+        if x_key != "secret":
+            raise WebSocketException(1008, "a wrong key")
+
+    app, _ = an_app(docs=of_sockets)
+    client = TestClient(app)
+    assert client.get("/live/asyncapi.json").status_code == 422
+    assert client.get("/live/asyncapi.json", headers={"x-key": "a"}).json() == {"detail": "a wrong key"}
+    assert client.get("/live/asyncapi.json", headers={"x-key": "secret"}).status_code == 200
+
+
+def test_a_jwt_auth_that_guards_reads_no_token_from_the_query() -> None:
+    app, _ = an_app(docs=JWTAuth(b"0" * 32, algorithms=["HS256"], query="token"))
+    response = TestClient(app).get("/live/asyncapi.json?token=a.b.c")
+    assert (response.status_code, response.json()) == (401, {"detail": "unauthorized: no token"})
+
+
+def test_an_app_of_starlette_has_a_document() -> None:
+    app, manager = Starlette(), ConnectionManager()
+    manager.install(app)
+    manager.endpoint("/", auth=None)
+    response = TestClient(app).get("/asyncapi.json")
+    assert response.json()["info"] == {"title": "ASGI app", "version": "0.1.0"}
+    assert response.json()["servers"]["root"]["pathname"] == "/"
+
+
+def test_no_function_can_be_declared_once_the_endpoint_is_documented() -> None:
+    app, live = an_app()
+    document(app)
+    with pytest.raises(InvalidArgument, match="documented"):
+        live.on("late")(document)
+
+
+def test_the_event_loop_runs_while_the_document_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    app, _ = an_app()
+    app.get("/alive")(lambda: "yes")
+    gate, made = threading.Event(), 0
+    describe = asyncapi.described
+
+    def described(*args: Any, **kwargs: Any) -> Any:
+        nonlocal made
+        made += 1
+        assert gate.wait(30)
+        return describe(*args, **kwargs)
+
+    monkeypatch.setattr("hubbub.endpoints.documentation.described", described)
+
+    async def visit() -> None:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            many = [asyncio.create_task(client.get("/live/asyncapi.json")) for _ in range(60)]  # more than threads
+            try:
+                assert (await client.get("/alive")).json() == "yes"
+            finally:
+                gate.set()
+            assert {response.status_code for response in await asyncio.gather(*many)} == {200}
+
+    asyncio.run(visit())
+    assert made == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://a.example",
+        "wss://",
+        "a.example",
+        "wss://a.example:port",
+        "wss://a.example?b",
+        "wss://me@a.example",
+        "ws://[a",
+    ],
+)
+def test_a_server_is_the_url_of_an_app(url: str) -> None:
+    with pytest.raises(InvalidArgument, match="server"):
+        Site.of(url)
+
+
+# The link from OpenAPI
+
+
+def openapi(app: FastAPI, url: str = "/openapi.json") -> dict[str, Any]:
+    found: dict[str, Any] = TestClient(app).get(url).json()
+    return found
+
+
+def test_openapi_links_the_document() -> None:
+    app, _ = an_app()
+    link = {"description": "The WebSocket API, as AsyncAPI: /live/asyncapi.json", "url": "live/asyncapi.json"}
+    assert openapi(app)["externalDocs"] == link
+
+
+def test_openapi_links_the_first_of_several_documents_and_names_all() -> None:
+    app = FastAPI(openapi_url="/api/v1/openapi.json")
+    assert app.openapi()["info"]
+    manager = ConnectionManager()
+    manager.endpoint("/a", auth=None)
+    manager.endpoint("/hidden", auth=None, docs=False)
+    manager.endpoint("/guarded", auth=None, docs=say_yes)
+    manager.endpoint("/of/{tenant}", auth=None)
+    manager.install(app)
+    manager.endpoint("/b", auth=None)
+    assert openapi(app, "/api/v1/openapi.json")["externalDocs"] == {
+        "description": "The WebSocket API, as AsyncAPI: /a/asyncapi.json, /b/asyncapi.json",
+        "url": "../../a/asyncapi.json",
+    }
+
+
+def test_openapi_keeps_the_link_of_the_app() -> None:
+    app, _ = an_app()
+    app.openapi_external_docs = {"url": "https://example.org/"}
+    assert openapi(app)["externalDocs"] == {"url": "https://example.org/"}
+
+
+def test_a_later_openapi_of_the_app_is_linked_when_it_starts() -> None:
+    app, _ = an_app()
+    build = app.openapi
+    app.openapi = lambda: {**FastAPI.openapi(app), "x-own": True}  # type: ignore[method-assign]  # as FastAPI's docs do
+    with TestClient(app) as client:
+        found = client.get("/openapi.json").json()
+    assert (found["x-own"], found["externalDocs"]) == (True, build()["externalDocs"])

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -227,3 +227,109 @@ def test_demo_with_workers_has_one_database_and_says_what_memory_loses() -> None
     warnings = [line for line in said.splitlines() if "LOST" in line]
     assert len(warnings) == 2, said
     assert all(line.endswith('ConnectionManager("redis://localhost")') for line in warnings), warnings
+
+
+# hubbub asyncapi
+
+
+APP = """
+from fastapi import FastAPI
+from hubbub import ConnectionManager
+
+def an_app(*paths):
+    app, manager = FastAPI(title=" and ".join(paths) or "none"), ConnectionManager()
+    manager.install(app)
+    for path in paths:
+        manager.endpoint(path, auth=None, docs=False)
+    return app
+
+none, one, two = an_app(), an_app("/live"), an_app("/live", "/admin")
+outer = an_app("/live")
+outer.mount("/v1", an_app("/live"))
+
+def make():
+    return an_app("/made")
+
+def odd(message: type): ...
+
+wrong = FastAPI()
+manager = ConnectionManager()
+manager.install(wrong)
+manager.endpoint("/live", auth=None).on("odd")(odd)
+"""
+
+
+@pytest.fixture
+def documents(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    monkeypatch.delitem(sys.modules, "cli_documents", raising=False)
+    (folder / "cli_documents.py").write_text(APP)
+
+    def call(name: str, *args: str) -> str:
+        try:
+            hubbub.cli.main(["asyncapi", f"cli_documents:{name}", *args])
+        except SystemExit:
+            return capsys.readouterr().err
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_asyncapi_writes_the_document_of_the_endpoint_without_serving_it(documents: Callable[..., str]) -> None:
+    found = json.loads(documents("one"))
+    assert (found["asyncapi"], found["info"]["title"]) == ("3.0.0", "/live")
+    server = found["servers"]["live"]
+    assert (server["host"], server["protocol"], server["pathname"]) == ("localhost:8000", "ws", "/live")
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "path"),
+    [
+        ("two", ("--endpoint", "/admin"), "/base/admin"),
+        ("make", ("--factory",), "/base/made"),
+        ("outer", ("--endpoint", "/v1/live"), "/base/v1/live"),
+    ],
+)
+def test_asyncapi_finds_the_endpoint(documents: Callable[..., str], name: str, args: list[str], path: str) -> None:
+    (server,) = json.loads(documents(name, *args, "--server", "wss://example.org/base/"))["servers"].values()
+    assert (server["host"], server["protocol"], server["pathname"]) == ("example.org", "wss", path)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "problem"),
+    [
+        ("none", (), "'cli_documents:none' has no endpoint: manager.install(app), and live = manager.endpoint(...)"),
+        ("two", (), "'cli_documents:two' has several endpoints: add --endpoint with one of /live, /admin"),
+        ("one", ("--endpoint", "/a"), "'cli_documents:one' has no endpoint /a; it has /live"),
+        ("gone", (), "the module 'cli_documents' has no attribute 'gone'"),
+        ("one", ("--check",), "--check needs --out, the file to check"),
+        ("one", ("--out", "no/such/folder.json"), "can't write no/such/folder.json: No such file or directory"),
+        ("one", ("--check", "--out", "."), "can't read .: Is a directory"),
+        (
+            "wrong",
+            (),
+            "odd() of @on('odd'): Pydantic has no JSON schema for <class 'type'> (\"Cannot generate a JsonSchema for "
+            "core_schema.IsInstanceSchema (<class 'type'>)\"); accepted: a type with a JSON schema. Describe the part "
+            "that has none: Annotated[..., WithJsonSchema({'type': 'string'})]; or leave the function out of the "
+            "documentation: include_in_schema=False",
+        ),
+    ],
+)
+def test_a_problem_of_asyncapi_is_one_line(
+    documents: Callable[..., str], name: str, args: list[str], problem: str
+) -> None:
+    assert documents(name, *args) == f"hubbub: {problem}\n"
+
+
+def test_a_server_that_is_no_url_is_refused(documents: Callable[..., str]) -> None:
+    assert "--server: got 'http://a'; accepted: " in documents("one", "--server", "http://a")
+
+
+def test_check_fails_unless_the_file_is_up_to_date(documents: Callable[..., str], folder: Path) -> None:
+    file = folder / "live.json"
+    args = ("--out", str(file))
+    stale = f"hubbub: {file} is not up to date: run the same command without --check\n"
+    assert documents("one", *args, "--check") == stale
+    assert documents("one", *args) == ""
+    assert file.read_text("utf-8") == documents("one")
+    assert documents("one", *args, "--check") == ""
+    assert documents("one", *args, "--check", "--server", "wss://example.org") == stale

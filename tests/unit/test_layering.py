@@ -50,6 +50,7 @@ ONLY_IN = {
         "manager",
         "auth",
         "client",
+        "cli",
         "demo",
         "testing",
     },

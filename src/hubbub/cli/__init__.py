@@ -1,10 +1,8 @@
-"""The command line: ``hubbub run`` and ``hubbub demo``."""
+"""The command line: ``hubbub run``, ``hubbub demo`` and ``hubbub asyncapi``."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import inspect
 import os
 import socket
 import ssl
@@ -13,11 +11,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from math import inf
 from tempfile import TemporaryDirectory
+from typing import Final
 
-from .__about__ import __version__
-from .brokers import broker_from
-from .errors import InvalidArgument
-from .server.serve import WORKER_HEALTHCHECK_S, Config, serve
+from ..__about__ import __version__
+from ..brokers import broker_from
+from ..errors import InvalidArgument
+from ..server.serve import WORKER_HEALTHCHECK_S, Config, serve
+from .apps import NotAnApp, imported_app
+from .documents import add_asyncapi, write_asyncapi
 
 _LEVELS = ("critical", "error", "warning", "info", "debug")
 
@@ -29,19 +30,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: The arguments; by default those of the process.
 
     Raises:
-        SystemExit: 0 if a signal ended the server, 2 if an argument is wrong, another code if the server can't start.
+        SystemExit: 0 if a signal ended the server, 2 if an argument is wrong, another code if the server can't start or
+            a document can't be written.
     """
     parser = argparse.ArgumentParser(prog="hubbub", description="The real-time layer for FastAPI.")
     parser.add_argument("--version", action="version", version=f"hubbub {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
     _add_run(commands.add_parser("run", help="serve an app", description=_run.__doc__))
     _add_demo(commands.add_parser("demo", help="serve the demo app", description=_demo.__doc__))
+    add_asyncapi(
+        commands.add_parser(
+            "asyncapi", help="write an endpoint's AsyncAPI document", description=write_asyncapi.__doc__
+        )
+    )
     args = parser.parse_args(argv)
-    problem = _cannot_listen(args.host, args.port)
-    if problem:
-        problem = f"can't listen on {args.host} port {args.port}: {problem}"
-    else:
-        problem = (_run if args.command == "run" else _demo)(args)
+    problem = _COMMANDS[args.command](args)
     if problem:
         parser.exit(1, f"hubbub: {problem}\n")
 
@@ -104,7 +107,14 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> str | None:
     """Serve an app. SIGTERM or Ctrl+C closes its sockets gradually; a second signal closes the rest at once."""
-    problem = _not_an_app(args.app, factory=args.factory) or _no_certificate(args.ssl_certfile, args.ssl_keyfile)
+    problem = _cannot_listen(args.host, args.port)
+    if problem:
+        return problem
+    try:
+        imported_app(args.app, factory=args.factory)
+    except NotAnApp as error:
+        return str(error)
+    problem = _no_certificate(args.ssl_certfile, args.ssl_keyfile)
     if problem:
         return problem
     config = Config(
@@ -126,11 +136,14 @@ def _run(args: argparse.Namespace) -> str | None:
 
 def _demo(args: argparse.Namespace) -> str | None:
     """Serve the demo app."""
+    problem = _cannot_listen(args.host, args.port)
+    if problem:
+        return problem
     os.environ["HUBBUB_BROKER"] = args.broker
     with ExitStack() as stack:
         if args.workers > 1:
-            from .demo.database import database
-            from .demo.users import signing_key
+            from ..demo.database import database
+            from ..demo.users import signing_key
 
             os.environ["HUBBUB_DEMO_KEY"] = signing_key()
             if not os.environ.get("HUBBUB_DEMO_DATABASE"):
@@ -146,6 +159,9 @@ def _demo(args: argparse.Namespace) -> str | None:
             drain_s=args.drain_s,
         )
         sys.exit(serve(config))
+
+
+_COMMANDS: Final = {"run": _run, "demo": _demo, "asyncapi": write_asyncapi}
 
 
 # Types of arguments
@@ -191,46 +207,6 @@ def _broker(text: str) -> str:
 # Checks before the server starts: a mistake is one line of output, and nothing has to stop again
 
 
-def _not_an_app(name: str, *, factory: bool) -> str | None:
-    """Imports the app. Returns the problem if it is not one. An error that its module raises is not caught."""
-    module_name, _, path = name.partition(":")
-    if not path or not all(part.isidentifier() for part in module_name.split(".")):
-        return f"{name!r} is not MODULE:NAME, as in app:app"
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found: object = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if not error.name or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # a module that the app's module imports
-        return f"no module {module_name!r} in {os.getcwd()} or among the installed packages"
-    for attribute in path.split("."):
-        try:
-            found = getattr(found, attribute)
-        except AttributeError:
-            return f"the module {module_name!r} has no attribute {path!r}"
-    kind = type(found).__name__
-    if factory:
-        return None if _accepts(found, 0) else f"--factory: {name!r} ({kind}) can't be called without arguments"
-    if not _accepts(found, 3):
-        hint = "; if it is a function that creates the app, add --factory" if _accepts(found, 0) else ""
-        return f"{name!r} ({kind}) is not an ASGI app{hint}"
-    return None
-
-
-def _accepts(found: object, arguments: int) -> bool:
-    """Returns whether a value can be called with a number of arguments, as far as its signature shows."""
-    if not callable(found):
-        return False
-    try:
-        inspect.signature(found).bind(*range(arguments))
-    except TypeError:
-        return False
-    except ValueError:  # no signature
-        pass
-    return True
-
-
 def _no_certificate(certificate: str | None, key: str | None) -> str | None:
     """Loads the certificate. Returns the problem if it can't be used."""
     if certificate is None:
@@ -255,5 +231,5 @@ def _cannot_listen(host: str, port: int) -> str | None:
                     probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 probe.bind(address)
     except OSError as error:
-        return error.strerror or str(error)
+        return f"can't listen on {host} port {port}: {error.strerror or error}"
     return None

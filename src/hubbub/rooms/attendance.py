@@ -8,13 +8,25 @@ leave, a kick or an expired token.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from ..brokers.base import Presence
 from ..connections.session import Session
 from ..names import is_user_room, user_room
 from ..tasks import Tasks
-from ..timers import Timers
+from ..timers import Timer, Timers
+
+
+@dataclass(eq=False, slots=True)
+class _Grace:
+    """A grace period: the user of a lost session stays present in these rooms until the timer runs out."""
+
+    user: str
+    connection_id: str
+    began_at: float  # when the session began
+    channels: list[str]
+    timer: Timer
 
 
 class Attendance:
@@ -30,8 +42,7 @@ class Attendance:
         self._presence = presence
         self._tasks = tasks
         self._timers = timers
-        # What ends each grace period, in one room or in all, and when its session began, by the user's own room.
-        self._graces: dict[str, dict[Callable[[str | None], None], float]] = {}
+        self._graces: dict[str, list[_Grace]] = {}  # by the user's own room
 
     def clear(self) -> None:
         """Forgets all grace periods."""
@@ -56,8 +67,12 @@ class Attendance:
         await self._presence.enter(channel, user, session.id, session.info, membership.room_info)
         membership = session.memberships.get(channel)
         if membership is None or membership.grace_s is None:
-            # The session left while `enter` was in flight, so its `exit` may have arrived first. Send `exit` again.
-            await self._exit(user, session.id, [channel])
+            # The session left or was lost while `enter` was in flight, so the report of that may have arrived first.
+            # Send it again.
+            if user is not None and self._is_in_grace(user, session.id, channel):
+                await self._presence.linger(channel, user, session.id, grace_s)
+            else:
+                await self._exit(user, session.id, [channel])
 
     def leave(self, session: Session, channels: Iterable[str]) -> asyncio.Task[None] | None:
         """Reports that a session left rooms, without a grace period. None if it was not present in any of them."""
@@ -88,28 +103,32 @@ class Attendance:
             given_at: The time of the instruction, on the loop's clock.
             room: The room in which they end; None for all rooms.
         """
-        for end, began_at in tuple(self._graces.get(user_channel, {}).items()):
-            if began_at <= given_at:
-                end(room)
+        for grace in tuple(self._graces.get(user_channel, ())):
+            if grace.began_at <= given_at:
+                self._end_grace(grace, room)
 
     def _begin_grace(self, grace_s: float, user: str, session: Session, channels: list[str]) -> None:
-        own, connection_id = user_room(user), session.id
+        timer = self._timers.call_later(grace_s, lambda: self._end_grace(grace))
+        grace = _Grace(user, session.id, session.began_at, channels, timer)
+        self._graces.setdefault(user_room(user), []).append(grace)
 
-        def end(room: str | None) -> None:
-            if room is not None and channels != [room]:
-                if room in channels:
-                    channels.remove(room)
-                    self._tasks.spawn(self._exit(user, connection_id, [room]), "grace")
-                return
-            graces = self._graces[own]
-            del graces[end]
-            if not graces:
+    def _end_grace(self, grace: _Grace, room: str | None = None) -> None:
+        """Ends a grace period, in one room or in all."""
+        ended = [channel for channel in grace.channels if room in (None, channel)]
+        if not ended:
+            return
+        grace.channels[:] = [channel for channel in grace.channels if channel not in ended]
+        if not grace.channels:
+            own = user_room(grace.user)
+            self._graces[own].remove(grace)
+            if not self._graces[own]:
                 del self._graces[own]
-            timer.cancel()
-            self._tasks.spawn(self._exit(user, connection_id, channels), "grace")
+            grace.timer.cancel()
+        self._tasks.spawn(self._exit(grace.user, grace.connection_id, ended), "grace")
 
-        timer = self._timers.call_later(grace_s, lambda: end(None))
-        self._graces.setdefault(own, {})[end] = session.began_at
+    def _is_in_grace(self, user: str, connection_id: str, channel: str) -> bool:
+        graces = self._graces.get(user_room(user), ())
+        return any(grace.connection_id == connection_id and channel in grace.channels for grace in graces)
 
     async def _depart(self, user: str | None, connection_id: str, channels_by_grace: Mapping[float, list[str]]) -> None:
         await asyncio.gather(

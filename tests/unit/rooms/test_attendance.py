@@ -113,6 +113,25 @@ async def test_a_session_that_leaves_while_it_enters_exits_again() -> None:
         assert await worker.reports.next() == ("exit", "lobby", "ann", ann.id)
 
 
+@pytest.mark.parametrize("ended", [False, True], ids=["in its grace period", "after its grace period"])
+async def test_a_session_that_is_lost_while_it_enters_stays_for_its_grace_period(ended: bool) -> None:
+    async with serving() as worker:
+        ann = worker.session("ann", "lobby")
+        worker.reports.going.clear()
+        entering = asyncio.create_task(worker.attendance.enter(ann, "lobby", HOUR_S))
+        assert (await worker.reports.next())[0] == "enter"
+        del ann.memberships["lobby"]
+        worker.attendance.lose(ann, {HOUR_S: ["lobby"]})
+        assert await worker.reports.next() == ("linger", "lobby", "ann", ann.id, HOUR_S)
+        if ended:
+            worker.attendance.end_graces(user_room("ann"), HOUR_S)
+            assert (await worker.reports.next())[0] == "exit"
+        worker.reports.going.set()
+        await entering
+        again = ("exit", "lobby", "ann", ann.id) if ended else ("linger", "lobby", "ann", ann.id, HOUR_S)
+        assert await worker.reports.next() == again
+
+
 async def test_a_session_that_was_present_nowhere_has_nothing_to_leave() -> None:
     async with serving() as worker:
         assert worker.attendance.leave(worker.session(None), []) is None

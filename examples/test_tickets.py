@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
 from hubbub import ConnectionManager
-from hubbub.testing import Publication, RequestRefused, endpoint_client
+from hubbub.testing import RequestRefused, endpoint_client
 
 app = FastAPI()
 manager = ConnectionManager()
@@ -49,28 +49,28 @@ async def close(message: Close, user: User) -> Closed:
 
 
 def test_the_readers_of_a_ticket_see_that_it_is_closed() -> None:
-    with TestClient(app) as client, endpoint_client(client, "/live?name=ann") as ann:
+    with TestClient(app) as client, endpoint_client(client, "/live", user="ann") as ann:
         ann.subscribe("ticket:1")
-        assert ann.rpc("ticket.close", {"id": 1}) == {"id": 1, "by": "ann"}
-        assert ann.receive() == Publication("ticket:1", {"id": 1, "by": "ann"})
+        assert ann.rpc("ticket.close", Close(id=1), returns=Closed) == Closed(id=1, by="ann")
+        assert ann.receive_from("ticket:1", Closed) == Closed(id=1, by="ann")
 
 
 def test_a_ticket_is_private() -> None:
-    with TestClient(app) as client, endpoint_client(client, "/live?name=bob") as bob:
+    with TestClient(app) as client, endpoint_client(client, "/live", user="bob") as bob:
         with pytest.raises(RequestRefused) as refused:
             bob.subscribe("ticket:1")
         assert refused.value.code == 103
 
 
 def test_a_ticket_has_a_number() -> None:
-    with TestClient(app) as client, endpoint_client(client, "/live?name=ann") as ann:
+    with TestClient(app) as client, endpoint_client(client, "/live", user="ann") as ann:
         with pytest.raises(RequestRefused, match="id: Input should be a valid integer") as refused:
             ann.rpc("ticket.close", {"id": "first"})
         assert refused.value.code == 422
 
 
 def test_a_ticket_that_is_not_yours_stays_open() -> None:
-    with TestClient(app) as client, endpoint_client(client, "/live?name=ann") as ann:
+    with TestClient(app) as client, endpoint_client(client, "/live", user="ann") as ann:
         ann.subscribe("ticket:1")
         with pytest.raises(RequestRefused):
             ann.rpc("ticket.close", {"id": 2})

@@ -5,8 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
+import anyio.from_thread
+import anyio.to_thread
 import jwt
 import pytest
 from fastapi import Cookie, Depends, FastAPI, Header, HTTPException, Query, WebSocketException
@@ -456,3 +459,148 @@ def test_the_newest_tab_replaces_the_others_in_the_auth_dependency() -> None:
                 first.rpc("hello")
             assert ended.value.code == 4001
             assert len(manager.connections(user="ann")) == 1
+
+
+# Types
+
+
+class Greeting(BaseModel):
+    at: datetime
+    names: list[str] = []
+
+
+HELLO = Greeting(at=datetime(2026, 1, 2, tzinfo=UTC), names=["Ann"])
+
+
+def test_a_reply_is_returned_as_its_type(ann: EndpointClient) -> None:
+    assert ann.rpc("echo", HELLO, returns=Greeting) == HELLO
+    assert ann.rpc("echo", [HELLO], returns=list[Greeting]) == [HELLO]
+    assert ann.rpc("echo", HELLO, returns=Greeting | None) == HELLO
+    assert ann.rpc("echo", returns=Greeting | None) is None
+    assert ann.rpc("echo", HELLO) == {"at": "2026-01-02T00:00:00Z", "names": ["Ann"]}
+
+
+def test_a_reply_of_another_type_fails_the_test(ann: EndpointClient) -> None:
+    with pytest.raises(AssertionError, match=r"the reply to 'echo' is \{'at': 1.* not a Greeting: names: Input"):
+        ann.rpc("echo", {"at": 1, "names": 2}, returns=Greeting)
+    with pytest.raises(AssertionError, match="the reply to 'echo' is None, not a Greeting: Input"):
+        ann.rpc("echo", returns=Greeting)
+
+
+def test_messages_of_a_room_are_received_as_their_type(ann: EndpointClient, bob: EndpointClient) -> None:
+    for room in ("group:1", "group:2"):
+        bob.subscribe(room)
+        ann.subscribe(room)
+    for room, number in (("group:1", 1), ("group:2", 2), ("group:1", 3)):
+        bob.publish(room, {"at": HELLO.at, "names": [str(number)]})
+    assert ann.receive_from("group:2", Greeting).names == ["2"]
+    assert ann.receive_from("group:1", Greeting | str).names == ["1"]
+    assert ann.receive_from("group:1")["names"] == ["3"]
+    assert [type(event) for event in ann.unread()] == [Join, Join], "other events stay"
+    ann.rpc("greet")
+    assert ann.receive_from("$user", str) == "AA=="
+    bob.publish("group:1", {})
+    with pytest.raises(AssertionError, match=r"the message in 'group:1' is \{\}, not a list\[int\]: Input"):
+        ann.receive_from("group:1", list[int])
+
+
+def test_a_call_may_wait_for_another_time(ann: EndpointClient) -> None:
+    with pytest.raises(AssertionError, match=r"an event did not arrive in 0\.01 s"):
+        ann.receive(timeout_s=0.01)
+    with pytest.raises(AssertionError, match=r"a message in 'chat:lobby' did not arrive in 0\.01 s"):
+        ann.receive_from("chat:lobby", timeout_s=0.01)
+    gate.clear()
+    try:
+        with pytest.raises(AssertionError, match=r"the reply to 'never' did not arrive in 0\.01 s"):
+            ann.rpc("never", timeout_s=0.01)
+    finally:
+        gate.set()
+
+
+# Users
+
+
+def test_each_client_may_be_a_user_without_a_token(client: TestClient) -> None:
+    with (
+        endpoint_client(client, "/live?page=1", user=Claims({"sub": "ann"})) as ann,
+        endpoint_client(client, "/live", user=Claims({"sub": "bob"})) as bob,
+        endpoint_client(client, "/live", token=token("cem")) as cem,
+    ):
+        assert [each.connected.data["hello"] for each in (ann, bob, cem)] == ["ann", "bob", "cem"]
+        for each, name in ((ann, "ann"), (bob, "bob"), (cem, "cem")):
+            each.subscribe("chat:lobby")
+            each.rpc("typing", {"room": "chat:lobby"})
+            assert ann.receive_from("chat:lobby") == {"typing": name}, "functions know the user too"
+    assert not app.dependency_overrides
+    with pytest.raises(Disconnected), endpoint_client(client, "/live"):
+        pass
+
+
+def test_a_user_replaces_the_override_of_the_app_for_one_client(client: TestClient) -> None:
+    app.dependency_overrides[current_user] = override = lambda: Claims({"sub": "eve"})
+    try:
+        with endpoint_client(client, "/live", user=Claims({"sub": "ann"})) as ann:
+            assert ann.connected.data["hello"] == "ann"
+            assert app.dependency_overrides == {current_user: override}
+            with endpoint_client(client, "/live") as eve:
+                assert eve.connected.data["hello"] == "eve"
+    finally:
+        app.dependency_overrides.clear()
+
+
+def test_the_override_ends_if_the_user_is_refused(client: TestClient) -> None:
+    with pytest.raises(RequestRefused), endpoint_client(client, "/live", user=Claims({"sub": "mallory"})):
+        pass
+    assert not app.dependency_overrides
+
+
+@pytest.mark.parametrize("path", ["/seen", "/lives", "/"])
+def test_a_user_needs_an_endpoint_that_asks_for_one(client: TestClient, path: str) -> None:
+    with (
+        pytest.raises(InvalidArgument, match="no endpoint with an auth= dependency at"),
+        endpoint_client(client, path, user=Claims({"sub": "ann"})),
+    ):
+        pass
+
+
+def test_a_user_of_an_endpoint_below_another_app() -> None:
+    inner, manager = FastAPI(), ConnectionManager()
+    manager.install(inner)
+    live = manager.endpoint("/live/{tenant}", auth=current_user)
+
+    @live.on("who")
+    async def who(user: User, tenant: str) -> list[str]:
+        return [tenant, user.sub]
+
+    outer = FastAPI(lifespan=manager.lifespan)
+    outer.mount("/other", FastAPI())
+    outer.mount("/inner", inner)
+    with (
+        TestClient(outer) as client,
+        endpoint_client(client, "/inner/live/acme", user=Claims({"sub": "ann"})) as ann,
+    ):
+        assert ann.rpc("who") == ["acme", "ann"]
+
+
+# Async tests
+
+
+@pytest.mark.anyio
+async def test_an_async_test_runs_the_client_in_a_thread() -> None:
+    came = anyio.Event()
+
+    def use() -> Any:
+        with TestClient(other_app) as client, endpoint_client(client, "/live", user=Claims({"sub": "ann"})) as ann:
+            anyio.from_thread.run_sync(came.set)  # the event loop of the test runs meanwhile
+            return ann.rpc("who")
+
+    other_app, manager = FastAPI(), ConnectionManager()
+    manager.install(other_app)
+    live = manager.endpoint("/live", auth=current_user)
+
+    @live.on("who")
+    async def who(user: User) -> str:
+        return user.sub
+
+    assert await anyio.to_thread.run_sync(use) == "ann"
+    assert came.is_set()

@@ -31,7 +31,7 @@ from hubbub import (
     RoomOptions,
     Welcome,
 )
-from hubbub.testing import record
+from hubbub.testing import EndpointClient, record
 
 # What can be sent
 
@@ -277,7 +277,16 @@ async def from_other_processes(publisher: Publisher, remote: AsyncPublisher, con
     await remote.send_to_user({"id": 1}, "hello")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def in_tests(manager: ConnectionManager) -> None:
+def in_tests(manager: ConnectionManager, client: EndpointClient) -> None:
+    assert_type(client.rpc("say", Model(text="hello"), returns=Model), Model)
+    assert_type(client.rpc("all", returns=list[Model]), list[Model])
+    assert_type(client.rpc("say", {"text": "hello"}), Any)
+    found: Model | None = client.rpc("find", returns=Model | None)
+    assert found
+    assert_type(client.receive_from("chat:lobby", Model), Model)
+    assert_type(client.receive_from("chat:lobby", str, timeout_s=1), str)
+    assert_type(client.receive_from("chat:lobby"), Any)
+    client.receive_from(7, Model)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     with record(manager) as pushed:
         pushed.to_room(["a", "b"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         pushed.to_user({"id": 1})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

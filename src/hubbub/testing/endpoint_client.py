@@ -13,12 +13,14 @@ from itertools import count
 from queue import Empty, Queue
 from threading import Thread
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, overload
 
+from pydantic import TypeAdapter, ValidationError
 from starlette.websockets import WebSocketDisconnect
 
 from ..codec import Kind, Payload, dumps
-from ..errors import HubbubError, InvalidArgument, counted
+from ..endpoints.refusals import MessageInvalid
+from ..errors import HubbubError, InvalidArgument, counted, shown
 from ..positions import Position
 from ..protocols.centrifugo import messages
 from ..protocols.centrifugo.json_client import command_text, replies_in
@@ -27,6 +29,7 @@ from .events import (
     Connected,
     Event,
     HistoryPage,
+    Publication,
     Subscribed,
     client_info,
     connected,
@@ -35,10 +38,12 @@ from .events import (
     subscribed,
     value_of,
 )
+from .identified import identified_as
 
 if TYPE_CHECKING:  # it needs httpx2, and tests without clients do not
     from starlette.testclient import TestClient
 
+T = TypeVar("T")
 _R = TypeVar("_R", bound=messages.Result)
 _NORMAL = 1000
 _ABNORMAL = 1006  # RFC 6455 section 7.1.5: the socket ended without a Close frame
@@ -76,6 +81,11 @@ class Disconnected(HubbubError):
         self.reason = reason
 
 
+class _Wait(NamedTuple):
+    timeout_s: float
+    deadline: float
+
+
 class _Socket(Protocol):
     def send_text(self, data: str) -> None: ...
     def receive_text(self) -> str: ...
@@ -102,18 +112,30 @@ class EndpointClient:
         self._closed: Disconnected | None = None
         self._numbers = count(1)
 
-    def rpc(self, method: str, data: Any = None) -> Any:
+    @overload
+    def rpc(self, method: str, data: Any = None, *, timeout_s: float | None = None) -> Any: ...
+    @overload
+    def rpc(self, method: str, data: Any = None, *, returns: type[T], timeout_s: float | None = None) -> T: ...
+    @overload
+    def rpc(self, method: str, data: Any = None, *, returns: Any, timeout_s: float | None = None) -> Any: ...
+    def rpc(self, method: str, data: Any = None, *, returns: Any = Any, timeout_s: float | None = None) -> Any:
         """Calls a function under ``@live.on``, and returns its reply.
+
+            said = ann.rpc("say", Say(text="hello"), returns=Said)
 
         Args:
             method: The name of the method.
             data: The message: a value for JSON, or a Pydantic model. None for no message.
+            returns: The type of the reply, such as a model. By default, the value of the JSON is returned as it is.
+            timeout_s: Seconds to wait at most, instead of those of `endpoint_client`.
 
         Raises:
             RequestRefused: The endpoint answered with an error.
+            AssertionError: The reply is not what ``returns`` says, or did not arrive in time.
         """
-        request = messages.RPCRequest(_payload(data), method)
-        return value_of(self._ask(request, messages.RPCResult, f"the reply to {method!r}").data)
+        what = f"the reply to {method!r}"
+        result = self._ask(messages.RPCRequest(_payload(data), method), messages.RPCResult, what, timeout_s)
+        return _typed(value_of(result.data), returns, what)
 
     def send(self, method: str, data: Any = None) -> None:
         """Sends a message to a function under ``@live.on``. There is no reply, not even if the function fails.
@@ -200,12 +222,45 @@ class EndpointClient:
         request = messages.HistoryRequest(room, limit, after, reverse)
         return history_page(room, self._ask(request, messages.HistoryResult, f"the history of {room!r}"))
 
-    def receive(self) -> Event:
-        """Returns the next event: the oldest that was not returned yet, or one that it waits for."""
-        deadline = monotonic() + self._timeout_s
+    def receive(self, *, timeout_s: float | None = None) -> Event:
+        """Returns the next event: the oldest that was not returned yet, or one that it waits for.
+
+        Args:
+            timeout_s: Seconds to wait at most, instead of those of `endpoint_client`.
+        """
+        wait = self._wait(timeout_s)
         while not self._events:
-            self._next(deadline, "an event")
+            self._next(wait, "an event")
         return self._events.popleft()
+
+    @overload
+    def receive_from(self, room: str, *, timeout_s: float | None = None) -> Any: ...
+    @overload
+    def receive_from(self, room: str, returns: type[T], *, timeout_s: float | None = None) -> T: ...
+    @overload
+    def receive_from(self, room: str, returns: Any, *, timeout_s: float | None = None) -> Any: ...
+    def receive_from(self, room: str, returns: Any = Any, *, timeout_s: float | None = None) -> Any:
+        """Returns the next message in a room: the oldest that was not returned yet, or one that it waits for.
+
+            assert ann.receive_from("chat:lobby", Said) == Said(user_id="ann", text="hello")
+
+        Other events, and messages of other rooms, stay for `receive`.
+
+        Args:
+            room: The room; ``"$user"`` for ``send_to_user``, ``"$everyone"`` for a broadcast to everyone.
+            returns: The type of the message, such as a model. By default, the value of the JSON is returned as it is.
+            timeout_s: Seconds to wait at most, instead of those of `endpoint_client`.
+
+        Raises:
+            AssertionError: The message is not what ``returns`` says, or did not arrive in time.
+        """
+        wait = self._wait(timeout_s)
+        while True:
+            for event in self._events:
+                if isinstance(event, Publication) and event.room == room:
+                    self._events.remove(event)
+                    return _typed(event.data, returns, f"the message in {room!r}")
+            self._next(wait, f"a message in {room!r}")
 
     def unread(self) -> list[Event]:
         """Returns the events that `receive` has not returned yet, without waiting.
@@ -219,25 +274,29 @@ class EndpointClient:
         request = messages.ConnectRequest(token or "", _payload(data))
         self.connected = connected(self._ask(request, messages.ConnectResult, "the reply to the connection"))
 
-    def _ask(self, request: messages.Request, kind: type[_R], wanted: str) -> _R:
+    def _wait(self, timeout_s: float | None) -> _Wait:
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        return _Wait(timeout_s, monotonic() + timeout_s)
+
+    def _ask(self, request: messages.Request, kind: type[_R], wanted: str, timeout_s: float | None = None) -> _R:
         """Sends a request, and waits for its reply."""
-        number, deadline = next(self._numbers), monotonic() + self._timeout_s
+        number, wait = next(self._numbers), self._wait(timeout_s)
         self._send(messages.Command(number, request))
-        while (reply := self._next(deadline, wanted)) is None or reply.id != number:
+        while (reply := self._next(wait, wanted)) is None or reply.id != number:
             pass
         if isinstance(reply.result, messages.Error):
             raise RequestRefused(reply.result.code, reply.result.message, reply.result.temporary)
         assert isinstance(reply.result, kind)
         return reply.result
 
-    def _next(self, deadline: float, wanted: str) -> messages.Reply | None:
+    def _next(self, wait: _Wait, wanted: str) -> messages.Reply | None:
         """Takes what the server said next. Returns a reply; keeps an event, and returns None."""
         if self._closed is None:
             try:
-                said = self._said.get(timeout=max(0.0, deadline - monotonic()))
+                said = self._said.get(timeout=max(0.0, wait.deadline - monotonic()))
             except Empty:
                 kept = f"; {counted(len(self._events), 'events')} unread: {list(self._events)}" if self._events else ""
-                raise AssertionError(f"{wanted} did not arrive in {self._timeout_s:g} s{kept}") from None
+                raise AssertionError(f"{wanted} did not arrive in {wait.timeout_s:g} s{kept}") from None
             if isinstance(said, messages.Reply):
                 return said
             if isinstance(said, messages.Push):
@@ -271,6 +330,7 @@ def endpoint_client(
     client: TestClient,
     path: str,
     *,
+    user: Any = None,
     token: str | None = None,
     data: Any = None,
     headers: Mapping[str, str] | None = None,
@@ -279,10 +339,10 @@ def endpoint_client(
 ) -> Iterator[EndpointClient]:
     """Connects a client to an endpoint, until the end of the block.
 
-        with TestClient(app) as client, endpoint_client(client, "/live", token=token) as ann:
+        with TestClient(app) as client, endpoint_client(client, "/live", user=Claims({"sub": "ann"})) as ann:
             ann.subscribe("ticket:1")
-            assert ann.rpc("ticket.close", {"id": 1}) == {"closed": True}
-            assert ann.receive() == Publication("ticket:1", {"status": "closed"})
+            closed = ann.rpc("ticket.close", Close(id=1), returns=Closed)
+            assert ann.receive_from("ticket:1", Closed) == closed
 
     It speaks the protocol of the SDKs, in JSON, and answers pings. The app's ``dependency_overrides`` apply, and so do
     the cookies and headers of the test client. Several clients may be connected at the same time.
@@ -290,6 +350,8 @@ def endpoint_client(
     Args:
         client: Starlette's or FastAPI's test client, inside its ``with`` block.
         path: The path of the endpoint, with the query: ``"/live?name=ann"``.
+        user: The user: what the ``auth=`` dependency would return for this client. The dependency is then replaced for
+            this client alone, so no token is needed, and several clients can be several users.
         token: The token that an SDK gets from ``getToken``, for ``auth=``.
         data: A message for the function under ``@live.connect``.
         headers: More headers of the handshake.
@@ -300,7 +362,8 @@ def endpoint_client(
         RequestRefused: The endpoint does not let the client connect, and answered with an error.
         Disconnected: The endpoint does not let the client connect, and closed the connection; or the path has no
             endpoint.
-        InvalidArgument: ``subprotocols`` selects Protobuf.
+        InvalidArgument: ``subprotocols`` selects Protobuf, or ``user`` is given, but there is no endpoint with an
+            ``auth=`` dependency at the path.
     """
     if "centrifuge-protobuf" in (subprotocols or ()):
         raise InvalidArgument("subprotocols", "this client speaks JSON", "any but 'centrifuge-protobuf'")
@@ -309,6 +372,9 @@ def endpoint_client(
     made = EndpointClient(session, timeout_s)
     reader = Thread(target=made._read, args=[session], name=f"client of {path}", daemon=True)
     with ExitStack() as afterwards, ExitStack() as stack:
+        identified = afterwards.enter_context(ExitStack())
+        if user is not None:
+            identified.enter_context(identified_as(client, path, user))
         try:
             stack.enter_context(session)
         except WebSocketDisconnect as end:
@@ -319,9 +385,22 @@ def endpoint_client(
         afterwards.callback(reader.join, _JOIN_S)  # the session's end ends it, except in Starlette before 0.45
         try:
             made._connect(token, data)
+            identified.close()
             yield made
         finally:
             made._socket = None
+
+
+def _typed(value: Any, returns: Any, what: str) -> Any:
+    """Returns a value of JSON as a type."""
+    if returns is Any:
+        return value
+    try:
+        return TypeAdapter(returns).validate_json(dumps(value))
+    except ValidationError as error:
+        problems = MessageInvalid(error.errors(include_url=False, include_context=False, include_input=False))
+        name = getattr(returns, "__name__", "") if isinstance(returns, type) else ""
+        raise AssertionError(f"{what} is {shown(value)}, not a {name or shown(returns)}: {problems}") from None
 
 
 def _payload(data: Any) -> Payload | None:

@@ -58,7 +58,10 @@ def test_wheel_holds_the_whole_package_and_nothing_else(wheel: Path) -> None:
     assert names == sources()
 
 
-@pytest.mark.parametrize("pattern", ["py.typed", "client/*.js", "client/*.d.ts", "demo/**/*.html", "demo/**/*.js"])
+@pytest.mark.parametrize(
+    "pattern",
+    ["py.typed", "client/*.js", "client/*.d.ts", "endpoints/typescript/*.ts", "demo/**/*.html", "demo/**/*.js"],
+)
 def test_package_has_its_data_files(pattern: str) -> None:
     assert list(PACKAGE.glob(pattern))
 

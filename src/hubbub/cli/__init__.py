@@ -1,4 +1,4 @@
-"""The command line: ``hubbub run``, ``hubbub demo`` and ``hubbub asyncapi``."""
+"""The command line: ``hubbub run``, ``hubbub demo``, ``hubbub asyncapi`` and ``hubbub types``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..brokers import broker_from
 from ..errors import InvalidArgument
 from ..server.serve import WORKER_HEALTHCHECK_S, Config, serve
 from .apps import NotAnApp, imported_app
-from .documents import add_asyncapi, write_asyncapi
+from .documents import add_asyncapi, add_types, write_asyncapi, write_types
 
 _LEVELS = ("critical", "error", "warning", "info", "debug")
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Raises:
         SystemExit: 0 if a signal ended the server, 2 if an argument is wrong, another code if the server can't start or
-            a document can't be written.
+            a file can't be written or is not up to date.
     """
     parser = argparse.ArgumentParser(prog="hubbub", description="The real-time layer for FastAPI.")
     parser.add_argument("--version", action="version", version=f"hubbub {__version__}")
@@ -42,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         commands.add_parser(
             "asyncapi", help="write an endpoint's AsyncAPI document", description=write_asyncapi.__doc__
         )
+    )
+    add_types(
+        commands.add_parser("types", help="write TypeScript types of an endpoint", description=write_types.__doc__)
     )
     args = parser.parse_args(argv)
     problem = _COMMANDS[args.command](args)
@@ -161,7 +164,7 @@ def _demo(args: argparse.Namespace) -> str | None:
         sys.exit(serve(config))
 
 
-_COMMANDS: Final = {"run": _run, "demo": _demo, "asyncapi": write_asyncapi}
+_COMMANDS: Final = {"run": _run, "demo": _demo, "asyncapi": write_asyncapi, "types": write_types}
 
 
 # Types of arguments

@@ -13,6 +13,7 @@ from starlette.routing import Router
 
 from ..asgi.middleware import HubbubMiddleware
 from ..endpoints.documentation import Documentation, Site, written
+from ..endpoints.typescript import typescript
 from ..errors import HubbubError, InvalidArgument
 from .apps import NotAnApp, imported_app
 
@@ -29,6 +30,11 @@ def add_asyncapi(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="address of the app in the document, such as wss://example.org (default: %(default)s)",
     )
+
+
+def add_types(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of ``hubbub types``."""
+    add_document(parser, "module")
 
 
 def add_document(parser: argparse.ArgumentParser, what: str) -> None:
@@ -53,6 +59,19 @@ def write_asyncapi(args: argparse.Namespace) -> str | None:
     """Write the AsyncAPI document of an endpoint. The app is imported, and not served."""
     try:
         text = written(document(args, args.server))
+    except (NotAnApp, HubbubError) as error:
+        return str(error)
+    return write(text, args)
+
+
+def write_types(args: argparse.Namespace) -> str | None:
+    """Write a TypeScript module with the types of an endpoint; declarations only, if the name of --out ends in .d.ts.
+
+    The app is imported, and not served.
+    """
+    declarations = args.out is not None and args.out.name.endswith(".d.ts")
+    try:
+        text = typescript(document(args), declarations=declarations)
     except (NotAnApp, HubbubError) as error:
         return str(error)
     return write(text, args)

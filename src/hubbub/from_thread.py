@@ -135,7 +135,8 @@ class FromThread(Blocking):
             The position of the message, if the room has positions.
 
         Raises:
-            InvalidArgument: The message can't be encoded, or another argument is not acceptable.
+            InvalidArgument: The message can't be encoded, is not what ``sends=`` of the room's rule says (where that is
+                checked, see ``check_sends``), or another argument is not acceptable.
             BrokerUnavailable: The broker can't be reached in time; the message may have been published.
         """
 
@@ -155,7 +156,8 @@ class FromThread(Blocking):
             The position of the message, if the room has positions.
 
         Raises:
-            InvalidArgument: The message can't be encoded, or another argument is not acceptable.
+            InvalidArgument: The message can't be encoded, is not what ``sends=`` of the room's rule says (where that is
+                checked, see ``check_sends``), or another argument is not acceptable.
             BrokerUnavailable: The broker can't be reached in time; the message may have been published.
         """
 

@@ -470,7 +470,8 @@ class ConnectionManager:
             The position of the message, if the room has positions.
 
         Raises:
-            InvalidArgument: The message can't be encoded, or another argument is not acceptable.
+            InvalidArgument: The message can't be encoded, is not what ``sends=`` of the room's rule says (where that is
+                checked, see ``check_sends``), or another argument is not acceptable.
             NotInstalled: The manager is not installed.
             NotRunning: The manager is not running.
             BrokerUnavailable: The broker can't be reached in time; the message may have been published.
@@ -493,7 +494,8 @@ class ConnectionManager:
             The position of the message, if the room has positions.
 
         Raises:
-            InvalidArgument: The message can't be encoded, or another argument is not acceptable.
+            InvalidArgument: The message can't be encoded, is not what ``sends=`` of the room's rule says (where that is
+                checked, see ``check_sends``), or another argument is not acceptable.
             NotInstalled: The manager is not installed.
             NotRunning: The manager is not running.
             BrokerUnavailable: The broker can't be reached in time; the message may have been published.
@@ -529,7 +531,8 @@ class ConnectionManager:
             key: With ``overflow="latest"``, a waiting message with the same key is replaced.
 
         Raises:
-            InvalidArgument: The message can't be encoded, or another argument is not acceptable.
+            InvalidArgument: The message can't be encoded, is not what ``sends=`` of the room's rule says (where that is
+                checked, see ``check_sends``), or another argument is not acceptable.
             NotInstalled: The manager is not installed.
             NotRunning: The manager is not running.
             WrongThread: No event loop runs in this thread; use `from_thread`.

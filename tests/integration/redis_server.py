@@ -328,7 +328,7 @@ async def one_more(
                 assert process.alive, process.output
                 return len(redis.workers(names)) > count
 
-            await eventually(started, timeout_s=60)
+            await eventually(started)
             (name,) = redis.workers(names) - before
             yield workers, process, prefix, name
 

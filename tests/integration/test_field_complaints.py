@@ -81,8 +81,8 @@ async def uvicorn_process(folder: Path, *options: str) -> AsyncIterator[Uvicorn]
         )
     try:
         port = re.compile(r"running on http://127\.0\.0\.1:(\d+)")
-        await eventually(lambda: port.search(output.read_text()) is not None, timeout_s=30)
-        await eventually(lambda: "Application startup complete." in output.read_text(), timeout_s=30)
+        await eventually(lambda: port.search(output.read_text()) is not None)
+        await eventually(lambda: "Application startup complete." in output.read_text())
         slower = times_slower(time.monotonic() - began, usual_s=2.0)
         yield Uvicorn(process, output, int(port.findall(output.read_text())[0]), slower)
     finally:

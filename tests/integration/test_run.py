@@ -107,7 +107,7 @@ class Server:
             assert self.process.returncode is None, self.output
             return self.output.count("Application startup complete.") == workers and bool(LISTENING.search(self.output))
 
-        await eventually(up, timeout_s=60)  # each imports all that it needs, on a machine that may be busy
+        await eventually(up)  # each imports all that it needs, on a machine that may be busy
         self._times_slower = times_slower(time.monotonic() - self._began, usual_s=1.0 + workers)
         self.port = int(LISTENING.findall(self.output)[0])
         await eventually(lambda: accepts(self.port))
@@ -215,7 +215,7 @@ async def end_of(connection: ClientConnection) -> End:
     heard = []
     with suppress(websockets.ConnectionClosed):
         while True:
-            message = await receive(connection, timeout_s=30)
+            message = await receive(connection)
             heard.append(message["type"])
     return End((await closed(connection))[0], time.monotonic(), heard)
 

@@ -449,7 +449,7 @@ async def test_server_without_lifespan_is_told_what_to_do(tmp_path: Path) -> Non
 async def test_several_workers_that_would_lose_messages_say_so(command: str, warnings: int, tmp_path: Path) -> None:
     server = Server(Kind("workers", command), tmp_path)
     try:
-        await eventually(lambda: len(server.lines("[hubbub] WARNING 2 workers on memory://")) >= warnings, 20)
+        await eventually(lambda: len(server.lines("[hubbub] WARNING 2 workers on memory://")) >= warnings)
         assert len(server.lines("LOST")) == warnings
     finally:
         server.kill()

@@ -119,8 +119,8 @@ class Process:
 
     async def listening(self) -> None:
         running = re.compile(r"running on http://127\.0\.0\.1:(\d+)")
-        await eventually(lambda: running.search(self.output) is not None, timeout_s=30)
-        await eventually(lambda: "Application startup complete." in self.output, timeout_s=30)
+        await eventually(lambda: running.search(self.output) is not None)
+        await eventually(lambda: "Application startup complete." in self.output)
         self._times_slower = times_slower(time.monotonic() - self._began, usual_s=1.5)
         self.port = int(running.findall(self.output)[0])
         await eventually(lambda: accepts(self.port))  # where a parent binds the port, its children listen, a bit later
@@ -246,7 +246,7 @@ async def test_reload_closes_with_1012_and_starts_again(tmp_path: Path) -> None:
             # Of another length: Python takes a file of the same second and length for the one that it has compiled.
             server.edit("VERSION = 1", "VERSION = 22")
             assert [await code_of(receiving), await code_of(pushing)] == [1012, 1012]
-            await eventually(lambda: server.output.count("Application startup complete.") == 2, timeout_s=30)
+            await eventually(lambda: server.output.count("Application startup complete.") == 2)
             assert server.took_s(since) < 15
         async with websockets.connect(f"ws://127.0.0.1:{server.port}/receiving") as websocket:
             assert await receive(websocket) == 22

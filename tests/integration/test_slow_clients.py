@@ -295,7 +295,7 @@ async def test_a_burst_of_5000_broadcasts_closes_nobody(size: int, transport: st
                 for n in range(5000):
                     await manager.broadcast({"n": n, "filler": "x" * size}, room="room")
 
-            bursting = asyncio.ensure_future(server.acall(burst(), timeout_s=30))
+            bursting = asyncio.ensure_future(server.acall(burst()))
             for connection in (one, two):
                 assert [(await receive(connection))["n"] for _ in range(5000)] == list(range(5000))
             await bursting
@@ -312,7 +312,7 @@ async def test_a_burst_of_messages_nearly_as_large_as_the_outbox_closes_nobody(t
                 for n in range(30):
                     await manager.broadcast({"n": n, "filler": "x" * 700 * KIB}, room="room")
 
-            bursting = asyncio.ensure_future(server.acall(burst(), timeout_s=30))
+            bursting = asyncio.ensure_future(server.acall(burst()))
             assert [(await receive(connection))["n"] for _ in range(30)] == list(range(30))
             await bursting
             assert manager.stats().slow == 0

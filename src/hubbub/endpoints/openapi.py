@@ -1,7 +1,8 @@
 """Links the documentation of endpoints from an app's OpenAPI document, as its ``externalDocs``.
 
-FastAPI's own argument, ``openapi_external_docs``, takes absolute URLs only, and no app knows its own. The link is
-relative to the OpenAPI document, so it holds behind every proxy and mount.
+FastAPI's own argument, ``openapi_external_docs``, takes absolute URLs only, and no app knows its own. So the link is
+relative to the OpenAPI document. With ``FastAPI(root_path=...)`` it is the path as clients see it, because Swagger UI
+would look for a relative link beside that path instead of below it.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ class _Linked:
 
     Args:
         build: What ``app.openapi`` was.
-        up: The way from the OpenAPI document to the root of the app.
+        root: The root of the app, as its OpenAPI document refers to it, with a slash at its end if there is one.
     """
 
-    def __init__(self, build: Callable[[], dict[str, Any]], up: str) -> None:
+    def __init__(self, build: Callable[[], dict[str, Any]], root: str) -> None:
         self._build = build
-        self._up = up
+        self._root = root
         self.paths: list[str] = []
 
     def __call__(self) -> dict[str, Any]:
@@ -32,7 +33,7 @@ class _Linked:
             "externalDocs",
             {
                 "description": f"The WebSocket API, as AsyncAPI: {', '.join(self.paths)}",
-                "url": self._up + self.paths[0].removeprefix("/"),
+                "url": self._root + self.paths[0].removeprefix("/"),
             },
         )
         return document
@@ -52,7 +53,8 @@ def link(app: Starlette, path: str) -> None:
     if not openapi_url or not callable(build):
         return
     if not isinstance(build, _Linked):
-        build = _Linked(build, "../" * (openapi_url.count("/") - 1))
+        root_path: str = getattr(app, "root_path", "").rstrip("/")
+        build = _Linked(build, f"{root_path}/" if root_path else "../" * (openapi_url.count("/") - 1))
         app.openapi = build  # type: ignore[attr-defined]  # a FastAPI app
     if path not in build.paths:
         build.paths.append(path)

@@ -555,6 +555,13 @@ def test_openapi_links_the_first_of_several_documents_and_names_all() -> None:
     }
 
 
+def test_openapi_links_below_the_root_path_of_the_app() -> None:
+    app, manager = FastAPI(root_path="/proxied"), ConnectionManager()
+    manager.install(app)
+    manager.endpoint("/live", auth=None)
+    assert openapi(app)["externalDocs"]["url"] == "/proxied/live/asyncapi.json"
+
+
 def test_openapi_keeps_the_link_of_the_app() -> None:
     app, _ = an_app()
     app.openapi_external_docs = {"url": "https://example.org/"}

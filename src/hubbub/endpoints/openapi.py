@@ -17,23 +17,26 @@ class _Linked:
     """``app.openapi``, with a link in the document.
 
     Args:
+        app: The app.
         build: What ``app.openapi`` was.
-        root: The root of the app, as its OpenAPI document refers to it, with a slash at its end if there is one.
+        up: The way from the OpenAPI document to the root of the app.
     """
 
-    def __init__(self, build: Callable[[], dict[str, Any]], root: str) -> None:
+    def __init__(self, app: Any, build: Callable[[], dict[str, Any]], up: str) -> None:
+        self._app = app
         self._build = build
-        self._root = root
+        self._up = up
         self.paths: list[str] = []
 
     def __call__(self) -> dict[str, Any]:
         """The OpenAPI document. A link that the app itself has set stays."""
         document = self._build()
+        root_path: str = getattr(self._app, "root_path", "").rstrip("/")
         document.setdefault(
             "externalDocs",
             {
                 "description": f"The WebSocket API, as AsyncAPI: {', '.join(self.paths)}",
-                "url": self._root + self.paths[0].removeprefix("/"),
+                "url": root_path + self.paths[0] if root_path else self._up + self.paths[0].removeprefix("/"),
             },
         )
         return document
@@ -53,8 +56,7 @@ def link(app: Starlette, path: str) -> None:
     if not openapi_url or not callable(build):
         return
     if not isinstance(build, _Linked):
-        root_path: str = getattr(app, "root_path", "").rstrip("/")
-        build = _Linked(build, f"{root_path}/" if root_path else "../" * (openapi_url.count("/") - 1))
+        build = _Linked(app, build, "../" * (openapi_url.count("/") - 1))
         app.openapi = build  # type: ignore[attr-defined]  # a FastAPI app
     if path not in build.paths:
         build.paths.append(path)

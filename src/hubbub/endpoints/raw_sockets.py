@@ -12,7 +12,7 @@ from starlette.websockets import WebSocket
 
 from ..errors import InvalidArgument, shown
 from .about import About
-from .schemas import Schema, check_type
+from .schemas import Mode, Schema, check_type
 
 NAME_IN_PATH: Final = re.compile(r"\{([A-Za-z_]\w*)(?::(\w+))?\}", re.ASCII)
 
@@ -43,6 +43,15 @@ class RawSocket:
     def name(self) -> str:
         """The description in errors."""
         return f"describe({shown(self.path)})"
+
+    @property
+    def sides(self) -> list[tuple[str, Mode, Any]]:
+        """What the app does with the messages of each direction, the mode of their schemas, and their type, if told."""
+        both: list[tuple[str, Mode, Any]] = [
+            ("receive", "validation", self.receives),
+            ("send", "serialization", self.sends),
+        ]
+        return [side for side in both if side[2] is not None]
 
     @property
     def parameters(self) -> dict[str, Schema]:

@@ -556,9 +556,8 @@ def test_openapi_links_the_first_of_several_documents_and_names_all() -> None:
 
 
 def test_openapi_links_below_the_root_path_of_the_app() -> None:
-    app, manager = FastAPI(root_path="/proxied"), ConnectionManager()
-    manager.install(app)
-    manager.endpoint("/live", auth=None)
+    app, _ = an_app()
+    app.root_path = "/proxied"
     assert openapi(app)["externalDocs"]["url"] == "/proxied/live/asyncapi.json"
 
 

@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 from ...patterns import NAME, Pattern
-from ..asyncapi import ERROR
+from ..asyncapi_parts import ERROR
 from ..schemas import Schema
 from .models import Models, Type
 from .text import INDENT, comment, key_of, literal, paragraphs, tagged

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from .codec import Payload, decode
 from .positions import Position
+from .presence import Info
 
 
 class Author(NamedTuple):
@@ -79,11 +80,15 @@ class Kick:
         reason: The reason.
         age_s: Seconds since the instruction was given, if the broker kept it for a worker that was cut off. Newer
             connections are not affected.
+        only: The id of the one connection that is affected. Empty for all of the user.
+        spared: The ids of connections that are not affected.
     """
 
     code: int
     reason: str
     age_s: float = 0.0
+    only: str = ""
+    spared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +98,14 @@ class Subscribe:
     Attributes:
         room: The room's name.
         age_s: As for `Kick`.
+        only: As for `Kick`.
+        info: The app's data about the connections in this room, for presence.
     """
 
     room: str
     age_s: float = 0.0
+    only: str = ""
+    info: Info = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +115,12 @@ class Unsubscribe:
     Attributes:
         room: The room's name.
         age_s: As for `Kick`.
+        only: As for `Kick`.
     """
 
     room: str
     age_s: float = 0.0
+    only: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +130,12 @@ class Refresh:
     Attributes:
         expires_at: The end of the authorization, as a Unix time in seconds; None for no end.
         age_s: As for `Kick`.
+        only: As for `Kick`.
     """
 
     expires_at: float | None
     age_s: float = 0.0
+    only: str = ""
 
 
 Instruction: TypeAlias = Kick | Subscribe | Unsubscribe | Refresh

@@ -41,11 +41,13 @@ class Held(MemoryBroker):
         self.gate = asyncio.Event()
         self.fails: Exception | None = None
 
-    async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
+    async def publish(
+        self, channel: str, envelope: Envelope, *, keep: bool = True, once: str | None = None
+    ) -> Position | None:
         await self.gate.wait()
         if self.fails is not None:
             raise self.fails
-        return await super().publish(channel, envelope, keep=keep)
+        return await super().publish(channel, envelope, keep=keep, once=once)
 
     def publish_nowait(self, channel: str, envelope: Envelope) -> Awaitable[object]:  # type: ignore[override]
         return self.publish(channel, envelope)

@@ -203,9 +203,11 @@ class Node(Broker):
         if not self._hub.subscribers(channel):
             await self._broker.unsubscribe(channel)
 
-    async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
+    async def publish(
+        self, channel: str, envelope: Envelope, *, keep: bool = True, once: str | None = None
+    ) -> Position | None:
         await asyncio.sleep(0)
-        position = await self._broker.publish(channel, envelope, keep=keep)
+        position = await self._broker.publish(channel, envelope, keep=keep, once=once)
         await self._answer()
         return position
 
@@ -218,6 +220,9 @@ class Node(Broker):
     @property
     def worker(self) -> str:
         return f"node {id(self)}"
+
+    async def workers(self) -> list[str]:
+        return [each.worker for each in self._hub.nodes if each._receiver is not None]
 
     async def ask(self, worker: str, payload: bytes, timeout_s: float) -> bytes:
         requests = self._requests
@@ -244,6 +249,10 @@ class Node(Broker):
         page = await self._broker.history(channel, after, limit)
         await self._answer()
         return page
+
+    async def clear_history(self, channel: str) -> None:
+        await asyncio.sleep(0)
+        await self._broker.clear_history(channel)
 
     async def position(self, channel: str) -> Position | None:
         return await self._broker.position(channel)

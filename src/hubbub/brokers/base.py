@@ -22,6 +22,9 @@ MAX_REQUEST_BYTES: Final = 64 * 1024
 MAX_REQUESTS: Final = 256
 """Maximum number of requests of one worker that wait for a reply, and of requests that a worker answers at once."""
 
+ONCE_S: Final = 300.0
+"""Seconds for which a message that is published once is known."""
+
 MAX_SILENT: Final = 4096
 """Number of empty rooms without messages that keep their position. Bounded, because a client can visit any room."""
 
@@ -113,7 +116,9 @@ class PubSub(ABC):
         """
 
     @abstractmethod
-    async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
+    async def publish(
+        self, channel: str, envelope: Envelope, *, keep: bool = True, once: str | None = None
+    ) -> Position | None:
         """Publishes a message.
 
         Args:
@@ -121,9 +126,11 @@ class PubSub(ABC):
             envelope: The message, without a position.
             keep: Whether to number and keep the message, if the room's options say so. False for a message that
                 matters only now, such as a typing indicator.
+            once: A key that the publisher repeats when it repeats the message. If any worker has published a message
+                with this key on the channel within `ONCE_S`, nothing is published.
 
         Returns:
-            The position of the message; None if it was not numbered.
+            The position of the message, or of the first one with the same ``once``; None if it was not numbered.
 
         Raises:
             BrokerUnavailable: The message could not be published.
@@ -173,6 +180,16 @@ class PubSub(ABC):
         """
 
     @abstractmethod
+    async def workers(self) -> list[str]:
+        """Lists the workers that can be asked now, in no particular order, this worker among them.
+
+        A worker whose machine has just failed may still be listed.
+
+        Raises:
+            BrokerUnavailable: The broker can't be reached.
+        """
+
+    @abstractmethod
     async def ask(self, worker: str, payload: bytes, timeout_s: float) -> bytes:
         """Sends a request to a worker, possibly to this one, and waits for its answer (`Receiver.answer`).
 
@@ -195,8 +212,9 @@ class PubSub(ABC):
 class Log(ABC):
     """Keeps the newest messages of channels whose rooms have a history, and the position of every numbered channel.
 
-    `PubSub.publish` writes the log. Reading the log never writes, because clients can ask for any room: reading a room
-    that was never published or subscribed to gives it no position, and reading extends no lifetime.
+    `PubSub.publish` and `clear_history` write the log. Reading the log never writes, because clients can ask for any
+    room: reading a room that was never published or subscribed to gives it no position, and reading extends no
+    lifetime.
 
     Clients can visit any number of rooms. So a broker may forget the position of a channel that has no messages and no
     subscribers, the least recently used first. It remembers about `MAX_SILENT` such channels.
@@ -217,6 +235,17 @@ class Log(ABC):
 
         Raises:
             BrokerUnavailable: The broker can't be reached.
+        """
+
+    @abstractmethod
+    async def clear_history(self, channel: str) -> None:
+        """Removes the kept messages of a channel. Its position stays, and later messages continue its numbering.
+
+        Args:
+            channel: The channel to clear.
+
+        Raises:
+            BrokerUnavailable: The broker can't be reached. The messages may have been removed.
         """
 
     @abstractmethod

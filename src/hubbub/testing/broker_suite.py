@@ -619,6 +619,67 @@ class BrokerSuite:
                 assert entry.sent_at.utcoffset() == timedelta(0)
                 assert abs(entry.sent_at - before) < timedelta(seconds=60)
 
+    async def test_a_history_that_was_cleared_is_empty_and_its_numbering_continues(self) -> None:
+        """A position before the end is not whole any more. The other channels keep their messages."""
+        async with self.workers() as (first, second):
+            positions = [await first.publish_numbered(KEPT, number) for number in range(3)]
+            await first.publish_numbered(BRIEF, "stays")
+            await second.broker.clear_history(KEPT)
+            for worker in (first, second):
+                page = await worker.broker.history(KEPT)
+                assert (_messages(page), page.head) == ([], positions[-1])
+                assert not (await worker.broker.history(KEPT, positions[0])).whole
+                at_the_end = await worker.broker.history(KEPT, positions[-1])
+                assert (at_the_end.whole, at_the_end.entries) == (True, [])
+                assert _messages(await worker.broker.history(BRIEF)) == ["stays"]
+            later = await second.publish_numbered(KEPT, "later")
+            assert later == (positions[-1].epoch, positions[-1].offset + 1)
+            page = await first.broker.history(KEPT, positions[-1])
+            assert (page.whole, _messages(page)) == (True, ["later"])
+            for channel in (PLAIN, "never used"):  # has no history, and is given none
+                await first.broker.clear_history(channel)
+                assert (await first.broker.history(channel)).head is None
+
+    # Published once
+
+    async def test_a_message_is_published_once_whichever_worker_repeats_it(self) -> None:
+        """A repetition is answered with the position of the first. Each channel has keys of its own."""
+        async with self.workers() as (first, second):
+            for channel in (KEPT, TOLD):
+                await first.broker.subscribe(channel)
+                one, other = Envelope(encode("one")), Envelope(encode("other"))
+                at = await first.broker.publish(channel, one, once="a key")
+                await first.publish(channel, "between")
+                for worker in (first, second):
+                    assert await worker.broker.publish(channel, one, once="a key") == at
+                after = await second.broker.publish(channel, other, once="another key")
+                assert await first.broker.publish(channel, other, once="another key") == after
+                last = await first.publish(channel, "last")
+                assert await first.messages(channel) == ["one", "between", "other", "last"]
+                assert [each and each.offset for each in (at, after, last)] == (
+                    [1, 3, 4] if channel == KEPT else [None, None, None]
+                )
+
+    async def test_concurrent_repetitions_publish_one_message(self) -> None:
+        """All are answered alike."""
+        async with self.workers() as (first, second):
+            for channel in (KEPT, TOLD):
+                await first.broker.subscribe(channel)
+                same = Envelope(encode("same"))
+                repeated = [each.broker.publish(channel, same, once="k") for each in (first, second) * 10]
+                positions = await asyncio.gather(*repeated)
+                assert len(set(positions)) == 1
+                assert await first.messages(channel) == ["same"]
+
+    async def test_what_is_published_once_may_be_unnumbered(self) -> None:
+        """With ``keep=False`` it has no position in any channel."""
+        async with self.workers() as (first, second):
+            await first.broker.subscribe(KEPT)
+            typing = Envelope(encode("typing"))
+            for worker in (first, second):
+                assert await worker.broker.publish(KEPT, typing, keep=False, once="k") is None
+            assert await first.messages(KEPT) == ["typing"]
+
     # Instructions
 
     async def test_an_instruction_reaches_every_worker_in_its_place(self) -> None:
@@ -642,10 +703,13 @@ class BrokerSuite:
         """Each arrives once with all its fields, in the order of the calls."""
         given: list[Instruction] = [
             Subscribe("a room ü"),
+            Subscribe("a room ü", only="one", info={"role": "ü"}),
             Unsubscribe("a room ü"),
+            Unsubscribe("a room ü", only="one"),
             Refresh(1_800_000_000.25),
-            Refresh(None),
+            Refresh(None, only="one"),
             Kick(1008, ""),
+            Kick(1008, "", only="one", spared=("two", "three")),
         ]
         async with self.workers() as (first, second):
             for worker in (first, second):
@@ -692,6 +756,18 @@ class BrokerSuite:
                 for payload in (b"", b"\0\xff", b"ab" * (MAX_REQUEST_BYTES // 2)):
                     assert await asking.broker.ask(name, payload, self.deadline_s) == payload[::-1]
             assert first.received == second.received == [], "a request is not a delivery"
+
+    async def test_all_workers_that_can_be_asked_are_listed(self) -> None:
+        """Each worker is listed once, at every worker. One that has stopped is not."""
+        async with self.askable() as (first, second):
+            names = sorted({first.broker.worker, second.broker.worker})
+            for worker in (first, second):
+                assert sorted(await worker.broker.workers()) == names
+            if first is not second:
+                await second.broker.close()
+                async with asyncio.timeout(self.deadline_s):
+                    while await first.broker.workers() != [first.broker.worker]:  # noqa: ASYNC110 - no event tells
+                        await asyncio.sleep(0.01)
 
     async def test_each_request_gets_its_own_answer(self) -> None:
         """Each request gets its own answer, also if a later request is answered first."""

@@ -180,9 +180,11 @@ class _Recording(Broker):
         self._pushed = pushed
         self._online = online
 
-    async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
+    async def publish(
+        self, channel: str, envelope: Envelope, *, keep: bool = True, once: str | None = None
+    ) -> Position | None:
         self._pushed._note(channel, envelope)
-        return await self._broker.publish(channel, envelope, keep=keep)
+        return await self._broker.publish(channel, envelope, keep=keep, once=once)
 
     def publish_nowait(self, channel: str, envelope: Envelope) -> Awaitable[object] | None:
         self._pushed._note(channel, envelope)
@@ -219,11 +221,17 @@ class _Recording(Broker):
     def worker(self) -> str:
         return self._broker.worker
 
+    async def workers(self) -> list[str]:
+        return await self._broker.workers()
+
     async def ask(self, worker: str, payload: bytes, timeout_s: float) -> bytes:
         return await self._broker.ask(worker, payload, timeout_s)
 
     async def history(self, channel: str, after: Position | None = None, limit: int | None = None) -> Page:
         return await self._broker.history(channel, after, limit)
+
+    async def clear_history(self, channel: str) -> None:
+        await self._broker.clear_history(channel)
 
     async def position(self, channel: str) -> Position | None:
         return await self._broker.position(channel)

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from math import inf
 from typing import Literal
 
 from ...envelope import Announcement, Envelope, Instruction, Page, Reply
@@ -16,11 +17,13 @@ from ...options import RoomTable
 from ...positions import Position
 from ...presence import Change, Info, Member, PresenceTable, PresentConnection
 from ...tasks import Tasks
-from ..base import MAX_SILENT, Broker, BrokerState, Receiver
+from ..base import MAX_SILENT, ONCE_S, Broker, BrokerState, Receiver
 from ..requests import Requests
 from .log import RoomLog
 
 _SWEEP_EVERY = 256
+_MAX_ONCE = 65_536
+"""Maximum number of messages published once that are known. Above it, the oldest are forgotten early."""
 
 
 class MemoryBroker(Broker):
@@ -40,6 +43,7 @@ class MemoryBroker(Broker):
         self._subscribed: dict[str, RoomLog | None] = {}  # with the log, so that a publish matches no room patterns
         self._logs: dict[str, RoomLog] = {}
         self._silent: dict[str, None] = {}  # rooms with a log, no message and no member, longest empty first
+        self._once: dict[tuple[str, str], tuple[float, Position | None]] = {}  # oldest first
         self._presence = PresenceTable()
         self._until_sweep = _SWEEP_EVERY
         self._worker = secrets.token_hex(8)
@@ -58,6 +62,7 @@ class MemoryBroker(Broker):
         self._subscribed.clear()
         self._logs.clear()
         self._silent.clear()
+        self._once.clear()
         self._presence.clear()
 
     async def subscribe(self, channel: str) -> Position | None:
@@ -75,8 +80,24 @@ class MemoryBroker(Broker):
                 longest_empty = next(iter(self._silent))
                 del self._silent[longest_empty], self._logs[longest_empty]
 
-    async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
-        return self._publish(channel, envelope, keep=keep)
+    async def publish(
+        self, channel: str, envelope: Envelope, *, keep: bool = True, once: str | None = None
+    ) -> Position | None:
+        if once is None:
+            return self._publish(channel, envelope, keep=keep)
+        now, key = self._clock(), (channel, once)
+        published_at, position = self._once.get(key, (-inf, None))
+        if now - published_at < ONCE_S:
+            return position
+        self._once.pop(key, None)
+        while self._once:
+            oldest, (published_at, _) = next(iter(self._once.items()))
+            if now - published_at < ONCE_S and len(self._once) < _MAX_ONCE:
+                break
+            del self._once[oldest]
+        position = self._publish(channel, envelope, keep=keep)
+        self._once[key] = now, position
+        return position
 
     def publish_nowait(self, channel: str, envelope: Envelope) -> None:
         self._publish(channel, envelope, keep=True)
@@ -99,6 +120,9 @@ class MemoryBroker(Broker):
     def worker(self) -> str:
         return self._worker
 
+    async def workers(self) -> list[str]:
+        return [self._worker]
+
     async def ask(self, worker: str, payload: bytes, timeout_s: float) -> bytes:
         requests = self._requests
         assert requests is not None, "the broker is used before start()"
@@ -117,6 +141,10 @@ class MemoryBroker(Broker):
     async def history(self, channel: str, after: Position | None = None, limit: int | None = None) -> Page:
         log = self._logs.get(channel)
         return Page([], None, whole=False) if log is None else log.read(after, limit, self._clock())
+
+    async def clear_history(self, channel: str) -> None:
+        if (log := self._logs.get(channel)) is not None:
+            log.clear()
 
     async def position(self, channel: str) -> Position | None:
         log = self._logs.get(channel)

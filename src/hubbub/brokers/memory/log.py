@@ -70,6 +70,11 @@ class RoomLog:
         entries = islice(self._entries, skip, None if limit is None else skip + limit)
         return Page(list(entries), self.head, whole)
 
+    def clear(self) -> None:
+        """Removes the kept messages. The numbering goes on."""
+        self._entries.clear()
+        self._times.clear()
+
     def expired(self, now: float) -> bool:
         """Returns whether the log is empty and was not used for as long as it keeps messages. Reading is not use."""
         self._trim(now)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal, get_args
 
@@ -260,17 +261,19 @@ class RedisBroker(Broker):
 
     # Publishing
 
-    async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
+    async def publish(
+        self, channel: str, envelope: Envelope, *, keep: bool = True, once: str | None = None
+    ) -> Position | None:
         options = self._rooms(channel) if keep else _PLAIN
         if options.numbered:
-            answer = await self._publish(channel, envelope, options)
+            answer = await self._publish(channel, envelope, options, once)
             if len(answer) > 2:
                 self._foreign.skip("a log", self._keys.log(channel), "it has entries after the room's last message")
             return position_in(answer)
         if self._stays_local():
             self._keep_local(channel, envelope)
             return None
-        await self._publish(channel, envelope, options)
+        await self._publish(channel, envelope, options, once)
         return None
 
     def publish_nowait(self, channel: str, envelope: Envelope) -> Awaitable[object] | None:
@@ -283,8 +286,10 @@ class RedisBroker(Broker):
     def _stays_local(self) -> bool:
         return self._when_away == "local" and not self._commands.up
 
-    def _publish(self, channel: str, envelope: Envelope, options: RoomOptions) -> asyncio.Future[Any]:
-        command = publishing(self._keys, self._sender, channel, envelope, options)
+    def _publish(
+        self, channel: str, envelope: Envelope, options: RoomOptions, once: str | None = None
+    ) -> asyncio.Future[Any]:
+        command = publishing(self._keys, self._sender, channel, envelope, options, once=once)
         return self._commands.call(*command.arguments, number=command.number)
 
     def _keep_local(self, channel: str, envelope: Envelope) -> None:
@@ -309,6 +314,11 @@ class RedisBroker(Broker):
     def worker(self) -> str:
         return self._sender.id.hex()
 
+    async def workers(self) -> list[str]:
+        own = self._keys.own_channel("")
+        found: list[bytes] = await self._commands.call("PUBSUB", "CHANNELS", f"{_escaped(own)}*")
+        return [channel.decode().removeprefix(own) for channel in found]
+
     async def ask(self, worker: str, payload: bytes, timeout_s: float) -> bytes:
         async def send(number: int) -> bool:
             await self._inbox.can_hear_replies()
@@ -329,6 +339,9 @@ class RedisBroker(Broker):
         if page.head is None and self._inbox.subscribes(channel):  # its members need a position
             return Page([], await self._logs.position(channel), whole=False)
         return page
+
+    async def clear_history(self, channel: str) -> None:
+        await self._commands.call("DEL", self._keys.log(channel))
 
     async def position(self, channel: str) -> Position | None:
         return await self._logs.known_position(channel) if self._rooms(channel).numbered else None
@@ -363,3 +376,8 @@ class RedisBroker(Broker):
 
     async def present(self, channel: str, user: str) -> bool:
         return await self._presence.has(channel, user)
+
+
+def _escaped(text: str) -> str:
+    """Escapes a text in a pattern of Redis."""
+    return re.sub(r"[*?\[\]^\\-]", r"\\\g<0>", text)

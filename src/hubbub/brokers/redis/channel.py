@@ -29,8 +29,9 @@ receivers recognize the repetition.
 from __future__ import annotations
 
 import secrets
-from dataclasses import astuple
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from struct import Struct
 from struct import error as StructError
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
@@ -75,7 +76,8 @@ class Stamp(NamedTuple):
 class Sender:
     """Stamps the messages of one process with sequence numbers, in the order in which it publishes them.
 
-    Messages published by scripts have their own id and numbers. A server that has lost the scripts, or accepts no
+    Messages published by scripts have their own ids and numbers: one for those with positions, and one for those
+    without, which `once.lua` publishes. A server that has lost the scripts, or accepts no
     writes, refuses these messages but publishes the others, so the refused ones arrive later, out of order.
 
     Attributes:
@@ -86,12 +88,19 @@ class Sender:
     def __init__(self) -> None:
         self.id: bytes = secrets.token_bytes(SENDER_BYTES)
         self.scripted: bytes = secrets.token_bytes(SENDER_BYTES)
+        self._once = secrets.token_bytes(SENDER_BYTES)
         self._numbers = [0, 0]
+        self._number_once = 0
 
     def stamp(self, *, scripted: bool) -> Stamp:
         """Returns the next stamp, for a message that a script publishes or for a plain one."""
         self._numbers[scripted] += 1
         return Stamp(self.scripted if scripted else self.id, self._numbers[scripted])
+
+    def stamp_once(self) -> Stamp:
+        """Returns the next stamp, for a message without a position that a script publishes once."""
+        self._number_once += 1
+        return Stamp(self._once, self._number_once)
 
 
 class Canary(NamedTuple):
@@ -214,6 +223,10 @@ class Keys:
         """Returns the key of a stream: the kept messages, with id ``<offset>-0``, message ``m``, time ``t`` in ms."""
         return f"{self.room_prefix}{room}}}:log"
 
+    def once(self, room: str, key: str) -> str:
+        """Returns the key of a message that is published once: its position, or ``-`` if it has none."""
+        return f"{self.room_prefix}{room}}}:once:{sha256(key.encode()).hexdigest()}"
+
     def sender(self, sender: bytes) -> str:
         """Returns the key of a sender: its line, the last number accepted in the line, and the last one published."""
         return f"{self._prefix}:sender:{sender.hex()}"
@@ -299,9 +312,11 @@ def _unpack_announcement(data: bytes) -> Announced:
 
 def pack_instruction(channel: str, instruction: Instruction) -> bytes:
     """Packs an instruction with a random id, which identifies it if it is sent again."""
-    name, fields = channel.encode(), astuple(instruction)[:-1]  # without its age, which the reader measures
+    name = channel.encode()
+    # Without its age, which the reader measures.
+    values = [getattr(instruction, each.name) for each in fields(instruction) if each.name != "age_s"]
     header = _INSTRUCTED.pack(secrets.token_bytes(8), _LETTERS[type(instruction)], len(name))
-    return b"".join((header, name, dumps(fields)))
+    return b"".join((header, name, dumps(values)))
 
 
 def unpack_instruction(data: bytes, *, at: int = 0, age_s: float = 0.0) -> Instructed:
@@ -323,16 +338,16 @@ def unpack_instruction(data: bytes, *, at: int = 0, age_s: float = 0.0) -> Instr
         raise ValueError(str(error)) from None
 
 
-def _instruction(letter: bytes, fields: Any, age_s: float) -> Instruction:
-    match letter, fields:
-        case b"K", [int(code), str(reason)]:
-            return Kick(code, reason, age_s)
-        case b"S", [str(room)]:
-            return Subscribe(room, age_s)
-        case b"U", [str(room)]:
-            return Unsubscribe(room, age_s)
-        case b"R", [(int() | float() | None) as expires_at]:
-            return Refresh(expires_at, age_s)
+def _instruction(letter: bytes, values: Any, age_s: float) -> Instruction:
+    match letter, values:
+        case b"K", [int(code), str(reason), str(only), list(spared)]:
+            return Kick(code, reason, age_s, only, tuple(map(str, spared)))
+        case b"S", [str(room), str(only), (dict() | None) as info]:
+            return Subscribe(room, age_s, only, info)
+        case b"U", [str(room), str(only)]:
+            return Unsubscribe(room, age_s, only)
+        case b"R", [(int() | float() | None) as expires_at, str(only)]:
+            return Refresh(expires_at, age_s, only)
     raise ValueError(f"an instruction of kind {letter!r}")
 
 

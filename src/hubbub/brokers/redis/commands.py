@@ -12,7 +12,7 @@ from ...errors import InvalidArgument, shown
 from ...options import RoomOptions
 from ...positions import Position, new_epoch
 from .channel import Keys, Sender, pack, pack_instruction
-from .scripts import CONNECTED, INSTRUCT, LINE, PUBLISH
+from .scripts import CONNECTED, INSTRUCT, LINE, ONCE, PUBLISH
 
 Argument: TypeAlias = str | bytes | int
 
@@ -56,14 +56,20 @@ def publishing(
     envelope: Envelope,
     options: RoomOptions,
     sender_ttl_s: float = SENDER_TTL_S,
+    once: str | None = None,
 ) -> Command:
     """Builds the command that publishes a message. If the room has positions, `position_in` reads the answer."""
-    kept = options.kept
+    kept, name = options.kept, keys.channel(channel)
+    if kept is None and once is not None:
+        message = pack(envelope, sender.stamp_once())
+        return Command(["EVALSHA", ONCE.sha, 1, keys.once(channel, once), name, message])
     stamp = sender.stamp(scripted=kept is not None)
-    name, message = keys.channel(channel), pack(envelope, stamp)
+    message = pack(envelope, stamp)
     if kept is None:
         return Command(["PUBLISH", name, message])
-    places = keys.head(channel), keys.log(channel), keys.sender(stamp.sender)
+    places = [keys.head(channel), keys.log(channel), keys.sender(stamp.sender)]
+    if once is not None:
+        places.append(keys.once(channel, once))
     arguments = (name, message, stamp.number, new_epoch(), ttl_ms(options), kept.size, int(sender_ttl_s * 1000))
     return Command(["EVALSHA", PUBLISH.sha, len(places), *places, *arguments], stamp.number)
 

@@ -5,6 +5,9 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 -- How much longer a room's numbering lives than its messages. Workers with members extend it.
 local AFTERLIFE_MS = 3600000
 
+-- How long a message that is published once is known.
+local ONCE_MS = 300000
+
 -- Returns a name of this run of the server. After a restart or a promotion, the newest offsets of the previous run may
 -- be lost.
 local function run_of_server()

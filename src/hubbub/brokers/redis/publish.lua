@@ -1,7 +1,8 @@
 -- Numbers a message, keeps it, and publishes it, all or nothing. A message that was published before is only answered.
 -- A sender's messages arrive in lines, one for each of its connections. Redis accepts a line without gaps, and nothing
 -- of it once the next line has begun (line.lua). So a message was published before if its number is not above the last.
--- KEYS: head, log, sender. ARGV: channel, message, its number, epoch for a new numbering, ttl in ms, size of the log, ms
+-- A message that is published once has a fourth key: the position of the first one. Any repetition is only answered.
+-- KEYS: head, log, sender, and perhaps once. ARGV: channel, message, its number, epoch for a new numbering, ttl in ms, size of the log, ms
 -- for which the sender is remembered; the message's line, and the previous number in that line.
 -- Returns epoch and offset, and 1 if the log was foreign and was replaced. If the message was published before and is
 -- no longer kept, the offset is the room's.
@@ -18,6 +19,12 @@ if tonumber(last) >= number then
   end
   return {epoch, offset}
 end
+local first = KEYS[4] and redis.pcall('GET', KEYS[4])
+if type(first) == 'string' then
+  local first_epoch, first_offset = string.match(first, '^(%S+) (%d+)$')
+  redis.call('SET', KEYS[3], line .. ' ' .. ARGV[3] .. ' ' .. last, 'PX', ARGV[7])
+  return {first_epoch or epoch, tonumber(first_offset or offset)}
+end
 offset = redis.call('HINCRBY', KEYS[1], 'o', 1)
 local anew = nil
 local entry = {'MAXLEN', '=', ARGV[6], string.format('%d-0', offset), 'm', ARGV[2], 't', string.format('%d', now)}
@@ -30,5 +37,6 @@ end
 trim(KEYS[2], ttl)
 redis.call('PEXPIRE', KEYS[2], ttl)
 redis.call('SET', KEYS[3], line .. ' ' .. ARGV[3] .. ' ' .. ARGV[3], 'PX', ARGV[7])
+if KEYS[4] then redis.call('SET', KEYS[4], string.format('%s %d', epoch, offset), 'PX', ONCE_MS) end
 redis.call('PUBLISH', ARGV[1], 'P' .. epoch .. struct.pack('>I8', offset) .. ARGV[2])
 return {epoch, offset, anew}

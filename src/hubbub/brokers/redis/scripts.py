@@ -24,6 +24,7 @@ class Script:
 
 
 PUBLISH: Final = Script("publish", "")
+ONCE: Final = Script("once", "")
 LINE: Final = Script("line")
 HEAD: Final = Script("head")
 READ: Final = Script("read", "no-writes")
@@ -40,6 +41,7 @@ MISSING: Final = Script("missing", "no-writes")
 
 ALL: Final = (
     PUBLISH,
+    ONCE,
     LINE,
     HEAD,
     READ,

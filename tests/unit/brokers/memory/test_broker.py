@@ -13,7 +13,7 @@ import pytest
 
 from hubbub import InvalidArgument
 from hubbub.brokers import Broker, MemoryBroker, broker_from
-from hubbub.brokers.base import MAX_SILENT, Delivery, Receiver
+from hubbub.brokers.base import MAX_SILENT, ONCE_S, Delivery, Receiver
 from hubbub.codec import encode
 from hubbub.envelope import Envelope, Instruction, Page
 from hubbub.options import History, RoomOptions, RoomTable
@@ -103,13 +103,34 @@ class Repeats(DeliversWrongly):
 
 
 class DropsTheKey(MemoryBroker):
-    async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
-        return await super().publish(channel, envelope._replace(key=None), keep=keep)
+    async def publish(
+        self, channel: str, envelope: Envelope, *, keep: bool = True, once: str | None = None
+    ) -> Position | None:
+        return await super().publish(channel, envelope._replace(key=None), keep=keep, once=once)
 
 
 class KeepsEverything(MemoryBroker):
-    async def publish(self, channel: str, envelope: Envelope, *, keep: bool = True) -> Position | None:
-        return await super().publish(channel, envelope)
+    async def publish(
+        self, channel: str, envelope: Envelope, *, keep: bool = True, once: str | None = None
+    ) -> Position | None:
+        return await super().publish(channel, envelope, once=once)
+
+
+class PublishesAgain(MemoryBroker):
+    async def publish(
+        self, channel: str, envelope: Envelope, *, keep: bool = True, once: str | None = None
+    ) -> Position | None:
+        return await super().publish(channel, envelope, keep=keep)
+
+
+class KeepsItsHistory(MemoryBroker):
+    async def clear_history(self, channel: str) -> None:
+        pass
+
+
+class ListsNobody(MemoryBroker):
+    async def workers(self) -> list[str]:
+        return []
 
 
 class NeverUnsubscribes(MemoryBroker):
@@ -172,6 +193,9 @@ class DeliversAfterClose(DeliversWrongly):
         (Repeats, "test_each_worker_gets_each_message_once_in_the_order_of_its_publisher"),
         (DropsTheKey, "test_a_message_is_delivered_as_it_was_published"),
         (KeepsEverything, "test_what_is_not_to_be_kept_has_no_position"),
+        (PublishesAgain, "test_a_message_is_published_once_whichever_worker_repeats_it"),
+        (KeepsItsHistory, "test_a_history_that_was_cleared_is_empty_and_its_numbering_continues"),
+        (ListsNobody, "test_all_workers_that_can_be_asked_are_listed"),
         (NeverUnsubscribes, "test_unsubscribe_ends_the_delivery_and_is_idempotent"),
         (AlwaysWhole, "test_history_that_was_trimmed_by_size_is_not_whole"),
         (AlwaysWhole, "test_a_position_of_elsewhere_is_not_whole"),
@@ -226,6 +250,29 @@ async def make_rooms(broker: MemoryBroker, count: int) -> None:
     for number in range(count):
         await broker.subscribe(f"other {number}")
         await broker.unsubscribe(f"other {number}")
+
+
+def test_what_was_published_once_is_known_for_minutes_and_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        clock = FakeClock()
+        broker = await started(clock, history=History(10, 6000.0))
+        envelope = Envelope(encode("hello"))
+
+        async def offset(once: str) -> int:
+            position = await broker.publish("lobby", envelope, once=once)
+            assert position is not None
+            return position.offset
+
+        assert await offset("a") == 1
+        clock.advance(ONCE_S - 1)
+        assert [await offset("b"), await offset("a")] == [2, 1]
+        clock.advance(1.0)
+        assert [await offset("a"), await offset("b")] == [3, 2]
+        monkeypatch.setattr("hubbub.brokers.memory.broker._MAX_ONCE", 2)
+        assert [await offset("c"), await offset("a"), await offset("b")] == [4, 3, 5]
+        assert len(broker._once) == 2
+
+    asyncio.run(main())
 
 
 def test_a_room_that_nobody_uses_is_forgotten_after_its_ttl() -> None:

@@ -11,13 +11,14 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
+from weakref import WeakValueDictionary
 
 from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from . import arguments
-from .asgi.redaction import ServerLogFilter
 from .brokers import Broker
 from .brokers.unawaited import Unawaited
 from .close import CloseCode
@@ -30,7 +31,7 @@ from .connections.registry import Registry
 from .connections.session import Session
 from .connections.socket import Socket
 from .connections.sweeper import Sweeper
-from .connections.transports import prepare
+from .connections.transports import Detours, prepare
 from .endpoints.documentation import Documentation
 from .endpoints.raw_sockets import RawSocket
 from .endpoints.routing import MessageRouter
@@ -56,6 +57,8 @@ from .origin import OriginPolicy
 from .positions import Position, as_position
 from .presence import Info, Member
 from .protocols import ClientProtocol
+from .protocols.event_stream import Asked, OneRoom
+from .redaction import ServerLogFilter
 from .rooms.attempts import Attempt
 from .rooms.catch_up import Recovery
 from .rooms.deliveries import Deliveries
@@ -118,6 +121,9 @@ class Engine:
         self.routers: list[MessageRouter] = []
         self.sends: Sends | None = None
         self._check_sends = check_sends
+        self.event_routes: list[Route] = []
+        self.detours: Detours = Detours()
+        self.one_room_streams: WeakValueDictionary[Asked, OneRoom] = WeakValueDictionary()
         self.app: Starlette | None = None
         self.tasks: Tasks = Tasks()
         self.fanout: Fanout = Fanout(flush_interval_s)
@@ -298,16 +304,31 @@ class Engine:
             self.forget(session, grace=False)
             raise
 
-    def serve(self, path: str, endpoint: Callable[[WebSocket], Awaitable[None]], documentation: Documentation) -> None:
-        """Serves a path of the app, now or once the manager is installed on it."""
+    def serve(
+        self,
+        path: str,
+        endpoint: Callable[[WebSocket], Awaitable[None]],
+        events: ASGIApp,
+        documentation: Documentation,
+    ) -> None:
+        """Serves a path of the app, now or once the manager is installed on it.
+
+        Args:
+            path: The path of the WebSocket. The event stream is below it.
+            endpoint: Serves the WebSocket.
+            events: Serves the event stream.
+            documentation: The documentation of the endpoint.
+        """
         if path in self.endpoints:
             raise InvalidArgument(
                 "path", f"there is an endpoint at {shown(path)} already", "one endpoint for each path"
             )
         route = self.endpoints[path] = WebSocketRoute(path, endpoint)
+        event_route = Route(f"{path.rstrip('/')}/events", events)
+        self.event_routes.append(event_route)
         self.documentation.append(documentation)
         if self.app is not None:
-            self.app.router.routes.append(route)
+            self.app.router.routes += [route, event_route]
             documentation.mount(self.app)
 
     def describe(self, socket: RawSocket) -> None:

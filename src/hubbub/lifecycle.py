@@ -104,14 +104,14 @@ class Lifecycle:
             "this ConnectionManager is not running, because the app's lifespan has not started it. " + hint + _TWO
         )
 
-    def not_installed_here(self, path: str) -> NotInstalled:
-        """Returns the error for a socket of another app, or of a path that the manager does not serve."""
+    def not_installed_here(self, path: str, what: str = "socket") -> NotInstalled:
+        """Returns the error for a socket or request of another app, or of a path that the manager does not serve."""
         if self.only is not None:
             return NotInstalled(
                 f"this ConnectionManager does not serve {shown(path)}: add it to "
                 f"`manager.install(app, only={list(self.only.patterns)})`. {_TWO}"
             )
         return NotInstalled(
-            "this ConnectionManager is not installed on the app that serves this socket: add `manager.install(app)`. "
+            f"this ConnectionManager is not installed on the app that serves this {what}: add `manager.install(app)`. "
             + _TWO
         )

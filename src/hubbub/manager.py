@@ -8,6 +8,8 @@ from datetime import datetime
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NoReturn, overload
 
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from . import arguments
@@ -47,6 +49,7 @@ from .protocols import RawProtocol
 from .read_only import read_only
 from .rooms.gaps import F
 from .server.draining import check_over_s, started, stopped
+from .streams.response import event_stream
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -217,7 +220,7 @@ class ConnectionManager:
             InvalidArgument: The path is taken, or is not a path, or FastAPI can't resolve a dependency.
         """
         endpoint = Endpoint(self, path, auth, user_id, docs)
-        self._hubbub.serve(path, endpoint._serve, endpoint._documentation)
+        self._hubbub.serve(path, endpoint._serve, endpoint._events, endpoint._documentation)
         self._hubbub.routers.append(endpoint)
         return endpoint
 
@@ -366,6 +369,44 @@ class ConnectionManager:
                 expires_at=expires_at,
             )
         )
+
+    def event_stream(
+        self,
+        request: Request,
+        user_id: UserId | None = None,
+        *,
+        rooms: Iterable[RoomName | Everyone],
+        info: Info = None,
+        expires_at: datetime | float | None = None,
+    ) -> Response:
+        """Returns the response to a request that streams the messages of rooms, as Server-Sent Events.
+
+            @app.get("/events/{room}")
+            async def events(request: Request, room: str, user: CurrentUser) -> Response:
+                return manager.event_stream(request, user.id, rooms=[room])
+
+        The client is a connection like one of `connect`, until it is gone. In a room with a history, a client that
+        comes back with a ``Last-Event-ID`` receives exactly what it missed. The route decides who may read: it runs
+        again each time the client comes back.
+
+        *Order, delivery*: as for the members of these rooms on WebSockets.
+
+        Args:
+            request: The request of the route.
+            user_id: The user that the connection belongs to.
+            rooms: The rooms, at most 128. ``"$user"`` is the user's own, and `EVERYONE` everyone's. Messages of these
+                two come also if they are not among the rooms, but then they are not recovered.
+            info: Data about the user for presence and announcements, as in `connect`.
+            expires_at: When to end the stream, as in `connect`.
+
+        Raises:
+            InvalidArgument: An argument is not acceptable.
+            InvalidName: A name is empty, too long or reserved.
+            NotInstalled: The manager is not installed on this app.
+            NotRunning: The app's lifespan has not started the manager.
+            WrongLoop: The manager runs on another event loop.
+        """
+        return event_stream(self._hubbub, request, user_id, rooms, info=info, expires_at=expires_at)
 
     @overload
     def disconnect(self, websocket: WebSocket | Connection, *others: object, **more: object) -> Done: ...

@@ -26,6 +26,7 @@ from examples import (
     chat,
     databases,
     delivery,
+    event_stream,
     fast_path,
     getting_started,
     limits,
@@ -38,10 +39,12 @@ from examples import (
     rooms,
     slow_clients,
 )
+from examples import events as events_example
 from hubbub import Position
 from hubbub.brokers import MemoryBroker
 from hubbub.envelope import Reset
 from tests.integration.conftest import Clock
+from tests.integration.events import events
 from tests.integration.support import (
     LiveServer,
     assert_nothing_left,
@@ -403,6 +406,25 @@ async def test_a_drain_ends_readiness() -> None:
             assert (await closed(one))[0] == 1012
         async with httpx.AsyncClient(trust_env=False) as http:
             assert (await http.get(server.http("/ready"))).status_code == 503
+
+
+async def test_an_endpoint_streams_its_rooms_and_the_page_reads_one_of_them() -> None:
+    with serving(events_example.app) as server:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            (path,) = re.findall(r'new EventSource\("(.+)"\)', (await http.get(server.http("/"))).text)
+            async with events(server, path) as stream:
+                said = await http.post(server.http("/chat/lobby"), params={"text": "Hello", "name": "ann"})
+                assert said.status_code == 200
+                assert (await stream.next()).json == {"user_id": "ann", "text": "Hello"}
+            assert (await http.get(server.http("/live/events?room=chat:staff"))).status_code == 403
+
+
+async def test_a_route_streams_the_progress_of_a_job() -> None:
+    with serving(event_stream.app) as server:
+        async with httpx.AsyncClient(trust_env=False) as http, events(server, "/jobs/a/events") as stream:
+            await http.post(server.http("/jobs/a"), params={"percent": 50})
+            assert (await stream.next()).json == {"percent": 50}
+            assert (await http.get(server.http("/jobs/secret/events"))).status_code == 403
 
 
 async def test_the_page_of_the_client_for_pages_finds_its_module_and_its_room() -> None:

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from hubbub.connections.transports import uvicorn as uvicorn_transport
+from hubbub.connections.transports import direct as direct_transport
 from tests.integration.support import DEADLINE_S, LiveServer, may_be_reset, reset, serving, through_asgi
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
@@ -535,7 +535,7 @@ def site(app: Any, transport: str, loop: str, certificate: Certificate, **config
     if transport == "tls":
         config = {"ssl_certfile": certificate.certificate, "ssl_keyfile": certificate.key, **config}
     with pytest.MonkeyPatch.context() as patch:
-        descriptor_of = uvicorn_transport.descriptor_of
+        descriptor_of = direct_transport.descriptor_of
 
         def noted(plain: asyncio.Transport) -> int | None:
             found: int | None = None if transport == "transport" else descriptor_of(plain)
@@ -543,7 +543,7 @@ def site(app: Any, transport: str, loop: str, certificate: Certificate, **config
                 direct.append(found)
             return found
 
-        patch.setattr(uvicorn_transport, "descriptor_of", noted)
+        patch.setattr(direct_transport, "descriptor_of", noted)
         with quick_switches(), serving(sockets, loop=loop, **config) as server:
             context = certificate.context if transport == "tls" else None
             yield Site(server, transport, loop, sockets, context, direct)

@@ -16,11 +16,12 @@ PACKAGE = Path(__file__).parents[2] / "src" / "hubbub"
 # those below, without going round in a circle. `__init__` is the public names: `from hubbub import ...`.
 LAYERS = [
     "__about__ errors close names patterns options subprotocols",
-    "addresses arguments claims codec envelope lifecycle nowait origin paths positions presence read_only tasks timers "
+    "addresses arguments claims codec envelope lifecycle nowait origin paths positions presence read_only redaction "
+    "tasks timers "
     "metrics",
     "protocols brokers",
     "connections",
-    "asgi endpoints from_thread rooms",
+    "asgi endpoints from_thread rooms streams",
     "server",
     "engine",
     "manager",
@@ -38,11 +39,12 @@ NO_MORE_THAN = {"auth": {"auth", "claims", "errors", "close", "names", "subproto
 _PURE = {part for part in LEVEL if LEVEL[part] < LEVEL["protocols"]} - {"lifecycle", "tasks", "timers"} | {"protocols"}
 ONLY_IN = {
     "redis": {"brokers.redis.link", "brokers.redis.sync"},
-    "uvicorn": {"connections.transports.trial", "server.serve", "cli"},
+    "uvicorn": {"connections.transports.trial", "connections.transports.uvicorn_http", "server.serve", "cli"},
     "starlette": {
         "connections",
         "asgi",
         "endpoints",
+        "streams",
         "rooms",
         "engine",
         "from_thread",

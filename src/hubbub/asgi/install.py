@@ -17,7 +17,7 @@ from starlette.routing import Router
 from ..errors import InvalidArgument, InvalidName, NotInstalled, shown
 from ..origin import OriginPolicy
 from ..paths import Paths
-from .middleware import HubbubMiddleware, Manager
+from .middleware import HubbubMiddleware, Manager, Outermost
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Lifespan
@@ -64,7 +64,7 @@ def install(manager: Installable, app: Starlette, only: Paths | None) -> None:
         )
     if not managers:
         app.add_middleware(HubbubMiddleware, managers=managers)
-        _keep_outermost(app)
+        _keep_outermost(app, managers)
         _answer_invalid_names(app)
     managers.append(manager)
     engine.lifecycle.only = only
@@ -81,7 +81,7 @@ def install(manager: Installable, app: Starlette, only: Paths | None) -> None:
             yield state
 
     app.router.lifespan_context = cast("Lifespan[Any]", lifespan)
-    app.router.routes += engine.endpoints.values()
+    app.router.routes += [*engine.endpoints.values(), *engine.event_routes]
     for documentation in engine.documentation:
         documentation.mount(app)
     engine.app = app
@@ -114,7 +114,7 @@ async def _unprocessable(request: HTTPConnection, error: Exception) -> Response:
     return JSONResponse({"detail": [detail]}, 422)
 
 
-def _keep_outermost(app: Starlette) -> None:
+def _keep_outermost(app: Starlette, managers: Sequence[Manager]) -> None:
     """Keeps `HubbubMiddleware` outermost, even if the app adds more middleware later.
 
     Middleware that wraps ``send`` would hide the server's socket. Starlette builds the stack at the first request.
@@ -123,7 +123,7 @@ def _keep_outermost(app: Starlette) -> None:
 
     def build_middleware_stack() -> ASGIApp:
         app.user_middleware.sort(key=lambda middleware: cast(object, middleware.cls) is not HubbubMiddleware)
-        return build()
+        return Outermost(build(), managers)
 
     # Patched on this one instance: the app exists already, so a subclass would come too late.
     app.build_middleware_stack = build_middleware_stack  # type: ignore[method-assign]  # on purpose

@@ -10,28 +10,26 @@ has accepted the socket: an SDK whose handshake fails can't read why, and retrie
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
 from starlette.applications import Starlette
-from starlette.routing import Match, WebSocketRoute
-from starlette.websockets import WebSocketDisconnect
+from starlette.routing import Match, Route, WebSocketRoute
 
 from ..close import CloseCode
 from ..connections.admission import Admission
-from ..connections.connecting import close_for, invalid_name_in, is_disconnect
-from ..connections.handshake import answer
+from ..connections.exchange import keep
 from ..connections.reader import Receive
+from ..connections.serving import begin_handshake, end_handshake, serve
 from ..connections.socket import Manager as SocketsManager
 from ..connections.socket import Socket
-from ..connections.transports import Detour, ServerSend
-from ..errors import InvalidArgument, InvalidName, shown
+from ..connections.transports import Detours, ServerSend
+from ..errors import InvalidArgument, shown
 from ..lifecycle import Lifecycle
 from ..origin import OriginPolicy
 from ..paths import path_within
-from .redaction import redact_query
+from ..redaction import redact_query
 
 logger: Final = logging.getLogger("hubbub")
 
@@ -57,6 +55,7 @@ class Engine(SocketsManager, Protocol):
     origins_given: bool
     app: Starlette | None
     endpoints: dict[str, WebSocketRoute]
+    event_routes: list[Route]
     lifecycle: Lifecycle
 
     @property
@@ -92,12 +91,14 @@ class HubbubMiddleware:
             raise InvalidArgument("managers", "is empty", "the ConnectionManagers that the app uses")
         self.app = app
         self.managers = managers
-        self._detours: set[Detour] = set()
+        self._detours = Detours()
 
     async def __call__(self, scope: Scope, receive: Receive, send: ServerSend) -> None:
         """Handles a WebSocket, and passes everything else on to the app unchanged."""
         engines = self._engines(scope) if scope["type"] == "websocket" else ()
         if not engines:
+            if scope["type"] == "http":
+                keep(self.managers, scope, send)
             await self.app(scope, receive, send)
             return
         app, refusal = self.app, _refusal(engines, scope)
@@ -110,41 +111,17 @@ class HubbubMiddleware:
         outer = scope.get("hubbub")
         if isinstance(outer, Socket):  # a mounted app has managers of its own, and so has its parent
             outer.managers = [*outer.managers, *(engine for engine in engines if engine not in outer.managers)]
-            _begin_handshake(engines, outer)
+            begin_handshake(engines, outer)
             try:
                 await app(scope, receive, send)
             finally:
-                _end_handshake(engines, outer)
+                end_handshake(engines, outer)
             return
         socket = self._socket(engines, scope, receive, send)
-        socket.manager.sweeper.watch(socket)
-        _begin_handshake(engines, socket)
-        ended: BaseException | None = None
-        try:
-            inner = redact_query(scope)
-            inner["hubbub"] = socket
-            socket.handshake.scope = inner
-            await app(inner, socket.receive, socket.send)
-        except (WebSocketDisconnect, RuntimeError, InvalidName, BaseExceptionGroup) as error:
-            ended = error
-            if not is_disconnect(error, informed=socket.handler.informed):
-                closed = answer(invalid_name_in(error))
-                if closed is None:
-                    raise
-                await socket.reject(CloseCode.INVALID_NAME, closed)
-        except asyncio.CancelledError as error:
-            ended = error
-            if not socket.handler.cancelled:
-                raise
-            task = asyncio.current_task()
-            if task is not None:
-                task.uncancel()
-        except BaseException as error:
-            ended = error
-            raise
-        finally:
-            _end_handshake(engines, socket)
-            await self._end(socket, ended)
+        inner = redact_query(scope)
+        inner["hubbub"] = socket
+        socket.handshake.scope = inner
+        await serve(socket, engines, lambda: app(inner, socket.receive, socket.send))
 
     def _engines(self, scope: Scope) -> Sequence[Engine]:
         """The engines of the managers that serve the path."""
@@ -162,41 +139,29 @@ class HubbubMiddleware:
             where=shown(scope["path"]),
             offered=scope.get("subprotocols") or (),
         )
-        self._log_detour(socket.detour)
+        self._detours.log(socket.detour)
         return socket
 
-    async def _end(self, socket: Socket, ended: BaseException | None) -> None:
-        socket.handler.end()
-        for session in tuple(socket.sessions):
-            session.flush()
-            session.end(grace=True)
-        try:
-            if socket.accepted:
-                await socket.close(*close_for(ended, stopping=socket.transport.restarting is not False))
-            else:
-                # Uvicorn records a denial one pass of the loop late. Without this pass, it would log an error.
-                await asyncio.sleep(0)
-        finally:
-            for manager in socket.managers:
-                manager.sweeper.release(socket)
-            socket.on_handler_end()
 
-    def _log_detour(self, detour: Detour | None) -> None:
-        if detour is not None and detour not in self._detours:
-            self._detours.add(detour)
-            level = logging.WARNING if detour.fault else logging.INFO
-            logger.log(level, "not writing directly to the socket, but through %s", detour.text)
+class Outermost:
+    """The outermost part of an app that a manager is installed on, outside of Starlette's own middleware.
 
+    It keeps the server's side of each HTTP request, for streams of events.
 
-def _begin_handshake(engines: Sequence[Engine], socket: Socket) -> None:
-    """Lets the admission of each manager know of a client whose user is not known yet."""
-    for engine in engines:
-        engine.admission.begin_handshake(socket)
+    Args:
+        app: The ASGI app, with all its middleware.
+        managers: The managers of the app.
+    """
 
+    def __init__(self, app: App, managers: Sequence[Manager]) -> None:
+        self._app = app
+        self._managers = managers
 
-def _end_handshake(engines: Sequence[Engine], socket: Socket) -> None:
-    for engine in engines:
-        engine.admission.end_handshake(socket)
+    async def __call__(self, scope: Scope, receive: Receive, send: ServerSend) -> None:
+        """Passes everything on unchanged."""
+        if scope["type"] == "http":
+            keep(self._managers, scope, send)
+        await self._app(scope, receive, send)
 
 
 def _refusal(engines: Sequence[Engine], scope: Scope) -> str | None:

@@ -45,7 +45,7 @@ def _check_open(socket: Socket, now: float) -> None:
     elif socket.reader.assembling_for(now) >= (limits.message_timeout_s or inf):
         socket.record_limit(CloseCode.MESSAGE_TOO_SLOW)
         socket.close_soon(CloseCode.MESSAGE_TOO_SLOW)
-    elif accepted and socket.reader.silent_for(now) >= (limits.idle_timeout_s or inf):
+    elif accepted and not socket.only_reads and socket.reader.silent_for(now) >= (limits.idle_timeout_s or inf):
         logger.info("closing a connection on %s: no message in %g s", socket.where, limits.idle_timeout_s)
         socket.manager.counters.refused[CloseCode.IDLE.name.lower()] += 1
         socket.close_soon(CloseCode.IDLE)

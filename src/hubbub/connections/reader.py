@@ -14,7 +14,7 @@ from ..close import Closed
 from ..tasks import Tasks
 from .handler import Handler
 from .read_ahead import ReadAhead
-from .transports import AsgiTransport, Event, Transport
+from .transports import Event, Transport
 
 Receive: TypeAlias = Callable[[], Awaitable[Event]]
 
@@ -62,8 +62,8 @@ class Reader:
     def __init__(self, socket: Socket, receive: Receive) -> None:
         self._socket = socket
         self._server_receive = receive
-        straight = not isinstance(socket.transport, AsgiTransport)
-        self._receive = socket.transport.receiving(receive) if straight else self._interruptible
+        transport = socket.transport
+        self._receive = self._interruptible if transport.is_interruptible else transport.receiving(receive)
         self._waiting: asyncio.Task[Any] | None = None
         self._ahead: ReadAhead | None = None
         self._receiving = False

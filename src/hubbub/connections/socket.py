@@ -31,7 +31,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from math import inf
 from time import monotonic, time
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from ..addresses import network_of
 from ..close import CloseCode, Closed, reason_text, sendable
@@ -115,6 +115,10 @@ class Listener(Protocol):
         """
 
 
+MakeTransport: TypeAlias = Callable[[ServerSend, Callable[[], None]], tuple[Transport, Detour | None]]
+"""Makes the transport of a socket, of the server's ``send`` and a function that ends the app's task."""
+
+
 class Session(Protocol):
     """The part of a session that its socket uses."""
 
@@ -138,12 +142,14 @@ class Socket:
         address: The client's address, as the server reports it.
         where: The path, escaped for log lines.
         offered: The subprotocols that the client offered.
+        make_transport: Makes the transport. By default, it is one for a WebSocket.
 
     Attributes:
         state: The state of the socket.
         closed: The close code and reason; None during the handshake and while the socket is open.
         ended_at: When the socket ended, on the loop's clock; infinity before that, and after a refused handshake.
         answered_at: When the client last answered a ping of ours.
+        only_reads: Whether the client can't send anything, so that its silence means nothing.
         was_connected: Whether a manager has connected the socket, even if it has disconnected it since.
     """
 
@@ -164,6 +170,7 @@ class Socket:
         "manager",
         "managers",
         "network",
+        "only_reads",
         "protocol",
         "reader",
         "receive",
@@ -184,6 +191,7 @@ class Socket:
         address: str | None,
         where: str,
         offered: Sequence[str],
+        make_transport: MakeTransport = transport_for,
     ) -> None:
         self.manager: Manager = managers[0]
         self.managers: Sequence[Manager] = managers
@@ -198,6 +206,7 @@ class Socket:
         self.was_connected: bool = False
         self.protocol: ClientProtocol = self.manager.protocol
         self.has_own_protocol: bool = False
+        self.only_reads: bool = False
         self.listener: Listener | None = None
         self.state: State = State.HANDSHAKE
         self.closed: Closed | None = None
@@ -206,7 +215,7 @@ class Socket:
         self.answered_at: float = -inf
         self.transport: Transport
         self.detour: Detour | None
-        self.transport, self.detour = transport_for(send, self.cancel_handler)
+        self.transport, self.detour = make_transport(send, self.cancel_handler)
         self.transport.watch(self._admits_frame)
         self.transport.limit_message_size(self.limits.max_message_bytes)
         self.writer: Writer = Writer(self, self.transport)

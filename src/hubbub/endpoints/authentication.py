@@ -16,7 +16,6 @@ from ..claims import Claims
 from ..names import UserId
 from ..protocols.centrifugo.codes import DisconnectCode, ErrorCode
 from ..protocols.centrifugo.messages import RefreshRequest, RefreshResult
-from .caller import Caller
 from .client import Client, Ended, Refused
 from .expiry import end_of, is_past_grace, ttl_s
 
@@ -99,8 +98,7 @@ class Authentication:
         if token:  # its expiry is watched here, not by the socket, because the client can replace it
             scope = {key: value for key, value in scope.items() if key != "hubbub"}
         try:
-            user = await client.awaited(function, function(Caller(scope, app=client.served.app, token=token or None)))
-            user_id = client.served.user_id_of(user)
+            user, user_id = await client.identify(function, scope, token or None)
         except HTTPException as error:
             if getattr(error, "expired", False) and token:
                 raise Refused(ErrorCode.TOKEN_EXPIRED.error()) from error

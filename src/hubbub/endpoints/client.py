@@ -1,4 +1,4 @@
-"""One client of an endpoint: what the parts of its conversation share.
+"""One client of an endpoint that sends commands: what the parts of its conversation share.
 
 `Client` writes replies and pushes to the client, closes its socket, and runs functions of the app for it. An exception
 of a function becomes the reply to the client, or closes its socket.
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final, NoReturn, TypeVar
 
 from starlette.exceptions import WebSocketException
@@ -17,14 +16,13 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..close import Closed
 from ..codec import Payload
-from ..connections.session import Session
-from ..connections.socket import Socket
 from ..errors import BrokerUnavailable, InvalidName, shown
 from ..protocols.centrifugo import CentrifugoProtocol
 from ..protocols.centrifugo.codes import DisconnectCode, ErrorCode, closed_as
 from ..protocols.centrifugo.encoding import Encoding
 from ..protocols.centrifugo.messages import Error, Push, Reply, Result
 from ..rooms.memberships import JoinRefused
+from .app_client import AppClient
 from .caller import Caller
 from .functions import MISSING, NO_NAMES, Function
 from .refusals import RoomUnknown, refusal_of
@@ -52,7 +50,7 @@ def denied(room: str, why: str) -> Refused:
     return Refused(ErrorCode.PERMISSION_DENIED.error())
 
 
-class Client:
+class Client(AppClient):
     """Answers one client, and runs functions of the app for it.
 
     Args:
@@ -62,29 +60,13 @@ class Client:
         protocol: The protocol of the client.
 
     Attributes:
-        served: The functions and settings of the endpoint.
-        engine: The engine of the manager.
-        websocket: The client's socket, for functions of the app.
-        socket: The client's socket.
         encoding: The encoding of commands and replies.
-        session: The connection in the manager. Exists once the client has authenticated.
-        caller: The client as functions and their dependencies see it. None until ``@connect`` has returned.
     """
 
-    session: Session
-
     def __init__(self, served: Served, engine: Engine, websocket: WebSocket, protocol: CentrifugoProtocol) -> None:
-        self.served = served
-        self.engine = engine
-        self.websocket = websocket
-        self.socket: Socket = websocket.scope["hubbub"]
+        super().__init__(served, engine, websocket)
         self.encoding: Encoding = protocol.encoding
-        self.caller: Caller | None = None
         self._replies: list[Reply | Push] = []
-
-    def is_subscribed(self, name: str) -> bool:
-        """Returns whether the client is in a room, other than those whose names are the server's own."""
-        return name[:1] != "$" and name in self.session.memberships
 
     # Out
 
@@ -182,41 +164,6 @@ class Client:
         except Exception as error:
             raise Refused(await self.error(error, function)) from error
 
-    async def awaited(self, function: Function[T], call: Awaitable[T]) -> T:
-        """Awaits the call of a function of the app.
-
-        If the function raises CancelledError on its own, cancels its own task, or raises another BaseException, that is
-        an error of the app: a RuntimeError. SystemExit and KeyboardInterrupt still end the process. If the function is
-        canceled, that is logged and counted: it ran for too long after the end of its client, or of the server.
-        """
-        task = asyncio.current_task()
-        assert task is not None
-        try:
-            result = await call
-            if task.cancelling() and self._is_served:
-                await _uncancel(task)
-            return result
-        except asyncio.CancelledError as error:
-            if not task.cancelling():
-                raise RuntimeError("it awaited something that was canceled") from error
-            if self._is_served:
-                await _uncancel(task)
-                raise RuntimeError("it canceled the task that it runs in") from error
-            self.engine.counters.errors["function"] += 1
-            logger.warning("%s was canceled: its client is gone, and it did not return in time", function.name)
-            raise
-        except (Exception, SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            if not _is_current(task):
-                raise  # the event loop is gone, and Python closes what still waits
-            raise RuntimeError(f"it raised {type(error).__name__}") from error
-
-    @property
-    def _is_served(self) -> bool:
-        """Whether the client has connected, and is still there: then nothing of hubbub cancels a function."""
-        return self.caller is not None and self.session.is_open
-
     async def error(self, error: Exception, function: Function[Any]) -> Error:
         """Converts an exception of a function into the error that the client receives.
 
@@ -244,18 +191,3 @@ class Client:
 def _is_sound(code: object, reason: object) -> bool:
     """Returns whether an app's WebSocketException can become a Close frame. Otherwise, it is an error of the app."""
     return isinstance(code, int) and isinstance(reason, str)
-
-
-async def _uncancel(task: asyncio.Task[Any]) -> None:
-    """Takes back that the current task was canceled, so that what else it has to do is done."""
-    with suppress(asyncio.CancelledError):
-        await asyncio.sleep(0)  # where a cancellation that has not arrived yet does
-    while task.uncancel():
-        pass
-
-
-def _is_current(task: asyncio.Task[Any]) -> bool:
-    try:
-        return asyncio.current_task() is task
-    except RuntimeError:
-        return False

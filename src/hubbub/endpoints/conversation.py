@@ -20,7 +20,6 @@ ended. So an idle client has no task and no timer.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
@@ -70,8 +69,6 @@ from .streams import presented, subscribed
 from .subscriptions import Subscriptions
 from .workload import Workload
 
-logger: Final = logging.getLogger("hubbub")
-
 CONNECT_S: Final = 15.0
 """Seconds that a client has to connect, except for those that the app takes to answer."""
 
@@ -112,7 +109,7 @@ class Conversation:
             pass
         finally:
             self._socket.listener = None
-            await self._end()
+            await self._client.end()
 
     async def _listen(self) -> None:
         receive, decode = self._socket.receive, self._client.encoding.decode
@@ -142,22 +139,6 @@ class Conversation:
                         DisconnectCode.BAD_REQUEST,
                         "this path speaks the Centrifugo protocol, whose first command is connect",
                     )
-
-    async def _end(self) -> None:
-        """Runs ``@disconnect``, if ``@connect`` returned. Called once, after the socket is gone."""
-        function, client = self._routes.disconnect, self._client
-        if function is None or client.caller is None:
-            return
-        # The socket's handler knows that its client is gone, so nothing else would ever cancel it.
-        timeout = asyncio.timeout(self._engine.limits.handler_timeout_s)
-        try:
-            async with timeout:
-                await client.awaited(function, function(client.caller))
-        except Exception as error:
-            if timeout.expired() and isinstance(error, TimeoutError):
-                return  # which is logged and counted
-            self._engine.counters.errors["function"] += 1
-            logger.error("%s failed", function.name, exc_info=error)
 
     # Connecting
 

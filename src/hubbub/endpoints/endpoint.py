@@ -16,10 +16,11 @@ from .asyncapi import Declared
 from .conversation import Conversation
 from .documentation import Docs, Documentation
 from .entrance import accept
+from .events import Engine, Events
 from .functions import Function, authenticator
 from .handles import Naming, Room
 from .routing import MessageRouter, RoomRule
-from .served import Engine, Served
+from .served import Served
 from .tokens import SubscriptionTokens
 
 
@@ -71,6 +72,7 @@ class Endpoint(MessageRouter):
         self._authenticate: Function[Any] | None = None if auth is None else authenticator(auth, self._path_params)
         self._user_id_of = user_id or user_id_of
         self._served: Served | None = None
+        self._events: Events = Events(lambda: manager._hubbub, self._serving)
         self._namings: dict[str, Naming] = {}
         self._documentation = Documentation(
             path, self._path_params, docs, lambda: manager._hubbub, self._declared, self._authenticate
@@ -146,10 +148,13 @@ class Endpoint(MessageRouter):
         if protocol is None:
             return
         websocket._receive = _receive
+        await Conversation(self._serving(websocket.scope.get("app")), engine, websocket, protocol).run()
+
+    def _serving(self, app: object) -> Served:
+        """Returns the functions and settings, which are fixed when the first client comes."""
         if self._served is None:
-            app = websocket.scope.get("app")
             self._served = Served(self._routes(), self._authenticate, self._checked_user_id, app)
-        await Conversation(self._served, engine, websocket, protocol).run()
+        return self._served
 
 
 async def _receive() -> NoReturn:

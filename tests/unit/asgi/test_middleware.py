@@ -14,6 +14,7 @@ from hubbub.asgi.middleware import HubbubMiddleware
 from hubbub.asgi.middleware import Manager as ManagerProtocol
 from hubbub.close import CloseCode
 from hubbub.connections.admission import Admission
+from hubbub.connections.exchange import KEY
 from hubbub.connections.socket import Socket, State
 from hubbub.errors import InvalidArgument, InvalidName
 from hubbub.lifecycle import Lifecycle
@@ -131,8 +132,10 @@ def test_what_is_no_websocket_passes_untouched(kind: str) -> None:
         world = World(accepting)
         world.scope = {"type": kind}
         await world.serve()
+        exchange = world.scopes[0].pop(KEY, None)
         assert world.scopes == [{"type": kind}]
         assert world.server.sent == [ACCEPT]
+        assert (exchange is None) is (kind != "http"), "a stream of events needs the server's own side of its request"
 
     run(test)
 

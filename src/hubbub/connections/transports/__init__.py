@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from .asgi import AsgiTransport
 from .base import Event, ServerReceive, ServerSend, Transport
-from .choosing import Detour, prepare, transport_for
+from .choosing import Detour, Detours, prepare, transport_for
 from .ping import OpenPing
 from .uvicorn import UvicornTransport
 
 __all__ = [
     "AsgiTransport",
     "Detour",
+    "Detours",
     "Event",
     "OpenPing",
     "ServerReceive",

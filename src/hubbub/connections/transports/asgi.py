@@ -33,6 +33,10 @@ class AsgiTransport(Transport):
         self._end_task = end_task
         self._gone = False
 
+    @property
+    def is_interruptible(self) -> bool:
+        return True
+
     def hold(self, held: bool) -> None:
         pass  # `write` always refuses
 

@@ -93,6 +93,11 @@ class Transport(ABC):
             admit: Called for each frame. Returns False to ignore the frame, because the client has sent too many.
         """
 
+    @property
+    def is_interruptible(self) -> bool:
+        """Whether a pending ``receive`` is canceled before a close, which the server might not send otherwise."""
+        return False
+
     def receiving(self, receive: ServerReceive) -> ServerReceive:
         """Returns the ``receive`` to use instead of the server's."""
         return receive

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +15,9 @@ from .asgi import AsgiTransport
 from .base import ServerSend, Transport
 from .trial import flaw_in, make_protocol
 from .uvicorn import UvicornProtocol, UvicornTransport, flaw_in_parts
+from .uvicorn_http import prepare_http
+
+logger: Final = logging.getLogger("hubbub")
 
 _COST: Final = (
     "Until a hubbub release supports it, a broadcast costs several times the CPU, and a client that does not read is "
@@ -33,6 +37,20 @@ class Detour(NamedTuple):
     fault: bool = False
 
 
+class Detours:
+    """The detours of one app, each of which is logged once."""
+
+    def __init__(self) -> None:
+        self._known: set[Detour] = set()
+
+    def log(self, detour: Detour | None) -> None:
+        """Logs why frames do not go directly to the socket, unless it is known."""
+        if detour is not None and detour not in self._known:
+            self._known.add(detour)
+            level = logging.WARNING if detour.fault else logging.INFO
+            logger.log(level, "not writing directly to the socket, but through %s", detour.text)
+
+
 class Verdict(NamedTuple):
     """The result of the trial of uvicorn's own WebSocket protocol.
 
@@ -49,7 +67,7 @@ _verdicts: dict[type[asyncio.AbstractEventLoop], Verdict] = {}
 
 
 async def prepare() -> None:
-    """Tries uvicorn's protocol on the running event loop, if uvicorn serves the app. Once for each type of loop."""
+    """Tries uvicorn's protocols on the running event loop, if uvicorn serves the app. Once for each type of loop."""
     kind = type(asyncio.get_running_loop())
     # A server that starts loads these modules. Importing uvicorn does not.
     serves = any(name.startswith("uvicorn.protocols.websockets.") for name in sys.modules)
@@ -63,6 +81,7 @@ async def prepare() -> None:
 
         flaw = await flaw_in(make)
         _verdicts[kind] = Verdict(made[0] if made else None, flaw)
+    await prepare_http()
 
 
 def transport_for(send: ServerSend, end_task: Callable[[], None]) -> tuple[Transport, Detour | None]:

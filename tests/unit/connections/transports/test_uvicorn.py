@@ -11,11 +11,13 @@ from websockets.exceptions import PayloadTooBig
 from websockets.frames import Close
 from websockets.server import ServerProtocol
 
+from hubbub.connections.transports import direct as direct_module
 from hubbub.connections.transports import uvicorn as uvicorn_module
 from hubbub.connections.transports.base import Event
+from hubbub.connections.transports.direct import descriptor_of
 from hubbub.connections.transports.inbound import SLACK_BYTES, Intake
 from hubbub.connections.transports.ping import PING
-from hubbub.connections.transports.uvicorn import UvicornProtocol, UvicornTransport, descriptor_of, flaw_in_parts
+from hubbub.connections.transports.uvicorn import UvicornProtocol, UvicornTransport, flaw_in_parts
 from tests.unit.connections.transports.fakes import FakeProtocol, FakeTransport
 
 DATA = b"\x81\x05hello"
@@ -72,7 +74,7 @@ class Server(FakeProtocol):
 def direct(monkeypatch: pytest.MonkeyPatch) -> Server:
     """A server whose socket is written to past its transport."""
     server = Server(Selector, socket=PlainSocket(7))
-    monkeypatch.setattr(uvicorn_module, "_write", server.write)
+    monkeypatch.setattr(direct_module, "_write", server.write)
     return server
 
 

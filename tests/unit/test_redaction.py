@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubbub.asgi.redaction import ServerLogFilter, redact_query
+from hubbub.redaction import ServerLogFilter, redact_query
 
 
 @pytest.mark.parametrize(

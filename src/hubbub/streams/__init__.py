@@ -1,0 +1,1 @@
+"""Streams of events over HTTP: members of rooms like any other, whose clients only read."""

@@ -15,7 +15,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import create_model
 
-from hubbub import ConnectionManager, Endpoint
+from hubbub import ConnectionManager, Endpoint, demo
 from hubbub import client as page_client
 from hubbub.cli import main
 from hubbub.endpoints.documentation import Site
@@ -46,6 +46,10 @@ def of_schemas(schemas: dict[str, Any]) -> dict[str, Any]:
 
 def node(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([NODE, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def compiler(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return node(JS / "node_modules" / "typescript" / "bin" / "tsc", "--pretty", "false", *arguments)
 
 
 def test_the_module_of_an_app_that_uses_everything_is_as_expected() -> None:
@@ -209,7 +213,7 @@ def problems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     files = [TYPED / "usage.ts", TYPED / "run.ts", *sorted(folder.glob("*.ts"))]
     config = {"compilerOptions": options, "files": [str(file) for file in files]}
     (folder / "tsconfig.json").write_text(json.dumps(config))
-    done = node(JS / "node_modules" / "typescript" / "bin" / "tsc", "--pretty", "false", "-p", folder)
+    done = compiler("-p", folder)
     found: dict[str, list[str]] = {file.name: [] for file in files}
     for line in (done.stdout + done.stderr).splitlines():
         name = Path(line.partition("(")[0]).name
@@ -237,3 +241,18 @@ def test_the_module_runs_with_both_clients(module: str) -> None:
     with serving(typed_app.app) as server:
         done = node(TYPED / "run.ts", f"ws://127.0.0.1:{server.port}/live", module)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+# The demo
+
+DEMO: Final = Path(demo.__file__).parent
+
+
+def test_the_types_of_the_demo_are_up_to_date() -> None:
+    main(["types", "hubbub.demo.app:create_app", "--factory", "--check", "--out", str(DEMO / "static/endpoint.d.ts")])
+
+
+def test_the_pages_of_the_demo_use_the_types_without_a_build_step() -> None:
+    require_packages("typescript")
+    done = compiler("--noEmit", "-p", DEMO / "jsconfig.json")
+    assert done.stdout + done.stderr == ""

@@ -2,7 +2,7 @@ import * as notifications from "./notifications.js";
 import { onSignOut } from "./session.js";
 import { open } from "./socket.js";
 import { offline, say, signedOut, stopped } from "./status.js";
-import { $, el, header, People, requireUser, toast } from "./ui.js";
+import { $, el, header, only, People, requireUser, toast } from "./ui.js";
 
 // The layout of a piece is in the server's board.py.
 const PIECE = 1;
@@ -13,14 +13,28 @@ const SEND_EVERY_MS = 40;
 
 const COLOURS = { Black: "#1f2430", Red: "#d92d3a", Orange: "#e8791a", Green: "#14915a", Blue: "#2563eb", Violet: "#7c3aed", Paper: "#fdfdfb" };
 
+/**
+ * @typedef {[number, number]} Point
+ * @typedef {{ user_id: string, info: { name: string } }} Member
+ * @typedef {(
+ *   | { type: "hello", people: Member[] }
+ *   | { type: "cleared" }
+ *   | { type: "cleared_by", name: string }
+ *   | { type: "user_joined" } & Member
+ *   | { type: "user_left", user_id: string }
+ *   | { type: "error", message: string }
+ * )} Told
+ */
+
 header();
 await requireUser();
 const board = $("board");
-const context = board.getContext("2d");
+const context = /** @type {CanvasRenderingContext2D} */ (board.getContext("2d"));
 context.lineCap = context.lineJoin = "round";
 
 const people = new People($("people"));
 let canDraw = false;
+/** @type {Point[] | null} */
 let points = null; // of the current stroke: the last point that was sent, and those that were not
 let wasLost = false;
 const socket = open("/ws/board", {
@@ -50,6 +64,7 @@ onSignOut(() => {
   signedOut("you signed out");
 });
 
+/** @param {Told | notifications.News} message */
 function told(message) {
   if (notifications.take(message)) return;
   if (message.type === "hello") welcomed(message);
@@ -60,6 +75,7 @@ function told(message) {
   else if (message.type === "error") toast(`The server did not take that: ${message.message}`);
 }
 
+/** @param {{ people: Member[] }} message */
 function welcomed(message) {
   allowDrawing(true);
   say("open", wasLost ? "Reconnected: the drawing was loaded again" : "Connected");
@@ -67,6 +83,7 @@ function welcomed(message) {
   notifications.load();
 }
 
+/** @param {boolean} isAllowed */
 function allowDrawing(isAllowed) {
   canDraw = isAllowed;
   board.classList.toggle("offline", !isAllowed);
@@ -74,15 +91,18 @@ function allowDrawing(isAllowed) {
   $("clear").disabled = !isAllowed;
 }
 
+/** @param {Member} member */
 function person({ user_id: id, info }) {
   return { id, name: info.name };
 }
 
 // Pieces of strokes
 
+/** @param {DataView} piece */
 function draw(piece) {
   const count = (piece.byteLength - HEADER_BYTES) / 4;
   if (piece.byteLength < HEADER_BYTES + 4 || piece.getUint8(0) !== PIECE) return;
+  /** @type {(index: number) => Point} */
   const point = (index) => [
     (piece.getUint16(HEADER_BYTES + 4 * index) / EDGE) * board.width,
     (piece.getUint16(HEADER_BYTES + 4 * index + 2) / EDGE) * board.height,
@@ -100,6 +120,10 @@ function draw(piece) {
   context.stroke();
 }
 
+/**
+ * @param {Point[]} points
+ * @param {{ width: number, colour: string }} pen
+ */
 function pieceOf(points, { width, colour }) {
   const piece = new DataView(new ArrayBuffer(HEADER_BYTES + 4 * points.length));
   piece.setUint8(0, PIECE);
@@ -114,11 +138,16 @@ function pieceOf(points, { width, colour }) {
 
 // Drawing: shown here immediately, and to the others through the server
 
-let timer = null;
+/** @type {number | undefined} */
+let timer;
 
+/**
+ * @param {MouseEvent} event
+ * @returns {Point}
+ */
 function place({ clientX, clientY }) {
   const { left, top, width, height } = board.getBoundingClientRect();
-  const within = (part) => Math.round(Math.min(1, Math.max(0, part)) * EDGE);
+  const within = (/** @type {number} */ part) => Math.round(Math.min(1, Math.max(0, part)) * EDGE);
   return [within((clientX - left) / width), within((clientY - top) / height)];
 }
 
@@ -134,12 +163,12 @@ board.addEventListener("pointermove", (event) => {
   if (!points || !event.isPrimary) return;
   const moves = event.getCoalescedEvents?.() ?? [];
   const fresh = (moves.length > 0 ? moves : [event]).map(place);
-  draw(pieceOf([points.at(-1), ...fresh], pen()));
+  draw(pieceOf([points[points.length - 1], ...fresh], pen()));
   points.push(...fresh);
   timer ??= setTimeout(flush, SEND_EVERY_MS);
 });
 
-for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
+for (const end of /** @type {const} */ (["pointerup", "pointercancel", "lostpointercapture"])) {
   board.addEventListener(end, (event) => {
     if (!points || !event.isPrimary) return;
     if (points.length > 1) flush();
@@ -149,7 +178,7 @@ for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
 
 function flush() {
   clearTimeout(timer);
-  timer = null;
+  timer = undefined;
   if (!points) return;
   const { length } = points;
   for (let from = 0; from === 0 || from < length - 1; from += MAX_POINTS - 1) {
@@ -157,13 +186,14 @@ function flush() {
     if (length === 1) draw(piece);
     socket.send(piece);
   }
-  points = [points.at(-1)];
+  points = points.slice(-1);
 }
 
 // Tools
 
+/** The tool that is chosen. */
 function pen() {
-  return { width: Number($("width").value), colour: new FormData($("tools")).get("colour") };
+  return { width: Number($("width").value), colour: String(new FormData($("tools")).get("colour")) };
 }
 
 for (const [name, colour] of Object.entries(COLOURS)) {
@@ -178,26 +208,27 @@ $("tools").addEventListener("submit", (event) => event.preventDefault());
 
 function showSample() {
   const { width, colour } = pen();
-  const dot = $("sample").firstElementChild;
+  const dot = only(":first-child", $("sample"));
   dot.style.width = dot.style.height = `${Math.max(2, (width * 28) / 40)}px`;
   dot.style.background = colour;
 }
 
 showSample();
 
-let sure = null;
+/** @type {number | undefined} */
+let sure;
 
 $("clear").addEventListener("click", () => {
-  const asked = sure !== null;
+  const asked = sure !== undefined;
   clearTimeout(sure);
-  sure = null;
+  sure = undefined;
   $("clear").textContent = "Clear";
   if (asked) {
     socket.send("clear");
   } else {
     $("clear").textContent = "For all?";
     sure = setTimeout(() => {
-      sure = null;
+      sure = undefined;
       $("clear").textContent = "Clear";
     }, 3_000);
   }

@@ -1,5 +1,11 @@
 import { client, connect, isRestarted } from "./live.js";
-import { $, avatar, el, header, nameOf, People, requireUser, time, toast } from "./ui.js";
+import { $, avatar, el, header, nameOf, only, People, requireUser, time, toast } from "./ui.js";
+
+/**
+ * @typedef {import("./endpoint").LiveInfo} Info
+ * @typedef {import("./ui.js").Person} Person
+ * @typedef {Person & { text: string, at: string }} Line
+ */
 
 const TYPING_EVERY_MS = 2_000; // how often this page says that its user is typing
 const TYPING_FOR_MS = 4_000; // how long another user counts as typing
@@ -11,7 +17,8 @@ const room = new URLSearchParams(location.search).get("room") || "lobby";
 const log = $("messages");
 const scroll = $("scroll");
 const text = $("text");
-const people = new People($("people"), (count) => ($("how-many").textContent = count));
+const people = new People($("people"), (count) => ($("how-many").textContent = String(count)));
+/** @type {Map<string, { item: HTMLElement }>} */
 const pending = new Map(); // messages that were sent and not echoed yet, by nonce
 
 document.title = `#${room} · hubbub`;
@@ -20,7 +27,7 @@ showRooms();
 const chat = client.newSubscription(`chat:${room}`);
 const typing = client.newSubscription(`typing:${room}`);
 
-chat.on("publication", ({ data, info }) => said({ id: info.user, name: info.connInfo.name, ...data }));
+chat.on("publication", ({ data, info }) => said({ ...person(info), ...data }));
 chat.on("subscribed", (context) => {
   if (context.wasRecovering && !context.recovered) {
     note(isRestarted(context) ? "The server was restarted, and forgot what was said before" : "Some messages are missing here");
@@ -46,25 +53,32 @@ chat.subscribe();
 typing.subscribe();
 connect();
 
-function person({ user, connInfo }) {
-  return { id: user, name: connInfo.name };
+/**
+ * Returns the user of a client. The server itself publishes nothing here.
+ * @param {Info | undefined} info
+ * @returns {Person}
+ */
+function person(info) {
+  return { id: info?.user ?? "", name: info?.connInfo.name ?? "" };
 }
 
 // Messages
 
+/** @param {Person & import("./endpoint").Said} message */
 function said(message) {
   const own = message.id === me.id;
   if (own && pending.has(message.nonce)) {
-    pending.get(message.nonce).item.remove();
+    pending.get(message.nonce)?.item.remove();
     pending.delete(message.nonce);
   }
   keepingPlace(() => {
-    show(line(message), own);
+    show(line(message));
     typers.delete(message.id);
     showTypers();
   });
 }
 
+/** @param {Line} message */
 function line({ id, name, text, at }) {
   const item = el("li", { className: "message" });
   item.dataset.user = id;
@@ -76,24 +90,31 @@ function line({ id, name, text, at }) {
   return item;
 }
 
-/** Adds a line below the confirmed messages and above the pending ones. */
+/**
+ * Adds a line below the confirmed messages and above the pending ones.
+ * @param {HTMLElement} item
+ */
 function show(item) {
   const firstPending = pending.values().next().value?.item ?? null;
-  const before = firstPending ? firstPending.previousElementSibling : log.lastElementChild;
-  const minutes = (Date.parse(item.dataset.at) - Date.parse(before?.dataset.at)) / 60_000;
+  const before = /** @type {HTMLElement | null} */ (firstPending ? firstPending.previousElementSibling : log.lastElementChild);
+  const minutes = (Date.parse(item.dataset.at ?? "") - Date.parse(before?.dataset.at ?? "")) / 60_000;
   item.classList.toggle("goes-on", before?.dataset.user === item.dataset.user && minutes < 5);
   log.insertBefore(item, firstPending);
   $("silence").hidden = true;
-  while (log.children.length > MAX_SHOWN) log.firstChild.remove();
+  while (log.children.length > MAX_SHOWN) log.firstElementChild?.remove();
 }
 
+/** @param {...(Node | string)} words */
 function note(...words) {
   keepingPlace(() => {
     log.append(el("li", { className: "note" }, el("span", {}, ...words)));
   });
 }
 
-/** Scrolls to the end of the log, unless the reader has scrolled up. */
+/**
+ * Scrolls to the end of the log, unless the reader has scrolled up.
+ * @param {() => void} change
+ */
 function keepingPlace(change) {
   const following = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
   change();
@@ -123,7 +144,7 @@ $("composer").addEventListener("submit", (event) => {
   const again = el("button", { type: "button", className: "again" }, "Not confirmed. Send again?");
   again.addEventListener("click", () => send(message, item));
   item.classList.add("pending");
-  item.lastChild.append(again);
+  only(":scope > :last-child", item).append(again);
   show(item);
   pending.set(message.nonce, { item });
   send(message, item);
@@ -134,12 +155,17 @@ $("composer").addEventListener("submit", (event) => {
   lastTyped = -Infinity;
 });
 
-/** Sends a message. It stays pending until it arrives in the room: see `said`. */
+/**
+ * Sends a message. It stays pending until it arrives in the room: see `said`.
+ * @param {import("./endpoint").Say} message
+ * @param {HTMLElement} item
+ */
 async function send(message, item) {
   item.classList.remove("unsure");
   try {
     await chat.publish(message);
-  } catch (error) {
+  } catch (failure) {
+    const error = /** @type {import("./endpoint").LiveError} */ (failure);
     item.classList.add("unsure");
     if (error.code >= 100) toast(`The server did not take that: ${error.message}`);
   }
@@ -168,8 +194,10 @@ function fit() {
 
 // Typing and presence
 
+/** @type {Map<string, { name: string, timer: number }>} */
 const typers = new Map(); // name and timer, by user
 
+/** @param {Person} typer */
 function types({ id, name }) {
   if (id === me.id) return; // the same user in another tab
   clearTimeout(typers.get(id)?.timer);
@@ -190,7 +218,9 @@ function showTypers() {
 }
 
 function showRooms() {
-  const link = (item) => item.querySelector("a");
+  /** @type {(item: Element) => HTMLAnchorElement} */
+  const link = (item) => only("a", item);
+  /** @type {(item: Element) => string | null} */
   const name = (item) => new URL(link(item).href).searchParams.get("room");
   let here = [...$("rooms").children].find((item) => name(item) === room);
   if (!here) {

@@ -1,10 +1,18 @@
 import { client, connect } from "./live.js";
-import { $, el, header, requireUser, toast } from "./ui.js";
+import { $, el, header, messageOf, requireUser, toast } from "./ui.js";
 
 const KEPT = 120;
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
+/**
+ * @typedef {import("./endpoint").Sample} Sample
+ * @typedef {keyof Sample} Key
+ * @typedef {{ users: number, rooms: number, process: number | string }} Counted
+ * @typedef {{ title: string, key: Key, unit?: string, least: number, more: (counted: Counted) => string }} Graph
+ */
+
 // Each graph: the field of a sample, its unit, the least that its scale reaches to, and the caption.
+/** @type {Graph[]} */
 const GRAPHS = [
   { title: "Connections", key: "connections", least: 4, more: ({ users, rooms }) => `${count(users, "user")} in ${count(rooms, "room")}` },
   { title: "Published", key: "published_per_s", unit: "/s", least: 4, more: () => "messages to rooms and users" },
@@ -14,6 +22,7 @@ const GRAPHS = [
   { title: "Event loop delay", key: "loop_delay_ms", unit: "ms", least: 4, more: () => "how late a timer is" },
 ];
 
+/** @type {Partial<Record<Key, string>>} */
 const COUNTS = {
   queued_bytes: "Bytes waiting for slow clients",
   dropped: "Messages dropped for them",
@@ -27,6 +36,7 @@ const COUNTS = {
 header();
 await requireUser();
 
+/** @type {Sample[]} */
 let samples = [];
 let intervalMs = 500;
 let heardAt = 0;
@@ -45,7 +55,7 @@ const graphs = GRAPHS.map((graph) => {
   return { ...graph, value, below, canvas, scale, top: graph.least };
 });
 
-const counts = Object.entries(COUNTS).map(([key, words]) => {
+const counts = /** @type {[Key, string][]} */ (Object.entries(COUNTS)).map(([key, words]) => {
   const value = el("dd", {}, "–");
   $("counts").append(el("div", {}, el("dt", {}, words), value));
   return { key, value };
@@ -59,7 +69,7 @@ client.on("connected", async () => {
     intervalMs = data.interval_s * 1000;
     show();
   } catch (error) {
-    if (client.state === "connected") toast(error.message);
+    if (client.state === "connected") toast(messageOf(error));
   }
 });
 client.on("publication", ({ channel, data }) => {
@@ -82,21 +92,30 @@ function show() {
   draw();
 }
 
-/** Fits the scale to the samples. Its end and its middle are round numbers. */
+/**
+ * Fits the scale to the samples. Its end and its middle are round numbers.
+ * @param {(typeof graphs)[number]} graph
+ */
 function rescale(graph) {
   const values = samples.map((sample) => sample[graph.key] ?? 0);
   const [least, most] = [Math.min(...values), Math.max(...values)];
   const unit = 10 ** Math.floor(Math.log10(Math.max(graph.least, most)));
-  graph.top = unit * [1, 2, 4, 6, 8, 10].find((times) => times * unit >= Math.max(graph.least, most));
+  const top = [1, 2, 4, 6, 8, 10].find((times) => times * unit >= Math.max(graph.least, most));
+  graph.top = unit * (top ?? 10);
   [graph.top, graph.top / 2, 0].forEach((number, index) => (graph.scale.children[index].textContent = written(number)));
   graph.canvas.ariaLabel = `${graph.title} over the last minute: from ${written(least)} to ${written(most)}`;
 }
 
+/** @param {number | null | undefined} number */
 function written(number) {
   if (number === null || number === undefined) return "–";
   return number.toLocaleString("en", { maximumFractionDigits: Math.abs(number) < 10 ? 1 : 0 });
 }
 
+/**
+ * @param {number} number
+ * @param {string} noun
+ */
 function count(number, noun) {
   return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }
@@ -110,13 +129,14 @@ function draw() {
   for (const graph of graphs) plot(graph);
 }
 
+/** @param {(typeof graphs)[number]} graph */
 function plot({ canvas, key, top }) {
   const ratio = devicePixelRatio || 1;
   const width = canvas.clientWidth;
   const height = canvas.clientHeight;
   if (canvas.width !== Math.round(width * ratio)) canvas.width = Math.round(width * ratio);
   if (canvas.height !== Math.round(height * ratio)) canvas.height = Math.round(height * ratio);
-  const context = canvas.getContext("2d");
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   const style = getComputedStyle(canvas); // resolves light-dark(), unlike a custom property
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.clearRect(0, 0, width, height);
@@ -134,8 +154,8 @@ function plot({ canvas, key, top }) {
   const values = samples.map((sample) => sample[key] ?? 0);
   if (values.length < 2) return;
   const step = width / (KEPT - 2);
-  const x = (index) => width - (values.length - 1 - index + slide - 1) * step;
-  const y = (value) => (height - 1) * (1 - value / top) + 0.5;
+  const x = (/** @type {number} */ index) => width - (values.length - 1 - index + slide - 1) * step;
+  const y = (/** @type {number} */ value) => (height - 1) * (1 - value / top) + 0.5;
 
   context.beginPath();
   values.forEach((value, index) => context.lineTo(x(index), y(value)));

@@ -1,6 +1,6 @@
 import { connect } from "./live.js";
 import { forget, signIn, user } from "./session.js";
-import { $, header } from "./ui.js";
+import { $, header, messageOf } from "./ui.js";
 
 header();
 if (user()) {
@@ -16,7 +16,7 @@ if (user()) {
       await signIn($("name").value);
       location.assign(next());
     } catch (error) {
-      $("problem").textContent = error.message;
+      $("problem").textContent = messageOf(error);
     }
   });
 }

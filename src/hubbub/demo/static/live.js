@@ -16,7 +16,9 @@ const OUTCOMES = [
 const [FRESH, NOTHING, RECOVERED, TOO_MUCH, RESTARTED] = OUTCOMES.keys();
 
 // Without a getToken, because a demo without passwords can't renew a token.
+/** @type {import("./endpoint").Live} */
 export const client = new Centrifuge("/live", { token: token() ?? "", maxReconnectDelay: 5_000 });
+/** @type {Map<string, string | undefined>} */
 const epochs = new Map(); // the numbering of each room's messages: a restarted server begins another one
 let outcome = FRESH;
 
@@ -36,9 +38,12 @@ export function connect() {
   client.connect();
 }
 
-/** Returns whether a room that was joined again is one of a restarted server. */
+/**
+ * Returns whether a room that was joined again is one of a restarted server.
+ * @param {import("./endpoint").LiveSubscribed} context
+ */
 export function isRestarted({ channel, streamPosition }) {
-  return epochs.get(channel) !== streamPosition.epoch;
+  return epochs.get(channel) !== streamPosition?.epoch;
 }
 
 client.on("connecting", ({ code }) => {
@@ -72,12 +77,13 @@ client.on("publication", ({ channel, data }) => {
   if (channel === "$user") notifications.take(data);
 });
 
+/** @param {import("./endpoint").LiveSubscribed} context */
 function arrived(context) {
   const { channel, recoverable, wasRecovering, recovered, hasRecoveredPublications, streamPosition } = context;
   if (recoverable) {
     if (wasRecovering && !recovered) outcome = Math.max(outcome, isRestarted(context) ? RESTARTED : TOO_MUCH);
     else if (hasRecoveredPublications) outcome = Math.max(outcome, RECOVERED);
-    epochs.set(channel, streamPosition.epoch);
+    epochs.set(channel, streamPosition?.epoch);
   }
   if (Object.values(client.subscriptions()).every(({ state }) => state === "subscribed")) {
     status.say("open", OUTCOMES[outcome]);

@@ -1,11 +1,14 @@
 import { client, connect } from "./live.js";
 import { api } from "./session.js";
-import { $, avatar, el, header, nameOf, requireUser, time, toast } from "./ui.js";
+import { $, avatar, el, header, messageOf, nameOf, only, requireUser, time, toast } from "./ui.js";
+
+/** @typedef {import("./endpoint").Post} Post */
 
 const HEART = "M12 20S4 15 4 9.3A4.3 4.3 0 0 1 12 7a4.3 4.3 0 0 1 8 2.3C20 15 12 20 12 20z";
 
 header();
 const me = await requireUser();
+/** @type {Map<number, { item: HTMLElement, version: number }>} */
 const shown = new Map(); // posts by id
 
 const posts = client.newSubscription("posts");
@@ -24,41 +27,48 @@ async function load() {
     for (const post of await api("GET", "/api/posts")) show(post);
     $("nothing").hidden = shown.size > 0;
   } catch (error) {
-    toast(error.message);
+    toast(messageOf(error));
   }
 }
 
+/** @param {Post} post */
 function show(post) {
   const known = shown.get(post.id);
   if (known && known.version >= post.version) return; // a response and a message may arrive in any order
   const item = known?.item ?? draw(post);
   const mine = post.liked_by.includes(me.id);
   const count = post.liked_by.length;
-  const button = item.querySelector("button");
+  const button = only("button", item);
   button.ariaPressed = String(mine);
   button.ariaLabel = `Like, ${count} ${count === 1 ? "person likes" : "people like"} this`;
-  button.querySelector(".count").textContent = count;
+  only(".count", button).textContent = String(count);
   shown.set(post.id, { item, version: post.version });
   $("nothing").hidden = true;
 }
 
+/** @param {Post} post */
 function draw(post) {
   const button = el("button", { type: "button", className: "like" }, heart(), el("span", { className: "count" }));
   button.addEventListener("click", async () => {
     try {
       show(await api(button.ariaPressed === "true" ? "DELETE" : "PUT", `/api/posts/${post.id}/like`));
     } catch (error) {
-      toast(error.message);
+      toast(messageOf(error));
     }
   });
   const heading = el("p", { className: "heading" }, nameOf(post.author), time(post.at));
   const body = el("p", { className: "text", dir: "auto" }, post.text);
   const item = el("li", { className: "card post" });
-  item.dataset.id = post.id;
+  item.dataset.id = String(post.id);
   item.append(avatar({ id: post.author_id, name: post.author }), el("div", {}, heading, body, button));
-  const after = [...$("posts").children].find((other) => Number(other.dataset.id) < post.id) ?? null;
+  const after = cards().find((other) => Number(other.dataset.id) < post.id) ?? null;
   $("posts").insertBefore(item, after);
   return item;
+}
+
+/** @returns {HTMLElement[]} */
+function cards() {
+  return [...$("posts").querySelectorAll("li")];
 }
 
 function heart() {
@@ -80,7 +90,7 @@ $("composer").addEventListener("submit", async (event) => {
     $("text").value = "";
     $("problem").textContent = "";
   } catch (error) {
-    $("problem").textContent = error.message;
+    $("problem").textContent = messageOf(error);
   }
 });
 

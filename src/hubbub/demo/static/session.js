@@ -2,10 +2,13 @@
 
 const KEY = "hubbub-demo-token";
 
-/** The user of the token; null if no user is signed in. The token is not verified here: the server does that. */
+/**
+ * The user of the token; null if no user is signed in. The token is not verified here: the server does that.
+ * @returns {import("./ui.js").Person | null}
+ */
 export function user() {
   try {
-    const payload = token().split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
+    const payload = (token() ?? "").split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
     const bytes = Uint8Array.from(atob(payload), (character) => character.charCodeAt(0));
     const { sub, name, exp } = JSON.parse(new TextDecoder().decode(bytes));
     return exp * 1000 > Date.now() ? { id: sub, name } : null;
@@ -23,7 +26,10 @@ export function forget() {
   document.documentElement.removeAttribute("data-user");
 }
 
-/** Calls the handler when another tab signs out. When one signs in, this page is outdated: it is loaded again. */
+/**
+ * Calls the handler when another tab signs out. When one signs in, this page is outdated: it is loaded again.
+ * @param {() => void} handler
+ */
 export function onSignOut(handler) {
   addEventListener("storage", ({ key, newValue }) => {
     if (key !== KEY) return;
@@ -32,6 +38,7 @@ export function onSignOut(handler) {
   });
 }
 
+/** @param {string} name */
 export async function signIn(name) {
   const session = await api("POST", "/api/session", { name });
   localStorage.setItem(KEY, session.token);
@@ -42,8 +49,15 @@ export async function signOut() {
   forget();
 }
 
-/** Calls the HTTP API. Throws an Error whose message can be shown to users. */
+/**
+ * Calls the HTTP API. Throws an Error whose message can be shown to users.
+ * @param {string} method
+ * @param {string} path
+ * @param {object} [body]
+ * @returns {Promise<any>}
+ */
 export async function api(method, path, body) {
+  /** @type {Record<string, string>} */
   const headers = {};
   if (token()) headers.Authorization = `Bearer ${token()}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";

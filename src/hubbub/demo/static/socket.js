@@ -16,13 +16,15 @@ const REFUSED = 1008; // another attempt would end in the same way
  * @param {(data: string | ArrayBuffer) => void} page.onMessage
  * @param {() => void} page.onLost tries again by itself
  * @param {(reason: string) => void} page.onRefused does not
- * @returns {{send: (data: string | ArrayBufferView) => boolean, tryNow: () => void, close: () => void}} send: whether it
+ * @returns {{send: (data: string | ArrayBufferView<ArrayBuffer>) => boolean, tryNow: () => void, close: () => void}} send: whether it
  *   was open
  */
 export function open(path, { onOpen, onMessage, onLost, onRefused }) {
   const url = new URL(path, location.href);
   url.protocol = url.protocol.replace("http", "ws");
+  /** @type {WebSocket} */
   let socket;
+  /** @type {number | undefined} */
   let timer;
   let failures = 0;
   let isHeard = true; // since the last ping
@@ -64,6 +66,7 @@ export function open(path, { onOpen, onMessage, onLost, onRefused }) {
     socket.close();
   }
 
+  /** @param {string | ArrayBufferView<ArrayBuffer>} data */
   function send(data) {
     if (socket.readyState !== WebSocket.OPEN) return false;
     socket.send(data);

@@ -21,12 +21,16 @@ export function offline(tryNow) {
   say("waiting", "Offline. Trying again…", { label: "Try now", act: tryNow });
 }
 
+/** @param {string} reason */
 export function stopped(reason) {
   if (reason === "signed out") signedOut("you signed out");
   else say("stopped", `Disconnected: ${reason}`, { label: "Reload", act: () => location.reload() });
 }
 
-/** Ends what only users can do: the stylesheet hides it. */
+/**
+ * Ends what only users can do: the stylesheet hides it.
+ * @param {string} why
+ */
 export function signedOut(why) {
   forget();
   const next = encodeURIComponent(location.pathname + location.search);

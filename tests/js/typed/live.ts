@@ -426,7 +426,7 @@ export interface Live {
 
   newSubscription<Name extends LiveRoomName>(
     channel: Name,
-    ...options: LiveSubscriptionOptions<LiveRoomOf<Name>["subscribe"]>
+    options?: LiveSubscriptionOptions<LiveRoomOf<Name>["subscribe"]>,
   ): LiveSubscription<LiveRoomOf<Name>>;
   getSubscription<Name extends LiveRoomName>(channel: Name): LiveSubscription<LiveRoomOf<Name>> | null;
   /** Unsubscribes, and forgets the subscription and its place in the room. */
@@ -613,15 +613,13 @@ export type LiveMessage = {
 export type LiveGiven<Data> = undefined extends Data ? [data?: Data] : [data: Data];
 export type LiveData<Data> = undefined extends Data ? { data?: Data } : { data: Data };
 
-/** The argument for the options of a subscription, which may be missing unless the room needs data. */
-export type LiveSubscriptionOptions<Data> = undefined extends Data
-  ? [options?: LiveCommonOptions & { data?: Data; getData?: LiveGetData<Data> | null }]
-  : [options: LiveCommonOptions & ({ data: Data } | { getData: LiveGetData<Data> })];
-
 /** Called for every attempt to subscribe. */
 export type LiveGetData<Data> = (context: { channel: string }) => Promise<Data>;
 
-export interface LiveCommonOptions {
+export interface LiveSubscriptionOptions<Data> {
+  /** What the room takes, unless `setData` or `getData` gives it. */
+  data?: Data;
+  getData?: LiveGetData<Data> | null;
   /** The subscription token to begin with. */
   token?: string;
   /** Called when there is no token, or a new one is needed. */

@@ -8,7 +8,10 @@ import type {
   EverythingOutput,
   Live,
   LiveError,
+  LiveGiven,
   LiveMethods,
+  LiveRoomName,
+  LiveRoomOf,
   LiveRooms,
   LiveSubscription,
   Said,
@@ -96,8 +99,7 @@ ours.newSubscription("nowhere");
 ours.newSubscription(`ticket:${text}:red:a`);
 // @ts-expect-error  not an enum's value
 ours.newSubscription(`ticket:${number}:green:a`);
-// @ts-expect-error  data is missing
-ours.newSubscription(`chat:${text}:staff`);
+ours.newSubscription(`chat:${text}:staff`).setData(text);
 // @ts-expect-error  data of another type
 ours.newSubscription(`chat:${text}`, { data: text });
 // @ts-expect-error  nothing may be published
@@ -131,10 +133,19 @@ client.setData({});
 await client.publish("news", {});
 
 // Names for an app's own functions
-function call<Method extends keyof LiveMethods>(method: Method, data: LiveMethods[Method]["request"]) {
-  return [method, data] as const;
+function call<Method extends keyof LiveMethods>(method: Method, ...data: LiveGiven<LiveMethods[Method]["request"]>) {
+  return client.rpc(method, ...data);
 }
-call("say", { text });
+call("marks");
+(await call("say", { text })).data.at.trim();
+function listen<Name extends LiveRoomName>(name: Name, show: (data: LiveRoomOf<Name>["publication"]) => void) {
+  const subscription = client.newSubscription(name);
+  subscription.on("publication", ({ data }) => show(data)).subscribe();
+  return () => client.removeSubscription(subscription);
+}
+listen("a{b}", (data) => data.trim());
+// @ts-expect-error  another type
+listen("a{b}", (data: number) => data);
 const codes: LiveMethods["echo"]["errors"] = 409;
 const failed = (error: LiveError) => error.temporary ?? error.code < 100;
 const show = (room: LiveSubscription<LiveRooms["chat:{room}"]>) => room.publish({ text });

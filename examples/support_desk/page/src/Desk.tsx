@@ -1,6 +1,6 @@
 import { useEffect, useState, useSyncExternalStore } from "react";
-import type { PublicationContext } from "centrifuge";
-import { type Me, type Notice, type Ticket, api, client } from "./desk";
+import { type Me, type Notice, api, client } from "./desk";
+import type { LivePublication, Ticket } from "./live";
 import { Composer } from "./Composer";
 import { TicketView } from "./TicketView";
 
@@ -94,8 +94,7 @@ function useTickets(me: Me, opened: string) {
   }, []);
 
   useEffect(() => {
-    const publication = ({ channel, offset, data }: PublicationContext) => {
-      const notice: Notice = data;
+    const publication = ({ channel, offset, data: notice }: LivePublication<Notice>) => {
       setTickets((before) => new Map(before).set(notice.ticket.id, notice.ticket));
       if (notice.by === me.id || opened === `${notice.ticket.id}`) return;
       setNotices((before) => [...before.slice(-2), { key: `${channel} ${offset}`, notice }]);

@@ -1,12 +1,13 @@
 import { useEffect, useRef, useState } from "react";
-import { type Me, type Message, type Thread, type Ticket, api, client } from "./desk";
+import { type Me, type Thread, api, client } from "./desk";
+import type { Message, Ticket } from "./live";
 import { Composer } from "./Composer";
 import { usePresence } from "./usePresence";
 import { useRoom } from "./useRoom";
 
 /** One ticket, live. It keeps a ticket and its messages by id, so what arrives twice is there once. */
 export function TicketView({ id, me }: { id: number; me: Me }) {
-  const room = `ticket:${id}`;
+  const room = `ticket:${id}` as const;
   const [ticket, setTicket] = useState<Ticket | null>(null);
   const [messages, setMessages] = useState<ReadonlyMap<number, Message>>(new Map());
 

@@ -1,26 +1,10 @@
 import { Centrifuge } from "centrifuge";
+import type { Live, Message, Ticket } from "./live";
 
 export interface Me {
   id: string;
   name: string;
   role: "agent" | "customer";
-}
-
-export interface Ticket {
-  type: "ticket";
-  id: number;
-  customer: string;
-  subject: string;
-  is_open: boolean;
-}
-
-export interface Message {
-  type: "message";
-  id: number;
-  ticket_id: number;
-  author: string;
-  text: string;
-  at: number;
 }
 
 export interface Notice {
@@ -36,7 +20,7 @@ export interface Thread {
   messages: Message[];
 }
 
-export const client = new Centrifuge(`${location.origin.replace("http", "ws")}/live`);
+export const client: Live = new Centrifuge(`${location.origin.replace("http", "ws")}/live`);
 
 export async function api<T>(method: string, path: string, body?: object): Promise<T> {
   const headers = { "Content-Type": "application/json" };

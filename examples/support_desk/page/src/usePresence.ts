@@ -1,9 +1,9 @@
 import { useEffect, useState } from "react";
-import type { Centrifuge, ClientInfo } from "centrifuge";
+import type { Live, LiveInfo, LiveRoomName } from "./live";
 
 /** Returns the users in a room that is subscribed to: first the list, then again with every join and leave. */
-export function usePresence(client: Centrifuge, room: string, isSubscribed: boolean): ClientInfo[] {
-  const [present, setPresent] = useState<ClientInfo[]>([]);
+export function usePresence(client: Live, room: LiveRoomName, isSubscribed: boolean): LiveInfo[] {
+  const [present, setPresent] = useState<LiveInfo[]>([]);
   useEffect(() => {
     const subscription = client.getSubscription(room);
     if (!isSubscribed || !subscription) return;

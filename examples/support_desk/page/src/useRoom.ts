@@ -1,17 +1,21 @@
 import { useEffect, useRef, useState } from "react";
-import type { Centrifuge, PublicationContext, SubscribedContext } from "centrifuge";
+import type { Live, LivePublication, LiveRoomName, LiveRoomOf, LiveSubscribed } from "./live";
 
-interface Handlers {
+interface Handlers<Data> {
   /** The client is in the room, for the first time or again. `data` is what the room's function has granted. */
-  onSubscribed?: (context: SubscribedContext) => void;
-  onMessage: (message: PublicationContext) => void;
+  onSubscribed?: (context: LiveSubscribed) => void;
+  onMessage: (message: LivePublication<Data>) => void;
 }
 
 /** "subscribing" also while the connection is lost. After "unsubscribed", the client does not come back by itself. */
 type RoomState = { state: "subscribing" | "subscribed" } | { state: "unsubscribed"; code: number; reason: string };
 
 /** Subscribes to a room while the component is mounted. Returns whether it is subscribed, or why it is not. */
-export function useRoom(client: Centrifuge, room: string, handlers: Handlers): RoomState {
+export function useRoom<Name extends LiveRoomName>(
+  client: Live,
+  room: Name,
+  handlers: Handlers<LiveRoomOf<Name>["publication"]>,
+): RoomState {
   const [state, setState] = useState<RoomState>({ state: "subscribing" });
   const latest = useRef(handlers);
   useEffect(() => {

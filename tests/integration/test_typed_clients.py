@@ -127,6 +127,13 @@ def test_the_types_of_the_support_desk_are_up_to_date() -> None:
     assert done.returncode == 0
 
 
+def test_a_long_union_has_a_line_for_each_member() -> None:
+    values = [f"{'x' * 40} | {number}" for number in range(3)]
+    text = typescript(of_schemas({"Long": {"enum": values}, "Of": {"anyOf": [{"enum": values}, {"const": values[0]}]}}))
+    for name in ("Long", "Of"):
+        assert f"export type {name} =\n" + "".join(f'  | "{value}"\n' for value in values)[:-1] + ";" in text
+
+
 # The compiler
 
 

@@ -38,10 +38,12 @@ class Type(NamedTuple):
     Attributes:
         text: The text.
         joins: The sign that joins its parts, if it is a union or an intersection.
+        parts: These parts.
     """
 
     text: str
     joins: str = ""
+    parts: tuple[str, ...] = ()
 
     def within(self, sign: str) -> str:
         """The text as a part of what another sign joins."""
@@ -117,8 +119,7 @@ class Models:
         found = self.type_of(schema)
         line = f"export type {name} = {found.text};"
         if len(line) > WIDTH and found.joins and "\n" not in line:
-            parts = found.text.split(f" {found.joins} ")
-            line = f"export type {name} =" + "".join(f"\n{INDENT}{found.joins} {part}" for part in parts) + ";"
+            line = f"export type {name} =" + "".join(f"\n{INDENT}{found.joins} {part}" for part in found.parts) + ";"
         return f"{about}{line}\n"
 
     def _one_of(self, members: Sequence[Any], tag: str | None, indent: str) -> Type:
@@ -193,17 +194,21 @@ class Models:
 
 
 def _union(types: Iterable[Type]) -> Type:
-    texts = list(dict.fromkeys(each.within("|") for each in types))
-    if _UNKNOWN in texts or not texts:
-        return Type(_UNKNOWN)
-    return Type(" | ".join(texts), "|" if len(texts) > 1 or " | " in texts[0] else "")
+    members = list(types)
+    return Type(_UNKNOWN) if Type(_UNKNOWN) in members else _joined("|", members)
 
 
-def _intersection(types: Sequence[Type]) -> Type:
-    known = list(dict.fromkeys(each for each in types if each.text != _UNKNOWN))
-    if len(known) < 2:
-        return known[0] if known else Type(_UNKNOWN)
-    return Type(" & ".join(each.within("&") for each in known), "&")
+def _intersection(types: Iterable[Type]) -> Type:
+    return _joined("&", [each for each in types if each != Type(_UNKNOWN)])
+
+
+def _joined(sign: str, types: Sequence[Type]) -> Type:
+    different = list(dict.fromkeys(types))
+    if len(different) < 2:
+        return different[0] if different else Type(_UNKNOWN)
+    nested = (each.parts if each.joins == sign else (each.within(sign),) for each in different)
+    parts = tuple(dict.fromkeys(part for parts in nested for part in parts))
+    return Type(f" {sign} ".join(parts), sign, parts) if len(parts) > 1 else Type(parts[0])
 
 
 def _tags(schema: Schema, *, with_default: bool = False) -> list[str]:

@@ -7,10 +7,16 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
-from tests.integration.support import DEADLINE_S, LiveServer
+from tests.integration.support import DEADLINE_S
+
+
+class Listening(Protocol):
+    """What has a port to connect to: a server, or a cable to it."""
+
+    port: int
 
 
 @dataclass
@@ -136,7 +142,7 @@ class Stream:
 
 @asynccontextmanager
 async def request(
-    server: LiveServer, path: str, *, method: str = "GET", version: str = "1.1", body: str = "", **headers: str
+    server: Listening, path: str, *, method: str = "GET", version: str = "1.1", body: str = "", **headers: str
 ) -> AsyncIterator[Stream]:
     """Sends a request, and reads the head of the answer.
 
@@ -167,7 +173,7 @@ def url(path: str, *rooms: str, **fields: str) -> str:
 
 
 @asynccontextmanager
-async def events(server: LiveServer, path: str, *rooms: str, since: str = "", **headers: str) -> AsyncIterator[Stream]:
+async def events(server: Listening, path: str, *rooms: str, since: str = "", **headers: str) -> AsyncIterator[Stream]:
     """Opens a stream, which must succeed, and reads its beginning."""
     if since:
         headers["Last_Event_ID"] = since

@@ -184,6 +184,11 @@ def any_schema(chance: random.Random, depth: int = 3) -> dict[str, Any]:
         {"allOf": inner},
         {"type": "object", "additionalProperties": chance.choice([True, False, inner[0]])},
         {"type": "object", "patternProperties": {"^a": inner[0]}},
+        {
+            "type": "object",
+            "propertyNames": {"enum": chance.sample([*TEXTS, 1, None, True], 2)},
+            "additionalProperties": {},
+        },
         {"type": "object", "properties": dict(zip(names, inner, strict=False)), "required": chance.sample(TEXTS, 4)},
         {"type": "object", "properties": dict.fromkeys(names, inner[0]), "additionalProperties": inner[-1]},
     ]

@@ -186,10 +186,11 @@ class Models:
             return "{ [key: string]: never }"
         else:
             values = self.type_of(extra, indent)
-        keys = self.type_of(schema.get("propertyNames", True))
-        known = self._resolved(schema.get("propertyNames", {}))
-        if "enum" in known or "const" in known:
-            return f"{{ [key in {keys.text}]?: {values.text} }}"
+        names = schema.get("propertyNames", {})
+        known = self._resolved(names)
+        keys = [known["const"]] if "const" in known else known.get("enum", ())
+        if keys and all(isinstance(key, (str, int)) and not isinstance(key, bool) for key in keys):
+            return f"{{ [key in {self.type_of(names).text}]?: {values.text} }}"
         return f"{{ [key: string]: {values.text} }}"
 
 

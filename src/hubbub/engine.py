@@ -64,7 +64,8 @@ from .rooms.catch_up import Recovery
 from .rooms.deliveries import Deliveries
 from .rooms.fanout import Fanout
 from .rooms.gaps import Gaps
-from .rooms.memberships import JoinRefused, Memberships
+from .rooms.memberships import Memberships
+from .rooms.refusals import JoinRefused
 from .server.development import in_development
 from .server.draining import send_away
 from .server.workers import warn_of_server
@@ -270,7 +271,7 @@ class Engine:
         known = self.lookup.connection_of(socket)
         if known is not None:
             _check_same(known, user, detached_info)
-            with self.memberships.attempts.begin(known.user_id) as attempt:
+            with self.memberships.attempts.begin(known.user_id, known.id) as attempt:
                 await self._join_all(session_of(known), names, since, attempt)
             return known
         with self.memberships.attempts.begin(user) as attempt:
@@ -283,6 +284,7 @@ class Engine:
                 subprotocol=subprotocol,
                 headers=headers,
             )
+            attempt.session_id = connection.id
             await self._join_first(connection, names, since, attempt)
         return connection
 
@@ -356,7 +358,7 @@ class Engine:
         """Does what `Connection.join` promises."""
         name = room_name(room)
         position = None if session.listener is None else session.listener.presents(name)
-        with self.memberships.attempts.begin(session.user_id) as attempt:
+        with self.memberships.attempts.begin(session.user_id, session.id) as attempt:
             await self.admission.make_room(session, self.memberships.full(session, [name]))
             try:
                 await self.memberships.join(session, name, position, attempt)

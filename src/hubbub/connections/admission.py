@@ -245,13 +245,14 @@ class Admission:
             kick: The instruction, with the close code and the reason.
         """
         given_at = asyncio.get_running_loop().time() - kick.age_s
-        self._kept.keep(user, kick, given_at)
-        for arrival in self._arrivals:
-            if user in (None, arrival.user) and arrival.began_at <= given_at:
-                arrival.kick = kick
+        if not kick.only:  # a connection that has no id yet can't be meant
+            self._kept.keep(user, kick, given_at)
+            for arrival in self._arrivals:
+                if user in (None, arrival.user) and arrival.began_at <= given_at:
+                    arrival.kick = kick
         for connection in tuple(self._registry) if user is None else self._registry.of_user(user):
             session = session_of(connection)
-            if session.began_at <= given_at:
+            if session.began_at <= given_at and kick.only in ("", session.id) and session.id not in kick.spared:
                 # With None, all clients are only asked to reconnect, so their users stay present.
                 session.socket.close_soon(Closed(kick.code, kick.reason), grace=user is None)
 

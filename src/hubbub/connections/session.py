@@ -53,6 +53,16 @@ class Listener(Protocol):
             The frame that tells a client that was in the room. It follows all frames of the room.
         """
 
+    def authorized_until(self, ends_at: float | None) -> bool:
+        """Handles that an instruction changed how long the client is authorized.
+
+        Args:
+            ends_at: The end, as a Unix time in seconds; None for no end.
+
+        Returns:
+            False if the socket has to end then.
+        """
+
     def lost_place(self, channel: str) -> None:
         """Handles a gap: messages of a room are lost, so later ones do not continue what the client has."""
 
@@ -168,6 +178,11 @@ class Session:
         if self.writer.congested:
             await self.writer.pace()
         return sent
+
+    def authorize_until(self, ends_at: float | None) -> None:
+        """Changes how long its client is authorized: until a Unix time in seconds; None for no end."""
+        if self.listener is None or not self.listener.authorized_until(ends_at):
+            self.socket.expires_at = ends_at
 
     def flush(self) -> None:
         """Writes the pending messages of its rooms."""

@@ -84,6 +84,13 @@ class Authentication:
         self._ends_at = ends_at
         return RefreshResult(client.session.id, VERSION, ends_at is not None, ttl_s(ends_at))
 
+    def extend(self, ends_at: float | None) -> bool:
+        """Changes when the token of a command expires. Returns False if there is none."""
+        if self._ends_at is None:
+            return False
+        self._ends_at = ends_at
+        return True
+
     def end_if_expired(self) -> None:
         """Closes the socket if the token expired, and was not replaced in time."""
         if is_past_grace(self._ends_at):

@@ -21,7 +21,7 @@ from ..protocols.centrifugo import CentrifugoProtocol
 from ..protocols.centrifugo.codes import DisconnectCode, ErrorCode, closed_as
 from ..protocols.centrifugo.encoding import Encoding
 from ..protocols.centrifugo.messages import Error, Push, Reply, Result
-from ..rooms.memberships import JoinRefused
+from ..rooms.refusals import JoinRefused
 from .app_client import AppClient
 from .caller import Caller
 from .functions import MISSING, NO_NAMES, Function

@@ -43,6 +43,7 @@ from ..protocols.centrifugo.messages import (
     PresenceStatsRequest,
     PublishRequest,
     Push,
+    Refresh,
     RefreshRequest,
     Reply,
     Result,
@@ -55,7 +56,7 @@ from ..protocols.centrifugo.messages import (
     Unsubscribe,
     UnsubscribeRequest,
 )
-from ..rooms.memberships import JoinRefused
+from ..rooms.refusals import JoinRefused
 from .authentication import VERSION, Authentication
 from .caller import Caller
 from .calls import Calls
@@ -195,7 +196,7 @@ class Conversation:
     async def _welcome(self, caller: Caller, request: ConnectRequest) -> Payload | None:
         """Runs ``@connect``, and joins the rooms of its `Welcome`. Returns the encoded data for the client."""
         client, function, memberships = self._client, self._routes.connect, self._engine.memberships
-        with memberships.attempts.begin(client.session.user_id) as attempt:
+        with memberships.attempts.begin(client.session.user_id, client.session.id) as attempt:
             welcome = Welcome() if function is None else await client.call(function, request.data, caller=caller)
             if welcome.info is not None:
                 await memberships.describe(client.session, welcome.info)
@@ -332,6 +333,18 @@ class Conversation:
         if self._subscriptions.recover(channel) or not self._is_connected:
             return None
         return self._pushed(channel, self._place(channel, position))
+
+    def authorized_until(self, ends_at: float | None) -> bool:
+        """Handles that an instruction changed how long the client is authorized, and tells the client.
+
+        Returns:
+            Whether the client has a token that it can replace. Otherwise, the socket ends then.
+        """
+        if not self._authentication.extend(ends_at):
+            return False
+        if self._is_connected:
+            self._client.say(Push("", Refresh(ends_at is not None, ttl_s(ends_at))))
+        return True
 
     def left(self, channel: str) -> bytes | None:
         """Forgets a subscription that the app or an instruction ended. Returns the push that tells the client."""

@@ -138,7 +138,7 @@ class _Client(AppClient):
         self.session = self._stream.session
         caller = Caller(self.websocket.scope, connection=self._stream.connection, user=user, app=self.served.app)
         try:
-            with self.engine.memberships.attempts.begin(self.session.user_id) as attempt:
+            with self.engine.memberships.attempts.begin(self.session.user_id, self.session.id) as attempt:
                 welcome = await self._welcome(caller)
                 self.caller = caller  # from now on, @disconnect runs at the end
                 for name in welcome.names:

@@ -173,7 +173,8 @@ class Subscriptions:
         async with self._authorizing:
             if self._client.socket.closed is not None:
                 raise Ended
-            with self._engine.memberships.attempts.begin(self._client.session.user_id) as attempt:
+            session = self._client.session
+            with self._engine.memberships.attempts.begin(session.user_id, session.id) as attempt:
                 subscription.attempt = attempt
                 grant, token = await self._granted(request)
                 if self._subscriptions.get(subscription.room) is not subscription:

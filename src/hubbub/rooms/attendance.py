@@ -8,7 +8,7 @@ leave, a kick or an expired token.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..brokers.base import Presence
@@ -95,16 +95,27 @@ class Attendance:
                 self._begin_grace(grace_s, user, session, channels)
         session.departure = self._tasks.spawn(self._depart(user, session.id, channels_by_grace), "depart")
 
-    def end_graces(self, user_channel: str, given_at: float, room: str | None = None) -> None:
+    def end_graces(
+        self,
+        user_channel: str,
+        given_at: float,
+        room: str | None = None,
+        *,
+        only: str = "",
+        spared: Collection[str] = (),
+    ) -> None:
         """Ends the grace periods of a user at once: those of sessions that began until ``given_at``.
 
         Args:
             user_channel: The user's own room.
             given_at: The time of the instruction, on the loop's clock.
             room: The room in which they end; None for all rooms.
+            only: The id of the one connection whose grace period ends; empty for all.
+            spared: The ids of connections whose grace periods do not end.
         """
         for grace in tuple(self._graces.get(user_channel, ())):
-            if grace.began_at <= given_at:
+            named = only in ("", grace.connection_id) and grace.connection_id not in spared
+            if named and grace.began_at <= given_at:
                 self._end_grace(grace, room)
 
     def _begin_grace(self, grace_s: float, user: str, session: Session, channels: list[str]) -> None:

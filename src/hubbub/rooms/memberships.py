@@ -17,11 +17,9 @@ from typing import Any, Final, TypeVar
 from starlette.websockets import WebSocketDisconnect
 
 from ..brokers.base import Broker
-from ..close import CloseCode
 from ..connections.session import Membership, Session
-from ..envelope import Instruction, Kick, Unsubscribe
-from ..errors import shown
-from ..names import EVERYONE_NAME, user_of, user_room
+from ..envelope import Instruction, Kick
+from ..names import user_room
 from ..options import RoomOptions
 from ..positions import Joined, Position
 from ..presence import Info
@@ -31,6 +29,8 @@ from .attempts import Attempt, Attempts
 from .attendance import Attendance
 from .catch_up import JoinReply, Recovery, write_joined
 from .fanout import Fanout
+from .instructions import Obedience
+from .refusals import RoomIsFull, TooManyRooms
 from .room import CatchUp, Room
 
 logger: Final = logging.getLogger("hubbub")
@@ -39,28 +39,6 @@ _LEAVE_TIMEOUT_S = 2.0
 _UNNUMBERED: Final = Joined(None, recovered=False)
 
 T = TypeVar("T")
-
-
-class JoinRefused(Exception):
-    """A join exceeds a limit.
-
-    Attributes:
-        cause: The close code for the connection.
-    """
-
-    cause: CloseCode
-
-
-class RoomIsFull(JoinRefused):
-    """The room has as many members as its options allow."""
-
-    cause = CloseCode.ROOM_FULL
-
-
-class TooManyRooms(JoinRefused):
-    """The session is in as many rooms as the limits allow."""
-
-    cause = CloseCode.TOO_MANY_ROOMS
 
 
 class Memberships:
@@ -95,11 +73,11 @@ class Memberships:
         self._fanout = fanout
         self._tasks = tasks
         self._options_of = options_of
-        self._send_away = send_away
         self._max_rooms = max_rooms
         self.attempts: Attempts = Attempts()
         self._rooms: dict[str, Room] = {}
         self._attendance = Attendance(broker, tasks, timers)
+        self._obedience = Obedience(self, self._attendance, tasks, send_away)
         self._recovery = recovery
 
     @property
@@ -122,33 +100,15 @@ class Memberships:
 
     def obey(self, channel: str, instruction: Instruction) -> None:
         """Does what an instruction says. The connections and grace periods that began after it are not affected."""
-        user = user_of(channel)
-        given_at = asyncio.get_running_loop().time() - instruction.age_s
-        if isinstance(instruction, Kick):
-            if user is not None or channel == EVERYONE_NAME:
-                self._send_away(user, instruction)
-            self._attendance.end_graces(channel, given_at)
-        elif isinstance(instruction, Unsubscribe) and user is not None:
-            self._revoke(user, instruction.room, given_at)
-            self._attendance.end_graces(channel, given_at, instruction.room)
-        else:
-            logger.debug("ignored an instruction that this release does not support: %s", shown(instruction))
+        self._obedience.obey(channel, instruction)
 
-    def _sessions_of(self, user: str) -> list[Session]:
+    def sessions_of(self, user: str) -> list[Session]:
         own = self._rooms.get(user_room(user))  # a session is in it before it is in any other room
         return [] if own is None else [each for each in own.everybody() if isinstance(each, Session)]
 
     def has(self, user: str, channel: str) -> bool:
         """Whether a user has a session in a room here."""
-        return any(channel in session.memberships for session in self._sessions_of(user))
-
-    def _revoke(self, user: str, channel: str, given_at: float) -> None:
-        """Removes the sessions of a user from a room, and keeps those out that are about to join it."""
-        self.attempts.revoke(user, channel, given_at)
-        for session in self._sessions_of(user):
-            membership = session.memberships.get(channel)
-            if membership is not None and membership.joined is not None and membership.began_at <= given_at:
-                self._dismiss(session, channel)
+        return any(channel in session.memberships for session in self.sessions_of(user))
 
     # Joining
 
@@ -371,13 +331,13 @@ class Memberships:
     async def leave(self, session: Session, channel: str) -> None:
         """Removes a session from a room, without a grace period, and tells its client. Idempotent."""
         await self.pending_join(session, channel)
-        await _reported(self._dismiss(session, channel))
+        await _reported(self.dismiss(session, channel))
 
     def left(self, session: Session, channel: str) -> Coroutine[Any, Any, None]:
         """Removes a session from a room at once, as its client asked. Returns what waits until that is reported."""
         return _reported(self._leave(session, channel))
 
-    def _dismiss(self, session: Session, channel: str) -> asyncio.Task[None] | None:
+    def dismiss(self, session: Session, channel: str) -> asyncio.Task[None] | None:
         """Removes a session from a room, and tells its client."""
         was_in = channel in session.memberships
         leaving = self._leave(session, channel)

@@ -91,6 +91,6 @@ class EventStreamResponse(Response):
     async def _serve(self, stream: Stream) -> None:
         await stream.connect(self._user_id, info=self._info, expires_at=self._expires_at)
         infos: dict[str, Any] = {name: None for name in self._rooms if name[0] != "$"}
-        with self._engine.memberships.attempts.begin(stream.session.user_id) as attempt:
+        with self._engine.memberships.attempts.begin(stream.session.user_id, stream.session.id) as attempt:
             await stream.join(infos, attempt)
         await stream.run()

@@ -53,7 +53,8 @@ from ..protocols.event_stream import (
 )
 from ..redaction import redact_query
 from ..rooms.attempts import Attempt
-from ..rooms.memberships import JoinRefused, Memberships
+from ..rooms.memberships import Memberships
+from ..rooms.refusals import JoinRefused
 from ..tasks import together
 from .request import StreamRequest
 
@@ -292,6 +293,10 @@ class Stream:
         """Ends the stream, since the client is not in a room any more that it named."""
         if channel in self._since:
             self.socket.close_soon(_REMOVED)
+
+    def authorized_until(self, ends_at: float | None) -> bool:
+        """Lets the socket end then, since the client can't replace its token."""
+        return False
 
     def lost_place(self, channel: str) -> None:
         """Tells the client that messages of a room are lost."""

@@ -232,6 +232,27 @@ def test_an_instruction_that_comes_while_a_socket_is_accepted_reaches_it(whom: s
     run(test)
 
 
+def test_an_instruction_closes_the_one_connection_that_it_names_or_all_but_those_that_it_spares() -> None:
+    async def test() -> None:
+        manager = Manager()
+        one, other, third = [await Client(manager).admit("ann") for _ in range(3)]
+        client = Client(manager)
+        client.server.taking.clear()
+        arriving = asyncio.create_task(client.admit("ann"))
+        await client.server.asked.wait()
+        manager.admission.kick("ann", Kick(4005, "out", only=one.id))
+        assert [each.is_open for each in (one, other, third)] == [False, True, True]
+        client.server.taking.set()
+        arrived = await arriving
+        assert arrived.is_open, "it had no id that anybody could name"
+        manager.admission.kick("ann", Kick(4005, "out", spared=(other.id, arrived.id)))
+        assert [each.is_open for each in (one, other, third, arrived)] == [False, True, False, True]
+        manager.admission.kick(None, OUT)
+        await manager.tasks.close(5.0)
+
+    run(test)
+
+
 def test_an_instruction_closes_what_its_user_had_and_nothing_of_others_or_of_later() -> None:
     async def test() -> None:
         manager = Manager()

@@ -97,6 +97,10 @@ class Subscriber:
         self.heard.append(("left", channel))
         return told(type="out", room=channel)
 
+    def authorized_until(self, ends_at: float | None) -> bool:
+        self.heard.append(("authorized until", str(ends_at)))
+        return ends_at is not None
+
     def lost_place(self, channel: str) -> None:
         self.heard.append(("lost its place", channel))
         if self._again is not None:

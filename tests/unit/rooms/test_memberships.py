@@ -22,7 +22,8 @@ from hubbub.rooms.attempts import Attempt
 from hubbub.rooms.catch_up import Recovery
 from hubbub.rooms.deliveries import Deliveries
 from hubbub.rooms.fanout import Fanout
-from hubbub.rooms.memberships import Memberships, RoomIsFull, TooManyRooms
+from hubbub.rooms.memberships import Memberships
+from hubbub.rooms.refusals import RoomIsFull, TooManyRooms
 from hubbub.tasks import Tasks
 from hubbub.timers import Timers
 from tests.unit.rooms.subscriber import PLACED, Subscriber, reply_in, subscribing
@@ -448,19 +449,100 @@ async def test_a_listener_tells_its_client_of_joins_and_leaves_unless_the_client
         assert world.sent[3:] == [{"type": "in", "room": ROOMS[1]}]
 
 
-@pytest.mark.parametrize("instruction", [Subscribe("lobby"), Refresh(None)], ids=repr)
-async def test_an_instruction_that_is_not_acted_on_yet_is_logged_and_changes_nothing(
+@pytest.mark.parametrize("instruction", [Subscribe("lobby"), Refresh(None), Unsubscribe("room 1")], ids=repr)
+async def test_an_instruction_for_everyone_that_only_users_have_is_logged_and_changes_nothing(
     instruction: Instruction, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "hubbub")
     async with world_of() as world:
         connection = world.connection()
-        await world.join_all(connection, "room 1")
-        world.deliveries.deliver("$user:ann", instruction)
-        assert connection.memberships.keys() == {"room 1"}
+        await world.join_all(connection, "$everyone", "room 1")
+        world.deliveries.deliver("$everyone", instruction)
+        assert connection.memberships.keys() == {"$everyone", "room 1"}
         assert [(each.levelname, type(instruction).__name__ in each.message) for each in caplog.records] == [
             ("DEBUG", True)
         ]
+
+
+async def test_an_instruction_puts_the_connections_of_a_user_into_a_room() -> None:
+    async with world_of() as world:
+        ann, raw, bob = world.subscriber(), world.connection(), world.connection("bob")
+        for each in (ann, raw, bob):
+            await world.join_all(each, f"$user:{each.user_id}")
+        world.deliveries.deliver("$user:ann", Subscribe(ROOMS[0], info={"role": "guest"}))
+        await world.tasks.close(1.0)
+        assert {each.user_id for each in await world.broker.members(ROOMS[0])} == {"ann"}
+        assert [ROOMS[0] in each.memberships for each in (ann, raw, bob)] == [True, True, False]
+        assert world.joined().count(ROOMS[0]) == 1, "a raw socket is told nothing"
+        infos = [each.room_info for each in await world.broker.connections(ROOMS[0])]
+        assert infos == [{"role": "guest"}] * 2
+        world.deliveries.deliver("$user:ann", Subscribe(ROOMS[1], only=raw.id))
+        await world.tasks.close(1.0)
+        assert [ROOMS[1] in each.memberships for each in (ann, raw)] == [False, True]
+        ann.began_at = asyncio.get_running_loop().time()
+        world.deliveries.deliver("$user:ann", Subscribe(ROOMS[2], age_s=60.0))
+        await world.tasks.close(1.0)
+        assert ROOMS[2] not in ann.memberships, "it is younger than the instruction"
+
+
+async def test_an_instruction_that_takes_a_room_back_is_stronger_than_one_before_it_that_gave_it() -> None:
+    async with world_of() as world:
+        ann = world.subscriber()
+        await world.join_all(ann, "$user:ann")
+        world.deliveries.deliver("$user:ann", Subscribe(ROOMS[0]))
+        world.deliveries.deliver("$user:ann", Unsubscribe(ROOMS[0]))
+        world.deliveries.deliver("$user:ann", Subscribe(ROOMS[1]))
+        await world.tasks.close(1.0)
+        assert ann.memberships.keys() == {"$user:ann", ROOMS[1]}
+
+
+async def test_a_room_that_is_full_or_away_refuses_an_instruction_and_closes_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with world_of() as world:
+        ann = world.subscriber()
+        await world.join_all(ann, "$user:ann")
+        await world.join_all(world.connection("bob"), "small")
+        world.broker.failing = {("subscribe", ROOMS[0])}
+        for room in ("small", ROOMS[0]):
+            world.deliveries.deliver("$user:ann", Subscribe(room))
+        await world.tasks.close(1.0)
+        assert ann.memberships.keys() == {"$user:ann"}
+        assert ann.is_open
+        assert [each.levelname for each in caplog.records] == ["WARNING", "WARNING"]
+        assert "the room is full" in caplog.text
+
+
+async def test_an_instruction_takes_one_connection_of_a_user_out_of_a_room() -> None:
+    async with world_of() as world:
+        one, other = world.subscriber(), world.subscriber()
+        for each in (one, other):
+            await world.join_all(each, "$user:ann", ROOMS[0])
+        attempts = world.memberships.attempts
+        with (
+            attempts.begin("ann", one.id) as of_one,
+            attempts.begin("ann", other.id) as of_other,
+            attempts.begin("ann") as new,
+        ):
+            world.deliveries.deliver("$user:ann", Unsubscribe(ROOMS[0], only=one.id))
+            assert [each.revoked for each in (of_one, of_other, new)] == [{ROOMS[0]}, set(), set()]
+        assert [ROOMS[0] in each.memberships for each in (one, other)] == [False, True]
+
+
+async def test_an_instruction_changes_how_long_connections_are_authorized() -> None:
+    async with world_of() as world:
+        raw, listening, other = world.connection(), world.connection(), world.connection()
+        listener = subscribing(listening)
+        for each in (raw, listening, other):
+            await world.join_all(each, "$user:ann")
+            each.socket.expires_at = 1.0
+        world.deliveries.deliver("$user:ann", Refresh(2.0, only=other.id))
+        assert [each.socket.expires_at for each in (raw, listening, other)] == [1.0, 1.0, 2.0]
+        world.deliveries.deliver("$user:ann", Refresh(3.0))
+        assert [each.socket.expires_at for each in (raw, listening, other)] == [3.0, 1.0, 3.0]
+        assert listener.heard[-1] == ("authorized until", "3.0"), "its client replaces its token"
+        world.deliveries.deliver("$user:ann", Refresh(None))
+        assert [each.socket.expires_at for each in (raw, listening, other)] == [None, None, None]
 
 
 # Gaps

@@ -36,7 +36,7 @@ from .endpoints.documentation import Documentation
 from .endpoints.raw_sockets import RawSocket
 from .endpoints.routing import MessageRouter
 from .endpoints.sends import Sends
-from .envelope import Envelope, Recorded, Unsubscribe
+from .envelope import Envelope, Kick, Recorded, Unsubscribe
 from .errors import BrokerUnavailable, InvalidArgument, counted, shown
 from .lifecycle import Lifecycle
 from .metrics.counters import Counters, Stats
@@ -61,6 +61,7 @@ from .protocols.event_stream import Asked, OneRoom
 from .redaction import ServerLogFilter
 from .rooms.attempts import Attempt
 from .rooms.catch_up import Recovery
+from .rooms.census import LETTER, Census
 from .rooms.deliveries import Deliveries
 from .rooms.fanout import Fanout
 from .rooms.gaps import Gaps
@@ -120,6 +121,7 @@ class Engine:
         self.documentation: list[Documentation] = []
         self.raw_sockets: dict[str, RawSocket] = {}
         self.routers: list[MessageRouter] = []
+        self.http_apis: list[tuple[object, str]] = []
         self.sends: Sends | None = None
         self._check_sends = check_sends
         self.event_routes: list[Route] = []
@@ -146,7 +148,10 @@ class Engine:
             recovery,
             limits.max_rooms_per_connection,
         )
-        self.deliveries: Deliveries = Deliveries(self.memberships, self.fanout, recovery, self.gaps.report)
+        self.census: Census = Census(broker, self.memberships.rooms, self.registry)
+        self.deliveries: Deliveries = Deliveries(
+            self.memberships, self.fanout, recovery, self.gaps.report, {LETTER: self.census.answer}
+        )
         self.unawaited: Unawaited = Unawaited(self.tasks, self.counters)
         self.active: Active = Active(self.lookup)
         self._filter = ServerLogFilter()
@@ -180,6 +185,7 @@ class Engine:
             # It hides the method, so that a manager that does not check pays nothing for it.
             self.addressed = self._addressed_and_checked  # type: ignore[method-assign]  # on purpose
         self.lifecycle.start()
+        self.census.start()
         self.sweeper.start()
         warn_of_server(self.broker, idle_timeout_s=self.limits.idle_timeout_s)
         logger.debug("the manager runs on %s://", self.broker.name)
@@ -423,11 +429,13 @@ class Engine:
             self.sends.check(channel, message, envelope.payload)
         return channel, envelope
 
-    async def publish(self, channel: str, envelope: Envelope) -> Position | None:
+    async def publish(
+        self, channel: str, envelope: Envelope, *, keep: bool = True, once: str | None = None
+    ) -> Position | None:
         """Publishes a message through the broker. Paces the publisher while too much is pending."""
         self.lifecycle.check_loop()
         self.counters.published += 1
-        position = await self.broker.publish(channel, envelope)
+        position = await self.broker.publish(channel, envelope, keep=keep, once=once)
         if self.fanout.crowded:
             room = self.memberships.rooms.get(channel)
             if room is not None:
@@ -464,6 +472,15 @@ class Engine:
         if self.memberships.has(user, room):
             return True
         return self.broker.distributed and await self.broker.connected(room, user)
+
+    async def disconnect_user(self, user_id: UserId, kick: Kick) -> bool:
+        """Closes connections of a user, on every worker. Returns whether the user had any."""
+        user = user_name(user_id)
+        self.lifecycle.check_loop()
+        had = self.admission.knows(user) or await self.is_connected(user)
+        with self.admission.own_kick(user):
+            await self.broker.instruct(user_room(user), kick)
+        return had
 
     async def unsubscribe(self, user_id: UserId, room: RoomName) -> bool:
         """Does what `ConnectionManager.unsubscribe` promises."""

@@ -28,6 +28,8 @@ from .engine import Engine
 from .envelope import Envelope, Kick, Recorded
 from .errors import InvalidArgument, NotInstalled, shown
 from .from_thread import FromThread
+from .http_api.methods import Methods
+from .http_api.router import serve
 from .metrics.counters import Stats
 from .names import (
     EVERYONE,
@@ -223,6 +225,38 @@ class ConnectionManager:
         self._hubbub.serve(path, endpoint._serve, endpoint._events, endpoint._documentation)
         self._hubbub.routers.append(endpoint)
         return endpoint
+
+    def http_api(
+        self,
+        app: Starlette,
+        path: str = "/api",
+        *,
+        key: str | Sequence[str] | None = None,
+        dependency: Callable[..., Any] | None = None,
+        include_in_schema: bool = True,
+    ) -> None:
+        """Adds routes with which programs in any language publish, and manage clients, over HTTP.
+
+            manager.http_api(app, "/api", key=os.environ["API_KEY"])
+
+        The routes are ``POST /api/publish``, ``/api/broadcast``, ``/api/disconnect`` and others: the server API of
+        Centrifugo, so its clients for many languages work. Whoever may use them can reach every client of the app.
+
+        Args:
+            app: The FastAPI app.
+            path: The beginning of the paths of the routes.
+            key: The key that requests carry in the header ``X-API-Key``, of 16 or more characters. Several, in a list,
+                while programs change to another one.
+            dependency: In the place of a key, a FastAPI dependency that guards the routes. Its HTTPException is the
+                answer to those who may not use them.
+            include_in_schema: Whether the app's OpenAPI document describes the routes.
+
+        Raises:
+            InvalidArgument: There is neither a key nor a dependency, a key is weak, or another argument is not
+                acceptable.
+        """
+        methods, served = Methods(lambda: self._hubbub), self._hubbub.http_apis
+        serve(app, methods, path, served, key=key, dependency=dependency, include_in_schema=include_in_schema)
 
     def describe(
         self,
@@ -698,11 +732,7 @@ class ConnectionManager:
         """
         user = user_name(user_id)
         kick = Kick(arguments.close_code(code), arguments.close_reason(reason))
-        self._hubbub.lifecycle.check_loop()
-        had = self._hubbub.admission.knows(user) or await self._hubbub.is_connected(user)
-        with self._hubbub.admission.own_kick(user):
-            await self._hubbub.broker.instruct(user_room(user), kick)
-        return had
+        return await self._hubbub.disconnect_user(user, kick)
 
     async def unsubscribe(self, user_id: UserId, room: RoomName) -> bool:
         """Removes all connections of a user from a room, on every worker. They stay open.

@@ -22,9 +22,10 @@ BORROWED = re.findall(r"^\| `([\w.]+)` \| `", (CHECKOUT / "CONTRIBUTING.md").rea
 # What is imported of these packages, and documented by them.
 DOCUMENTED = {
     "fastapi": "FastAPI HTTPException Depends Query Request Response WebSocket Form APIRouter WebSocketException "
-    "UploadFile",
+    "UploadFile Body Security",
     "fastapi.exceptions": "RequestValidationError",
-    "fastapi.security": "SecurityScopes",
+    "fastapi.routing": "APIRoute",
+    "fastapi.security": "APIKeyHeader SecurityScopes",
     "fastapi.responses": "HTMLResponse JSONResponse RedirectResponse Response",
     "redis": "ConnectionPool",
     "redis.asyncio": "Connection ConnectionPool",
@@ -39,7 +40,7 @@ DOCUMENTED = {
     "starlette.datastructures": "Headers MutableHeaders QueryParams",
     "starlette.exceptions": "HTTPException WebSocketException",
     "starlette.middleware.cors": "CORSMiddleware",
-    "starlette.requests": "HTTPConnection Request",
+    "starlette.requests": "ClientDisconnect HTTPConnection Request",
     "starlette.responses": "JSONResponse Response",
     "starlette.routing": "Route Router WebSocketRoute",
     "starlette.staticfiles": "StaticFiles",

@@ -23,7 +23,8 @@ from ..protocols.centrifugo.messages import (
     PresenceStatsResult,
 )
 from .client import Client, Refused, denied
-from .streams import completed, publications
+from .histories import Unrecoverable, read_history
+from .streams import publications
 
 _MOST_MESSAGES: Final = 300  # that one reply holds; the client asks for the next from the last one's position
 
@@ -67,40 +68,15 @@ class Queries:
         return entries
 
     async def _read(self, request: HistoryRequest) -> HistoryResult:
-        broker, name = self._engine.broker, request.channel
-        if not request.limit:
-            return _result((), await broker.position(name))
-        since = None
-        if request.since is not None:
-            since = await completed(broker, name, Position(request.since.epoch, request.since.offset))
-        most = min(request.limit, _MOST_MESSAGES) if request.limit > 0 else _MOST_MESSAGES
-        if not request.reverse:  # from the oldest message, unless the client says where
-            page = await broker.history(name, since or await completed(broker, name, Position("", 0)), most)
-        elif since is None:
-            page = await broker.history(name, None, most)
-        else:
-            head = await broker.position(name)
-            newest = min(since.offset - 1, head.offset if head is not None else 0)
-            page = await broker.history(name, Position(since.epoch, max(0, newest - most)), most)
-        if since is not None and page.head is not None and since.epoch not in ("", page.head.epoch):
-            raise Refused(ErrorCode.UNRECOVERABLE_POSITION.error())
-        entries = list(page.entries)
-        if request.reverse:
-            entries.reverse()
-            if since is not None:
-                entries = [each for each in entries if each.offset < since.offset]
-        elif since is not None:  # a position that does not exist yet has nothing after it
-            entries = [each for each in entries if each.offset > since.offset]
-        return _result(self._bounded(entries), page.head)
-
-    def _bounded(self, entries: list[Entry]) -> list[Entry]:
-        """Returns as many messages as one reply may hold: part of what an outbox holds, and at least one."""
+        # Part of what an outbox holds.
         most_bytes = self._engine.limits.max_outbox_bytes // 4
-        for place, entry in enumerate(entries):
-            most_bytes -= len(entry.envelope.payload.data)
-            if most_bytes < 0 and place:
-                return entries[:place]
-        return entries
+        try:
+            entries, head = await read_history(
+                self._engine.broker, request, channel=request.channel, most=_MOST_MESSAGES, most_bytes=most_bytes
+            )
+        except Unrecoverable:
+            raise Refused(ErrorCode.UNRECOVERABLE_POSITION.error()) from None
+        return _result(entries, head)
 
     def _check_allowed(self, name: str, allowed: bool) -> None:
         self._check_subscribed(name)

@@ -8,7 +8,8 @@ The app is told of a gap that raw members have.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 
 from ..brokers.base import Delivery, Receiver
 from ..connections.session import Session
@@ -29,11 +30,18 @@ class Deliveries(Receiver):
         fanout: Writes to the members.
         recovery: Continues catch-ups.
         report_gap: Reports that raw members of a room with history lack messages.
+        answers: Answer the requests of other workers, by the first byte of a request. They are given the rest.
     """
 
     def __init__(
-        self, memberships: Memberships, fanout: Fanout, recovery: Recovery, report_gap: Callable[[str], None]
+        self,
+        memberships: Memberships,
+        fanout: Fanout,
+        recovery: Recovery,
+        report_gap: Callable[[str], None],
+        answers: Mapping[bytes, Callable[[bytes], Awaitable[bytes]]] = MappingProxyType({}),
     ) -> None:
+        self._answers = answers
         self._memberships = memberships
         self._rooms = memberships.rooms
         self._fanout = fanout
@@ -76,6 +84,13 @@ class Deliveries(Receiver):
         """Waits while too much is pending: messages of other workers are paced like those that are published here."""
         if self._fanout.crowded and (room := self._rooms.get(self._latest)) is not None:
             await self._fanout.pace(room)
+
+    async def answer(self, payload: bytes) -> bytes:
+        """Answers a request of another worker."""
+        answer = self._answers.get(payload[:1])
+        if answer is None:
+            raise NotImplementedError("a request of a kind that this release does not know")
+        return await answer(payload[1:])
 
     def _renumber(self, room: Room, event: Reset | Relabel) -> None:
         """Continues in another epoch, or after a gap, and tells the members.

@@ -108,7 +108,7 @@ class Newcomer:
             self._servers.enter_context(self._serving(command, "^closed 0"))
         else:
             done = self._popen(command)
-            output = done.communicate(timeout=60)[0]
+            output = done.communicate()[0]
             assert done.returncode == 0, f"{command}\n{output}"
         if re.match(r"cd |export |\w+=\S+$", command):
             self._remembered.append(command)
@@ -145,7 +145,7 @@ class Newcomer:
             finally:
                 with suppress(ProcessLookupError):
                     os.killpg(running.pid, signal.SIGINT)
-                running.communicate(timeout=30)
+                running.communicate()
 
 
 def files(folder: Path) -> dict[str, str]:

@@ -404,7 +404,6 @@ def test_a_short_run_writes_its_results_and_leaves_the_others(tmp_path: Path) ->
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=50,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -439,7 +438,6 @@ def test_a_short_run_through_a_redis_of_its_own(name: str, cases: set[str], tmp_
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=55,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -181,7 +181,7 @@ class Documentation:
         root: str = request.scope.get("root_path", "").rstrip("/")
         site = Site("wss" if request.url.scheme == "https" else "ws", request.url.netloc, root)
         path = path_within(request.scope["path"], root).removesuffix(NAME)
-        pathname = root + (path if path == "/" else path.rstrip("/"))
+        pathname = root + (path if self.path.endswith("/") else path.rstrip("/"))
         if self._described is None:
             async with self._turn:  # those who wait take no threads
                 await run_in_threadpool(self._parts, self._engine())

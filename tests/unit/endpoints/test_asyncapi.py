@@ -274,6 +274,15 @@ def test_a_proxy_may_take_its_prefix_away() -> None:
     assert document(app)["servers"]["live"]["pathname"] == "/proxied/live"
 
 
+@pytest.mark.parametrize("path", ["/live/", "/"])
+def test_a_path_keeps_the_slash_at_its_end(path: str) -> None:
+    app, manager = FastAPI(), ConnectionManager()
+    manager.install(app)
+    manager.endpoint(path, auth=None)
+    (server,) = document(app, path.rstrip("/"))["servers"].values()
+    assert server["pathname"] == path
+
+
 def test_the_parameters_of_a_path_are_those_of_the_request() -> None:
     app, manager = FastAPI(), ConnectionManager()
     manager.install(app)

@@ -211,9 +211,9 @@ class ConnectionManager:
                 lets everybody connect, without a user.
             user_id: Gives the user id for what the dependency yields. By default that is the value itself, or its
                 ``sub``, ``user_id`` or ``id``.
-            docs: Whether the app serves the endpoint's documentation: its AsyncAPI document, at
-                ``{path}/asyncapi.json``. A FastAPI dependency guards it: its HTTPException is the answer to those who
-                may not read it.
+            docs: Whether the app serves the endpoint's documentation: a page to read and to try it, at
+                ``{path}/docs``, and its AsyncAPI document, at ``{path}/asyncapi.json``. A FastAPI dependency guards
+                both: its HTTPException is the answer to those who may not read them.
 
         Returns:
             The endpoint, whose decorators take the functions.

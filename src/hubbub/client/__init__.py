@@ -5,17 +5,17 @@ After ``app.mount("/hubbub", BrowserClient())``, a page can ``import { Centrifug
 
 from __future__ import annotations
 
-from hashlib import sha256
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from starlette.responses import Response
 from starlette.routing import Route, Router
+
+from ..asgi.static_file import StaticFile
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from starlette.requests import Request
+    from starlette.responses import Response
     from starlette.types import Receive, Scope, Send
 
 __all__ = ["BrowserClient"]
@@ -39,15 +39,9 @@ class BrowserClient:
 
 
 def _endpoint(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
-    """Answers with one file, read once."""
-    content = files(__name__).joinpath(name).read_bytes()
-    etag = f'"{sha256(content).hexdigest()[:32]}"'
-    headers = {"Cache-Control": "no-cache", "Content-Type": f"{kind}; charset=utf-8", "ETag": etag}
+    file = StaticFile(f"client/{name}", kind)
 
     async def serve(request: Request) -> Response:
-        held = request.headers.get("if-none-match", "")
-        if etag in {tag.strip().removeprefix("W/") for tag in held.split(",")}:
-            return Response(status_code=304, headers=headers)
-        return Response(content, headers=headers)
+        return file.answer(request)
 
     return serve

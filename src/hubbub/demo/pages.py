@@ -17,6 +17,7 @@ _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
     ),
+    "Cache-Control": "no-cache",  # cache, but revalidate
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
@@ -51,7 +52,7 @@ def static_files() -> StaticFiles:
 
 
 class SecurityHeaders:
-    """Adds the headers to every response. Scripts and styles are files of the app, and never inline."""
+    """Adds the headers to every response, unless it has them. Scripts and styles are files, and never inline."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -65,8 +66,8 @@ class SecurityHeaders:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers.update(_HEADERS)
-                headers.setdefault("Cache-Control", "no-cache")  # cache, but revalidate
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)  # the page of the endpoint has its own, which are stricter
             await send(message)
 
         await self._app(scope, receive, with_headers)

@@ -1,4 +1,4 @@
-"""Serves the AsyncAPI document of an endpoint, at ``{path}/asyncapi.json``.
+"""Serves the AsyncAPI document of an endpoint, at ``{path}/asyncapi.json``, and a page for it, at ``{path}/docs``.
 
 The endpoint is described once, when the document is first asked for. Pydantic takes about 5 ms for each model, so this
 happens in a thread. Only the addresses differ between requests: they are those that the client used.
@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple, Protocol
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -28,6 +28,7 @@ from ..paths import path_within
 from .asyncapi import VERSION, Declared, described
 from .caller import Caller
 from .dependencies import Security
+from .docs_page import pages
 from .functions import Function, authenticator
 from .openapi import link
 from .raw_sockets import NAME_IN_PATH, RawSocket
@@ -145,8 +146,10 @@ class Documentation:
             link(app, f"{self.path.rstrip('/')}/{NAME}")
 
     def _routes(self) -> list[Route]:
+        at = self.path.rstrip("/")
         return [
-            Route(f"{self.path.rstrip('/')}/{NAME}", self._serve, name=f"{self.path} {NAME}", include_in_schema=False)
+            Route(f"{at}/{name}", self._guarded(answer), name=f"{self.path} {name}", include_in_schema=False)
+            for name, answer in {NAME: self._serve, **pages()}.items()
         ]
 
     def document(self, site: Site, pathname: str | None = None) -> Schema:
@@ -175,9 +178,18 @@ class Documentation:
             "components": components,
         }
 
+    def _guarded(self, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        guard = self._guard
+        if guard is None:
+            return answer
+
+        async def serve(request: Request) -> Response:
+            await _admit(guard, request)
+            return await answer(request)
+
+        return serve
+
     async def _serve(self, request: Request) -> Response:
-        if self._guard is not None:
-            await _admit(self._guard, request)
         root: str = request.scope.get("root_path", "").rstrip("/")
         site = Site("wss" if request.url.scheme == "https" else "ws", request.url.netloc, root)
         path = path_within(request.scope["path"], root).removesuffix(NAME)

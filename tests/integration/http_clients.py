@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -55,18 +56,39 @@ _OF_CENT_JS = {
 }
 
 
+class CentJs:
+    """A Node.js in which cent.js runs, for all tests of a module."""
+
+    def __init__(self) -> None:
+        command = [NODE, JS / "cent.mjs"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, call: dict[str, Any]) -> dict[str, Any]:
+        """Makes a call, and returns its outcome. Blocks."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(call) + "\n")
+        self._process.stdin.flush()
+        outcome: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return outcome
+
+    def stop(self) -> None:
+        """Ends it."""
+        self._process.communicate(timeout=DEADLINE_S)
+
+
 class ByCentJs(HttpClient):
     """The client for Node.js."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    def __init__(self, node: CentJs, url: str, key: str) -> None:
+        self._node = node
+        self._url = url
+        self._key = key
 
     async def call(self, method: str, **fields: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([_OF_CENT_JS.get(method, method), fields]).encode() + b"\n")
-        line = await asyncio.wait_for(self._process.stdout.readline(), DEADLINE_S)
-        outcome = json.loads(line)
+        name = _OF_CENT_JS.get(method, method)
+        call = {"url": self._url, "key": self._key, "method": name, "params": fields}
+        outcome = await asyncio.wait_for(asyncio.to_thread(self._node.ask, call), DEADLINE_S)
         if "error" in outcome:
             raise Failed(outcome["error"])  # cent.js shows the error as [object Object]
         result: dict[str, Any] = outcome["result"]
@@ -74,21 +96,10 @@ class ByCentJs(HttpClient):
 
 
 @asynccontextmanager
-async def http_client(name: str, url: str, key: str) -> AsyncIterator[HttpClient]:
-    """The client of this name: ``cent`` or ``cent.js``."""
-    if name == "cent":
-        client = cent.AsyncClient(url, key)
-        try:
-            yield ByCent(client)
-        finally:
-            await client.close()
-        return
-    process = await asyncio.create_subprocess_exec(
-        NODE, JS / "cent.mjs", url, key, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
+async def by_cent(url: str, key: str) -> AsyncIterator[ByCent]:
+    """The official client for Python."""
+    client = cent.AsyncClient(url, key)
     try:
-        yield ByCentJs(process)
+        yield ByCent(client)
     finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        await asyncio.wait_for(process.wait(), DEADLINE_S)
+        await client.close()

@@ -15,7 +15,7 @@ from cent.exceptions import CentUnauthorizedError
 from fastapi import WebSocket
 from websockets.asyncio.client import ClientConnection
 
-from tests.integration.http_clients import ByCent, Failed, HttpClient, http_client
+from tests.integration.http_clients import ByCent, ByCentJs, CentJs, Failed, HttpClient, by_cent
 from tests.integration.live import Live, live_app, token
 from tests.integration.redis_server import RedisServer, fresh_prefix
 from tests.integration.sdk_js import require_packages
@@ -60,11 +60,20 @@ def workers(request: pytest.FixtureRequest, redis: RedisServer) -> Iterator[Work
         yield Workers(one, two)
 
 
+@pytest.fixture(scope="module")
+def cent_js() -> Iterator[CentJs]:
+    require_packages("cent.js")
+    node = CentJs()
+    yield node
+    node.stop()
+
+
 @pytest.fixture(params=["cent", "cent.js"])
 async def api(request: pytest.FixtureRequest, workers: Workers) -> AsyncIterator[HttpClient]:
     if request.param == "cent.js":
-        require_packages("cent.js")
-    async with http_client(request.param, workers.url, KEY) as found:
+        yield ByCentJs(request.getfixturevalue("cent_js"), workers.url, KEY)
+        return
+    async with by_cent(workers.url, KEY) as found:
         yield found
 
 
@@ -159,7 +168,7 @@ async def test_a_repeated_request_publishes_once_on_all_workers(workers: Workers
     room = f"chat:{name}"
     async with (
         connected(workers.serving, "ann", room) as ann,
-        http_client("cent", workers.serving.server.http("/api"), KEY) as elsewhere,
+        by_cent(workers.serving.server.http("/api"), KEY) as elsewhere,
     ):
         first = await api.call("publish", channel=room, data="once", idempotency_key=name)
         for repeating in (api, elsewhere):
@@ -299,8 +308,7 @@ def _error(api: HttpClient, code: int) -> str:
 
 async def test_a_batch_of_the_official_client_is_done_in_order_or_at_once(workers: Workers, name: str) -> None:
     room = f"chat:{name}"
-    async with http_client("cent", workers.url, KEY) as api:
-        assert isinstance(api, ByCent)
+    async with by_cent(workers.url, KEY) as api:
         publishes = [cent.PublishRequest(channel=room, data=n) for n in range(20)]
         for parallel in (False, True):
             requests = [*publishes, cent.PresenceStatsRequest(channel=room), cent.InfoRequest()]
@@ -313,8 +321,8 @@ async def test_a_batch_of_the_official_client_is_done_in_order_or_at_once(worker
 
 
 async def test_a_client_with_a_wrong_key_is_unauthorized(workers: Workers) -> None:
-    async with http_client("cent", workers.url, "another-key-0123456788") as api:
+    async with by_cent(workers.url, "another-key-0123456788") as api:
         with pytest.raises(CentUnauthorizedError):
             await api.call("info")
-    async with http_client("cent", workers.url, "another-key-0123456789") as api:
+    async with by_cent(workers.url, "another-key-0123456789") as api:
         assert (await api.call("info"))["nodes"]

@@ -20,6 +20,7 @@ import httpx
 import jwt
 import pytest
 from fastapi import FastAPI, Header, HTTPException, Request
+from pydantic import BaseModel
 from starlette.applications import Starlette
 
 from hubbub import ConnectionManager, InvalidArgument, RoomOptions
@@ -288,6 +289,34 @@ async def test_numbers_and_texts_are_published_as_they_are(site: Site) -> None:
         assert "result" in await site.ask("publish", channel="kept", data=value)
     page = (await site.ask("history", channel="kept", limit=-1))["result"]
     assert [each["data"] for each in page["publications"]] == values
+
+
+async def test_a_message_is_checked_where_messages_of_the_app_are() -> None:
+    class Said(BaseModel):
+        text: str
+
+    app = FastAPI()
+    manager = ConnectionManager(check_sends=True)
+    manager.install(app)
+    live = manager.endpoint("/live", auth=None)
+
+    @live.room("chat:{room}", sends=Said)
+    async def may_read(room: str) -> bool:
+        return True
+
+    manager.http_api(app, key=KEY)
+    with serving(app) as server:
+        async with http_session() as http:
+
+            async def ask(**fields: Any) -> Any:
+                return (await http.post(server.http("/api/publish"), json=fields, headers=JSON)).json()
+
+            assert "result" in await ask(channel="chat:a", data={"text": "hello"})
+            error = (await ask(channel="chat:a", data={"txt": "hello"}))["error"]
+            assert error["code"] == 107
+            assert "lacks 'text'" in error["message"] or "text: " in error["message"]
+            assert (await ask(channel="chat:a", b64data="AAE="))["error"]["code"] == 107
+            assert "result" in await ask(channel="other", data={"txt": "hello"})
 
 
 # OpenAPI, and mistakes of the app

@@ -143,6 +143,20 @@ async def test_a_password_is_not_shown() -> None:
     assert "hunter2" not in repr(broker)
 
 
+async def test_workers_of_a_prefix_that_looks_like_a_pattern_are_those_of_that_prefix(redis: RedisServer) -> None:
+    odd, like_it = fresh_prefix() + "[a-b]*?\\^", fresh_prefix()
+    prefixes = (odd, odd.replace("[a-b]*?", "axx"), like_it)
+    brokers = [RedisBroker(redis.url(), prefix=prefix) for prefix in prefixes]
+    for broker in brokers:
+        await broker.start(Worker(broker, 5.0), RoomTable())
+    try:
+        for broker in brokers:
+            assert await broker.workers() == [broker.worker]
+    finally:
+        for broker in brokers:
+            await broker.close()
+
+
 async def test_redis_forgets_by_itself_what_nobody_asks_for(redis: RedisServer) -> None:
     """A message after its ttl, and everything else of a room some time later."""
     prefix = fresh_prefix()

@@ -33,6 +33,8 @@ _ANSWER_S: Final = 2.0
 _AT_ONCE: Final = 32
 _PER_SLICE: Final = 2000
 _PER_PAGE: Final = 1000
+_ROOM_FOR_NEXT: Final = 2048
+"""More than the longest name takes in JSON."""
 
 T = TypeVar("T")
 
@@ -132,15 +134,14 @@ class Census:
             Pattern(pattern)
 
         async def count(worker: str) -> None:
-            after, more = "", True
-            while more:
+            after: str | None = ""
+            while after is not None:
                 page = await self._ask(worker, {"about": "rooms", "pattern": pattern, "after": after})
                 for name, size in page["rooms"]:
                     sizes[name] = sizes.get(name, 0) + size
-                    after = name
                 if len(sizes) > most:
                     raise TooMany(f"over {most} channels match; ask with a pattern that fewer match")
-                more = page["more"]
+                after = page["next"]
 
         await self._ask_all(count)
         return dict(sorted(sizes.items()))
@@ -197,19 +198,19 @@ class Census:
         )
 
     async def _page(self, pattern: str, after: str) -> dict[str, Any]:
-        """Returns the next rooms by name, and whether there are more."""
+        """Returns the next rooms by name, and the name after which to ask for more; None at the end."""
         names = await self._matching(pattern, after)
         page: list[tuple[str, int]] = []
-        left = MAX_REQUEST_BYTES - 64
-        for name in names[:_PER_PAGE]:
-            room = self._rooms.get(name)
-            if room is None or not room.size:
-                continue
-            left -= len(dumps((name, room.size))) + 1
+        left = MAX_REQUEST_BYTES - _ROOM_FOR_NEXT
+        for name in names:
+            size = self._rooms[name].size if name in self._rooms else 0
+            left -= len(dumps((name, size))) + 1
             if left < 0:
-                return {"rooms": page, "more": True}
-            page.append((name, room.size))
-        return {"rooms": page, "more": len(names) > _PER_PAGE}
+                return {"rooms": page, "next": after}
+            after = name
+            if size:
+                page.append((name, size))
+        return {"rooms": page, "next": after if len(names) == _PER_PAGE else None}
 
     async def _matching(self, pattern: str, after: str) -> list[str]:
         match = Pattern(pattern).match if pattern else None
@@ -222,4 +223,4 @@ class Census:
             names += [
                 each for each in found if each > after and each[0] != "$" and (match is None or match(each) is not None)
             ]
-        return nsmallest(_PER_PAGE + 1, names)
+        return nsmallest(_PER_PAGE, names)

@@ -21,6 +21,7 @@ class Dialect:
         ping: The server's ping message, and its answer.
         coalesces: Whether one WebSocket message may contain several messages, or parts of them.
         opcode: The opcode of the client's frames.
+        is_stream: Whether the client is no WebSocket, but reads the answer to an HTTP request.
     """
 
     path: str = "{path}"
@@ -32,6 +33,7 @@ class Dialect:
     ping: tuple[bytes, bytes] | None = None
     coalesces: bool = False
     opcode: int = TEXT
+    is_stream: bool = False
 
     def opening(self, path: str) -> list[bytes]:
         """Returns the client's first messages."""
@@ -164,6 +166,10 @@ class Protobuf(Dialect):
         return before, after
 
 
+EVENTS = Dialect(path="/live/events?room={path}", is_stream=True)
+"""Server-Sent Events of the room that the path names."""
+
+
 def _protobuf(ready: bytes, subscribes: bool) -> Protobuf:
     path = "/live?format=protobuf"
     hello, ping = ("",), (b"\0", b"\0")
@@ -183,4 +189,5 @@ DIALECTS = {
     # The reply to the subscribe command begins with its id and its field 6.
     "subscriber-protobuf": _protobuf(b"\x08\x022", subscribes=True),
     "asking-protobuf": _protobuf(b"", subscribes=False),
+    "events": EVENTS,
 }

@@ -33,6 +33,7 @@ _GREETING_S = 15.0
 _SUBSCRIBED_S = 3.0  # a server that polls is never idle
 MARK = b"#"  # occurs once in each message, and in nothing else that servers send
 NUMBER = re.compile(rb"#\d{8}")
+_NUMBER_BYTES = 9
 
 
 class Client:
@@ -162,7 +163,8 @@ class Load:
         sock.connect(address)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         dialect, path = self._spoken(path)
-        sock.sendall(wire.handshake(f"127.0.0.1:{address[1]}", dialect.path.replace("{path}", path)))
+        request = wire.get if dialect.is_stream else wire.handshake
+        sock.sendall(request(f"127.0.0.1:{address[1]}", dialect.path.replace("{path}", path)))
         return sock
 
     def _spoken(self, path: str) -> tuple[Dialect, str]:
@@ -179,9 +181,9 @@ class Load:
             head += sock.recv(len(seen) if end < 0 else end + 4 - len(head))
             if not seen:
                 raise ConnectionError(f"the server closed during the handshake, after {head[:80]!r}")
-        if b" 101 " not in head.split(b"\r\n", 1)[0]:
-            raise ConnectionError(f"the server answered {head[:80]!r}")
         dialect, path = self._spoken(path)
+        if (b" 200 " if dialect.is_stream else b" 101 ") not in head.split(b"\r\n", 1)[0]:
+            raise ConnectionError(f"the server answered {head[:80]!r}")
         for hello in dialect.opening(path):
             if dialect.server_first:
                 self.message(sock)
@@ -259,6 +261,8 @@ class Load:
             return 0
         except ConnectionResetError:
             size = 0
+        if client.dialect.is_stream and size:
+            return self._events(client, size)
         if not client.rest and not client.watched and not size % client.size and size and _BUFFER[0] < 0x83:
             return size // client.size
         return self._parse(client, size)
@@ -286,6 +290,17 @@ class Load:
                 if client.watched:
                     self._note(client, payload, now)
         client.rest = data[end:]
+        return found
+
+    def _events(self, client: Client, size: int) -> int:
+        """Counts the messages in a part of a stream. Each has one mark; whatever is around it is not parsed."""
+        found = _BUFFER.count(MARK, 0, size)
+        if client.watched:
+            data = client.rest + bytes(_VIEW[:size])
+            last = data.rfind(MARK)
+            is_cut = last >= 0 and len(data) - last < _NUMBER_BYTES
+            self._note(client, data[:last] if is_cut else data, time.perf_counter())
+            client.rest = data[last:] if is_cut else b""
         return found
 
     def _check(self, client: Client, wire_size: int, messages: int, payload: bytes) -> None:

@@ -188,6 +188,16 @@ PEERS = {
             "this library on uvicorn: an endpoint, and raw sockets in the same rooms",
             _asgi("benchmarks.servers.endpoint_app:app", "hubbub", "fastapi", "pydantic", "protobuf"),
         ),
+        Peer(
+            "sse-starlette",
+            "sse-starlette on FastAPI and uvicorn, a queue per client",
+            _asgi("benchmarks.servers.sse_starlette_app:app", "sse-starlette", "fastapi"),
+        ),
+        Peer(
+            "streaming",
+            "FastAPI's StreamingResponse on uvicorn, a queue per client",
+            _asgi("benchmarks.servers.streaming_app:app", "fastapi"),
+        ),
         Peer("bare", "the same routes on FastAPI alone", _asgi("benchmarks.servers.bare:app", "fastapi")),
         Peer(
             "websockets",

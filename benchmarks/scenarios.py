@@ -155,7 +155,8 @@ _REDIS = [
     "channels-redis",
 ]
 _STREAMS = "litestar-streams"
-_ALL = [name for name in PEERS if name not in ("hubbub-endpoint", "bare", "chanx", _STREAMS, *_REDIS)]
+_SSE = ("sse-starlette", "streaming")
+_ALL = [name for name in PEERS if name not in ("hubbub-endpoint", "bare", "chanx", *_SSE, _STREAMS, *_REDIS)]
 _PACED = {"hubbub", "handwritten", "websockets", "socketify", "ws"}
 _SOME = ["hubbub", "handwritten", "socketify", "ws"]
 
@@ -310,6 +311,35 @@ def _endpoint(size: Size) -> list[Trial]:
                 files=size.members,
             )
             for row, path in _MEMBERS.items()
+        ],
+    ]
+
+
+_EVENT_STREAMS = "event streams"
+_READERS = {
+    _RAW: (_ENDPOINT, _MEMBERS[_RAW]),
+    _EVENT_STREAMS: (_ENDPOINT, "events:r"),
+    "sse-starlette": ("sse-starlette", "events:r"),
+    "StreamingResponse": ("streaming", "events:r"),
+}
+_HELD = "held idle"
+
+
+def _events(size: Size) -> list[Trial]:
+    windows = [(f"window {window}", {"kind": "closed", "window": window, **size.timing}) for window in (1, 16)]
+    return [
+        *[
+            Trial(peer, windows, [[path] * size.members], row, senders=["/publish/r"] * min(16, size.members))
+            for row, (peer, path) in _READERS.items()
+        ],
+        *[
+            Trial(
+                peer,
+                [(_HELD, {"kind": "memory", "paths": [path] * size.connections, "settle_s": size.seconds})],
+                subject=row,
+                files=size.connections,
+            )
+            for row, (peer, path) in _READERS.items()
         ],
     ]
 
@@ -538,6 +568,28 @@ SCENARIOS = {
                     1.5,
                     _RAW,
                 ),
+            ],
+        ),
+        Scenario(
+            "events",
+            "Readers of one room over HTTP, as Server-Sent Events, compared with raw WebSocket members of the same "
+            "room, and with streams that are written by hand. Messages are published by 16 raw sockets outside of the "
+            "room, with a window of messages in flight. "
+            f"*{_HELD.capitalize()}*: the memory of a reader that is told nothing.",
+            _events,
+            of=_EVENT_STREAMS,
+            columns={**_COST, "uss_kb": "USS, KiB", "rss_kb": "RSS, KiB"},
+            metrics={_HELD: "uss_kb"},
+            targets=[
+                Target(
+                    f"{case}: CPU per delivery, event streams against raw members",
+                    case,
+                    "cpu_us",
+                    _EVENT_STREAMS,
+                    1.5,
+                    _RAW,
+                )
+                for case in ("window 1", "window 16")
             ],
         ),
         Scenario(

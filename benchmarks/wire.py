@@ -24,6 +24,12 @@ def handshake(host: str, path: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
+def get(host: str, path: str) -> bytes:
+    """Returns the request for a stream of events."""
+    lines = [f"GET {path} HTTP/1.1", f"Host: {host}", "Accept: text/event-stream"]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
 def client_frame(payload: bytes, opcode: int = TEXT) -> bytes:
     """Returns a client's frame. The mask is zero, which every server must accept (section 5.3)."""
     size = len(payload)

@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
+import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar
 
 import pytest
@@ -19,6 +24,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from hubbub import EVERYONE, ConnectionManager, History, InvalidArgument, NotInstalled, RoomOptions
 from hubbub.endpoints.results import Grant
 from hubbub.errors import InvalidName
+from tests.integration.endpoints import free_port
 from tests.integration.events import Event, Stream, events, request, url
 from tests.integration.live import Live, Said, by_hand, live_app, token
 from tests.integration.support import assert_nothing_left, eventually, receive, serving, through_asgi
@@ -537,6 +543,70 @@ async def test_a_client_of_http_1_0_reads_to_the_end_of_the_connection(live: Eve
         assert stream.status == 200
         await live.publish("chat:old", 1)
         assert (await of(stream)).json == 1
+
+
+@asynccontextmanager
+async def behind_nginx(live: EventsLive, folder: Path) -> AsyncIterator[SimpleNamespace]:
+    """nginx with its defaults: HTTP/1.0 to the server, and buffers."""
+    nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin")
+    assert nginx is not None, "no nginx: sudo apt-get install -y --no-install-recommends nginx"
+    proxy = SimpleNamespace(port=free_port())
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+    (folder / "nginx.conf").write_text(
+        f"daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr;\nevents {{}}\n"
+        f"http {{\naccess_log off;\n{temporary}server {{\nlisten 127.0.0.1:{proxy.port};\n"
+        f"location / {{ proxy_pass http://127.0.0.1:{live.server.port}; }}\n}}\n}}\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(nginx, "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+
+    async def is_up() -> bool:
+        with suppress(OSError):
+            async with request(proxy, "/raw/ann") as stream:
+                return stream.status == 500  # it names no room
+        return False
+
+    try:
+        await eventually(is_up)
+        yield proxy
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def test_nginx_with_its_defaults_passes_events_on_at_once(live: EventsLive, tmp_path: Path) -> None:
+    async with behind_nginx(live, tmp_path) as proxy:
+        for rooms in (["chat:nginx"], ["chat:nginx", "ticker:nginx"]):
+            async with events(proxy, PATH, *rooms, **auth()) as stream:
+                for number in range(3):
+                    await live.publish("chat:nginx", number)
+                    assert (await of(stream)).json == number
+            await eventually(lambda: live.manager.stats().connections == 0)  # nginx passes on that it is gone
+        async with events(proxy, PATH, "chat:nginx", **auth()) as stream:
+            await live.server.acall(live.manager.disconnect_user("ann"))
+            await stream.ended()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_five_thousand_idle_streams_are_served_and_leave_nothing_behind(live: EventsLive) -> None:
+    async with AsyncExitStack() as stack:
+        opened: list[Stream] = []
+        for first in range(0, 5000, 100):
+            opening = [
+                stack.enter_async_context(request(live.server, url(PATH, "ticker:idle"), **auth(f"user{number}")))
+                for number in range(first, first + 100)
+            ]
+            opened += await asyncio.gather(*opening)
+        assert {each.status for each in opened} == {200}
+        await live.publish("ticker:idle", 1)
+        assert [(await of(each)).json for each in opened] == [1] * 5000
+        assert live.manager.stats().connections == 5000
+    await eventually(lambda: live.manager.stats().connections == 0, timeout_s=120)
 
 
 async def test_connects_and_losses_leave_nothing_behind(live: EventsLive) -> None:

@@ -2,8 +2,8 @@
 
 Theory of operation. Rooms, fan-out, outboxes and brokers carry events: an `Envelope` or an `Announcement`. Each member
 of a room speaks one protocol. An event becomes one frame for each protocol that has members in the room, made when it
-is first needed. A protocol is one object for all connections that speak it, and keeps no state
-of any of them.
+is first needed. A protocol is one object for all connections that speak it, and keeps no state of any of them, unless
+it says that it is of one connection only (`is_shared`).
 
 Every method that returns ``bytes`` returns whole frames, ready to be written to the socket. ``None`` means that the
 protocol has no frame for the event.
@@ -12,7 +12,7 @@ protocol has no frame for the event.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from ..close import Closed
 from ..codec import Payload
@@ -28,9 +28,15 @@ class RoomInfo(Protocol):
 
 
 class ClientProtocol(ABC):
-    """A wire format: makes the frames of events, and reads the messages of clients that are for hubbub."""
+    """A wire format: makes the frames of events, and reads the messages of clients that are for hubbub.
+
+    Attributes:
+        is_shared: Whether it is the protocol of several connections, so that its frames are worth keeping.
+    """
 
     __slots__ = ()
+
+    is_shared: ClassVar[bool] = True
 
     # To the members of a room
 

@@ -163,6 +163,8 @@ class SeveralRooms(EventStreamProtocol):
 
     __slots__ = ("_beginning", "_behind", "_index", "_place_of", "_rooms", "_texts")
 
+    is_shared = False
+
     def __init__(
         self, rooms: Sequence[Asked], presented: Sequence[Position | None], place_of: Callable[[str], Place]
     ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -141,17 +142,13 @@ class Roster:
     def __init__(self, members: Iterable[RoomMember]) -> None:
         self.members: list[RoomMember] = list(members)
         self.runs: list[Run] = []
-        protocols = dict.fromkeys([member.protocol for member in self.members])
-        if len(protocols) > 1:
-            order = {protocol: place for place, protocol in enumerate(protocols)}
+        counts = Counter([member.protocol for member in self.members])
+        if len(counts) > 1:
+            order = {protocol: place for place, protocol in enumerate(counts)}
             self.members.sort(key=lambda member: order[member.protocol])
         end = 0
-        for protocol in protocols:
-            first = end
-            if len(protocols) == 1:
-                end = len(self.members)
-            else:
-                end += sum(member.protocol is protocol for member in self.members)
+        for protocol, count in counts.items():
+            first, end = end, end + count
             self.runs.append(Run(protocol, first, end))
         self.targets: list[Target] = [member.writer.transport for member in self.members]
         self._indexes: dict[str, int] | None = None

@@ -56,7 +56,7 @@ class Replay:
         pieces = self._for_all.get(member.protocol)
         if pieces is None:
             pieces = self._pieces(member)
-            if not any(entry.envelope.exclude for entry in self.page.entries):
+            if member.protocol.is_shared and not any(entry.envelope.exclude for entry in self.page.entries):
                 self._for_all[member.protocol] = pieces
         return pieces
 

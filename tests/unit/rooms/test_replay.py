@@ -14,6 +14,7 @@ from hubbub.envelope import Entry, Envelope, Page
 from hubbub.rooms.replay import PIECE_BYTES, Replay
 from hubbub.rooms.room import Room
 from tests.unit.rooms.test_audience import BRACKETS, Member
+from tests.unit.rooms.test_fanout import Plain
 
 THEN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -60,6 +61,15 @@ def test_members_of_one_protocol_share_the_pieces() -> None:
     replay = replay_of(page_of(b"one"))
     assert replay.pieces(Member("a")) is replay.pieces(Member("b"))
     assert replay.pieces(Member("c", protocol=BRACKETS)) == [(b"[one]", 1)]
+
+
+def test_what_is_framed_for_one_connection_is_not_kept() -> None:
+    class Unshared(Plain):
+        is_shared = False
+
+    replay, protocol = replay_of(page_of(b"one")), Unshared()
+    assert replay.pieces(Member("a", protocol=protocol)) == replay.pieces(Member("a", protocol=protocol))
+    assert protocol.framed == 2
 
 
 def test_a_page_that_excludes_somebody_is_made_for_each_member() -> None:

@@ -265,6 +265,7 @@ class Limits:
         idle_timeout_s: Seconds without a message from a client after which its connection is closed with 1013, "idle".
             Off by default, because most clients only listen. Set it if your clients send something regularly, such as
             ``{"type": "ping"}``. If the server sends no WebSocket pings, nothing else notices a client that vanished.
+            Streams of events stay open, because their clients can't send.
         close_timeout_s: Seconds for which a closing connection waits until the client has read what is queued (5).
         handler_timeout_s: Seconds until a handler is cancelled if its client is gone and it does not receive, so that
             it can't notice (30). Also until an async function under `ConnectionManager.on_gap` is cancelled.

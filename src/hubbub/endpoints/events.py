@@ -1,7 +1,7 @@
 """The event stream of an endpoint: its rooms for clients that only read, over HTTP.
 
 The client names its rooms in the URL, and is authenticated and authorized as a client that sends commands: by the
-``auth=`` dependency, by ``@connect``, and by the rule of each room. Who is refused gets an HTTP status.
+``auth=`` dependency, by ``@connect``, and by the rule of each room. A client that is refused gets an HTTP status.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from starlette.responses import Response
 from ..claims import Claims
 from ..close import CloseCode, Closed
 from ..codec import Payload
+from ..connections.http_request import opened
 from ..connections.transports import Event, ServerReceive, ServerSend
 from ..connections.transports.stream import status_of
 from ..errors import BrokerUnavailable, InvalidName, shown
@@ -23,7 +24,7 @@ from ..names import EVERYONE_NAME, USER_LABEL, UserId, room_name
 from ..protocols.event_stream import Asked, named
 from ..streams.request import preflight, read
 from ..streams.stream import Engine as StreamsEngine
-from ..streams.stream import Stream, opened, respond
+from ..streams.stream import Stream, respond
 from .app_client import AppClient
 from .caller import Caller
 from .expiry import end_of, is_over
@@ -63,12 +64,12 @@ class Events:
     async def __call__(self, scope: Event, receive: ServerReceive, send: ServerSend) -> None:
         """Answers one request."""
         engine = self._engine_of()
-        exchange, scope = opened(engine, scope)
+        http = opened(engine, scope, receive, send)
         if scope["method"] == "OPTIONS":
             await Response(None, 204, headers=preflight(engine, scope))(scope, receive, send)
             return
         served = self._served_by(scope.get("app"))
-        request = read(engine, scope)
+        request = read(engine, http.scope)
         most = engine.limits.max_rooms_per_connection
         if most is not None and len(_OWN.symmetric_difference(request.rooms) - _OWN) > most:
             raise HTTPException(400, f"too many rooms: at most {most}")
@@ -78,7 +79,7 @@ class Events:
         async def handle(stream: Stream) -> None:
             await _Client(served, engine, stream, matches).run()
 
-        await respond(engine, exchange, scope, receive, send, request, rooms, handle)
+        await respond(engine, http, request, rooms, handle)
 
     def _namer(self, match: Match[RoomRule] | None) -> Callable[[Payload], str] | None:
         if match is None:

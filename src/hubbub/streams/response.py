@@ -11,12 +11,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ..arguments import detached_info, timestamp
+from ..connections.http_request import exchange_of, opened
 from ..errors import InvalidArgument, shown
 from ..names import EVERYONE_NAME, USER_LABEL, Everyone, RoomName, UserId, room_name, user_name
 from ..presence import Info
 from ..protocols.event_stream import MAX_ROOMS, Asked
 from .request import read
-from .stream import Engine, Stream, exchange_of, opened, respond
+from .stream import Engine, Stream, respond
 
 
 def event_stream(
@@ -83,10 +84,9 @@ class EventStreamResponse(Response):
             HTTPException: The request can't be answered with a stream, or a limit refuses the client.
             NotInstalled: The manager is not installed on the app.
         """
-        exchange, inner = opened(self._engine, scope)
-        request = read(self._engine, inner, self._rooms)
-        rooms = [Asked(name) for name in self._rooms]
-        await respond(self._engine, exchange, inner, receive, send, request, rooms, self._serve)
+        http = opened(self._engine, scope, receive, send)
+        request = read(self._engine, http.scope, self._rooms)
+        await respond(self._engine, http, request, [Asked(name) for name in self._rooms], self._serve)
 
     async def _serve(self, stream: Stream) -> None:
         await stream.connect(self._user_id, info=self._info, expires_at=self._expires_at)

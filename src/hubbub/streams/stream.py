@@ -12,10 +12,10 @@ right to a room ends the stream. The client comes back, and is asked again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from time import time
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
 from starlette.exceptions import HTTPException
@@ -25,12 +25,11 @@ from ..brokers.base import Broker
 from ..close import CloseCode, Closed
 from ..connections.admission import Admission
 from ..connections.connection import Connection, session_of
-from ..connections.exchange import KEY, Exchange
-from ..connections.serving import serve
+from ..connections.http_request import HttpRequest, HttpSocket, serve_request
 from ..connections.session import Session
 from ..connections.socket import Manager as SocketsManager
 from ..connections.socket import Socket
-from ..connections.transports import Detour, Detours, ServerReceive, ServerSend, Transport
+from ..connections.transports import Detour, Detours
 from ..connections.transports.stream import Opening, StreamTransport, jittered, retry_ms, stream_receive
 from ..errors import BrokerUnavailable, shown
 from ..lifecycle import Lifecycle
@@ -51,7 +50,6 @@ from ..protocols.event_stream import (
     place,
     reset,
 )
-from ..redaction import redact_query
 from ..rooms.attempts import Attempt
 from ..rooms.memberships import Memberships
 from ..rooms.refusals import JoinRefused
@@ -106,12 +104,14 @@ class Stream:
     Attributes:
         websocket: The request as a WebSocket, for functions of the app.
         socket: The socket.
+        transport: The transport of the socket.
         connection: The connection. Exists once `connect` has returned.
     """
 
     connection: Connection
     websocket: WebSocket
     socket: Socket
+    transport: StreamTransport
 
     def __init__(self, engine: Engine, rooms: Sequence[Asked], presented: Presented) -> None:
         self._engine = engine
@@ -122,7 +122,6 @@ class Stream:
         self._ends_at: float | None = None
         self._comment_at = 0.0
         self.protocol: EventStreamProtocol = self._protocol()
-        self.transport: StreamTransport
 
     def _protocol(self) -> EventStreamProtocol:
         """The protocol. Streams of one room share theirs, and so their frames."""
@@ -184,11 +183,12 @@ class Stream:
         self._ends_at = ends_at
         await engine.admission.make_room(session, engine.memberships.full(session, infos))
         try:
-            joins = [
-                engine.memberships.join(session, name, self._since[name], attempt, room_info=info)
-                for name, info in infos.items()
-            ]
-            await together([_done(each) for each in joins])
+            await together(
+                [
+                    _done(engine.memberships.join(session, name, self._since[name], attempt, room_info=info))
+                    for name, info in infos.items()
+                ]
+            )
         except JoinRefused as refusal:
             await engine.admission.refuse(self.socket, refusal.cause)
         except BrokerUnavailable:
@@ -321,36 +321,9 @@ async def _done(join: Awaitable[object]) -> None:
     await join
 
 
-def exchange_of(engine: Engine, scope: Mapping[str, Any]) -> Exchange:
-    """Returns the server's side of a request.
-
-    Raises:
-        NotInstalled: The manager is not installed on the app.
-    """
-    engine.lifecycle.check_loop()
-    exchange = scope.get(KEY)
-    if not isinstance(exchange, Exchange) or all(each._hubbub is not engine for each in exchange.managers):
-        raise engine.lifecycle.not_installed_here(scope["path"], "request")
-    return exchange
-
-
-def opened(engine: Engine, scope: Mapping[str, Any]) -> tuple[Exchange, MutableMapping[str, Any]]:
-    """Returns the server's side of a request, and its scope for the app. The server no longer logs its query.
-
-    Raises:
-        NotInstalled: The manager is not installed on the app.
-    """
-    exchange, inner = exchange_of(engine, scope), dict(scope)
-    redact_query(exchange.scope)
-    return exchange, inner
-
-
 async def respond(
     engine: Engine,
-    exchange: Exchange,
-    scope: MutableMapping[str, Any],
-    receive: ServerReceive,
-    send: ServerSend,
+    http: HttpRequest,
     request: StreamRequest,
     rooms: Sequence[Asked],
     handle: Callable[[Stream], Awaitable[None]],
@@ -359,56 +332,20 @@ async def respond(
 
     Args:
         engine: The engine of the manager.
-        exchange: The server's side of the request.
-        scope: The scope of the request, from `opened`.
-        receive: The ``receive`` of the request.
-        send: The ``send`` of the request.
-        request: The request.
+        http: The request, as it came.
+        request: The request, as it was read.
         rooms: The rooms that it names.
         handle: Connects and joins the client, and runs the stream.
 
     Raises:
         Exception: The client is refused, and nothing was sent yet: the app answers the request.
     """
-    inner = {**scope, "type": "websocket", "subprotocols": []}
     stream = Stream(engine, rooms, request.presented)
-    answer = Opening(stream.protocol, scope.get("http_version", "1.1"), request.headers, request.waits_for_ok)
+    answer = Opening(stream.protocol, http.version, request.headers, request.waits_for_ok)
 
-    def make_transport(send: ServerSend, end_task: Callable[[], None]) -> tuple[Transport, Detour | None]:
-        stream.transport = StreamTransport(answer, exchange.send, send, end_task)
-        return stream.transport, None
+    async def run(served: HttpSocket) -> None:
+        stream.socket, stream.transport, stream.websocket = served
+        stream.socket.only_reads = True
+        await handle(stream)
 
-    client = scope.get("client")
-    socket = stream.socket = Socket(
-        [engine],
-        stream_receive(receive),
-        send,
-        address=client[0] if client else None,
-        where=shown(scope["path"]),
-        offered=(),
-        make_transport=make_transport,
-    )
-    socket.only_reads = True
-    socket.speak(stream.protocol)
-    inner["hubbub"] = socket
-    socket.handshake.scope = inner
-    stream.websocket = WebSocket(inner, socket.receive, socket.send)
-    refusals: list[Exception] = []
-
-    async def run() -> None:
-        try:
-            await handle(stream)
-        except WebSocketDisconnect:
-            raise
-        except Exception as error:
-            if stream.transport.begun:
-                raise
-            stream.transport.leave()
-            refusals.append(error)
-
-    await serve(socket, [engine], run)
-    try:
-        for refusal in refusals:
-            raise refusal
-    finally:
-        refusals.clear()  # breaks a cycle: the traceback refers to this frame
+    await serve_request(engine, http, stream_receive(http.receive), answer, run)

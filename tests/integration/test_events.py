@@ -106,6 +106,16 @@ def auth(user: str = "ann", **claims: Any) -> dict[str, str]:
     return {"Authorization": f"Bearer {token(user, **claims)}"}
 
 
+async def publish(live: Live, *messages: tuple[str, Any]) -> None:
+    """Publishes messages to rooms, one after the other, as one that the server itself publishes."""
+
+    async def all_of_them() -> None:
+        for room, message in messages:
+            await live.manager.broadcast(message, room=room)
+
+    await live.server.acall(all_of_them())
+
+
 async def of(stream: Stream, name: str = "message") -> Event:
     """The next event with a name."""
     while (event := await stream.next()).name != name:
@@ -186,8 +196,7 @@ async def test_a_client_that_comes_back_receives_what_it_missed(live: EventsLive
         await live.publish("chat:back", 1)
         assert (await of(stream)).json == 1
         last = stream.id
-    for number in range(2, 400):  # more than a page
-        await live.publish("chat:back", number)
+    await publish(live, *[("chat:back", number) for number in range(2, 400)])  # more than a page
     for since, header in ((last, True), (last, False)):
         extra = {} if header else {"since": since}
         headers = {"Last_Event_ID": since} if header else {}
@@ -237,8 +246,7 @@ async def test_a_place_that_is_not_of_the_room_resets(live: EventsLive, since: s
 
 
 async def test_a_newcomer_receives_the_newest_messages(live: EventsLive) -> None:
-    for number in range(10):
-        await live.publish("replay:a", number)
+    await publish(live, *[("replay:a", number) for number in range(10)])
     async with events(live.server, PATH, "replay:a", **auth()) as stream:
         await live.publish("replay:a", 10)
         assert await numbers(stream, 4) == [7, 8, 9, 10]
@@ -454,7 +462,7 @@ async def test_a_client_that_does_not_read_is_closed_and_delays_nobody() -> None
             slow.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a _SelectorTransport has it
             reading = asyncio.create_task(numbers_of_long(fast, 400))
             for number in range(400):
-                await live.publish("chat:slow", f"{number} " + "x" * 20_000)
+                await publish(live, ("chat:slow", f"{number} " + "x" * 20_000))
             assert await reading == list(range(400))
             await eventually(lambda: live.manager.stats().slow == 1)
             await eventually(lambda: live.manager.stats().connections == 2)
@@ -523,11 +531,10 @@ async def test_every_way_to_the_socket_gives_the_same(
     with serving(live.app if outer is None else outer(live.app), **config) as live.server:
         async with events(live.server, PATH, "chat:way", "ticker:way", **auth()) as stream:
             assert live.manager.stats().fast_path == float(is_direct)
-            for number in range(200):
-                await live.publish("chat:way", number)
-                await live.publish("ticker:way", {"long": "x" * 5000})
-            got = [await of(stream) for _ in range(400)]
-            assert [each.json for each in got if not each.data.startswith("{")] == list(range(200))
+            long = {"long": "x" * 5000}
+            await publish(live, *[each for n in range(100) for each in (("chat:way", n), ("ticker:way", long))])
+            got = [await of(stream) for _ in range(200)]
+            assert [each.json for each in got if not each.data.startswith("{")] == list(range(100))
             last = stream.id
             await live.server.acall(live.manager.disconnect_user("ann"))
             await stream.ended()

@@ -21,8 +21,9 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
-from hubbub import EVERYONE, ConnectionManager, History, InvalidArgument, NotInstalled, RoomOptions
+from hubbub import EVERYONE, ConnectionManager, History, InvalidArgument, NotInstalled, Position, RoomOptions
 from hubbub.endpoints.results import Grant
+from hubbub.envelope import Relabel, Reset
 from hubbub.errors import InvalidName
 from tests.integration.endpoints import free_port
 from tests.integration.events import Event, Stream, events, request, url
@@ -252,21 +253,23 @@ async def test_a_newcomer_receives_the_newest_messages(live: EventsLive) -> None
         assert await numbers(stream, 4) == [7, 8, 9, 10]
 
 
-async def test_a_gap_is_told_to_a_client_that_stays(live: EventsLive) -> None:
-    from hubbub.envelope import Reset
-    from hubbub.positions import Position
+@pytest.mark.parametrize(("rooms", "before", "after"), [(["chat:gap"], "", ""), (["chat:gap", "$user"], "0,", ",")])
+async def test_a_gap_and_a_new_epoch_are_told_to_a_client_that_stays(
+    live: EventsLive, rooms: list[str], before: str, after: str
+) -> None:
+    async def deliver(event: Reset | Relabel) -> None:
+        live.manager._hubbub.deliveries.deliver("chat:gap", event)
 
-    async with events(live.server, PATH, "chat:gap", **auth()) as stream:
+    async with events(live.server, PATH, *rooms, **auth("gap")) as stream:
         await live.publish("chat:gap", 1)
         assert (await of(stream)).json == 1
-        epoch = stream.id.partition(":")[0]
-
-        async def lose() -> None:
-            live.manager._hubbub.deliveries.deliver("chat:gap", Reset(Position("another1", 5)))
-
-        await live.server.acall(lose())
-        assert await of(stream, "reset") == Event("reset", "chat:gap", "another1:5")
-        assert epoch != "another1"
+        await live.server.acall(deliver(Reset(Position("another1", 5))))
+        lost = await of(stream, "reset")
+        assert lost.data == "chat:gap"
+        assert lost.id.startswith(f"{before}another1:5{after}")
+        await live.server.acall(deliver(Relabel(Position("another2", 5))))
+        await live.server.acall(live.manager.broadcast("news", room=EVERYONE))
+        assert (await of(stream, "$everyone")).id.startswith(f"{before}another2:5{after}")
 
 
 # Refusals

@@ -240,7 +240,8 @@ class ConnectionManager:
             manager.http_api(app, "/api", key=os.environ["API_KEY"])
 
         The routes are ``POST /api/publish``, ``/api/broadcast``, ``/api/disconnect`` and others: the server API of
-        Centrifugo, so its clients for many languages work. Whoever may use them can reach every client of the app.
+        Centrifugo, so its clients for many languages work. A program that may use them can reach every client of the
+        app.
 
         Args:
             app: The FastAPI app.

@@ -26,6 +26,7 @@ from starlette.applications import Starlette
 from hubbub import ConnectionManager, InvalidArgument, RoomOptions
 from hubbub.http_api.models import MAX_CHANNELS, MAX_COMMANDS
 from hubbub.http_api.router import MAX_BODY_BYTES
+from tests.integration.endpoints import free_port
 from tests.integration.support import DEADLINE_S, LiveServer, eventually, serving
 
 pytestmark = pytest.mark.anyio
@@ -317,6 +318,36 @@ async def test_a_message_is_checked_where_messages_of_the_app_are() -> None:
             assert "lacks 'text'" in error["message"] or "text: " in error["message"]
             assert (await ask(channel="chat:a", b64data="AAE="))["error"]["code"] == 107
             assert "result" in await ask(channel="other", data={"txt": "hello"})
+
+
+async def test_a_broker_that_is_away_is_a_temporary_error(caplog: pytest.LogCaptureFixture) -> None:
+    app = FastAPI()
+    manager = ConnectionManager(f"redis://127.0.0.1:{free_port()}?timeout_s=0.05", rooms={"*": RoomOptions(history=5)})
+    manager.install(app)
+    manager.http_api(app, key=KEY)
+    asked: dict[str, dict[str, Any]] = {
+        "publish": {"channel": "a", "data": 1},
+        "disconnect": {"user": "ann"},
+        "history": {"channel": "a", "limit": 1},
+        "history_remove": {"channel": "a"},
+        "channels": {},
+        "info": {},
+    }
+    with serving(app) as server:
+        async with http_session() as http:
+
+            async def ask(method: str, **fields: Any) -> Any:
+                return (await http.post(server.http(f"/api/{method}"), json=fields, headers=JSON)).json()
+
+            for method, fields in asked.items():
+                error = (await ask(method, **fields))["error"]
+                assert (error["code"], error["temporary"]) == (100, True)
+            commands = [{method: fields} for method, fields in asked.items()]
+            replies = (await ask("batch", commands=commands, parallel=True))["replies"]
+            assert {each["error"]["code"] for each in replies} == {100}
+            responses = (await ask("broadcast", channels=["a", "b"], data=1))["result"]["responses"]
+            assert [each["error"]["temporary"] for each in responses] == [True, True]
+    assert "the HTTP API could not do 'publish'" in caplog.text
 
 
 # OpenAPI, and mistakes of the app

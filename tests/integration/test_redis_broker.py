@@ -143,6 +143,37 @@ async def test_a_password_is_not_shown() -> None:
     assert "hunter2" not in repr(broker)
 
 
+async def test_what_is_published_once_is_so_although_its_answer_is_lost(redis: RedisServer) -> None:
+    """It is sent again by itself, and by a caller that has given up, in the order of the messages around it."""
+    prefix = fresh_prefix()
+    with Proxy(redis) as proxy:
+        cut = Worker(RedisBroker(redis.url(through=proxy), prefix=prefix), 5.0)
+        well = Worker(RedisBroker(redis.url(), prefix=prefix), 5.0)
+        for worker in (cut, well):
+            await worker.start(BrokerSuite().rooms)
+        try:
+            for channel in (KEPT, PLAIN):
+                await well.broker.subscribe(channel)
+            proxy.lose("answers")
+            publishing = [
+                asyncio.ensure_future(cut.broker.publish(channel, Envelope(encode(text)), once=once))
+                for channel in (KEPT, PLAIN)
+                for text, once in (("before", None), ("once", "a key"), ("after", None))
+            ]
+            await well.until(lambda: len(well.received) == 6)
+            again = [await well.broker.publish(on, Envelope(encode("once")), once="a key") for on in (KEPT, PLAIN)]
+            assert not any(each.done() for each in publishing)
+            proxy.sever()
+            positions = await asyncio.gather(*publishing)
+            assert [positions[1], positions[4]] == again
+            assert [each and each.offset for each in positions] == [1, 2, 3, None, None, None]
+            for channel in (KEPT, PLAIN):
+                assert await well.messages(channel) == ["before", "once", "after"]
+        finally:
+            for worker in (cut, well):
+                await worker.broker.close()
+
+
 async def test_workers_of_a_prefix_that_looks_like_a_pattern_are_those_of_that_prefix(redis: RedisServer) -> None:
     odd, like_it = fresh_prefix() + "[a-b]*?\\^", fresh_prefix()
     prefixes = (odd, odd.replace("[a-b]*?", "axx"), like_it)

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,7 +18,7 @@ from ..codec import Kind, Payload, decode, dumps, loads
 from ..endpoints.histories import Unrecoverable, read_history
 from ..endpoints.sends import Sends
 from ..envelope import Author, Entry, Envelope, Instruction, Kick, Refresh, Subscribe, Unsubscribe
-from ..errors import BrokerUnavailable, HubbubError, InvalidArgument, shown
+from ..errors import BrokerUnavailable, InvalidArgument, shown
 from ..lifecycle import Lifecycle
 from ..names import EVERYONE_NAME, room_name, user_name, user_of, user_room
 from ..options import RoomOptions
@@ -27,14 +27,11 @@ from ..protocols.centrifugo import messages
 from ..protocols.centrifugo.codes import ErrorCode
 from ..rooms.census import Census, TooMany
 from . import models
+from .catalog import MAX_LISTED, MAX_MESSAGES, MAX_MESSAGES_BYTES, METHODS
+from .refusals import Refused, refusal_of, refused_by
 
 logger: Final = logging.getLogger("hubbub")
 
-_MOST_MESSAGES: Final = 1000
-_MOST_BYTES: Final = 4 * 1024 * 1024
-"""Maximum number and size of the messages of one answer. The next ones are after the last one's position."""
-
-_MOST_CHANNELS: Final = 10_000
 _AT_ONCE: Final = 32
 """Maximum number of commands of a batch, or channels of a broadcast, that are done at once."""
 
@@ -61,41 +58,6 @@ class Engine(Protocol):
         """Closes connections of a user."""
 
 
-class Refused(HubbubError):
-    """A request is refused.
-
-    Attributes:
-        error: The error in the answer.
-    """
-
-    def __init__(self, code: ErrorCode, message: str = "") -> None:
-        text = f"{code.message}: {message}" if message else code.message
-        super().__init__(text)
-        self.error = models.ApiError(code=code.code, message=text)
-        if code.temporary:
-            self.error.temporary = True
-
-
-class Method(NamedTuple):
-    """A method of the API.
-
-    Attributes:
-        name: Its name in the URL.
-        request: The model of its request.
-        answer: The model of its answer.
-        do: Does it.
-        summary: One line about it.
-        description: More about it, in Markdown.
-    """
-
-    name: str
-    request: type[models.Request]
-    answer: type[BaseModel]
-    do: Callable[[Any], Coroutine[Any, Any, BaseModel]]
-    summary: str
-    description: str
-
-
 class Methods:
     """Does what requests ask for.
 
@@ -105,118 +67,6 @@ class Methods:
 
     def __init__(self, engine: Callable[[], Engine]) -> None:
         self._engine_of = engine
-        of = Method
-        self.all: dict[str, Method] = {
-            each.name: each
-            for each in (
-                of(
-                    "publish",
-                    models.ApiPublishRequest,
-                    models.ApiPublishAnswer,
-                    self.publish,
-                    "Publish a message to a channel",
-                    "The answer has the position of the message, where the room keeps a history.",
-                ),
-                of(
-                    "broadcast",
-                    models.ApiBroadcastRequest,
-                    models.ApiBroadcastAnswer,
-                    self.broadcast,
-                    "Publish a message to several channels",
-                    "Each channel has an answer of its own: some may fail.",
-                ),
-                of(
-                    "subscribe",
-                    models.ApiSubscribeRequest,
-                    models.ApiEmptyAnswer,
-                    self.subscribe,
-                    "Put a user into a room",
-                    "Its open connections join, on every worker; those that come later do not. The room's rule is not "
-                    "asked. The answer does not wait for the joins.",
-                ),
-                of(
-                    "unsubscribe",
-                    models.ApiUnsubscribeRequest,
-                    models.ApiEmptyAnswer,
-                    self.unsubscribe,
-                    "Take a user out of a room",
-                    "Its connections leave, on every worker, and stay open.",
-                ),
-                of(
-                    "disconnect",
-                    models.ApiDisconnectRequest,
-                    models.ApiEmptyAnswer,
-                    self.disconnect,
-                    "Close the connections of a user",
-                    "On every worker. By default clients do not reconnect by themselves.",
-                ),
-                of(
-                    "refresh",
-                    models.ApiRefreshRequest,
-                    models.ApiEmptyAnswer,
-                    self.refresh,
-                    "Change how long a user is authorized",
-                    "For all open connections of the user, on every worker.",
-                ),
-                of(
-                    "presence",
-                    models.ApiPresenceRequest,
-                    models.ApiPresenceAnswer,
-                    self.presence,
-                    "List the clients in a channel",
-                    "Connections that were just lost are listed until the grace period of their user is over.",
-                ),
-                of(
-                    "presence_stats",
-                    models.ApiPresenceStatsRequest,
-                    models.ApiPresenceStatsAnswer,
-                    self.presence_stats,
-                    "Count the clients and users in a channel",
-                    "On all workers.",
-                ),
-                of(
-                    "history",
-                    models.ApiHistoryRequest,
-                    models.ApiHistoryAnswer,
-                    self.history,
-                    "Read the history of a channel",
-                    f"At most {_MOST_MESSAGES} messages and {_MOST_BYTES // 2**20} MiB in one answer; `since` with the "
-                    "position of the last one reads on.",
-                ),
-                of(
-                    "history_remove",
-                    models.ApiHistoryRemoveRequest,
-                    models.ApiEmptyAnswer,
-                    self.history_remove,
-                    "Remove the history of a channel",
-                    "The numbering of its messages continues.",
-                ),
-                of(
-                    "channels",
-                    models.ApiChannelsRequest,
-                    models.ApiChannelsAnswer,
-                    self.channels,
-                    "List the rooms that have members",
-                    f"On all workers, at most {_MOST_CHANNELS:,}.",
-                ),
-                of(
-                    "info",
-                    models.ApiInfoRequest,
-                    models.ApiInfoAnswer,
-                    self.info,
-                    "List the workers",
-                    "Those that answer within 2 seconds.",
-                ),
-                of(
-                    "batch",
-                    models.ApiBatchRequest,
-                    models.ApiBatchAnswer,
-                    self.batch,
-                    "Do several commands",
-                    "In order, or with `parallel` all at once. A command that fails does not stop the others.",
-                ),
-            )
-        }
 
     @property
     def _engine(self) -> Engine:
@@ -235,44 +85,39 @@ class Methods:
             Refused: It can't be done.
         """
         try:
-            return await self.all[name].do(request)
-        except InvalidArgument as error:
-            raise Refused(ErrorCode.BAD_REQUEST, str(error)) from error
-        except BrokerUnavailable as error:
-            logger.warning("the HTTP API could not do %s: %s", shown(name), str(error))
-            raise Refused(ErrorCode.INTERNAL, str(error)) from error
+            done: BaseModel = await getattr(self, name)(request)
+            return done
+        except (InvalidArgument, BrokerUnavailable) as error:
+            raise refused_by(error, name) from error
 
     # Messages
 
     async def publish(self, request: models.ApiPublishRequest) -> models.ApiPublishResult:
         """Publishes a message."""
-        return await self._publish(request.channel, request)
+        return await self._publish(request.channel, request, *_encoded(request))
 
     async def broadcast(self, request: models.ApiBroadcastRequest) -> models.ApiBroadcastResult:
         """Publishes a message to several channels."""
+        message, payload = _encoded(request)
 
         async def answer(channel: str) -> models.ApiPublishAnswer:
             try:
-                return models.ApiPublishAnswer(result=await self._publish(channel, request))
+                return models.ApiPublishAnswer(result=await self._publish(channel, request, message, payload))
             except Refused as refused:
                 return models.ApiPublishAnswer(error=refused.error)
-            except InvalidArgument as error:
-                return models.ApiPublishAnswer(error=Refused(ErrorCode.BAD_REQUEST, str(error)).error)
-            except BrokerUnavailable as error:
-                return models.ApiPublishAnswer(error=Refused(ErrorCode.INTERNAL, str(error)).error)
+            except (InvalidArgument, BrokerUnavailable) as error:
+                return models.ApiPublishAnswer(error=refused_by(error, "broadcast").error)
 
         return models.ApiBroadcastResult(responses=await _few_at_once(map(answer, request.channels)))
 
     async def _publish(
-        self, name: str, request: models.ApiPublishRequest | models.ApiBroadcastRequest
+        self,
+        name: str,
+        request: models.ApiPublishRequest | models.ApiBroadcastRequest,
+        message: object,
+        payload: Payload,
     ) -> models.ApiPublishResult:
         engine, channel = self._engine, _channel(name)
-        message: object
-        if request.b64data is None:
-            message, payload = request.data, Payload(Kind.JSON, dumps(request.data))
-        else:
-            message = b64decode(request.b64data)
-            payload = Payload(Kind.BINARY, message)
         if engine.sends is not None:
             engine.sends.check(channel, message, payload)
         keep, once = not request.skip_history, request.idempotency_key or None
@@ -340,7 +185,9 @@ class Methods:
         )
         log = self._engine.broker
         try:
-            entries, head = await read_history(log, asked, channel=channel, most=_MOST_MESSAGES, most_bytes=_MOST_BYTES)
+            entries, head = await read_history(
+                log, asked, channel=channel, most=MAX_MESSAGES, most_bytes=MAX_MESSAGES_BYTES
+            )
         except Unrecoverable:
             raise Refused(ErrorCode.UNRECOVERABLE_POSITION) from None
         publications = [_publication(each) for each in entries]
@@ -361,7 +208,7 @@ class Methods:
     async def channels(self, request: models.ApiChannelsRequest) -> models.ApiChannelsResult:
         """Lists the rooms that have members."""
         try:
-            sizes = await self._engine.census.rooms(request.pattern or "", _MOST_CHANNELS)
+            sizes = await self._engine.census.rooms(request.pattern or "", MAX_LISTED)
         except TooMany as error:
             raise Refused(ErrorCode.LIMIT_EXCEEDED, str(error)) from None
         return models.ApiChannelsResult(
@@ -392,10 +239,10 @@ class Methods:
             ((name, fields),) = command.items()
             if name == "batch":
                 raise Refused(ErrorCode.BAD_REQUEST, "a batch can't hold a batch")
-            if name not in self.all:
+            if name not in METHODS:
                 raise Refused(ErrorCode.METHOD_NOT_FOUND, shown(name))
             try:
-                request = self.all[name].request.model_validate(fields)
+                request = METHODS[name].request.model_validate(fields)
             except ValidationError as error:
                 raise refusal_of(error.errors(include_url=False, include_context=False)) from None
             result = await self.done(name, request)
@@ -404,18 +251,12 @@ class Methods:
         return {name: result.model_dump(exclude_unset=True)}
 
 
-def refusal_of(errors: list[Any]) -> Refused:
-    """Returns the refusal of a request that does not validate, from Pydantic's errors."""
-    code = ErrorCode.BAD_REQUEST
-    if any(each["type"] == models.NOT_SERVED for each in errors):
-        code = ErrorCode.NOT_AVAILABLE
-    elif any(each["type"] == "too_long" for each in errors):
-        code = ErrorCode.LIMIT_EXCEEDED
-    texts = []
-    for each in errors[:10]:
-        place = ".".join(str(part) for part in each["loc"] if part != "body")
-        texts.append(f"{place}: {each['msg']}" if place else str(each["msg"]))
-    return Refused(code, "; ".join(texts))
+def _encoded(request: models.ApiPublishRequest | models.ApiBroadcastRequest) -> tuple[object, Payload]:
+    """Returns the message of a request, and its encoded form: a text is a JSON string, too."""
+    if request.b64data is None:
+        return request.data, Payload(Kind.JSON, dumps(request.data))
+    data = b64decode(request.b64data)
+    return data, Payload(Kind.BINARY, data)
 
 
 def _room(name: str) -> str:

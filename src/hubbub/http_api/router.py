@@ -23,8 +23,10 @@ from ..codec import dumps, loads_from_client
 from ..errors import InvalidArgument, shown
 from ..protocols.centrifugo.codes import ErrorCode
 from . import models
+from .catalog import METHODS
 from .keys import Keys
-from .methods import Method, Methods, Refused, refusal_of
+from .methods import Methods
+from .refusals import Refused, refusal_of
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 """Maximum size of a request. A message has to fit the outboxes of clients as well."""
@@ -138,16 +140,16 @@ def _dumped(refused: Refused) -> dict[str, Any]:
     return refused.error.model_dump(exclude_unset=True)
 
 
-def _endpoint(methods: Methods, method: Method) -> Callable[..., Coroutine[Any, Any, Response]]:
+def _endpoint(methods: Methods, name: str) -> Callable[..., Coroutine[Any, Any, Response]]:
     async def endpoint(request: Any) -> Response:
         try:
-            result = await methods.done(method.name, request)
+            result = await methods.done(name, request)
         except Refused as refused:
             return _answer({"error": _dumped(refused)})
         content = result.model_dump(exclude_unset=True)
-        return _answer(content if method.name == "batch" else {"result": content})
+        return _answer(content if name == "batch" else {"result": content})
 
-    endpoint.__annotations__ = {"request": Annotated[method.request, Body()], "return": Response}
+    endpoint.__annotations__ = {"request": Annotated[METHODS[name].request, Body()], "return": Response}
     return endpoint
 
 
@@ -172,13 +174,13 @@ def router_of(
         include_in_schema=include_in_schema,
         responses=_REFUSALS,
     )
-    for method in methods.all.values():
+    for name, method in METHODS.items():
         router.add_api_route(
-            f"/{method.name}",
-            _endpoint(methods, method),
+            f"/{name}",
+            _endpoint(methods, name),
             methods=["POST"],
             response_model=method.answer,
-            name=f"http_api_{method.name}",
+            name=f"http_api_{name}",
             summary=method.summary,
             description=method.description,
         )

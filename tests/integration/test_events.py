@@ -23,7 +23,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from hubbub import EVERYONE, ConnectionManager, History, InvalidArgument, NotInstalled, Position, RoomOptions
 from hubbub.endpoints.results import Grant
-from hubbub.envelope import Relabel, Reset
+from hubbub.envelope import Refresh, Relabel, Reset, Subscribe
 from hubbub.errors import InvalidName
 from tests.integration.endpoints import free_port
 from tests.integration.events import Event, Stream, events, request, url
@@ -442,6 +442,20 @@ async def test_a_stream_ends_when_the_user_is_taken_out_of_a_room(live: EventsLi
     async with events(live.server, PATH, "ticker:a", "chat:out", **auth()) as stream:
         await live.server.acall(live.manager.unsubscribe("ann", "chat:out"))
         await stream.ended()
+
+
+async def test_instructions_reach_the_streams_of_a_user(live: EventsLive) -> None:
+    """Those that the HTTP API gives to all workers: one more room, and another end of the authorization."""
+    broker = live.manager._hubbub.broker
+    async with events(live.server, PATH, "ticker:a", **auth()) as stream:
+        await live.server.acall(broker.instruct("$user:ann", Subscribe("ticker:b")))
+        await eventually(lambda: len(live.manager.connections(room="ticker:b")) == 1)
+        await publish(live, ("ticker:b", 1), ("ticker:a", 2))
+        assert (await of(stream, "ticker:b")).json == 1
+        assert (await of(stream)).json == 2
+        await live.server.acall(broker.instruct("$user:ann", Refresh(time.time() - 1)))
+        await stream.ended()
+        assert "token expired" in stream.comments
 
 
 async def test_comments_keep_an_idle_stream_open(live: EventsLive, monkeypatch: pytest.MonkeyPatch) -> None:

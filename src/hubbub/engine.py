@@ -32,7 +32,9 @@ from .connections.session import Session
 from .connections.socket import Socket
 from .connections.sweeper import Sweeper
 from .connections.transports import Detours, prepare
+from .endpoints import emulation
 from .endpoints.documentation import Documentation
+from .endpoints.emulation import Emulation
 from .endpoints.raw_sockets import RawSocket
 from .endpoints.routing import MessageRouter
 from .endpoints.sends import Sends
@@ -59,9 +61,10 @@ from .presence import Info, Member
 from .protocols import ClientProtocol
 from .protocols.event_stream import Asked, OneRoom
 from .redaction import ServerLogFilter
+from .rooms import census
 from .rooms.attempts import Attempt
 from .rooms.catch_up import Recovery
-from .rooms.census import LETTER, Census
+from .rooms.census import Census
 from .rooms.deliveries import Deliveries
 from .rooms.fanout import Fanout
 from .rooms.gaps import Gaps
@@ -124,7 +127,7 @@ class Engine:
         self.http_apis: list[tuple[object, str]] = []
         self.sends: Sends | None = None
         self._check_sends = check_sends
-        self.event_routes: list[Route] = []
+        self.http_routes: list[Route] = []
         self.detours: Detours = Detours()
         self.one_room_streams: WeakValueDictionary[Asked, OneRoom] = WeakValueDictionary()
         self.app: Starlette | None = None
@@ -149,9 +152,9 @@ class Engine:
             limits.max_rooms_per_connection,
         )
         self.census: Census = Census(broker, self.memberships.rooms, self.registry)
-        self.deliveries: Deliveries = Deliveries(
-            self.memberships, self.fanout, recovery, self.gaps.report, {LETTER: self.census.answer}
-        )
+        self.emulation: Emulation = Emulation(broker)
+        answers = {census.LETTER: self.census.answer, emulation.LETTER: self.emulation.answer}
+        self.deliveries: Deliveries = Deliveries(self.memberships, self.fanout, recovery, self.gaps.report, answers)
         self.unawaited: Unawaited = Unawaited(self.tasks, self.counters)
         self.active: Active = Active(self.lookup)
         self._filter = ServerLogFilter()
@@ -316,15 +319,15 @@ class Engine:
         self,
         path: str,
         endpoint: Callable[[WebSocket], Awaitable[None]],
-        events: ASGIApp,
+        http_apps: Mapping[str, ASGIApp],
         documentation: Documentation,
     ) -> None:
         """Serves a path of the app, now or once the manager is installed on it.
 
         Args:
-            path: The path of the WebSocket. The event stream is below it.
+            path: The path of the WebSocket.
             endpoint: Serves the WebSocket.
-            events: Serves the event stream.
+            http_apps: Serve the paths below it, by their last part.
             documentation: The documentation of the endpoint.
         """
         if path in self.endpoints:
@@ -332,11 +335,11 @@ class Engine:
                 "path", f"there is an endpoint at {shown(path)} already", "one endpoint for each path"
             )
         route = self.endpoints[path] = WebSocketRoute(path, endpoint)
-        event_route = Route(f"{path.rstrip('/')}/events", events)
-        self.event_routes.append(event_route)
+        http_routes = [Route(f"{path.rstrip('/')}/{name}", http_app) for name, http_app in http_apps.items()]
+        self.http_routes += http_routes
         self.documentation.append(documentation)
         if self.app is not None:
-            self.app.router.routes += [route, event_route]
+            self.app.router.routes += [route, *http_routes]
             documentation.mount(self.app)
 
     def describe(self, socket: RawSocket) -> None:

@@ -222,7 +222,7 @@ class ConnectionManager:
             InvalidArgument: The path is taken, or is not a path, or FastAPI can't resolve a dependency.
         """
         endpoint = Endpoint(self, path, auth, user_id, docs)
-        self._hubbub.serve(path, endpoint._serve, endpoint._events, endpoint._documentation)
+        self._hubbub.serve(path, endpoint._serve, endpoint._http_apps, endpoint._documentation)
         self._hubbub.routers.append(endpoint)
         return endpoint
 

@@ -192,6 +192,7 @@ class JsSdk(Sdk):
         runner: Returns the runner for clients of an origin.
         sdk: The module: the SDK's, for JSON or Protobuf, or our own client for pages.
         websocket: The WebSocket that they use: that of Node.js or of the page, or that of the package ``ws``.
+        transports: The transports that they try, in this order; none for a WebSocket alone.
     """
 
     def __init__(
@@ -200,10 +201,12 @@ class JsSdk(Sdk):
         *,
         sdk: Literal["json", "protobuf", "ours"],
         websocket: str = "builtin",
+        transports: Sequence[str] = (),
     ) -> None:
         self._runner = runner
         self.sdk = sdk
         self._websocket = websocket
+        self._transports = transports
 
     @asynccontextmanager
     async def connected(self, live: Served, user: str | None = "ann", **options: Any) -> AsyncIterator[JsClient]:
@@ -220,6 +223,7 @@ class JsSdk(Sdk):
         path: str = "/live",
         port: int = 0,
         tokens: Sequence[Fetched] = (),
+        posts_to: str = "",
         **more: Any,
     ) -> AsyncIterator[JsClient]:
         address = f"127.0.0.1:{port or live.server.port}"
@@ -230,11 +234,12 @@ class JsSdk(Sdk):
             "client",
             sdk=self.sdk,
             websocket=self._websocket,
-            url=f"ws://{address}{path}",
+            url=[self._endpoint(each, address + path) for each in self._transports] or f"ws://{address}{path}",
             fetches=user is not None,
             options={
                 "minReconnectDelay": RECONNECT_MS[0],
                 "maxReconnectDelay": RECONNECT_MS[1],
+                **self._posting(f"http://{posts_to or address}{path}"),
                 **client.encoded(more),
             },
         )
@@ -242,6 +247,13 @@ class JsSdk(Sdk):
             yield client
         finally:
             await client.disconnect()
+
+    def _posting(self, url: str) -> dict[str, Any]:
+        return {"emulationEndpoint": f"{url}/emulation"} if self._transports else {}
+
+    def _endpoint(self, transport: str, address: str) -> dict[str, str]:
+        url = f"ws://{address}" if transport == "websocket" else f"http://{address}/{transport}"
+        return {"transport": transport, "endpoint": url}
 
 
 @dataclass(eq=False)

@@ -12,10 +12,11 @@ from tests.integration.sdk_js import JsSdk, Node, require_packages
 from tests.integration.sdk_python import PythonSdk
 
 SDKS: Final = ("python-json", "python-protobuf", "node-json", "node-protobuf", "node-ours")
+FALLBACKS: Final = ("node-json-http_stream", "node-protobuf-http_stream", "node-json-sse")
 
 
 def sdk_of(name: str, node: Node) -> Sdk:
-    """One of the `SDKS`."""
+    """One of the `SDKS`, or of the `FALLBACKS`."""
     match name:
         case "python-json" | "python-protobuf":
             return PythonSdk(protobuf=name == "python-protobuf")
@@ -25,12 +26,18 @@ def sdk_of(name: str, node: Node) -> Sdk:
             return JsSdk(node.at, sdk="protobuf")
         case "node-ours":
             return JsSdk(node.at, sdk="ours")
+        case "node-json-http_stream":
+            return JsSdk(node.at, sdk="json", transports=["http_stream"])
+        case "node-protobuf-http_stream":
+            return JsSdk(node.at, sdk="protobuf", transports=["http_stream"])
+        case "node-json-sse":
+            return JsSdk(node.at, sdk="json", transports=["sse"])
     raise AssertionError(name)
 
 
-@pytest.fixture(params=SDKS)
+@pytest.fixture(params=[*SDKS, *(pytest.param(name, marks=pytest.mark.slow) for name in FALLBACKS)])
 def sdk(request: pytest.FixtureRequest, node: Node) -> Sdk:
-    """Each of the `SDKS`."""
+    """Each of the `SDKS`, and the `FALLBACKS`."""
     return sdk_of(request.param, node)
 
 

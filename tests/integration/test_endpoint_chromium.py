@@ -4,8 +4,9 @@ differ.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import pytest
 from fastapi.staticfiles import StaticFiles
@@ -15,9 +16,9 @@ from examples import clients
 from hubbub.client import BrowserClient
 from tests.browser.conftest import launching
 from tests.integration import test_endpoint_sdk as shared
-from tests.integration.live import Live, live_app
+from tests.integration.live import Cable, Live, live_app
 from tests.integration.sdk_js import JS, JsPage, JsSdk, require_packages
-from tests.integration.support import DEADLINE_S, serving
+from tests.integration.support import DEADLINE_S, eventually, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.browser, pytest.mark.usefixtures("quick_sweeps")]
 
@@ -107,3 +108,46 @@ async def test_the_page_of_the_docs_runs_as_printed(context: BrowserContext, mon
         await expect(page.locator("li")).to_have_text(["ann: hello"])
         await expect(page.locator("#state")).to_have_text("text: String should have at least 1 character (422)")
         await page.close()
+
+
+class Hostile(Cable):
+    """A proxy that breaks WebSockets: it refuses the handshake, and passes everything else."""
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:  # a browser opens connections ahead of need
+            writer.close()
+            return
+        if b"upgrade: websocket" in head.lower():
+            writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            writer.close()
+            return
+        reader._buffer[:0] = head  # type: ignore[attr-defined]  # read again by the relay
+        await super()._relay(reader, writer)
+
+
+@pytest.mark.parametrize(
+    ("module", "transports", "used"),
+    [
+        ("json", ["websocket", "http_stream", "sse"], "http_stream"),
+        pytest.param("protobuf", ["websocket", "http_stream"], "http_stream", marks=pytest.mark.slow),
+        ("json", ["websocket", "sse"], "sse"),
+    ],
+)
+async def test_a_page_behind_a_proxy_that_breaks_websockets(
+    live: Live, page_at: PageAt, module: Literal["json", "protobuf"], transports: list[str], used: str, name: str
+) -> None:
+    async with Hostile(live.server.port) as proxy:
+        sdk = JsSdk(page_at, sdk=module, transports=transports)
+        async with sdk.connected(live, port=proxy.port) as ann:
+            assert ann.transports == [used]
+            room = await ann.subscribed(f"chat:{name}")
+            assert await ann.rpc("aside", "hello") == "hello"
+            await live.publish(room.name, "first")
+            proxy.cut()
+            await eventually(lambda: not live.manager.active_connections)
+            await live.publish(room.name, "missed")
+            proxy.mend()
+            await eventually(lambda: room.got == ["first", "missed"])
+            assert ann.transports == [used, used]

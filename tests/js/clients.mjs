@@ -11,7 +11,7 @@ const ROOM_EVENTS = ["subscribing", "subscribed", "unsubscribed", "publication",
  * Returns a function that takes the messages of a test: `client` makes a client and `room` a subscription, `call` calls a
  * method of one or reads a property, and `answer` answers one that asked for a token.
  */
-export function clients({ sdks, websockets, report }) {
+export function clients({ sdks, websockets, eventsource, report }) {
   const objects = new Map();
   const waiting = new Map();
   const tell = (message) => report(encoded(message));
@@ -34,7 +34,8 @@ export function clients({ sdks, websockets, report }) {
       }
     }
     const getToken = fetches ? asking(of) : null;
-    watch(of, new sdks[sdk](url, { ...options, websocket: Socket, getToken }), CLIENT_EVENTS);
+    const fallback = Array.isArray(url) ? { eventsource } : {};
+    watch(of, new sdks[sdk](url, { ...options, ...fallback, websocket: Socket, getToken }), CLIENT_EVENTS);
   }
 
   function room({ of, client, name, fetches, options }) {

@@ -81,7 +81,7 @@ def install(manager: Installable, app: Starlette, only: Paths | None) -> None:
             yield state
 
     app.router.lifespan_context = cast("Lifespan[Any]", lifespan)
-    app.router.routes += [*engine.endpoints.values(), *engine.event_routes]
+    app.router.routes += [*engine.endpoints.values(), *engine.http_routes]
     for documentation in engine.documentation:
         documentation.mount(app)
     engine.app = app

@@ -55,7 +55,7 @@ class Engine(SocketsManager, Protocol):
     origins_given: bool
     app: Starlette | None
     endpoints: dict[str, WebSocketRoute]
-    event_routes: list[Route]
+    http_routes: list[Route]
     lifecycle: Lifecycle
 
     @property

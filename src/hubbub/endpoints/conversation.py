@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from ..close import CloseCode
 from ..codec import Payload
 from ..connections.connection import session_of
 from ..errors import BrokerUnavailable
@@ -61,6 +62,7 @@ from .authentication import VERSION, Authentication
 from .caller import Caller
 from .calls import Calls
 from .client import Client, Ended, Refused
+from .emulation import Mailbox
 from .expiry import ttl_s
 from .heartbeat import PING_S, Heartbeat
 from .queries import Queries
@@ -82,14 +84,23 @@ class Conversation:
         engine: The engine of the manager.
         websocket: The client's socket, accepted.
         protocol: The protocol of the client.
+        mailbox: Gives the client's commands, if it has a stream in the place of a WebSocket.
     """
 
-    def __init__(self, served: Served, engine: Engine, websocket: WebSocket, protocol: CentrifugoProtocol) -> None:
+    def __init__(
+        self,
+        served: Served,
+        engine: Engine,
+        websocket: WebSocket,
+        protocol: CentrifugoProtocol,
+        mailbox: Mailbox | None = None,
+    ) -> None:
         client = self._client = Client(served, engine, websocket, protocol)
         self._engine = engine
         self._routes = served.routes
         self._socket = client.socket
         self._protocol = protocol
+        self._mailbox = mailbox
         self._is_connecting = False
         self._is_connected = False
         self._presented: Mapping[str, SubscribeRequest] = {}
@@ -179,6 +190,9 @@ class Conversation:
             await client.close(closed_as(refusal.cause.code, refusal.cause.reason))
         except BrokerUnavailable:
             await client.close(DisconnectCode.INTERNAL)
+        session_secret = ""
+        if self._mailbox is not None:
+            session_secret = self._mailbox.bind(session.user_id, by_handshake=not request.token)
         result = ConnectResult(
             client=session.id,
             version=VERSION,
@@ -188,6 +202,8 @@ class Conversation:
             subs=self._subscribed_by_the_server(),
             ping=int(PING_S),
             pong=True,
+            session=session_secret,
+            node="" if self._mailbox is None else self._mailbox.node,
         )
         self._is_connected, self._presented = True, {}
         writer.uncork(client.encoding.encode([Reply(number, result)]))
@@ -295,6 +311,8 @@ class Conversation:
         Args:
             now: The event loop's time.
         """
+        if self._mailbox is not None and self._socket.transport.restarting:  # a server tells only WebSockets of it
+            self._socket.close_soon(CloseCode.SERVICE_RESTART)
         if not self._is_connected:
             if now - self._began_at >= CONNECT_S and not self._is_connecting:
                 self._socket.close_soon(DisconnectCode.STALE.closed())

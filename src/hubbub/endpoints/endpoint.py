@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, NoReturn, Protocol
 
 from starlette.routing import WebSocketRoute
+from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
 from ..connections.connection import refuse_to_receive
@@ -16,7 +17,8 @@ from .asyncapi import Declared
 from .conversation import Conversation
 from .documentation import Docs, Documentation
 from .entrance import accept
-from .events import Engine, Events
+from .events import Events
+from .fallback import Engine, Fallback
 from .functions import Function, authenticator
 from .handles import Naming, Room
 from .routing import MessageRouter, RoomRule
@@ -72,7 +74,10 @@ class Endpoint(MessageRouter):
         self._authenticate: Function[Any] | None = None if auth is None else authenticator(auth, self._path_params)
         self._user_id_of = user_id or user_id_of
         self._served: Served | None = None
-        self._events: Events = Events(lambda: manager._hubbub, self._serving)
+        self._http_apps: Mapping[str, ASGIApp] = {
+            "events": Events(lambda: manager._hubbub, self._serving),
+            **Fallback(path, lambda: manager._hubbub, self._serving).apps,
+        }
         self._namings: dict[str, Naming] = {}
         self._documentation = Documentation(
             path, self._path_params, docs, lambda: manager._hubbub, self._declared, self._authenticate

@@ -72,3 +72,23 @@ class ClientProtocol(ABC):
             text: The message, if it came in a text frame.
             data: The message, if it came in a binary frame.
         """
+
+
+class StreamProtocol(ClientProtocol):
+    """The protocol of clients that read an HTTP response. All frames are chunks."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def media_type(self) -> str:
+        """The ``Content-Type`` of the response."""
+
+    @abstractmethod
+    def ending(self, closed: Closed, retry_ms: int) -> bytes:
+        """Returns the last frame of a stream that the server ends.
+
+        Args:
+            closed: The cause.
+            retry_ms: Milliseconds after which the client should come back.
+        """

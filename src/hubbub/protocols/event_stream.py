@@ -18,14 +18,14 @@ import re
 from abc import abstractmethod
 from base64 import b64encode
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from ..close import Closed
 from ..codec import Kind, Payload, dumps
 from ..envelope import Announcement, Envelope
 from ..errors import InvalidArgument
 from ..positions import Position, as_position
-from .base import ClientProtocol, RoomInfo
+from .base import RoomInfo, StreamProtocol
 from .chunks import chunk
 
 MAX_ROOMS: Final = 128
@@ -35,27 +35,6 @@ MAX_ID_CHARS: Final = 4096
 
 _BREAKS: Final = re.compile(rb"\r\n|\r|\n")
 _UNSAFE: Final = re.compile(rb"[\x00-\x1f\x7f]")
-
-
-class StreamProtocol(ClientProtocol):
-    """The protocol of clients that read an HTTP response. All frames are chunks.
-
-    Attributes:
-        media_type: The ``Content-Type`` of the response.
-    """
-
-    __slots__ = ()
-
-    media_type: ClassVar[str]
-
-    @abstractmethod
-    def ending(self, closed: Closed, retry_ms: int) -> bytes:
-        """Returns the last frame of a stream that the server ends.
-
-        Args:
-            closed: The cause.
-            retry_ms: Milliseconds after which the client should come back.
-        """
 
 
 class Asked(NamedTuple):
@@ -80,7 +59,9 @@ class EventStreamProtocol(StreamProtocol):
 
     __slots__ = ()
 
-    media_type = "text/event-stream"
+    @property
+    def media_type(self) -> str:
+        return "text/event-stream"
 
     def message(self, payload: Payload) -> bytes:
         return chunk(_event(payload))

@@ -18,7 +18,7 @@ from ..protocols.event_stream import MAX_ROOMS, Presented, presented
 
 logger: Final = logging.getLogger("hubbub")
 
-_ALLOWED_HEADERS: Final = b"authorization, cache-control, last-event-id"
+_ALLOWED_HEADERS: Final = b"authorization, cache-control, content-type, last-event-id"
 _MAX_FIELDS: Final = 1000
 _TYPE: Final = "text/event-stream"
 
@@ -58,7 +58,7 @@ def check_origin(engine: Engine, headers: Headers) -> list[tuple[bytes, bytes]]:
     if refusal is None and origin is None and headers.get("sec-fetch-site") == "cross-site":
         refusal = "another site opened it without asking to read it, as an image or a link does"
     if refusal is not None:
-        logger.warning("refused a stream of events: %s", refusal)
+        logger.warning("refused a request of another site: %s", refusal)
         engine.counters.refused["origin"] += 1
         raise HTTPException(403, CloseCode.ORIGIN.reason)
     if origin is None:
@@ -70,18 +70,23 @@ def check_origin(engine: Engine, headers: Headers) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def preflight(engine: Engine, scope: Mapping[str, Any]) -> dict[str, str]:
+def preflight(engine: Engine, scope: Mapping[str, Any], method: str = "GET") -> dict[str, str]:
     """Returns the headers of the answer to a browser that asks whether a page may send a request.
+
+    Args:
+        engine: The engine of the manager.
+        scope: The ASGI scope.
+        method: The method of the request.
 
     Raises:
         HTTPException: The page may not.
     """
     answer = [
         *check_origin(engine, Headers(raw=list(scope["headers"]))),
-        (b"access-control-allow-methods", b"GET"),
+        (b"access-control-allow-methods", method.encode()),
         (b"access-control-allow-headers", _ALLOWED_HEADERS),
         (b"access-control-max-age", b"600"),
-        (b"allow", b"GET, OPTIONS"),
+        (b"allow", f"{method}, OPTIONS".encode()),
     ]
     return {name.decode(): value.decode("latin-1") for name, value in answer}
 

@@ -23,8 +23,8 @@ from typing import Any, Final
 from ...close import CloseCode, Closed
 from ...codec import dumps
 from ...errors import NotSupported
+from ...protocols.base import StreamProtocol
 from ...protocols.chunks import unchunked
-from ...protocols.event_stream import StreamProtocol
 from .base import Event, ServerReceive, ServerSend
 from .direct import DirectTransport, descriptor_of
 from .uvicorn_http import cycle_of, flaw_of

@@ -1,13 +1,16 @@
 """The contract of an encoding: it parses the commands of a client, and writes replies and pushes as frames.
 
+Its frames are those of a WebSocket, or those of a stream for a client that has none (`streams`).
+
 Every byte string is either a list of commands or a `BadRequest`, in time and memory proportional to its length.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Final, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 from ...codec import Payload
 from ...errors import HubbubError
@@ -24,22 +27,46 @@ class BadRequest(HubbubError, ValueError):
     """A message from a client is not a list of commands. The text says why. The connection is closed with 3501."""
 
 
+class Post(NamedTuple):
+    """A request with the commands of a client that has a stream in the place of a WebSocket.
+
+    Attributes:
+        session: The secret of its connection.
+        node: The worker that has the connection.
+        data: A message from the client: one or more commands.
+    """
+
+    session: str
+    node: str
+    data: str | bytes
+
+
 class Encoding(ABC):
     """One wire format for messages. Keeps no state.
+
+    Args:
+        framed: Makes a frame of a message; None for the frames of a WebSocket.
 
     Attributes:
         name: The name that clients use.
         subprotocol: The WebSocket subprotocol that selects it.
+        media_type: The ``Content-Type`` of a request with commands.
         opcode: The kind of its frames.
-        ping: The frame that asks a client for a `Pong`.
+        empty: The message without replies, which asks a client for a `Pong`.
+        ping: The frame of that message.
     """
 
-    __slots__ = ()
+    __slots__ = ("_framed", "ping")
 
     name: ClassVar[Literal["json", "protobuf"]]
     subprotocol: ClassVar[str]
+    media_type: ClassVar[str]
     opcode: ClassVar[Opcode]
-    ping: ClassVar[bytes]
+    empty: ClassVar[bytes]
+
+    def __init__(self, framed: Callable[[bytes], bytes] | None = None) -> None:
+        self._framed = partial(frame, self.opcode) if framed is None else framed
+        self.ping: bytes = self._framed(self.empty)
 
     @abstractmethod
     def decode(self, data: str | bytes) -> list[Command]:
@@ -52,9 +79,17 @@ class Encoding(ABC):
             BadRequest: The message is anything else, or has more than `MAX_COMMANDS` commands.
         """
 
+    @abstractmethod
+    def posted(self, body: bytes) -> Post:
+        """Parses the body of a request with commands.
+
+        Raises:
+            BadRequest: The body is anything else.
+        """
+
     def encode(self, replies: Iterable[Reply | Push]) -> bytes:
         """Writes replies and pushes, in order, as one frame."""
-        return frame(self.opcode, self.joined([self.written(each) for each in replies]))
+        return self._framed(self.joined([self.written(each) for each in replies]))
 
     @abstractmethod
     def written(self, reply: Reply | Push) -> bytes:

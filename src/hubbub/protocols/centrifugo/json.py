@@ -16,8 +16,8 @@ from orjson import Fragment
 
 from ...codec import Kind, Payload, dumps, loads_from_client
 from ...errors import shown
-from ..frames import Opcode, frame
-from .encoding import MAX_COMMAND_ID, MAX_COMMANDS, BadRequest, Encoding, command
+from ..frames import Opcode
+from .encoding import MAX_COMMAND_ID, MAX_COMMANDS, BadRequest, Encoding, Post, command
 from .fields import Field, Scalar, Shape
 from .messages import FIELDS, NAMES, REQUESTS, ClientInfo, Command, Publication, Push, Reply, RPCResult
 
@@ -30,14 +30,15 @@ _Writer: TypeAlias = Callable[[Any], Any]
 
 
 class JsonEncoding(Encoding):
-    """JSON in text frames."""
+    """JSON."""
 
     __slots__ = ()
 
     name: ClassVar[Literal["json", "protobuf"]] = "json"
     subprotocol: ClassVar[str] = "centrifuge-json"
     opcode: ClassVar[Opcode] = Opcode.TEXT
-    ping: ClassVar[bytes] = frame(Opcode.TEXT, b"{}")
+    media_type: ClassVar[str] = "application/json"
+    empty: ClassVar[bytes] = b"{}"
 
     def decode(self, data: str | bytes) -> list[Command]:
         try:
@@ -49,6 +50,18 @@ class JsonEncoding(Encoding):
             raise
         except ValueError as error:
             raise BadRequest(str(error)) from None
+
+    def posted(self, body: bytes) -> Post:
+        try:
+            value = loads_from_client(body)
+        except ValueError as error:
+            raise BadRequest(str(error)) from None
+        if type(value) is not dict:
+            raise BadRequest(f"got {shown(value)}; accepted: an object with session, node and data")
+        session, node, said = value.get("session"), value.get("node"), value.get("data")
+        if not (isinstance(session, str) and isinstance(node, str) and isinstance(said, str)):
+            raise BadRequest("session, node and data are strings")
+        return Post(session, node, said)
 
     def written(self, reply: Reply | Push) -> bytes:
         if isinstance(reply, Push):
@@ -79,7 +92,7 @@ class JsonEncoding(Encoding):
             tags = {**(tags or {}), _ENCODING_TAG: _BASE64}
         if tags:
             text += b',"tags":' + dumps(tags)
-        return frame(Opcode.TEXT, text + b"}}}")
+        return self._framed(text + b"}}}")
 
 
 @lru_cache(maxsize=1024)

@@ -176,6 +176,15 @@ class Command:
     size: int = field(default=0, compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class EmulationRequest:
+    """The body of an HTTP request with commands, of a client that has a stream in the place of a WebSocket."""
+
+    node: Annotated[str, 1] = ""
+    session: Annotated[str, 2] = ""
+    data: Annotated[Payload | None, 3] = None
+
+
 # Events
 
 
@@ -436,5 +445,5 @@ NAMES: Final[Mapping[type[Any], str]] = {
 }
 """The name of the field that a message of each type goes in."""
 
-FIELDS: Final[Mapping[type[Any], tuple[Field, ...]]] = with_parts(NAMES)
+FIELDS: Final[Mapping[type[Any], tuple[Field, ...]]] = with_parts([*NAMES, EmulationRequest])
 """The fields of each type of messages."""

@@ -20,8 +20,8 @@ from google.protobuf.message import Message as Record
 from google.protobuf.message_factory import GetMessageClass
 
 from ...codec import Kind, Payload, dumps
-from ..frames import Opcode, frame
-from .encoding import MAX_COMMANDS, BadRequest, Encoding, command
+from ..frames import Opcode
+from .encoding import MAX_COMMANDS, BadRequest, Encoding, Post, command
 from .fields import Field, Scalar, Shape, with_parts
 from .messages import EVENTS, FIELDS, NAMES, REQUESTS, RESULTS, ClientInfo, Command, Push, Reply, RPCResult
 
@@ -81,14 +81,15 @@ _COMMAND, _REPLY, _PUSH = _CLASSES["Command"], _CLASSES["Reply"], _CLASSES["Push
 
 
 class ProtobufEncoding(Encoding):
-    """Protobuf in binary frames."""
+    """Protobuf."""
 
     __slots__ = ()
 
     name: ClassVar[Literal["json", "protobuf"]] = "protobuf"
     subprotocol: ClassVar[str] = "centrifuge-protobuf"
     opcode: ClassVar[Opcode] = Opcode.BINARY
-    ping: ClassVar[bytes] = frame(Opcode.BINARY, b"\0")
+    media_type: ClassVar[str] = "application/octet-stream"
+    empty: ClassVar[bytes] = b"\0"
 
     def decode(self, data: str | bytes) -> list[Command]:
         if isinstance(data, str):
@@ -106,6 +107,13 @@ class ProtobufEncoding(Encoding):
             commands.append(_command(data[at : at + size]))
             at += size
         return commands
+
+    def posted(self, body: bytes) -> Post:
+        try:
+            record: Any = _CLASSES["EmulationRequest"].FromString(body)
+        except DecodeError as error:
+            raise BadRequest(f"not a request with commands: {error}") from None
+        return Post(record.session, record.node, record.data)
 
     def written(self, reply: Reply | Push) -> bytes:
         if isinstance(reply, Push):
@@ -139,7 +147,7 @@ class ProtobufEncoding(Encoding):
             publication += b":" + _sized(b"\n%b\x12%b" % (_sized(name.encode()), _sized(value.encode())))
         push = b"%b%b%b" % (_push_to(channel), _varint(len(publication)), publication)
         size = _varint(len(push))
-        return frame(Opcode.BINARY, b'%b"%b%b' % (_varint(1 + len(size) + len(push)), size, push))
+        return self._framed(b'%b"%b%b' % (_varint(1 + len(size) + len(push)), size, push))
 
 
 @lru_cache(maxsize=1024)

@@ -67,7 +67,7 @@ Base64 = Annotated[str, AfterValidator(_base64)]
 class Request(BaseModel):
     """A request."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
     not_served: ClassVar[frozenset[str]] = frozenset()
     """Fields of Centrifugo's that are refused unless they have no effect."""
@@ -83,7 +83,7 @@ class Request(BaseModel):
 
 
 class _Publishing(Request):
-    not_served = frozenset({"tags", "delta", "version", "version_epoch"})
+    not_served: ClassVar[frozenset[str]] = frozenset({"tags", "delta", "version", "version_epoch"})
 
     data: Annotated[Any, Field(description="The message: any JSON value.")] = None
     b64data: Annotated[Base64 | None, Field(description="In the place of `data`: a message of bytes, in base64.")] = (
@@ -117,7 +117,9 @@ class ApiBroadcastRequest(_Publishing):
 class ApiSubscribeRequest(Request):
     """A user, and the room that the user's connections join."""
 
-    not_served = frozenset({"session", "b64info", "data", "b64data", "recover_since", "override", "tagsFilter"})
+    not_served: ClassVar[frozenset[str]] = frozenset(
+        {"session", "b64info", "data", "b64data", "recover_since", "override", "tagsFilter"}
+    )
 
     user: User
     channel: Room
@@ -130,7 +132,7 @@ class ApiSubscribeRequest(Request):
 class ApiUnsubscribeRequest(Request):
     """A user, and the room that the user's connections leave."""
 
-    not_served = frozenset({"session"})
+    not_served: ClassVar[frozenset[str]] = frozenset({"session"})
 
     user: User
     channel: Room
@@ -140,7 +142,7 @@ class ApiUnsubscribeRequest(Request):
 class ApiDisconnect(Request):
     """How connections are closed."""
 
-    not_served = frozenset({"reconnect"})
+    not_served: ClassVar[frozenset[str]] = frozenset({"reconnect"})
 
     code: Annotated[int, Field(description="A close code, from 3000 to 4999. Clients do not reconnect after 3500.")] = 0
     reason: str = ""
@@ -149,7 +151,7 @@ class ApiDisconnect(Request):
 class ApiDisconnectRequest(Request):
     """A user whose connections are closed."""
 
-    not_served = frozenset({"session"})
+    not_served: ClassVar[frozenset[str]] = frozenset({"session"})
 
     user: User
     client: Client = ""
@@ -162,7 +164,7 @@ class ApiDisconnectRequest(Request):
 class ApiRefreshRequest(Request):
     """A user whose connections are authorized for longer, or shorter. One of the last two fields is needed."""
 
-    not_served = frozenset({"session"})
+    not_served: ClassVar[frozenset[str]] = frozenset({"session"})
 
     user: User
     client: Client = ""

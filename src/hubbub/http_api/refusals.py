@@ -22,7 +22,7 @@ class Refused(HubbubError):
     def __init__(self, code: ErrorCode, message: str = "") -> None:
         text = f"{code.message}: {message}" if message else code.message
         super().__init__(text)
-        self.error = models.ApiError(code=code.code, message=text)
+        self.error: models.ApiError = models.ApiError(code=code.code, message=text)
         if code.temporary:
             self.error.temporary = True
 

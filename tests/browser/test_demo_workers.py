@@ -92,6 +92,7 @@ def test_the_board_is_one_and_the_dashboard_tells_of_a_worker(ann: Person, bob: 
     ann.open("/dashboard")
 
 
+@pytest.mark.timeout(400)  # a core that other suites share needs minutes for eight pages and two starts of four workers
 @pytest.mark.parametrize("fault", ["the network is cut", "all workers are restarted"])
 def test_every_page_comes_back_and_nothing_is_lost(
     fault: str, server: DemoServer, new_context: NewContext, bob: Person
@@ -100,7 +101,7 @@ def test_every_page_comes_back_and_nothing_is_lost(
     room = f"/chat?room={len(fault)}"
     with network(server.port) as cable:
         ann = Person(new_context, cable.url, "Ann")
-        pages = [ann.open(path) for path in (room, room, "/board", "/posts", "/", "/dashboard")]
+        pages = [ann.open(path) for path in (room, room, "/board", "/posts", "/dashboard")]
         chats, board, posts, dashboard = pages[:2], pages[2], pages[3], pages[-1]
         say(chats[0], "before")
         draw(board, (0.2, 0.8), (0.4, 0.8))
@@ -127,15 +128,15 @@ def test_every_page_comes_back_and_nothing_is_lost(
             expect(page.locator(".text")).to_have_text(["before", "meanwhile"])
         expect(status(board)).to_have_text("Reconnected: the drawing was loaded again")
         await_colour(board, (0.3, 0.8), "31 36 48")
-        others = [bob.open(path) for path in (room, room, "/board", "/posts")]
+        others = [bob.open(path) for path in (room, "/board", "/posts")]
         say(chats[1], "going on")
-        for page in (*chats, *others[:2]):
+        for page in (*chats, others[0]):
             expect(page.locator(".text")).to_have_text(["before", "meanwhile", "going on"])
             expect(page.locator("#people li")).to_have_count(2)
         draw(board, (0.6, 0.8), (0.8, 0.8))
         for x in (0.3, 0.7):
-            await_colour(others[2], (x, 0.8), "31 36 48")
-        others[3].locator(".post").filter(has_text=fault).get_by_role("button", name="Like").click()
+            await_colour(others[1], (x, 0.8), "31 36 48")
+        others[2].locator(".post").filter(has_text=fault).get_by_role("button", name="Like").click()
         expect(post.locator(".count")).to_have_text("1")
         for page in pages[3:]:
             expect(page.locator("#unread")).not_to_be_empty()  # the like is told on whichever page she looks at

@@ -19,8 +19,6 @@ from hubbub.endpoints.endpoint import Endpoint
 from tests.integration.sdk_js import JS, NODE, require_packages
 from tests.unit.endpoints.everything import GOLDEN
 
-TIMEOUT_S = 60
-
 
 def findings(*files: Path) -> list[list[str]]:
     """What the parser finds in each file."""
@@ -31,7 +29,6 @@ def findings(*files: Path) -> list[list[str]]:
         env={**os.environ, "NODE_NO_WARNINGS": "1"},
         capture_output=True,
         text=True,
-        timeout=TIMEOUT_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr

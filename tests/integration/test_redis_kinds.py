@@ -107,7 +107,7 @@ async def test_a_replica_is_named_and_waited_for_until_it_is_a_master(
     await worker.start(ROOMS)
     try:
         assert not broker.state.up
-        assert [each.count("replica") for each in errors_in(caplog)] == [1, 1]
+        await eventually(lambda: [each.count("replica") for each in errors_in(caplog)] == [1, 1])
         with pytest.raises(BrokerUnavailable, match="replica"):
             await worker.publish("kept", "too early")
         with Publisher(replica.url(), timeout_s=0.2) as publisher:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar
@@ -199,14 +199,15 @@ class Cable:
         self.port = 0
 
     async def __aenter__(self) -> Cable:
-        self._server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         self._server.close()
         self.cut()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:  # one that relays begins others
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def cut(self) -> None:
         """Resets all connections, and refuses others until `mend`."""
@@ -218,18 +219,32 @@ class Cable:
     def mend(self) -> None:
         self._is_cut, self.left = False, None
 
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         may_be_reset(writer)
         if self._is_cut:
             writer.transport.abort()
             return
-        from_server, to_server = await asyncio.open_connection("127.0.0.1", self.leads_to)
+        self._writers.append(writer)
+        self._spawn(self._relay(reader, writer))
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            from_server, to_server = await asyncio.open_connection("127.0.0.1", self.leads_to)
+        except OSError:
+            writer.transport.abort()
+            return
         may_be_reset(to_server)
-        self._writers += [writer, to_server]
+        if writer not in self._writers:  # it was cut meanwhile
+            to_server.transport.abort()
+            return
+        self._writers.append(to_server)
         for source, target in ((reader, to_server), (from_server, writer)):
-            task = asyncio.create_task(self._pass(source, target, bounded=target is writer))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._pass(source, target, bounded=target is writer))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, bounded: bool) -> None:
         with suppress(OSError):
@@ -240,3 +255,20 @@ class Cable:
                 target.write(data)
                 await target.drain()
         target.close()
+
+
+class Hostile(Cable):
+    """A proxy that breaks WebSockets: it refuses the handshake, and passes everything else."""
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, OSError):  # a browser opens connections ahead of need
+            writer.close()
+            return
+        if b"upgrade: websocket" in head.lower():
+            writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            writer.close()
+            return
+        reader._buffer[:0] = head  # type: ignore[attr-defined]  # read again by the relay
+        await super()._relay(reader, writer)

@@ -12,7 +12,13 @@ from tests.integration.sdk_js import JsSdk, Node, require_packages
 from tests.integration.sdk_python import PythonSdk
 
 SDKS: Final = ("python-json", "python-protobuf", "node-json", "node-protobuf", "node-ours")
-FALLBACKS: Final = ("node-json-http_stream", "node-protobuf-http_stream", "node-json-sse")
+FALLBACKS: Final = (
+    "node-json-http_stream",
+    "node-protobuf-http_stream",
+    "node-json-sse",
+    "node-ours-http_stream",
+    "node-ours-sse",
+)
 
 
 def sdk_of(name: str, node: Node) -> Sdk:
@@ -30,6 +36,10 @@ def sdk_of(name: str, node: Node) -> Sdk:
             return JsSdk(node.at, sdk="json", transports=["http_stream"])
         case "node-protobuf-http_stream":
             return JsSdk(node.at, sdk="protobuf", transports=["http_stream"])
+        case "node-ours-http_stream":
+            return JsSdk(node.at, sdk="ours", transports=["http_stream"])
+        case "node-ours-sse":
+            return JsSdk(node.at, sdk="ours", transports=["sse"])
         case "node-json-sse":
             return JsSdk(node.at, sdk="json", transports=["sse"])
     raise AssertionError(name)

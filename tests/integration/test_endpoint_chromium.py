@@ -4,7 +4,6 @@ differ.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Literal, TypeAlias
 
@@ -16,7 +15,7 @@ from examples import clients
 from hubbub.client import BrowserClient
 from tests.browser.conftest import launching
 from tests.integration import test_endpoint_sdk as shared
-from tests.integration.live import Cable, Live, live_app
+from tests.integration.live import Hostile, Live, live_app
 from tests.integration.sdk_js import JS, JsPage, JsSdk, require_packages
 from tests.integration.support import DEADLINE_S, eventually, serving
 
@@ -26,6 +25,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.browser, pytest.mark.usefixtures("q
 expect.set_options(timeout=DEADLINE_S * 1000)
 name = shared.name
 Body: TypeAlias = Callable[[Live, JsSdk], Awaitable[None]]
+Module: TypeAlias = Literal["json", "protobuf", "ours"]
 PageAt: TypeAlias = Callable[[str], Awaitable[JsPage]]
 
 
@@ -110,33 +110,23 @@ async def test_the_page_of_the_docs_runs_as_printed(context: BrowserContext, mon
         await page.close()
 
 
-class Hostile(Cable):
-    """A proxy that breaks WebSockets: it refuses the handshake, and passes everything else."""
-
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = await reader.readuntil(b"\r\n\r\n")
-        except asyncio.IncompleteReadError:  # a browser opens connections ahead of need
-            writer.close()
-            return
-        if b"upgrade: websocket" in head.lower():
-            writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            writer.close()
-            return
-        reader._buffer[:0] = head  # type: ignore[attr-defined]  # read again by the relay
-        await super()._relay(reader, writer)
-
-
 @pytest.mark.parametrize(
     ("module", "transports", "used"),
     [
         ("json", ["websocket", "http_stream", "sse"], "http_stream"),
         pytest.param("protobuf", ["websocket", "http_stream"], "http_stream", marks=pytest.mark.slow),
-        ("json", ["websocket", "sse"], "sse"),
+        pytest.param("json", ["websocket", "sse"], "sse", marks=pytest.mark.slow),
+        pytest.param("ours", ["websocket", "http_stream", "sse"], "http_stream", marks=pytest.mark.slow),
+        ("ours", ["websocket", "sse"], "sse"),
     ],
 )
 async def test_a_page_behind_a_proxy_that_breaks_websockets(
-    live: Live, page_at: PageAt, module: Literal["json", "protobuf"], transports: list[str], used: str, name: str
+    live: Live,
+    page_at: PageAt,
+    module: Module,
+    transports: list[str],
+    used: str,
+    name: str,
 ) -> None:
     async with Hostile(live.server.port) as proxy:
         sdk = JsSdk(page_at, sdk=module, transports=transports)

@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlencode
 
 import pytest
@@ -15,7 +15,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from hubbub.auth import JWTAuth
 from tests.integration.events import Stream, request
-from tests.integration.live import KEY, Live, live_app, token
+from tests.integration.live import KEY, Hostile, Live, live_app, token
 from tests.integration.redis_server import RedisServer, fresh_prefix
 from tests.integration.sdk_js import JsSdk, Node
 from tests.integration.sdks import FALLBACKS, sdk_of
@@ -390,6 +390,19 @@ async def test_the_sdk_asks_publishes_and_is_sent_away(live: FallbackLive, node:
         await eventually(lambda: [each["text"] for each in room.got] == ["hello", "published"])
         await live.server.acall(live.manager.disconnect_user("ann"))
         await eventually(lambda: [code for code, _ in ann.disconnected] == [3503])
+
+
+@pytest.mark.parametrize("module", ["json", "protobuf", "ours"])
+async def test_the_sdk_gets_past_a_proxy_that_breaks_websockets(
+    live: FallbackLive, node: Node, module: Literal["json", "protobuf", "ours"]
+) -> None:
+    sdk = JsSdk(node.at, sdk=module, transports=["websocket", "http_stream"])
+    async with Hostile(live.server.port) as proxy, sdk.connected(live, port=proxy.port) as ann:
+        assert await ann.rpc("note", "hello") == 1
+        proxy.cut()
+        await eventually(lambda: not live.manager.active_connections)
+        proxy.mend()
+        await eventually(lambda: ann.transports == ["http_stream"] * 2)  # it stays with it
 
 
 async def test_the_sdk_answers_pings(live: FallbackLive, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

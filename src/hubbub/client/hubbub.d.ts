@@ -63,6 +63,19 @@ export interface Options {
   maxServerPingDelay?: number;
   /** The WebSocket class, if not the global one. */
   websocket?: any;
+  /** The function `fetch`, if not the global one: for streams. */
+  fetch?: any;
+  /** The EventSource class, if not the global one. */
+  eventsource?: any;
+  /** The address of the commands of streams: that of the endpoint, and `/emulation`. Default "/emulation". */
+  emulationEndpoint?: string;
+}
+
+/** A way to connect. The client tries several in their order, and stays with the first that works. */
+export interface TransportEndpoint {
+  transport: "websocket" | "http_stream" | "sse";
+  /** The address: that of the endpoint for "websocket", and below it `/http_stream` and `/sse`. */
+  endpoint: string;
 }
 
 export interface StreamPosition {
@@ -198,7 +211,7 @@ export class Centrifuge extends Emitter<ClientEvents> {
    * @param endpoint The address of the endpoint: relative to the page, ws(s) or http(s).
    * @throws TypeError if the address is malformed, or an option does not exist or has a wrong value.
    */
-  constructor(endpoint: string | URL, options?: Options);
+  constructor(endpoint: string | URL | TransportEndpoint[], options?: Options);
 
   readonly state: State;
 

@@ -11,6 +11,10 @@
  *          │                        │    └── the server answers `connect` ──────────────┘  │
  *          └── disconnect(), or a code that is final ──────────────────────────────────────┘
  *
+ * A client may have several *transports*: a WebSocket, and `Stream`s for networks that break WebSockets. An attempt uses
+ * one. If a transport fails before it has worked once, the next attempt uses the next one, and the first round of them
+ * has no delays.
+ *
  * An *attempt* fetches the token and the data that the page provides, and opens a `Link`: one socket, its requests that
  * wait for an answer, and the watch over its silence. There is at most one attempt. Whatever belongs to an older one is
  * ignored, so the client leaves an attempt by forgetting it. A failed attempt is followed by another one, after a random
@@ -92,6 +96,9 @@ const OPTIONS = {
   maxReconnectDelay: 20_000,
   maxServerPingDelay: 10_000,
   websocket: null,
+  fetch: null,
+  eventsource: null,
+  emulationEndpoint: "/emulation",
 };
 
 const ROOM_OPTIONS = {
@@ -176,7 +183,10 @@ export class Centrifuge extends Emitter {
   static SubscriptionState = SubscriptionState;
   static UnauthorizedError = UnauthorizedError;
 
-  #url;
+  #transports; // [{transport, url}]
+  #current = 0; // of #transports
+  #untried; // how many of #transports have not been tried yet; 0 once one has worked
+  #hasWorked = false; // whether the current one ever has
   #options;
   #state = State.Disconnected;
   #attempt = null; // {link, since}: the current one, while there is one
@@ -190,13 +200,15 @@ export class Centrifuge extends Emitter {
   #watching = null; // an AbortController for the listeners, while not disconnected
 
   /**
-   * @param {string | URL} endpoint the address: relative to the page, ws(s) or http(s)
+   * @param {string | URL | object[]} endpoint the address: relative to the page, ws(s) or http(s); or several
+   *   transports in the order in which they are tried, each as {transport, endpoint}
    * @param {object} [options] see hubbub.d.ts
    */
   constructor(endpoint, options = {}) {
     super([...CLIENT_EVENTS, ...ROOM_EVENTS]);
-    this.#url = address(endpoint);
     this.#options = checked(options, OPTIONS);
+    this.#transports = transports(endpoint, this.#options.emulationEndpoint);
+    this.#untried = this.#transports.length;
     this.#credentials = new Credentials(this.#options, {
       timeout: this.#options.timeout,
       context: {},
@@ -352,7 +364,7 @@ export class Centrifuge extends Emitter {
     const isCurrent = () => attempt === this.#attempt;
     if (!(await this.#credentials.fetch(isCurrent)) || !isCurrent()) return; // disconnect() in the same turn
     try {
-      attempt.link = new Link(this.#url, this.#options, {
+      attempt.link = new Link(this.#transports[this.#current], this.#options, {
         opened: () => this.#opened(attempt),
         pushed: (push) => this.#pushed(push),
         ended: (code, reason, error) => this.#ended(code, reason, error),
@@ -364,6 +376,7 @@ export class Centrifuge extends Emitter {
 
   /** Sends `connect`, and in the same frame the subscriptions for which nothing has to be fetched. */
   #opened(attempt) {
+    if (this.#transport === "websocket") this.#works();
     const { token, data } = this.#credentials;
     const { name, version } = this.#options;
     const connect = { token: token || undefined, data: data ?? undefined, name, version: version || undefined };
@@ -381,6 +394,7 @@ export class Centrifuge extends Emitter {
 
   #refused(attempt, error) {
     const { code, message, temporary } = error;
+    if (code >= 100) this.#works(); // it is the server's
     if (code === TOKEN_EXPIRED && !this.#credentials.canFetch) {
       this.emit("error", { type: "configuration", error: plain(noGetToken()) });
       if (attempt === this.#attempt) this.#disconnect(...UNAUTHORIZED); // else a handler has ended it
@@ -393,13 +407,14 @@ export class Centrifuge extends Emitter {
   }
 
   #welcomed(attempt, result) {
+    this.#works();
     attempt.since = performance.now();
     attempt.link.watch((result.ping ?? 0) * 1000, result.pong ?? false);
     if (result.expires) this.#credentials.renewIn(result.ttl);
     this.#become(State.Connected);
     this.#waiting.resolve();
     const { client, data } = result;
-    this.emit("connected", { client, transport: "websocket", ...("data" in result && { data }) });
+    this.emit("connected", { client, transport: this.#transport, ...("data" in result && { data }) });
     const subs = result.subs ?? {};
     for (const channel of [...this.#places.keys()]) {
       if (attempt === this.#attempt && !Object.hasOwn(subs, channel)) this.#left(channel);
@@ -422,16 +437,36 @@ export class Centrifuge extends Emitter {
     const wasConnected = this.#state === State.Connected;
     const { minReconnectDelay, maxReconnectDelay } = this.#options;
     const slowly = globalThis.navigator?.onLine === false;
+    const transport = this.#transport;
+    const free = this.#attempt && (type === "transport" || type === "connect") && this.#moveOn();
     this.#leave();
-    this.#retry.schedule(minReconnectDelay, maxReconnectDelay, { spread, slowly });
+    this.#retry.schedule(minReconnectDelay, maxReconnectDelay, { spread, slowly, free });
     if (wasConnected) this.#become(State.Connecting);
     this.#tellRooms();
     if (wasConnected && this.#state === State.Connecting) {
       this.emit("connecting", { code, reason });
     } else if (!wasConnected) {
       const told = plain(error ?? failure(errorCodes.transportClosed, "transport closed"));
-      this.emit("error", { type, error: told, ...(type === "transport" && { transport: "websocket" }) });
+      this.emit("error", { type, error: told, ...(type === "transport" && { transport }) });
     }
+  }
+
+  get #transport() {
+    return this.#transports[this.#current].transport;
+  }
+
+  /** The current transport works, so the client stays with it. */
+  #works() {
+    this.#hasWorked = true;
+    this.#untried = 0;
+  }
+
+  /** Changes to the next transport, unless this one has worked. Returns whether it has not been tried yet. */
+  #moveOn() {
+    if (this.#hasWorked) return false;
+    this.#current = (this.#current + 1) % this.#transports.length;
+    this.#untried = Math.max(0, this.#untried - 1);
+    return this.#untried > 0;
   }
 
   #disconnect(code, reason) {
@@ -499,7 +534,10 @@ export class Centrifuge extends Emitter {
   #pushed(push) {
     const { channel = "" } = push;
     if (push.message) return this.emit("message", { data: push.message.data });
-    if (push.disconnect) return this.#ended(push.disconnect.code, push.disconnect.reason ?? "");
+    if (push.disconnect) {
+      this.#works();
+      return this.#ended(push.disconnect.code, push.disconnect.reason ?? "");
+    }
     const room = this.#rooms.get(channel);
     if (room?.subscription.state === SubscriptionState.Subscribed) return room.push(push);
     if (push.subscribe) return this.#joined(channel, push.subscribe);
@@ -748,8 +786,8 @@ export class Subscription extends Emitter {
 }
 
 /**
- * One socket: requests and their answers, and the watch over its silence. It ends once: with a close code of 1000 or
- * more, or with a cause of the client. After `close()`, it reports nothing.
+ * One socket or stream: requests and their answers, and the watch over its silence. It ends once: with a close code of
+ * 1000 or more, or with a cause of the client. After `close()`, it reports nothing.
  */
 class Link {
   #socket;
@@ -765,10 +803,13 @@ class Link {
   #heardAt = 0;
   #timer;
 
-  constructor(url, options, told) {
+  constructor({ transport, url, posts }, options, told) {
     this.#options = options;
     this.#told = told;
-    const socket = (this.#socket = new (options.websocket ?? globalThis.WebSocket)(url));
+    const socket = (this.#socket =
+      transport === "websocket"
+        ? new (options.websocket ?? globalThis.WebSocket)(url)
+        : new Stream(transport, url, posts, options));
     socket.onopen = () => {
       if (!this.#told) return;
       clearTimeout(this.#timer);
@@ -889,6 +930,7 @@ class Link {
       if (!waiting) return; // too late
       this.#waiting.delete(reply.id);
       clearTimeout(waiting.timer);
+      if (reply.connect) this.#socket.admitted?.(reply.connect);
       const { code, message, temporary } = reply.error ?? {};
       waiting.done(reply.error ? failure(code, message, temporary) : null, reply);
     } else if (this.#answersPings) {
@@ -899,6 +941,113 @@ class Link {
 
   #end(code, reason, error) {
     this.#told?.ended(code, reason, error); // upon which the client closes it
+  }
+}
+
+/**
+ * Stands in for a WebSocket where the network breaks them. The server's messages come on an HTTP response without an end.
+ * The first command, `connect`, opens it. The others are posted once its reply has told the session: one request at a
+ * time, with all commands that have come meanwhile, so they stay in order.
+ */
+class Stream {
+  readyState = 0;
+  #transport;
+  #url;
+  #posts;
+  #fetch;
+  #eventsource;
+  #abort = new AbortController();
+  #isBegun = false;
+  #session = null; // {session, node}
+  #held = []; // commands that are not posted yet
+  #isPosting = false;
+
+  constructor(transport, url, posts, { fetch, eventsource }) {
+    this.#transport = transport;
+    this.#url = url;
+    this.#posts = posts;
+    this.#fetch = fetch ?? globalThis.fetch.bind(globalThis);
+    this.#eventsource = eventsource ?? globalThis.EventSource;
+    queueMicrotask(() => {
+      this.readyState = 1;
+      this.onopen();
+    });
+  }
+
+  send(frame) {
+    const commands = frame.split("\n");
+    if (!this.#isBegun) {
+      this.#isBegun = true;
+      const connect = commands.shift();
+      if (this.#transport === "sse") this.#listen(connect);
+      else this.#read(connect).then(() => this.#end(), () => this.#end());
+    }
+    this.#held.push(...commands);
+    this.#post();
+  }
+
+  admitted({ session, node }) {
+    this.#session = { session, node };
+    this.#post();
+  }
+
+  close() {
+    this.readyState = 3;
+    this.#abort.abort();
+  }
+
+  #listen(connect) {
+    const url = new URL(this.#url);
+    url.searchParams.set("cf_connect", connect);
+    const source = new this.#eventsource(url.href);
+    source.onmessage = ({ data }) => this.onmessage({ data });
+    source.onerror = () => this.#end();
+    this.#abort.signal.addEventListener("abort", () => source.close());
+  }
+
+  async #read(connect) {
+    const headers = { Accept: "application/json", "Content-Type": "application/json" };
+    const response = await this.#request(this.#url, { headers, body: connect });
+    if (!response.ok) return;
+    const [reader, decoder] = [response.body.getReader(), new TextDecoder()];
+    let parts = []; // of a line that has not ended
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done || this.readyState !== 1) return;
+      const lines = decoder.decode(value, { stream: true }).split("\n");
+      parts.push(lines.shift());
+      if (lines.length === 0) continue;
+      const last = lines.pop();
+      this.onmessage({ data: [parts.join(""), ...lines].join("\n") });
+      parts = [last];
+    }
+  }
+
+  async #post() {
+    if (this.#isPosting || !this.#session) return;
+    this.#isPosting = true;
+    while (this.#held.length > 0 && this.readyState === 1) {
+      let count = 0;
+      for (let size = 0; count < this.#held.length && size < MAX_FRAME_CHARS; count++) size += this.#held[count].length;
+      const body = JSON.stringify({ ...this.#session, data: this.#held.splice(0, count).join("\n") });
+      try {
+        const { status } = await this.#request(this.#posts, { headers: { "Content-Type": "application/json" }, body });
+        if (status === 404 || status >= 500) this.#end(); // any other refuses these commands alone
+      } catch {
+        this.#end();
+      }
+    }
+    this.#isPosting = false;
+  }
+
+  #request(url, init) {
+    return this.#fetch(url, { method: "POST", credentials: "same-origin", signal: this.#abort.signal, ...init });
+  }
+
+  #end() {
+    if (this.readyState !== 1) return;
+    this.close();
+    this.onclose({ code: 1006, reason: "" });
   }
 }
 
@@ -1048,7 +1197,12 @@ class Backoff {
     this.#react = react;
   }
 
-  schedule(least, most, { spread = false, slowly = false, firstAtOnce = false } = {}) {
+  schedule(least, most, { spread = false, slowly = false, firstAtOnce = false, free = false } = {}) {
+    if (free) {
+      this.stop();
+      this.#timer = setTimeout(this.#react);
+      return;
+    }
     const bound = Math.min(most, least * 2 ** (this.#attempts + (spread ? 2 : 0)));
     const atOnce = firstAtOnce && this.#attempts === 0;
     this.#attempts += 1;
@@ -1165,11 +1319,25 @@ async function within(timeout, call) {
 
 // Arguments
 
-function address(url) {
-  if (Array.isArray(url)) throw new TypeError("this client has no other transport than WebSocket: pass its address");
+const SCHEMES = { websocket: "ws", http_stream: "http", sse: "http" };
+
+function transports(endpoint, emulationEndpoint) {
+  if (!Array.isArray(endpoint)) return [{ transport: "websocket", url: address(endpoint, "ws") }];
+  if (endpoint.length === 0) throw new TypeError("the list of transports is empty");
+  return endpoint.map(({ transport, endpoint }) => {
+    if (!Object.hasOwn(SCHEMES, transport)) {
+      throw new TypeError(`no transport "${transport}"; there are ${Object.keys(SCHEMES).join(", ")}`);
+    }
+    const url = address(endpoint, SCHEMES[transport]);
+    return { transport, url, ...(transport !== "websocket" && { posts: address(emulationEndpoint, "http") }) };
+  });
+}
+
+function address(url, scheme) {
   const absolute = new URL(url, globalThis.location?.href);
-  absolute.protocol = absolute.protocol.replace(/^http/, "ws");
-  if (!/^wss?:$/.test(absolute.protocol)) throw new TypeError(`${absolute} is no address of a WebSocket`);
+  absolute.protocol = absolute.protocol.replace(/^(ws|http)(?=s?:$)/, scheme);
+  const kind = scheme === "ws" ? "WebSocket" : "stream";
+  if (![`${scheme}:`, `${scheme}s:`].includes(absolute.protocol)) throw new TypeError(`${absolute} is no address of a ${kind}`);
   absolute.hash = ""; // WebSocket does not accept a fragment
   return absolute.href;
 }

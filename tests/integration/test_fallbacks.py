@@ -45,7 +45,8 @@ class FallbackLive(Live):
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[FallbackLive]:
-    live = FallbackLive(max_message_bytes=200_000, max_messages_per_s=500, message_timeout_s=0.25)
+    limits: dict[str, Any] = {"max_message_bytes": 200_000, "max_messages_per_s": 500, "message_timeout_s": 0.25}
+    live = FallbackLive(**limits, max_connections_per_user=2)
     with live_app(live):
         yield live
 
@@ -335,6 +336,29 @@ async def test_a_disconnect_is_the_last_push(live: FallbackLive, kind: str) -> N
     async with stream_of(live, kind) as client:
         await live.server.acall(live.manager.disconnect_user("ann"))
         assert await client.disconnected() == (3503, "disconnected by the server")
+
+
+async def test_a_user_has_no_more_streams_than_sockets(live: FallbackLive) -> None:
+    said = json.dumps(connect())
+    headers = {"Content_Type": JSON, "Content_Length": str(len(said))}
+    async with (
+        stream_of(live),
+        stream_of(live, "sse"),
+        request(live.server, "/live/http_stream", method="POST", body=said, **headers) as third,
+    ):
+        assert (await Client(third).disconnected())[1] == "too many connections of this user"
+
+
+@pytest.mark.slow
+async def test_five_hundred_connects_and_losses_leave_nothing_behind(live: FallbackLive) -> None:
+    async def come_and_go(number: int) -> None:
+        for kind in ("http_stream", "sse") * 25:
+            async with stream_of(live, kind, command=connect(f"user {number}")) as client:
+                assert await post(live, client, rpc(2, number)) == 204
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(10):
+            group.create_task(come_and_go(number))
 
 
 async def test_a_wrong_token_is_told_on_the_stream(live: FallbackLive) -> None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
-import shutil
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar
 
 import pytest
@@ -25,9 +22,9 @@ from hubbub import EVERYONE, ConnectionManager, History, InvalidArgument, NotIns
 from hubbub.endpoints.results import Grant
 from hubbub.envelope import Refresh, Relabel, Reset, Subscribe
 from hubbub.errors import InvalidName
-from tests.integration.endpoints import free_port
 from tests.integration.events import Event, Stream, events, request, url
 from tests.integration.live import Live, Said, by_hand, live_app, token
+from tests.integration.nginx import behind_nginx
 from tests.integration.support import assert_nothing_left, eventually, receive, serving, through_asgi
 
 pytestmark = pytest.mark.anyio
@@ -569,41 +566,8 @@ async def test_a_client_of_http_1_0_reads_to_the_end_of_the_connection(live: Eve
         assert (await of(stream)).json == 1
 
 
-@asynccontextmanager
-async def behind_nginx(live: EventsLive, folder: Path) -> AsyncIterator[SimpleNamespace]:
-    """nginx with its defaults: HTTP/1.0 to the server, and buffers."""
-    nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin")
-    assert nginx is not None, "no nginx: sudo apt-get install -y --no-install-recommends nginx"
-    proxy = SimpleNamespace(port=free_port())
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    temporary = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
-    (folder / "nginx.conf").write_text(
-        f"daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr;\nevents {{}}\n"
-        f"http {{\naccess_log off;\n{temporary}server {{\nlisten 127.0.0.1:{proxy.port};\n"
-        f"location / {{ proxy_pass http://127.0.0.1:{live.server.port}; }}\n}}\n}}\n"
-    )
-    process = await asyncio.create_subprocess_exec(
-        *(nginx, "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-
-    async def is_up() -> bool:
-        with suppress(OSError):
-            async with request(proxy, "/raw/ann") as stream:
-                return stream.status == 500  # it names no room
-        return False
-
-    try:
-        await eventually(is_up)
-        yield proxy
-    finally:
-        process.terminate()
-        await process.wait()
-
-
 async def test_nginx_with_its_defaults_passes_events_on_at_once(live: EventsLive, tmp_path: Path) -> None:
-    async with behind_nginx(live, tmp_path) as proxy:
+    async with behind_nginx([live.server.port], tmp_path) as proxy:
         for rooms in (["chat:nginx"], ["chat:nginx", "ticker:nginx"]):
             async with events(proxy, PATH, *rooms, **auth()) as stream:
                 for number in range(3):

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlencode
 
@@ -16,6 +17,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from hubbub.auth import JWTAuth
 from tests.integration.events import Stream, request
 from tests.integration.live import KEY, Hostile, Live, live_app, token
+from tests.integration.nginx import behind_nginx
 from tests.integration.redis_server import RedisServer, fresh_prefix
 from tests.integration.sdk_js import JsSdk, Node
 from tests.integration.sdks import FALLBACKS, sdk_of
@@ -498,3 +500,19 @@ async def test_the_sdk_posts_to_any_worker(workers: tuple[FallbackLive, Fallback
         await two.publish(room.name, "from the other worker")
         await eventually(lambda: room.got == ["from the other worker"])
         assert (await room.presence_stats()) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["node-protobuf-http_stream", "node-json-sse", "node-ours-http_stream"])
+async def test_nginx_needs_no_setting_and_no_sticky_sessions(
+    workers: tuple[FallbackLive, FallbackLive], node: Node, name: str, tmp_path: Path
+) -> None:
+    sdk = sdk_of(name, node)
+    async with behind_nginx([each.server.port for each in workers], tmp_path) as proxy:
+        async with sdk.connected(workers[0], port=proxy.port) as ann:
+            room = await ann.subscribed(f"chat:nginx-{name}")
+            for number in range(4):  # each post goes to the next worker
+                assert await ann.rpc("aside", f"{number}") == f"{number}"
+            await workers[1].publish(room.name, "at once")
+            await eventually(lambda: room.got == ["at once"])
+        # nginx passes on that the client is gone
+        await eventually(lambda: not any(each.manager.active_connections for each in workers))

@@ -243,6 +243,11 @@ def an_app(*paths):
         manager.endpoint(path, auth=None, docs=False)
     return app
 
+greek = an_app("/live")
+greek.title = "\u03ba\u03b1\u03bb\u03b7\u03bc\u03ad\u03c1\u03b1"
+half = an_app("/live")
+half.title = "\\ud83d"
+
 none, one, two = an_app(), an_app("/live"), an_app("/live", "/admin")
 outer = an_app("/live")
 outer.mount("/v1", an_app("/live"))
@@ -333,3 +338,47 @@ def test_check_fails_unless_the_file_is_up_to_date(documents: Callable[..., str]
     assert file.read_text("utf-8") == documents("one")
     assert documents("one", *args, "--check") == ""
     assert documents("one", *args, "--check", "--server", "wss://example.org") == stale
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))  # as Git may check it out
+    assert documents("one", *args, "--check") == ""
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(
+    documents: Callable[..., str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = folder / "live"
+    file.write_text("old")
+
+    def fails(path: Path, to: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fails)
+    assert documents("one", "--out", str(file)) == f"hubbub: can't write {file}: No space left on device\n"
+    assert file.read_text() == "old"
+    assert [each.name for each in folder.iterdir() if each.name.startswith(".")] == []
+
+
+def test_a_file_that_is_replaced_keeps_its_mode_and_its_links(documents: Callable[..., str], folder: Path) -> None:
+    file, link = folder / "live.json", folder / "link.json"
+    file.write_text("old")
+    file.chmod(0o640)
+    link.symlink_to(file)
+    assert documents("one", "--out", str(link)) == ""
+    assert link.is_symlink()
+    assert file.read_text("utf-8") == documents("one")
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
+def test_standard_output_is_utf_8_whatever_the_locale(documents: Callable[..., str], folder: Path) -> None:
+    assert documents("one")  # the module is there
+    command = [sys.executable, "-m", "hubbub", "asyncapi", "cli_documents:greek"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=TIMEOUT_S, check=True)
+    assert json.loads(done.stdout.decode("utf-8"))["info"]["title"] == "καλημέρα"
+
+
+def test_a_text_that_can_not_be_encoded_is_named(documents: Callable[..., str], folder: Path) -> None:
+    file = folder / "live.json"
+    file.write_text("old")
+    problem = "the title, description, contact, license or tags of the app: "
+    assert documents("half", "--out", str(file)).startswith(f"hubbub: {problem}")
+    assert file.read_text() == "old"

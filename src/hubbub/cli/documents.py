@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,21 +101,43 @@ def document(args: argparse.Namespace, site: Site | None = None) -> dict[str, An
 
 
 def write(text: str, args: argparse.Namespace) -> str | None:
-    """Writes a text to the file of ``--out``, or checks that it is there. Returns the problem, if there is one."""
+    """Writes a text to the file of ``--out``, or checks that it is there. Returns the problem, if there is one.
+
+    The text is UTF-8 whatever the locale. The file is replaced as a whole, so a failure leaves the old one.
+    """
     out: Path | None = args.out
+    data = text.encode()
     if out is None:
         if args.check:
             return "--check needs --out, the file to check"
-        sys.stdout.write(text)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
         return None
     try:
         if not args.check:
-            out.write_text(text, "utf-8", newline="\n")
-        elif not out.exists() or out.read_bytes() != text.encode():
+            _replace(out, data)
+        elif not out.exists() or out.read_bytes().replace(b"\r\n", b"\n") != data:  # Git may change the line ends
             return f"{out} is not up to date: run the same command without --check"
     except OSError as error:
         return f"can't {'read' if args.check else 'write'} {out}: {error.strerror or error}"
     return None
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Gives a file another content in one step. It stays the same behind a symbolic link, and keeps its mode."""
+    if path.exists() and not path.is_file():  # such as /dev/stdout
+        path.write_bytes(data)
+        return
+    path = path.resolve()
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fresh.write_bytes(data)
+        if path.exists():
+            shutil.copymode(path, fresh)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def _documentation(app: Any) -> Iterator[tuple[str, tuple[Documentation, str]]]:

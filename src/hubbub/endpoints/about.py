@@ -37,8 +37,18 @@ class About:
     is_included: bool = True
 
     def of(self, function: Callable[..., Any]) -> About:
-        """Returns the same with the docstring of a function, unless there is another description."""
-        return self if self.description is not None else replace(self, description=_docstring(function))
+        """Returns the same with the docstring of a function, unless there is another description.
+
+        Raises:
+            InvalidArgument: The docstring can't be encoded. Names the function.
+        """
+        if self.description is not None:
+            return self
+        text = _docstring(function)
+        if text is not None and not is_text(text):
+            name = getattr(function, "__qualname__", type(function).__name__)
+            raise InvalidArgument(f"{name}()", f"its docstring is {shown(text)}", "text without lone surrogates")
+        return replace(self, description=text)
 
     def within(self, router: About) -> About:
         """Returns the same in a router, which adds its tags, and may deprecate or hide all of its functions."""

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ..codec import dumps
+from ..codec import dumps, loads
 from ..errors import InvalidArgument, shown
 from ..options import RoomOptions
 from ..paths import path_within
@@ -255,7 +255,11 @@ async def _admit(guard: Function[Any], request: Request) -> None:
 
 
 def _info(app: object) -> Schema:
-    """The information that FastAPI has about an app. OpenAPI has a summary of it, and AsyncAPI has not."""
+    """The information that FastAPI has about an app. OpenAPI has a summary of it, and AsyncAPI has not.
+
+    Raises:
+        InvalidArgument: JSON can't represent it.
+    """
     texts = [text for name in ("summary", "description") if (text := getattr(app, name, None))]
     info: Schema = {"title": getattr(app, "title", _TITLE), "version": getattr(app, "version", "0.1.0")}
     if texts:
@@ -267,7 +271,12 @@ def _info(app: object) -> Schema:
         info["license"] = {key: value for key, value in info["license"].items() if key != "identifier"}
     if tags := getattr(app, "openapi_tags", None):
         info["tags"] = tags
-    return info
+    try:
+        encoded: Schema = loads(dumps(info))
+    except InvalidArgument as error:
+        where = "the title, description, contact, license or tags of the app"
+        raise InvalidArgument(where, error.problem, error.accepted) from error
+    return encoded
 
 
 def _scheme(security: Security, site: Site) -> Schema:

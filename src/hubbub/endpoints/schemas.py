@@ -9,14 +9,16 @@ twice, as ``Order-Input`` and ``Order-Output``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from enum import Enum
 from functools import partial
 from math import isfinite
 from typing import Any, Final, ForwardRef, Literal, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchemaWarningKind
-from pydantic_core import core_schema
+from pydantic_core import PydanticSerializationError, core_schema, to_jsonable_python
 
+from ..codec import dumps, loads
 from ..errors import InvalidArgument, shown
 from .dependencies import plain
 
@@ -76,6 +78,20 @@ class _Generator(GenerateJsonSchema):
             return required
         return field.get("serialization_exclude_if") is None
 
+    def normalize_name(self, name: str) -> str:
+        """Leaves no hyphen in the name of a model, because Pydantic has ``-Input`` and ``-Output`` of its own."""
+        return super().normalize_name(name).replace("-", "_")
+
+    def encode_default(self, dft: Any) -> Any:
+        """Refuses a default that is not finite at any depth. Pydantic would write null for it."""
+        try:
+            is_whole = _is_finite(to_jsonable_python(dft, by_alias=self.by_alias))
+        except Exception:  # a default of a type with its own serializer
+            is_whole = True
+        if not is_whole:
+            raise PydanticSerializationError("the default is not finite")
+        return super().encode_default(dft)
+
     def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
         """Names the format of a number that is sent as text, as OpenAPI does."""
         found = super().decimal_schema(schema)
@@ -124,9 +140,14 @@ class Schemas:
             for number, mode, adapter in adapters:  # the error names only a part of the type
                 self._check(self._types[number], partial(_json_schemas, [(number, mode, adapter)]))
             raise
-        definitions = {name: _draft_07(schema) for name, schema in sorted(rest.get("$defs", {}).items())}
+        definitions = {
+            name: _translated(schema, f"the model {name}") for name, schema in sorted(rest.get("$defs", {}).items())
+        }
         names = _one_name_each(definitions)
-        self._written |= {number: _renamed(_draft_07(schema), names) for (number, _), schema in written.items()}
+        self._written |= {
+            number: _renamed(_translated(schema, self._types[number].function), names)
+            for (number, _), schema in written.items()
+        }
         self.definitions = {names.get(name, name): _renamed(schema, names) for name, schema in definitions.items()}
 
     def _adapter(self, type_: Type) -> TypeAdapter[Any]:
@@ -183,29 +204,47 @@ def _one_name_each(definitions: Mapping[str, Schema]) -> dict[str, str]:
 
 def _renamed(schema: Any, names: Mapping[str, str]) -> Any:
     """A schema with other names in its references."""
-    if isinstance(schema, list):
-        return [_renamed(each, names) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    return {
-        key: REF + names.get(value.removeprefix(REF), value.removeprefix(REF))
-        if key == "$ref" and isinstance(value, str)
-        else _renamed(value, names)
-        for key, value in schema.items()
-    }
+    result = _within(schema, lambda each: _renamed(each, names))
+    if isinstance(reference := result.get("$ref"), str) and reference.startswith(REF):
+        name = reference.removeprefix(REF)
+        result["$ref"] = REF + names.get(name, name)
+    return result
+
+
+def _translated(schema: Any, where: str) -> Any:
+    """Translates a schema of Pydantic to values of JSON.
+
+    Raises:
+        InvalidArgument: JSON can't represent a value in it, such as an example. Says where.
+    """
+    try:
+        translated = _draft_07(schema)
+        _ = dumps(translated)  # the texts, too
+    except InvalidArgument as error:
+        raise InvalidArgument(
+            where,
+            f"its JSON schema {error.problem}",
+            "examples, descriptions and other parts of schemas that JSON can represent",
+        ) from error
+    return translated
 
 
 def _draft_07(schema: Any) -> Any:
     """Translates a schema of Pydantic, whose dialect is 2020-12 with OpenAPI's ``discriminator``."""
     if not isinstance(schema, dict):
-        return schema
+        return _data(schema)
     result: Schema = {}
-    for key, value in schema.items():
-        translate = _KEYWORDS.get(key)
-        translated = value if translate is None else translate(value)
-        if not _is_json(translated):
-            continue  # such as the default of `limit: float = inf`
-        result[key] = translated
+    for key, value in _within(schema, _draft_07).items():
+        if key in _SCHEMAS or key in _SCHEMAS_BY_NAME:
+            result[key] = value
+        elif key == "discriminator" and isinstance(value, dict):
+            result[key] = value["propertyName"]
+        elif key in ("examples", "enum") and isinstance(value, (list, tuple)):
+            result[key] = [_data(each) for each in value if _is_finite(each)]
+        elif _is_finite(value):
+            result[key] = _data(value)
     if "prefixItems" in schema:
         if "items" in result:
             result["additionalItems"] = result.pop("items")
@@ -215,27 +254,42 @@ def _draft_07(schema: Any) -> Any:
     return result
 
 
-def _each(schemas: Any) -> Any:
-    return [_draft_07(each) for each in schemas] if isinstance(schemas, list) else _draft_07(schemas)
+def _within(schema: Schema, change: Callable[[Any], Any]) -> Schema:
+    """A schema with the schemas in it changed. All else in it is data, even where it looks like a schema."""
+    result: Schema = {}
+    for key, value in schema.items():
+        if key in _SCHEMAS:
+            result[key] = [change(each) for each in value] if isinstance(value, list) else change(value)
+        elif key in _SCHEMAS_BY_NAME and isinstance(value, dict):
+            result[key] = {name: change(each) for name, each in value.items()}
+        else:
+            result[key] = value
+    return result
 
 
-def _by_name(schemas: Any) -> Any:
-    return {name: _draft_07(each) for name, each in schemas.items()} if isinstance(schemas, dict) else schemas
+_SCHEMAS: Final = frozenset(
+    (
+        *("items", "prefixItems", "additionalItems", "unevaluatedItems", "contains"),
+        *("additionalProperties", "unevaluatedProperties", "propertyNames", "contentSchema"),
+        *("allOf", "anyOf", "oneOf", "not", "if", "then", "else"),
+    )
+)
+_SCHEMAS_BY_NAME: Final = frozenset(
+    ("properties", "patternProperties", "definitions", "$defs", "dependentSchemas", "dependencies")
+)
 
 
-def _property(discriminator: Any) -> Any:
-    return discriminator["propertyName"] if isinstance(discriminator, dict) else discriminator
+def _data(value: Any) -> Any:
+    """A value as JSON has it, the same in a file and in an answer."""
+    return value if value is None or isinstance(value, bool) else loads(dumps(value))
 
 
-_KEYWORDS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    **dict.fromkeys(("items", "prefixItems", "allOf", "anyOf", "oneOf"), _each),
-    **dict.fromkeys(("properties", "patternProperties", "definitions", "dependentSchemas"), _by_name),
-    **dict.fromkeys(
-        ("additionalItems", "additionalProperties", "contains", "propertyNames", "not", "if", "then", "else"), _draft_07
-    ),
-    "discriminator": _property,
-}
-
-
-def _is_json(value: Any) -> bool:
+def _is_finite(value: Any) -> bool:
+    """Whether a value is without NaN and infinity, such as the default of ``limit: float = inf``, at any depth."""
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(map(_is_finite, value))
     return not isinstance(value, float) or isfinite(value)

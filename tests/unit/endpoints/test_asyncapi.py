@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from enum import Enum
+from math import inf, nan
+from typing import Annotated, Any, cast
 
 import httpx
 import pytest
 from fastapi import Depends, FastAPI, Header, HTTPException, WebSocket, WebSocketException
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -19,7 +23,8 @@ from hubbub import Connection, ConnectionManager, Endpoint, History, InvalidArgu
 from hubbub.auth import JWTAuth
 from hubbub.demo.app import create_app
 from hubbub.endpoints import asyncapi
-from hubbub.endpoints.documentation import Site
+from hubbub.endpoints.documentation import Site, written
+from hubbub.endpoints.typescript import typescript
 from tests.unit.endpoints import everything
 
 
@@ -46,6 +51,29 @@ class Order(BaseModel):
     count: int = 1
     note: str = Field("", exclude_if=lambda note: not note)
     price: Decimal = Decimal(0)
+
+
+EXAMPLES: Any = [{"at": datetime(2020, 1, 1, tzinfo=UTC)}, {"numbers": [inf]}]
+
+
+class Number(float, Enum):
+    ONE = 1.0
+    INFINITE = inf
+
+
+class Unusual(BaseModel):
+    """Has values that JSON can't represent, and values that look like references."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": EXAMPLES})
+    at: datetime
+    number: Number = Number.INFINITE
+    numbers: list[float] = [inf]
+    by_name: dict[str, float] = {"a": nan}
+    some: float = Field(examples=[inf, 1.5])
+    price: Decimal = Field(examples=[Decimal("1.5")])
+    entry: dict[str, str] = Field({"$ref": "foo"}, examples=[{"$ref": "#/components/schemas/Unusual-Input"}])
+    outside: Annotated[dict[str, Any], WithJsonSchema({"$ref": "https://example.org/schema.json"})]
+    reference: int = Field(1, alias="$ref")
 
 
 def an_app(**arguments: Any) -> tuple[FastAPI, Endpoint]:
@@ -583,3 +611,74 @@ def test_a_later_openapi_of_the_app_is_linked_when_it_starts() -> None:
     with TestClient(app) as client:
         found = client.get("/openapi.json").json()
     assert (found["x-own"], found["externalDocs"]) == (True, build()["externalDocs"])
+
+
+def test_a_file_and_an_answer_have_the_same_values_for_those_that_json_does_not_have() -> None:
+    app, live = an_app()
+
+    @live.on("odd")
+    async def odd(message: Unusual) -> Unusual:
+        raise NotImplementedError
+
+    found = document(app)
+    file = json.loads(written(live_document(app)))
+    assert file["components"] == found["components"]
+    for side in ("Input", "Output"):
+        schema = found["components"]["schemas"][f"Unusual-{side}"]
+        properties = schema["properties"]
+        assert schema["examples"] == [{"at": "2020-01-01T00:00:00Z"}]
+        assert [name for name, each in properties.items() if "default" in each] == ["entry", "$ref"]
+        assert properties["some"]["examples"] == [1.5]
+        assert properties["price"]["examples"] == ["1.5"]
+        assert properties["entry"]["default"] == {"$ref": "foo"}
+        assert properties["entry"]["examples"] == [{"$ref": "#/components/schemas/Unusual-Input"}]
+        assert properties["outside"]["allOf"] == [{"$ref": "https://example.org/schema.json"}]
+    assert found["components"]["schemas"]["Number"]["enum"] == [1.0]
+    assert "outside: unknown;" in typescript(found)
+
+
+def live_document(app: FastAPI) -> dict[str, Any]:
+    """The document as the command has it."""
+    (middleware,) = app.user_middleware
+    (manager,) = cast("list[ConnectionManager]", middleware.kwargs["managers"])
+    (documentation,) = manager._hubbub.documentation
+    return documentation.document(Site("ws", "testserver"))
+
+
+@pytest.mark.parametrize("part", [{"examples": [object()]}, {"description": "\ud83d"}, {"x-part": {"\ud83d": 1}}])
+def test_a_model_with_a_part_that_json_can_not_represent_is_named(part: dict[str, Any]) -> None:
+    app, live = an_app()
+    model = create_model("Wrong", __config__=ConfigDict(json_schema_extra=part), a=(int, ...))
+
+    async def wrong(message: Any) -> None: ...
+
+    wrong.__annotations__["message"] = model
+    live.on("wrong")(wrong)
+    with pytest.raises(InvalidArgument, match=r"^the model Wrong: its JSON schema can't be encoded"):
+        live_document(app)
+
+
+def test_a_docstring_that_can_not_be_encoded_is_refused_with_the_name_of_the_function() -> None:
+    _, live = an_app()
+
+    async def half() -> None: ...
+
+    half.__doc__ = "\ud83d"
+    with pytest.raises(InvalidArgument, match=r"half\(\): its docstring is"):
+        live.on("half")(half)
+
+
+def test_a_model_named_like_the_output_of_another_is_told_apart() -> None:
+    app, live = an_app()
+    order, named = create_model("Order", count=(int, 1)), create_model("Order-Output", other=(int, ...))
+
+    async def both(message: Any) -> Any: ...
+
+    both.__annotations__ |= {"message": order | named, "return": order | named}
+    live.on("both")(both)
+    assert document(app)["components"]["schemas"].keys() == {
+        "Order-Input",
+        "Order-Output",
+        "Order_Output",
+        "hubbub.Error",
+    }

@@ -77,7 +77,8 @@ class Models:
             return Type("never" if schema is False else _UNKNOWN)
         parts = []
         if "$ref" in schema:
-            parts.append(Type(self._names[schema["$ref"].removeprefix(REF)]))
+            name = self._names.get(schema["$ref"].removeprefix(REF))  # a schema elsewhere may be anything
+            parts.append(Type(_UNKNOWN if name is None else name))
         if "const" in schema:
             parts.append(Type(literal(schema["const"])))
         elif "enum" in schema:
@@ -106,7 +107,7 @@ class Models:
 
     def _resolved(self, schema: Schema) -> Schema:
         while "$ref" in schema:
-            schema = self._definitions[schema["$ref"].removeprefix(REF)]
+            schema = self._definitions.get(schema["$ref"].removeprefix(REF), {})
         return schema
 
     def _declaration(self, name: str, schema: Schema) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -121,7 +122,8 @@ class Order(BaseModel):
     address: Address | None = None
     payment: Annotated[Card | Transfer, Field(discriminator="kind")]
     gift: bool = False
-    note: str | None = None
+    note: Annotated[str | None, Field(max_length=60)] = None
+    budget: Annotated[Decimal | None, Field(gt=0)] = None
     tags: dict[str, int] = {}
     corner: tuple[int, int] = (0, 0)
     reference: UUID | None = None
@@ -165,7 +167,7 @@ class Since(BaseModel):
 
 
 @live.room("ticker:{number}", tags=["chat"], sends=float)
-async def ticker(number: int, since: Since | None = None) -> bool:
+async def ticker(number: Annotated[int, Field(ge=1)], since: Since | None = None) -> bool:
     """Prices of a stock."""
     return since is None or since.price > 0
 
@@ -191,6 +193,14 @@ async def create(order: Order) -> Receipt:
 
     - The items are reserved at once.
     - **Nothing** is paid yet.
+
+    ### In short
+    1. *Choose* the items,
+       of an order_of_items.
+    2. Pay __later__.
+
+    > The _customer_
+    > is right: 2 * 3 * 4.
     """
     return Receipt(id=1, order=order)
 
@@ -208,7 +218,10 @@ async def echo(message: Any) -> Any:
 
 @live.on("grow")
 async def grow(tree: Branch) -> Branch:
-    """Answers with a tree."""
+    """Answers with a tree.
+
+    It is the tree that came.
+    """
     return tree
 
 

@@ -184,8 +184,17 @@ def test_a_room_is_watched_published_into_and_asked(server: LiveServer, page: Pa
     expect(staff.locator(".state")).to_have_text("waits until you connect")
     sign_in(page)
     expect(staff.locator(".state")).to_have_text("refused: permission denied (103)")
+    expect(rows(page, "error").last).to_contain_text("refused: permission denied (103)")
+    expect(staff.get_by_role("button")).to_have_text(["Subscribe", "Remove"])
+    staff.evaluate("(each) => each.dataset.isFirst = ''")
+    submit = chat.get_by_role("button", name="Subscribe", exact=True).first
+    submit.click()  # another try
+    expect(staff.locator(".state")).to_have_text("refused: permission denied (103)")
+    expect(staff).to_have_count(1)
+    expect(staff).not_to_have_attribute("data-is-first", "")
     staff.get_by_role("button", name="Remove").click()
     expect(staff).to_have_count(0)
+    expect(submit).to_be_focused()
 
     card = subscribed(page)
     expect(rows(page, "room").last).to_contain_text(MARKUP)  # as text
@@ -225,6 +234,16 @@ def test_a_room_is_watched_published_into_and_asked(server: LiveServer, page: Pa
     ticker = item(page, "ticker:{number}")
     ticker.get_by_role("button", name="Subscribe", exact=True).click()
     expect(ticker.get_by_role("alert").first).to_have_text("number: enter a number")
+    for number, problem in (("0", "enter at least 1"), ("1.5", "enter a whole number")):
+        ticker.get_by_label("number", exact=True).fill(number)
+        ticker.get_by_role("button", name="Subscribe", exact=True).click()
+        expect(ticker.get_by_role("alert").first).to_have_text(f"number: {problem}")
+    ticker.get_by_label("number", exact=True).fill("1e21")
+    ticker.get_by_role("button", name="Subscribe", exact=True).click()
+    unknown = ticker.get_by_role("region", name="Subscription to ticker:1e+21")
+    expect(unknown.locator(".state")).to_have_text("refused: unknown channel (102)")
+    expect(unknown.locator(".hint")).to_have_text("No room has this name: number may not fit its type or limits.")
+    unknown.get_by_role("button", name="Remove").click()
     ticker.get_by_label("number", exact=True).fill("7")
     ticker.get_by_role("checkbox").check()
     ticker.get_by_label("price").fill("-1")
@@ -247,6 +266,7 @@ def test_a_line_that_is_cut_shows_what_recovery_does(server: LiveServer, page: P
     page.get_by_role("button", name="Restore the line").click()
     expect(state(page)).to_contain_text("Reconnected: 1 room recovered with 3 missed messages")
     expect(card.locator(".state")).to_have_text("recovered, 3 messages")
+    expect(page.locator("#changed")).to_be_hidden()
     expect(rows(page, "publication")).to_contain_text([f'"text":"{text}"' for text in ("one", "two", "three")])
     expect(rows(page, "publication").get_by_text("recovered", exact=True)).to_have_count(3)
 
@@ -255,6 +275,26 @@ def test_a_line_that_is_cut_shows_what_recovery_does(server: LiveServer, page: P
     page.get_by_role("button", name="Restore the line").click()
     expect(card.locator(".state")).to_have_text("not recovered: more was missed than the server keeps")
     expect(state(page)).to_contain_text("not recovered")
+
+    # As after a restart of the server, with another version of the app
+    page.get_by_role("button", name="Cut the line").click()
+    page.evaluate(
+        """() => {
+            window.WebSocket = class extends WebSocket {
+                set onmessage(handle) {
+                    super.onmessage = ({ data }) => handle?.({ data: data.replaceAll('"epoch":"', '"epoch":"new-') });
+                }
+                send(text) {
+                    super.send(text.replaceAll('"epoch":"', '"epoch":"old-'));
+                }
+            };
+        }"""
+    )
+    page.route("**/asyncapi.json", lambda route: route.fulfill(json={"asyncapi": "3.0.0"}), times=1)
+    page.get_by_role("button", name="Restore the line").click()
+    began = "not recovered: the server's history began anew, as after a restart"
+    expect(card.locator(".state")).to_have_text(began)
+    expect(page.get_by_text("The app has changed: reload this page.")).to_be_visible()
 
 
 def test_a_form_makes_a_message_of_every_type(page: Page) -> None:
@@ -330,6 +370,10 @@ def test_a_form_makes_a_message_of_every_type(page: Page) -> None:
     cancel.get_by_role("button", name="Send without an answer").click()
     expect(cancel.get_by_role("status").last).to_contain_text("Sent.")
     expect(rows(page, "send")).to_have_count(1)
+    cancel.get_by_label("Message", exact=True).last.fill("")
+    cancel.get_by_role("button", name="Call").click()
+    expect(cancel.get_by_role("alert")).to_have_text("Message: enter a number")
+    expect(cancel.get_by_role("status", include_hidden=True).last).to_be_empty()
     echo = item(page, "echo")
     echo.get_by_label("Message, as JSON").first.fill('{"any": [null]}')
     echo.get_by_role("button", name="Call").click()
@@ -379,6 +423,13 @@ def test_the_reference_shows_what_the_app_declared(page: Page) -> None:
     expect(chat.locator(".facts")).to_contain_text("history of 100")
     expect(chat.locator(".schema .type-line")).to_contain_text(["Said", "Topic", "Say"])
     expect(chat.locator(".errors")).to_contain_text("103")
+    expect(chat.locator(".errors > *")).to_have_text(
+        ["When subscribing", re.compile("^103"), "When publishing", re.compile("^422")]
+    )
+    expect(item(page, "ticker:{number}").locator(".errors dt")).to_have_text(["102", "103", "422"])
+    expect(chat.locator("summary .brief")).to_have_text("Lets everybody read, except in staff.")
+    expect(chat.locator(".content > .prose")).to_have_text(re.compile(r"^A room has a history.* misses nothing\.$"))
+    expect(item(page, "grow").locator(".content > .prose")).to_have_text("It is the tree that came.")
     raw = item(page, "/ws/{room}")
     expect(raw.locator(".schema .type-line")).to_contain_text(["Say", "Said", "Topic"])
     expect(raw.get_by_role("button")).to_have_count(0)
@@ -388,10 +439,21 @@ def test_the_reference_shows_what_the_app_declared(page: Page) -> None:
         tree.locator("summary:visible").get_by_text("Item", exact=True).last.click()
     expect(tree.get_by_text("1 to 80 characters")).to_have_count(0)
     expect(tree.get_by_text("≥ 1")).to_have_count(3)
+    expect(tree.get_by_text("at most 60 characters")).to_have_count(1)
+    expect(tree.get_by_text("> 0", exact=True)).to_have_count(1)
+    text = create.locator(".content > .prose")
+    expect(text.locator("ol > li")).to_have_text(
+        [re.compile("^Choose the items,\\s+of an order_of_items.$"), "Pay later."]
+    )
+    expect(text.locator("em")).to_have_text(["Choose", "customer"])
+    expect(text.locator("strong")).to_have_text(["Nothing", "In short", "later"])
+    expect(text.locator("blockquote")).to_have_text(re.compile(r"^The customer\s+is right: 2 \* 3 \* 4\.$"))
 
     page.get_by_label("Filter").fill("receipt")
     expect(page.locator(".item:visible h3")).to_have_text(["orders.create"])
     expect(page.locator("#found")).to_have_text("1 of 11")
+    page.get_by_label("Filter").fill("iban")  # a field
+    expect(page.locator(".item:visible h3")).to_have_text(["orders.create"])
     page.get_by_label("Filter").fill("no such thing")
     expect(page.locator(".group:visible")).to_have_count(0)
 
@@ -423,6 +485,9 @@ def test_a_document_that_is_refused_is_told(server: LiveServer, page: Page, cons
     guarded = f"http://127.0.0.1:{server.port}/shop/guarded/docs"
     page.goto(guarded)
     expect(page.locator(".item h3")).to_have_text("/ws/{room}")
+    expect(page.get_by_label("Token")).to_be_hidden()  # nothing asks for one
+    page.get_by_text("Options", exact=True).click()
+    expect(page.get_by_label("Token")).to_have_attribute("placeholder", "the endpoint describes none")
 
     def close(route: Any) -> None:
         Gate.is_open = False

@@ -89,7 +89,7 @@ function lazy(summary, make, properties) {
 }
 
 /**
- * Shows a description. Of Markdown, it knows paragraphs, lists, code, emphasis and links.
+ * Shows a description. Of Markdown, it knows paragraphs, headings, lists, quotes, code, emphasis and links.
  *
  * @param {string | undefined} text
  */
@@ -98,35 +98,80 @@ function prose(text, kind = "prose") {
   const box = h("div", { class: kind });
   for (const [index, part] of text.split(/^```.*\n?/m).entries()) {
     if (index % 2) box.append(h("pre", null, part.trimEnd()));
-    else for (const block of part.split(/\n\s*\n/)) if (block.trim()) box.append(paragraph(block.trim()));
+    else box.append(...blocks(part));
   }
   return box;
 }
 
-/** @param {string} block */
-function paragraph(block) {
-  const lines = block.split("\n");
-  if (lines.every((line) => /^\s*([-*]\s|\s{2})/.test(line)) && /^[-*]\s/.test(block)) {
-    return h(
-      "ul",
-      null,
-      ...block
-        .split(/^[-*]\s+/m)
-        .slice(1)
-        .map((each) => h("li", null, ...inline(each))),
-    );
+const HEADING = /^ {0,3}#{1,6}\s+(.*)$/;
+const QUOTED = /^ {0,3}>\s?/;
+const ITEM = /^( {0,3})(?:[-*+]|(\d{1,9})[.)])\s+/;
+const DEEPEST = 6; // quotes and lists within each other
+
+/** @param {string} text @returns {HTMLElement[]} */
+function blocks(text, depth = 0) {
+  /** @type {{ kind: "p" | "ul" | "ol" | "blockquote" | "heading", start?: string, parts: string[] }[]} */
+  const found = [];
+  let isApart = true; // the line before is empty
+  for (const line of text.split("\n")) {
+    const last = found.at(-1);
+    const item = ITEM.exec(line);
+    const heading = HEADING.exec(line);
+    const isList = last?.kind === "ul" || last?.kind === "ol";
+    if (!line.trim()) {
+      isApart = true;
+      if (isList) last.parts.push(`${last.parts.pop()}\n`);
+      continue;
+    }
+    if (isList && /^\s{2}/.test(line)) last.parts.push(`${last.parts.pop()}\n${line.replace(/^ {1,4}/, "")}`);
+    else if (item) {
+      const kind = item[2] ? "ol" : "ul";
+      const content = line.slice(item[0].length);
+      if (last?.kind === kind) last.parts.push(content);
+      else found.push({ kind, start: item[2], parts: [content] });
+    } else if (heading) found.push({ kind: "heading", parts: [/** @type {string} */ (heading[1])] });
+    else if (QUOTED.test(line)) {
+      const content = line.replace(QUOTED, "");
+      if (last?.kind === "blockquote" && !isApart) last.parts.push(content);
+      else found.push({ kind: "blockquote", parts: [content] });
+    } else if (last && !isApart && last.kind !== "heading") last.parts.push(`${last.parts.pop()}\n${line}`);
+    else found.push({ kind: "p", parts: [line] });
+    isApart = false;
   }
-  return h("p", null, ...inline(block.replace(/^#+\s+/, "")));
+  return found.map(({ kind, start, parts }) => {
+    if (kind === "heading") return h("p", null, h("strong", null, ...inline(parts.join("\n"))));
+    if (kind === "p" || depth === DEEPEST) return h("p", null, ...inline(parts.join("\n")));
+    if (kind === "blockquote") return h("blockquote", null, ...blocks(parts.join("\n"), depth + 1));
+    const items = parts.map((each) => {
+      const inner = blocks(each, depth + 1);
+      const [first, ...rest] = inner;
+      return h("li", null, ...(first?.tagName === "P" ? [...first.childNodes, ...rest] : inner));
+    });
+    return h(kind, { start: start !== "1" && start }, ...items);
+  });
 }
+
+const INLINE = new RegExp(
+  `(${[
+    /``?[^`]+``?/,
+    /\*\*[^*]+\*\*|(?<!\w)__[^_]+__(?!\w)/,
+    /(?<![\w*])\*(?![\s*])[^*]*[^\s*]\*(?![\w*])|(?<!\w)_(?![\s_])[^_]*[^\s_]_(?!\w)/,
+    /\[[^\]]+\]\(https?:[^)\s]+\)/,
+  ]
+    .map(({ source }) => source)
+    .join("|")})`,
+);
 
 /**
  * @param {string} text
  * @returns {Child[]}
  */
 function inline(text) {
-  return text.split(/(``?[^`]+``?|\*\*[^*]+\*\*|\[[^\]]+\]\(https?:[^)\s]+\))/).map((part) => {
+  return text.split(INLINE).map((part, index) => {
+    if (index % 2 === 0) return part;
     if (part.startsWith("`")) return code(part.replaceAll("`", ""));
-    if (part.startsWith("**")) return h("strong", null, part.slice(2, -2));
+    if (/^(\*\*|__)/.test(part)) return h("strong", null, ...inline(part.slice(2, -2)));
+    if (/^[*_]/.test(part)) return h("em", null, ...inline(part.slice(1, -1)));
     const link = /^\[([^\]]+)\]\((https?:[^)\s]+)\)$/.exec(part);
     return link ? h("a", { href: link[2], rel: "noopener noreferrer", target: "_blank" }, link[1]) : part;
   });
@@ -288,7 +333,11 @@ function limitsOf(schema) {
   if (schema.additionalProperties === false) texts.push("no other keys");
   if (schema.default !== undefined) texts.push(`default ${JSON.stringify(schema.default)}`);
   for (const each of schema.examples ?? []) if (!schema.properties) texts.push(`such as ${JSON.stringify(each)}`);
-  return texts;
+  for (const each of alternatives(schema) ?? []) {
+    const found = resolved(each);
+    if (!found.properties) texts.push(...limitsOf(Array.isArray(found.type) ? {} : found));
+  }
+  return [...new Set(texts)];
 }
 
 /**
@@ -366,14 +415,22 @@ function inside(schema) {
   );
 }
 
-/** @param {Record<string, string>} errors */
-function errorsView(errors) {
-  const rows = Object.entries(errors ?? {});
-  if (rows.length === 0) return null;
-  return part(
-    "Errors",
-    h("dl", { class: "errors" }, ...rows.flatMap(([key, text]) => [h("dt", null, code(key)), h("dd", null, text)])),
-  );
+/** The codes with which the server refuses, and when, in a list for each thing that a client does.
+ *
+ * @param {Record<string, Record<string, string> | undefined>} all
+ */
+function errorsView(all) {
+  const lists = Object.entries(all).filter(([, errors]) => Object.keys(errors ?? {}).length > 0);
+  if (lists.length === 0) return null;
+  const views = lists.flatMap(([title, errors]) => [
+    title && h("p", { class: "hint" }, title),
+    h(
+      "dl",
+      { "aria-label": title || null },
+      ...Object.entries(errors ?? {}).flatMap(([key, text]) => [h("dt", null, code(key)), h("dd", null, text)]),
+    ),
+  ]);
+  return part("Errors", h("div", { class: "errors" }, ...views));
 }
 
 /** @param {string} title @param {...Child} children */
@@ -994,10 +1051,27 @@ class CuttableSocket {
   }
 }
 
+/** What the document says of the endpoint. @returns {any} */
+const server = () => Object.values(spec.servers ?? {}).find((each) => each["x-hubbub"]?.kind === "endpoint");
+
+/** Asks for what the security schemes describe. Without one for a token, the field is among the options. */
+function showSecurity() {
+  const schemes = (server()?.security ?? []).map(target);
+  const takesToken = schemes.some((/** @type {any} */ { type, scheme, name }) =>
+    type === "httpApiKey" ? name.toLowerCase() === "authorization" : scheme !== "basic",
+  );
+  const takesCookie = schemes.some((/** @type {any} */ each) => each.type === "httpApiKey" && each.in === "cookie");
+  const input = /** @type {HTMLInputElement} */ (byId("token"));
+  if (takesCookie) input.placeholder = "none: the cookies of this site apply";
+  if (takesToken) return;
+  if (!takesCookie) input.placeholder = "the endpoint describes none";
+  byId("connect-data").before(/** @type {HTMLElement} */ (input.closest(".token")));
+}
+
 /** The address of the endpoint: that of this page, without its last part. */
 function endpoint() {
   const query = /** @type {HTMLInputElement} */ (byId("query")).value.trim().replace(/^\?/, "");
-  const declared = Object.values(spec.servers ?? {}).find((each) => each["x-hubbub"]?.kind === "endpoint");
+  const declared = server();
   const path = location.pathname.replace(/\/docs\/?$/, "");
   const url = new URL((path || "/") + (path && declared?.["x-hubbub"].path.endsWith("/") ? "/" : ""), location.href);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
@@ -1084,6 +1158,7 @@ const connection = new (class {
       })
       .on("connected", ({ client: id, data }) => {
         this.#say("connected", this.#hasConnected ? "Reconnected" : "Connected");
+        if (this.#hasConnected) compare();
         this.#hasConnected = true;
         timeline.add({ kind: "connection", text: `connected as client ${id}`, data });
       })
@@ -1119,9 +1194,14 @@ const connection = new (class {
   listen(source, prefix = "", entered = () => {}) {
     let mark = "";
     let count = 0;
+    /** @type {Map<string, string>} */
+    const epochs = new Map();
     source
       .on("subscribed", (/** @type {any} */ context) => {
-        const { channel, wasRecovering, recovered, recoverable, data } = context;
+        const { channel, wasRecovering, recovered, recoverable, streamPosition, data } = context;
+        const { epoch } = streamPosition ?? {};
+        const isAnew = epoch !== (epochs.get(channel) ?? epoch);
+        epochs.set(channel, epoch);
         mark = recovered ? "recovered" : "replayed";
         count = 0;
         const say = timeline.add({ kind: "room", room: channel, data });
@@ -1130,7 +1210,11 @@ const connection = new (class {
           mark = "";
           const messages = `${count} ${count === 1 ? "message" : "messages"}`;
           if (wasRecovering) this.#tally(recovered, count);
-          const lost = recoverable ? "more was missed than the server keeps" : "the room has no history";
+          const lost = !recoverable
+            ? "the room has no history"
+            : isAnew
+              ? "the server's history began anew, as after a restart"
+              : "more was missed than the server keeps";
           const text = recovered
             ? `recovered, ${messages}`
             : wasRecovering
@@ -1218,12 +1302,13 @@ async function ask(box, { kind, room, name, data }, run) {
 }
 
 /**
- * A form whose submission reads its editors, and does nothing while one of them is incomplete.
+ * A form whose submission reads its editors. While one of them is incomplete, it only clears its answer.
  *
  * @param {(event: SubmitEvent) => unknown} run
+ * @param {HTMLElement | null} box the answer, which need not be in the form
  * @param {...Child} children
  */
-function form(run, ...children) {
+function form(run, box, ...children) {
   return h(
     "form",
     {
@@ -1235,6 +1320,7 @@ function form(run, ...children) {
           run(event);
         } catch (error) {
           if (!(error instanceof Incomplete)) throw error;
+          box?.replaceChildren();
         }
       },
     },
@@ -1258,7 +1344,7 @@ const answerBox = () => h("div", { class: "answer", role: "status" });
  * @param {() => Child[]} item.content
  */
 function itemView({ key, kind, name, about, deprecated, content }) {
-  const brief = about.summary ?? (about.description ?? "").split(/\n|(?<=\.)\s/)[0];
+  const { brief, rest } = split(about);
   const [, ...tags] = tagsOf(about);
   const summary = [
     h("span", { class: "badge", "data-kind": kind }, kind),
@@ -1267,13 +1353,28 @@ function itemView({ key, kind, name, about, deprecated, content }) {
     brief && h("span", { class: "brief" }, ...inline(brief)),
     ...tags.map((each) => chip(each)),
   ];
-  const description = about.summary || about.description !== brief ? prose(about.description) : null;
-  const item = lazy(summary, () => [h("div", { class: "content" }, ...shown([description, ...content()]))], {
+  const item = lazy(summary, () => [h("div", { class: "content" }, ...shown([prose(rest), ...content()]))], {
     class: "item",
     id: key,
   });
   item.addEventListener("toggle", () => item.open && history.replaceState(null, "", `#${encodeURIComponent(key)}`));
   return item;
+}
+
+/** What is in the line of an item, and what follows it: the first sentence of the description unless it has a summary.
+ *
+ * @param {{ summary?: string, description?: string }} about
+ */
+function split({ summary, description = "" }) {
+  if (summary) return { brief: summary, rest: description };
+  const text = description.trim();
+  if (ITEM.test(text) || QUOTED.test(text) || text.startsWith("```")) return { brief: "", rest: text };
+  const [line = ""] = text.split("\n", 1);
+  const heading = HEADING.exec(line);
+  if (heading) return { brief: heading[1], rest: text.slice(line.length).trim() };
+  const [paragraph = ""] = text.split(/\n\s*\n|\n(?=\s*(?:[-*+>]|\d+[.)])\s)/, 1);
+  const [brief] = /^.+?\.(?=\s+[^a-z\s])/s.exec(paragraph) ?? [paragraph];
+  return { brief, rest: text.slice(brief.length).trim() };
 }
 
 /** @param {any} about @returns {string[]} */
@@ -1319,10 +1420,11 @@ function methodContent(operation) {
       messagesView("Message", operation, "None."),
       messagesView("Answer", operation.reply, reply ? "Anything." : "Empty."),
     ),
-    errorsView(errors),
+    errorsView({ "": errors }),
     tryIt(
       form(
         (event) => (/** @type {HTMLButtonElement | null} */ (event.submitter)?.value === "send" ? send() : call()),
+        box,
         data?.element,
         h(
           "div",
@@ -1375,7 +1477,13 @@ function roomContent(channel, operations) {
         : part("To publish", h("p", { class: "hint" }, "Only the server publishes.")),
     ),
     operations.subscribe && messagesView("Data of the subscription", operations.subscribe, "None."),
-    errorsView({ ...subscribe?.errors, ...publish?.["x-hubbub"].errors }),
+    errorsView({
+      "When subscribing": subscribe && {
+        ...(Object.values(parameters).some(mayMisfit) && { [UNKNOWN_CHANNEL]: "a parameter does not fit its type" }),
+        ...subscribe.errors,
+      },
+      "When publishing": publish?.["x-hubbub"].errors,
+    }),
     subscribe && tryIt(...roomConsole(pattern, parameters, subscribe, options, operations)),
   ];
 }
@@ -1398,6 +1506,7 @@ function roomConsole(pattern, parameters, subscribe, options, operations) {
   const token = subscribe.token ? field({ type: "string", format: "password" }, "Subscription token", false) : null;
   const cards = h("div", { class: "cards" });
   const problem = h("p", { class: "problem", role: "alert" });
+  const submit = h("button", { class: "primary" }, "Subscribe");
   const open = () => {
     /** @type {string[]} */
     const problems = [];
@@ -1405,33 +1514,69 @@ function roomConsole(pattern, parameters, subscribe, options, operations) {
     const room = whole
       ? whole.get(problems)
       : pattern.replace(/\{(\w+)(?::path)?\}/g, (_, name) => String(values.get(name) ?? ""));
-    for (const [name, value] of values) if (value === "") problems.push(`${name}: enter a value`);
+    for (const [name, value] of values) {
+      if (value === "") problems.push(`${name}: enter a value`);
+      if (typeof value === "number") problems.push(...misfits(resolved(parameters[name]), name, value));
+    }
     if (room === "") problems.push("room: enter a name");
     problem.textContent = problems.join("; ");
     if (problems.length > 0) return;
     const settings = { data: data?.value() ?? null, token: token?.get([]) ?? "" };
     const { client } = connection;
     const known = client.getSubscription(room);
-    if (known) {
+    const shown = byId(`card:${room}`);
+    if (known && !shown?.classList.contains("refused")) {
       known.subscribe();
-      byId(`card:${room}`)?.focus();
+      shown?.focus();
       return;
     }
-    cards.append(card(client.newSubscription(room, settings), options, operations.publish));
-    client.getSubscription(room)?.subscribe();
+    if (known) client.removeSubscription(known);
+    const subscription = client.newSubscription(room, settings);
+    const made = card(subscription, options, operations.publish, Object.keys(parameters), submit);
+    if (shown && cards.contains(shown)) shown.replaceWith(made);
+    else {
+      shown?.remove();
+      cards.append(made);
+    }
+    subscription.subscribe();
   };
   return [
     form(
       open,
+      null,
       ...fields.map(([, each]) => each.element),
       whole?.element,
       data?.element,
       token?.element,
       problem,
-      h("div", { class: "actions" }, h("button", { class: "primary" }, "Subscribe")),
+      h("div", { class: "actions" }, submit),
     ),
     cards,
   ];
+}
+
+/** Says how a number is none of its schema.
+ *
+ * @param {Schema} schema
+ * @param {string} name
+ * @param {number} value
+ * @returns {string[]}
+ */
+function misfits({ type, minimum, exclusiveMinimum, maximum, exclusiveMaximum }, name, value) {
+  if (type === "integer" && !Number.isInteger(value)) return [`${name}: enter a whole number`];
+  if (value < minimum) return [`${name}: enter at least ${minimum}`];
+  if (value <= exclusiveMinimum) return [`${name}: enter more than ${exclusiveMinimum}`];
+  if (value > maximum) return [`${name}: enter at most ${maximum}`];
+  if (value >= exclusiveMaximum) return [`${name}: enter less than ${exclusiveMaximum}`];
+  return [];
+}
+
+const UNKNOWN_CHANNEL = 102;
+
+/** Whether not every text is a value of the schema of a parameter. @param {Schema} schema */
+function mayMisfit(schema) {
+  const { examples, default: _, ...found } = resolved(schema);
+  return found.type !== "string" || found.format || found.enum || limitsOf(found).length > 0;
 }
 
 /** @type {Set<HTMLElement>} */
@@ -1443,8 +1588,10 @@ const cards = new Set();
  * @param {Subscription} subscription
  * @param {any} options
  * @param {any} publish
+ * @param {string[]} parameters the names of those that are part of the room's name
+ * @param {HTMLElement} home has the focus when the subscription is removed
  */
-function card(subscription, options, publish) {
+function card(subscription, options, publish, parameters, home) {
   const room = subscription.channel;
   const state = h("span", { class: "state", role: "status" });
   const toggle = button(
@@ -1458,13 +1605,18 @@ function card(subscription, options, publish) {
       connection.client.removeSubscription(subscription);
       element.remove();
       cards.delete(element);
+      home.focus();
     },
     "small",
   );
+  const hint = h("p", { class: "hint", hidden: true });
   /** @param {string} kind @param {string} text */
   const say = (kind, text) => {
     state.dataset.state = kind;
     state.textContent = text;
+    element.classList.toggle("refused", kind === "failed");
+    hint.hidden = kind !== "failed" || !hint.textContent;
+    for (const each of actions) if (each) each.hidden = kind === "failed";
     toggle.textContent = kind === "unsubscribed" || kind === "failed" ? "Subscribe" : "Unsubscribe";
   };
   const box = answerBox();
@@ -1474,21 +1626,26 @@ function card(subscription, options, publish) {
     (message
       ? editor(message, "Message", publish["x-hubbub"].message?.required ?? true)
       : editor({ schema: {}, example: undefined }, "Message", false));
-  const element = h(
-    "section",
-    { class: "card", id: `card:${room}`, tabindex: -1, "aria-label": `Subscription to ${room}` },
-    h("div", { class: "bar" }, code(room, "room"), state, toggle, remove),
+  const actions = [
     data &&
       form(
         () => {
           const value = data.value();
           ask(box, { kind: "publish", room, data: value }, async () => void (await subscription.publish(value)));
         },
+        box,
         data.element,
         h("div", { class: "actions" }, h("button", { class: "primary" }, "Publish")),
       ),
     queries(subscription, options, box),
     box,
+  ];
+  const element = h(
+    "section",
+    { class: "card", id: `card:${room}`, tabindex: -1, "aria-label": `Subscription to ${room}` },
+    h("div", { class: "bar" }, code(room, "room"), state, toggle, remove),
+    hint,
+    ...actions,
   );
   subscription
     .on("subscribing", ({ code, reason }) => {
@@ -1496,11 +1653,14 @@ function card(subscription, options, publish) {
       if (code !== 0) timeline.add({ kind: "room", room, text: `lost (${code} ${reason}), subscribing again` });
     })
     .on("unsubscribed", ({ code, reason }) => {
-      say(code === 0 ? "unsubscribed" : "failed", code === 0 ? "unsubscribed" : `refused: ${reason} (${code})`);
-      timeline.add({ kind: "room", room, text: `unsubscribed (${code} ${reason})` });
+      const text = code === 0 ? "unsubscribed" : `refused: ${reason} (${code})`;
+      const isMisfit = code === UNKNOWN_CHANNEL && parameters.length > 0;
+      hint.textContent = isMisfit ? `No room has this name: ${parameters.join(", ")} may not fit its type or limits.` : "";
+      say(code === 0 ? "unsubscribed" : "failed", text);
+      timeline.add({ kind: code === 0 ? "room" : "error", room, text });
     })
     .on("error", ({ type, error }) =>
-      timeline.add({ kind: "room", room, text: `${type} failed: ${error.message} (${error.code})` }),
+      timeline.add({ kind: "error", room, text: `${type} failed: ${error.message} (${error.code})` }),
     );
   connection.listen(subscription, "", (text) => say("subscribed", text));
   say("subscribing", connection.isOff ? "waits until you connect" : "subscribing…");
@@ -1513,7 +1673,11 @@ connection.replaced = () => {
   cards.clear();
 };
 
-/** @param {Subscription} subscription @param {any} options @param {HTMLElement} box */
+/**
+ * @param {Subscription} subscription
+ * @param {any} options
+ * @param {HTMLElement} box
+ */
 function queries(subscription, options, box) {
   const room = subscription.channel;
   /** @type {Child[]} */
@@ -1574,7 +1738,7 @@ function queries(subscription, options, box) {
       ),
     );
   }
-  return controls.length > 0 && h("div", { class: "actions" }, ...controls);
+  return controls.length > 0 ? h("div", { class: "actions" }, ...controls) : null;
 }
 
 /** @param {string[]} head @param {Child[][]} rows */
@@ -1640,7 +1804,7 @@ function items() {
     }
     const content = () => [
       messagesView("Data", operations.connect, "None."),
-      errorsView(operations.connect?.["x-hubbub"].errors),
+      errorsView({ "": operations.connect?.["x-hubbub"].errors }),
     ];
     return {
       ...base,
@@ -1663,6 +1827,7 @@ function show() {
   byId("version").textContent = version;
   byId("version").hidden = !version;
   byId("address").textContent = endpoint();
+  showSecurity();
   byId("description").replaceWith(prose(description) ?? "");
   const all = items();
   const connect = all.find(({ kind }) => kind === "connect")?.operations.connect;
@@ -1715,7 +1880,7 @@ function groupView({ name, members, text }) {
       ...tagsOf(each.about),
       each.about.summary,
       each.about.description,
-      ...types.map(({ schema }) => typeOf(schema)),
+      ...types.flatMap(({ schema }) => [typeOf(schema), ...fieldsOf(schema)]),
     ];
     return { element, words: words.join(" ").toLowerCase() };
   });
@@ -1727,6 +1892,22 @@ function groupView({ name, members, text }) {
   );
   for (const each of items) Object.assign(each, { group: element });
   return { element, items };
+}
+
+/** The names of all fields in a schema.
+ *
+ * @param {Schema} schema
+ * @param {Set<string>} known the references that were followed
+ * @returns {string[]}
+ */
+function fieldsOf(schema, known = new Set()) {
+  if (typeof schema !== "object" || schema === null) return [];
+  const { $ref, properties = {}, patternProperties = {}, additionalProperties, anyOf, oneOf, allOf } = schema;
+  if ($ref) return known.has($ref) ? [] : fieldsOf(target(schema), known.add($ref));
+  const inner = [properties, patternProperties, anyOf, oneOf, allOf, itemsOf(schema)].flatMap((each) =>
+    Object.values(each ?? {}),
+  );
+  return [...Object.keys(properties), ...[...inner, additionalProperties].flatMap((each) => fieldsOf(each, known))];
 }
 
 /** @param {any[]} all @param {number} count */
@@ -1754,9 +1935,21 @@ function reveal() {
   item.scrollIntoView();
 }
 
+let source = "";
+
+const get = () => fetch("asyncapi.json", { headers: { Accept: "application/json" }, cache: "no-cache" });
+
+/** Tells if the document is another one than that which the page shows. */
+async function compare() {
+  try {
+    const response = await get();
+    if (response.ok && (await response.text()) !== source) byId("changed").hidden = false;
+  } catch {} // lost again: the next connection compares
+}
+
 async function load() {
-  const response = await fetch("asyncapi.json", { headers: { Accept: "application/json" } });
-  if (response.ok) return response.json();
+  const response = await get();
+  if (response.ok) return JSON.parse((source = await response.text()));
   const body = await response.text();
   let detail = body;
   try {

@@ -249,6 +249,14 @@ async def may_read_logs() -> bool:
     return False
 
 
+@live.room("twin:{name}", sends=Node)
+async def twin(name: str) -> None: ...
+
+
+@live.room("twin:{name:path}", sends=Live)
+async def twin_of_any_name(name: str) -> None: ...
+
+
 @live.room("a[{]b[}]", sends=str)
 async def may_read_braces() -> None: ...
 

@@ -92,6 +92,18 @@ class _Generator(GenerateJsonSchema):
             raise PydanticSerializationError("the default is not finite")
         return super().encode_default(dft)
 
+    def named_tuple_schema(self, schema: Any) -> JsonSchemaValue:
+        return self._whole(super().named_tuple_schema(schema))
+
+    def p_arguments_schema(self, arguments: Any, var_args_schema: Any) -> JsonSchemaValue:  # older releases of Pydantic
+        return self._whole(super().p_arguments_schema(arguments, var_args_schema))
+
+    def _whole(self, array: JsonSchemaValue) -> JsonSchemaValue:
+        """Requires what the server always sends: an item of a NamedTuple with a default, too."""
+        if self.mode == "serialization" and "prefixItems" in array:
+            array["minItems"] = len(array["prefixItems"])
+        return array
+
     def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
         """Names the format of a number that is sent as text, as OpenAPI does."""
         found = super().decimal_schema(schema)

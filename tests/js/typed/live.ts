@@ -64,7 +64,7 @@ export interface EverythingInput {
   many: number[];
   none: [];
   options: (number | string)[];
-  point: Point;
+  point: PointInput;
   by_name: { [key: string]: NodeInput };
   by_color: { [key in Color]?: number };
   by_number: { [key: string]: ((CatInput & { kind: "cat" }) | DogInput)[] };
@@ -124,7 +124,7 @@ export interface EverythingOutput {
   many: number[];
   none: [];
   options: (number | string)[];
-  point: Point;
+  point: PointOutput;
   by_name: { [key: string]: NodeOutput };
   by_color: { [key in Color]?: number };
   by_number: { [key: string]: (CatOutput | DogOutput)[] };
@@ -195,7 +195,9 @@ export interface PlaceOutput {
   at: [number, number] | null;
 }
 
-export type Point = [number, number, string?];
+export type PointInput = [number, number, string?];
+
+export type PointOutput = [number, number, string];
 
 export interface Said {
   text: string;
@@ -360,10 +362,26 @@ export interface LiveRooms {
     publish: never;
     subscribe: undefined;
   };
+  "twin:{name}": {
+    name: `twin:${string}`;
+    except: never;
+    parameters: { name: string };
+    publication: NodeOutput;
+    publish: never;
+    subscribe: undefined;
+  };
+  "twin:{name:path}": {
+    name: `twin:${string}`;
+    except: never;
+    parameters: { name: string };
+    publication: LiveModel;
+    publish: never;
+    subscribe: undefined;
+  };
   "a[{]b[}]": {
     name: "a{b}";
     except: never;
-    parameters: never;
+    parameters: {};
     publication: string;
     publish: never;
     subscribe: undefined;
@@ -380,7 +398,8 @@ export function roomName<Pattern extends keyof LiveRooms>(
   parameters: LiveRooms[Pattern]["parameters"],
 ): LiveRooms[Pattern]["name"] {
   const values: { [name: string]: unknown } = parameters;
-  const name = pattern.replace(/\{(\w+)(:path)?\}/g, (_, key: string, path?: string) => {
+  const name = pattern.replace(/\{(\w+)(:path)?\}|\[([^])\]/g, (_, key?: string, path?: string, sign?: string) => {
+    if (key === undefined) return sign ?? ""; // a set of one character, such as [{]
     const value = String(values[key] ?? "");
     if (value === "" || (path === undefined && value.includes(":"))) {
       throw new TypeError(`${pattern}: ${key} is ${JSON.stringify(value)}; accepted: text without ":"`);

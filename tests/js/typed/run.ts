@@ -103,6 +103,7 @@ same((await chat.history({ limit: -1 })).publications.length, 2);
 same(Object.values((await chat.presence()).clients).length, 1);
 same((await refusal(chat.publish({} as { text: string }))).code, 422);
 
+same(roomName("a[{]b[}]", {}), "a{b}");
 same(roomName("ticket:{number}:{color}:{part:path}", { number: 5, color: "red", part: "a:b" }), "ticket:5:red:a:b");
 for (const wrong of ["", "a:b"]) {
   let problem: unknown;

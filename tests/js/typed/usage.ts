@@ -93,6 +93,12 @@ ours.newSubscription(roomName("ticket:{number}:{color}:{part:path}", { number: 1
 ours.newSubscription(roomName("news", {})).on("publication", ({ data: {} }) => {});
 ours.newSubscription("a{b}").on("publication", ({ data }) => data.trim());
 ours.newSubscription(`log\`\${${text}`);
+const twin = ours.newSubscription(roomName("twin:{name:path}", { name: "a:b" }));
+twin.on("publication", ({ data }) => "value" in data ? data.value : data.on);
+// @ts-expect-error  perhaps a message of the other pattern, of which the names have the same type
+twin.on("publication", ({ data }) => data.value);
+ours.newSubscription(roomName("a[{]b[}]", {})).on("publication", ({ data }) => data.trim());
+const label: string = echoed.point[2];
 // @ts-expect-error  no such room
 ours.newSubscription("nowhere");
 // @ts-expect-error  a parameter is a number
@@ -153,5 +159,5 @@ show(chat);
 // @ts-expect-error  another room
 show(ticket);
 
-export { at, cat, codes, echoed, failed, found, said, twice };
+export { at, cat, codes, echoed, failed, found, label, said, twice };
 export type { Said };

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -681,4 +682,23 @@ def test_a_model_named_like_the_output_of_another_is_told_apart() -> None:
         "Order-Output",
         "Order_Output",
         "hubbub.Error",
+    }
+
+
+def test_rooms_whose_names_have_one_type_have_no_exceptions_for_each_other() -> None:
+    app, live = an_app()
+
+    async def rule(name: str) -> None: ...
+    async def number_rule(name: int) -> None: ...
+
+    for pattern in ("a:{name}", "a:{name:path}", "b:{name:path}"):
+        live.room(pattern)(rule)
+    live.room("b:{name}")(number_rule)
+    text = typescript(document(app))
+    found = dict(re.findall(r'  "(.*)": \{\n.*\n    except: (.*);', text))
+    assert found == {
+        "a:{name}": "never",
+        "a:{name:path}": "never",
+        "b:{name:path}": "`b:${number}`",
+        "b:{name}": "never",
     }

@@ -69,7 +69,8 @@ export function roomName<Pattern extends keyof LiveRooms>(
   parameters: LiveRooms[Pattern]["parameters"],
 ): LiveRooms[Pattern]["name"] {
   const values: { [name: string]: unknown } = parameters;
-  const name = pattern.replace(/\{(\w+)(:path)?\}/g, (_, key: string, path?: string) => {
+  const name = pattern.replace(/\{(\w+)(:path)?\}|\[([^])\]/g, (_, key?: string, path?: string, sign?: string) => {
+    if (key === undefined) return sign ?? ""; // a set of one character, such as [{]
     const value = String(values[key] ?? "");
     if (value === "" || (path === undefined && value.includes(":"))) {
       throw new TypeError(`${pattern}: ${key} is ${JSON.stringify(value)}; accepted: text without ":"`);

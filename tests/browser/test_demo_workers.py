@@ -93,7 +93,9 @@ def test_the_board_is_one_and_the_dashboard_tells_of_a_worker(ann: Person, bob: 
 
 
 @pytest.mark.timeout(400)  # a core that other suites share needs minutes for eight pages and two starts of four workers
-@pytest.mark.parametrize("fault", ["the network is cut", "all workers are restarted"])
+@pytest.mark.parametrize(
+    "fault", [pytest.param("the network is cut", marks=pytest.mark.slow), "all workers are restarted"]
+)
 def test_every_page_comes_back_and_nothing_is_lost(
     fault: str, server: DemoServer, new_context: NewContext, bob: Person
 ) -> None:

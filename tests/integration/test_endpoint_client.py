@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -515,6 +516,21 @@ def test_a_call_may_wait_for_another_time(ann: EndpointClient) -> None:
             ann.rpc("never", timeout_s=0.01)
     finally:
         gate.set()
+
+
+def test_threads_that_use_a_client_receive_their_own_replies_and_events(ann: EndpointClient) -> None:
+    ann.subscribe("chat:threads")
+    with ThreadPoolExecutor(8) as pool:
+        received = [pool.submit(ann.receive_from, "chat:threads") for _ in range(3)]
+        replies = [pool.submit(ann.rpc, "echo", n) for n in range(100)]
+        assert [reply.result() for reply in replies] == list(range(100))
+        for n in range(3):
+            ann.publish("chat:threads", {"n": n})
+        assert sorted(each.result()["n"] for each in received) == [0, 1, 2]
+        closed = pool.submit(ann.receive)
+        with pytest.raises(Disconnected, match="4500 enough"):
+            ann.rpc("close", 4500)
+        assert closed.result() == PersonalMessage("bye")
 
 
 # Users

@@ -2,18 +2,18 @@
 
 Theory of operation. A thread reads what the server sends, because the socket of a TestClient blocks without a limit.
 The thread answers pings, and queues everything else. The test takes from the queue, and waits for a limited time.
+Several threads of a test may wait at once: each takes what is next, and keeps for the others what is theirs.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import count
-from queue import Empty, Queue
-from threading import Thread
+from threading import Condition, Thread
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, overload
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.websockets import WebSocketDisconnect
@@ -81,11 +81,6 @@ class Disconnected(HubbubError):
         self.reason = reason
 
 
-class _Wait(NamedTuple):
-    timeout_s: float
-    deadline: float
-
-
 class _Socket(Protocol):
     def send_text(self, data: str) -> None: ...
     def receive_text(self) -> str: ...
@@ -96,7 +91,7 @@ class EndpointClient:
 
     A request waits for its reply. Events that arrive in the meantime are kept, in order, for `receive`. Every call that
     waits raises `Disconnected` if the server has closed the connection, and AssertionError if nothing arrives in time,
-    with a text that names what it waited for.
+    with a text that names what it waited for. Several threads may use a client at the same time.
 
     Attributes:
         connected: The server's reply to the connection: its id, the data and the rooms of ``Welcome``.
@@ -107,7 +102,10 @@ class EndpointClient:
     def __init__(self, socket: _Socket, timeout_s: float) -> None:
         self._socket: _Socket | None = socket
         self._timeout_s = timeout_s
-        self._said: Queue[messages.Reply | messages.Push | Disconnected] = Queue()
+        self._said: deque[messages.Reply | messages.Push | Disconnected] = deque()
+        self._changed = Condition()  # guards what follows, and the queue above
+        self._asked: set[int] = set()
+        self._replies: dict[int, messages.Reply] = {}
         self._events: deque[Event] = deque()
         self._closed: Disconnected | None = None
         self._numbers = count(1)
@@ -228,10 +226,11 @@ class EndpointClient:
         Args:
             timeout_s: Seconds to wait at most, instead of those of `endpoint_client`.
         """
-        wait = self._wait(timeout_s)
-        while not self._events:
-            self._next(wait, "an event")
-        return self._events.popleft()
+
+        def take() -> Event | None:
+            return self._events.popleft() if self._events else None
+
+        return cast("Event", self._until(take, "an event", timeout_s))  # mypy makes object of a union
 
     @overload
     def receive_from(self, room: str, *, timeout_s: float | None = None) -> Any: ...
@@ -254,13 +253,16 @@ class EndpointClient:
         Raises:
             AssertionError: The message is not what ``returns`` says, or did not arrive in time.
         """
-        wait = self._wait(timeout_s)
-        while True:
+
+        def take() -> Publication | None:
             for event in self._events:
                 if isinstance(event, Publication) and event.room == room:
                     self._events.remove(event)
-                    return _typed(event.data, returns, f"the message in {room!r}")
-            self._next(wait, f"a message in {room!r}")
+                    return event
+            return None
+
+        received = self._until(take, f"a message in {room!r}", timeout_s)
+        return _typed(received.data, returns, f"the message in {room!r}")
 
     def unread(self) -> list[Event]:
         """Returns the events that `receive` has not returned yet, without waiting.
@@ -268,42 +270,59 @@ class EndpointClient:
         It has everything that the server sent before the reply to the last request, so a test can make any request and
         then assert that the client received nothing. The events stay for `receive`.
         """
-        return list(self._events)
+        with self._changed:
+            return list(self._events)
 
     def _connect(self, token: str | None, data: Any) -> None:
         request = messages.ConnectRequest(token or "", _payload(data))
         self.connected = connected(self._ask(request, messages.ConnectResult, "the reply to the connection"))
 
-    def _wait(self, timeout_s: float | None) -> _Wait:
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        return _Wait(timeout_s, monotonic() + timeout_s)
-
     def _ask(self, request: messages.Request, kind: type[_R], wanted: str, timeout_s: float | None = None) -> _R:
         """Sends a request, and waits for its reply."""
-        number, wait = next(self._numbers), self._wait(timeout_s)
-        self._send(messages.Command(number, request))
-        while (reply := self._next(wait, wanted)) is None or reply.id != number:
-            pass
+        number = next(self._numbers)
+        self._asked.add(number)
+        try:
+            self._send(messages.Command(number, request))
+            reply = self._until(lambda: self._replies.pop(number, None), wanted, timeout_s)
+        finally:
+            self._asked.discard(number)
         if isinstance(reply.result, messages.Error):
             raise RequestRefused(reply.result.code, reply.result.message, reply.result.temporary)
         assert isinstance(reply.result, kind)
         return reply.result
 
-    def _next(self, wait: _Wait, wanted: str) -> messages.Reply | None:
-        """Takes what the server said next. Returns a reply; keeps an event, and returns None."""
-        if self._closed is None:
-            try:
-                said = self._said.get(timeout=max(0.0, wait.deadline - monotonic()))
-            except Empty:
-                kept = f"; {counted(len(self._events), 'events')} unread: {list(self._events)}" if self._events else ""
-                raise AssertionError(f"{wanted} did not arrive in {wait.timeout_s:g} s{kept}") from None
-            if isinstance(said, messages.Reply):
-                return said
-            if isinstance(said, messages.Push):
-                self._events.append(event_of(said))
-                return None
+    def _until(self, find: Callable[[], T | None], wanted: str, timeout_s: float | None) -> T:
+        """Takes what the server said, in order, until something is found among the replies and events."""
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        deadline = monotonic() + timeout_s
+        with self._changed:
+            while (found := find()) is None:
+                if self._closed is not None:
+                    raise Disconnected(self._closed.code, self._closed.reason)
+                if self._said:
+                    self._take(self._said.popleft())
+                elif (left_s := deadline - monotonic()) > 0:
+                    self._changed.wait(left_s)
+                else:
+                    unread = list(self._events)
+                    kept = f"; {counted(len(unread), 'events')} unread: {unread}" if unread else ""
+                    raise AssertionError(f"{wanted} did not arrive in {timeout_s:g} s{kept}")
+        return found
+
+    def _take(self, said: messages.Reply | messages.Push | Disconnected) -> None:
+        """Keeps what the server said, for the thread that waits for it."""
+        if isinstance(said, messages.Push):
+            self._events.append(event_of(said))
+        elif isinstance(said, Disconnected):
             self._closed = said
-        raise Disconnected(self._closed.code, self._closed.reason)
+        elif said.id in self._asked:  # else it came too late
+            self._replies[said.id] = said
+        self._changed.notify_all()
+
+    def _queue(self, said: messages.Reply | messages.Push | Disconnected) -> None:
+        with self._changed:
+            self._said.append(said)
+            self._changed.notify_all()
 
     def _send(self, command: messages.Command) -> None:
         if self._socket is None:
@@ -318,11 +337,11 @@ class EndpointClient:
                     if said is None:
                         self._send(messages.Command(0, messages.Pong()))
                     else:
-                        self._said.put(said)
+                        self._queue(said)
         except WebSocketDisconnect as end:
-            self._said.put(Disconnected(end.code, end.reason))
+            self._queue(Disconnected(end.code, end.reason))
         except Exception as error:  # the app failed, or the test is over
-            self._said.put(Disconnected(_ABNORMAL, f"the socket ended ({error!r})"))
+            self._queue(Disconnected(_ABNORMAL, f"the socket ended ({error!r})"))
 
 
 @contextmanager

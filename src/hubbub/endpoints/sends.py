@@ -6,19 +6,23 @@ Rules are looked up when a message is published, because modules declare them af
 A message is accepted if it is an instance of the declared type, or plain data with the JSON of one. Pydantic validates
 the message itself strictly, or else its JSON leniently. The JSON of the value that results must then have the same keys
 and the same kinds of values as what is sent. The values are not compared: a datetime may be written in several ways.
+Nor is the order, if the type has sets: a set that is made again may have another.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 import typing
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import is_dataclass
 from functools import partial
 from types import UnionType
-from typing import Annotated, Any, Final, get_args, get_origin
+from typing import Annotated, Any, Final, ForwardRef, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import SchemaValidator
 
 from ..codec import Kind, Payload, dumps, loads
 from ..errors import InvalidArgument, shown
@@ -27,6 +31,7 @@ from .refusals import MessageInvalid
 from .routing import MessageRouter, RoomRule, Rules
 
 _WRONG: Final = object()
+_NOT_JSON_VALUE: Final = "invalid-json-value"  # what Pydantic says of an instance for a JsonValue, whose JSON is right
 
 
 class Sends:
@@ -56,10 +61,10 @@ class Sends:
             if problem is not None:
                 raise InvalidArgument(
                     "message",
-                    f"got {shown(message)} for the room {shown(room)}{problem and f' ({problem})'}",
+                    f"got {shown(message)} for the room {shown(room)}{problem.reason and f' ({problem.reason})'}",
                     f"{declared}, which {rule.function.name} declares with sends= ({_place(rule.function.function)}); "
                     "ConnectionManager(check_sends=False) turns this check off",
-                )
+                ) from problem.cause
 
     def checked(self, room: str, function: Function[Payload | None]) -> Function[Payload | None]:
         """Returns a function under ``@live.publish`` that also checks what it publishes into a room."""
@@ -88,6 +93,18 @@ class Sends:
         return made
 
 
+class _Problem(NamedTuple):
+    """Why a message is not of a type.
+
+    Attributes:
+        reason: The reason, which may be empty.
+        cause: What a validator or a serializer of the app raised, if it failed.
+    """
+
+    reason: str = ""
+    cause: Exception | None = None
+
+
 class _Type:
     """A type of messages: one, or a union of several."""
 
@@ -95,7 +112,8 @@ class _Type:
         self._whole = TypeAdapter[Any](declared)
         members = list(_members(declared))
         self._text = " | ".join(map(_name, members))
-        self._members = [TypeAdapter[Any](member) for member in members] if len(members) > 1 else [self._whole]
+        adapters = [TypeAdapter[Any](member) for member in members] if len(members) > 1 else [self._whole]
+        self._members = list(map(_Member, adapters))
 
     def __str__(self) -> str:
         return self._text
@@ -104,39 +122,103 @@ class _Type:
         """Returns what a function with this return annotation sends for what it returned, as replies are made."""
         return self._whole.validator.validate_python(returned, from_attributes=True)
 
-    def problem(self, message: object, payload: Payload) -> str | None:
-        """Returns None for a message of this type; else the reason why it is none, which may be empty."""
+    def problem(self, message: object, payload: Payload) -> _Problem | None:
+        """Returns None for a message of this type; else the reason why it is none."""
         if isinstance(message, (bytearray, memoryview)):
             message = bytes(message)
         problems = []
         for member in self._members:
-            problem = _problem(member, message, payload)
+            problem = member.problem(message, payload)
             if problem is None:
                 return None
             problems.append(problem)
-        return problems[0] if len(problems) == 1 else ""
+        if len(problems) == 1:
+            return problems[0]
+        return _Problem(cause=next((each.cause for each in problems if each.cause is not None), None))
 
 
-def _problem(member: TypeAdapter[Any], message: object, payload: Payload) -> str | None:
-    try:
-        value = member.validator.validate_python(message, strict=True)
-    except Exception:  # a validator of the app may raise anything
-        value = _WRONG
-    if value is message or (_is_model(value) and isinstance(message, type(value))):
-        return None
-    if _is_model(message) and not isinstance(value, type(message)):  # nor is it of the generic model of the type
-        return ""
-    if value is _WRONG and payload.kind is Kind.BINARY:
-        return ""
-    sent = loads(payload.data) if payload.kind is Kind.JSON else payload.data.decode()
-    try:
-        return _difference(
-            sent, loads(dumps(member.validator.validate_json(dumps(sent)) if value is _WRONG else value))
-        )
-    except ValidationError as error:
-        return str(MessageInvalid(error.errors(include_url=False, include_context=False, include_input=False)))
-    except Exception:
-        return ""
+class _Member:
+    """A type of messages that is no union."""
+
+    def __init__(self, adapter: TypeAdapter[Any]) -> None:
+        schema = dict(adapter.core_schema)  # which builds that of a model with ``defer_build``
+        has_json = _has(schema, {"json"})
+        self._validator = SchemaValidator(_without_json(schema)) if has_json else adapter.validator
+        self._is_ordered = not _has(schema, {"set", "frozenset"})
+
+    def problem(self, message: object, payload: Payload) -> _Problem | None:
+        """Returns None for a message of this type; else the reason why it is none."""
+        value, error = self._validated(message, strict=True)
+        cause = None if isinstance(error, ValidationError) else error
+        if value is message or (_is_model(value) and isinstance(message, type(value))):
+            return None
+        is_any_json = isinstance(error, ValidationError) and error.errors()[0]["type"] == _NOT_JSON_VALUE
+        if _is_model(message) and not isinstance(value, type(message)) and not is_any_json:
+            return _Problem(cause=cause)  # nor is it of the generic model of the type
+        if payload.kind is Kind.BINARY:
+            return None if isinstance(value, bytes) else _Problem(cause=cause)
+        if value is _WRONG and (place := self._other_model(message)):
+            return _Problem(f"{place}: is an instance of another model", cause)
+        sent = loads(payload.data) if payload.kind is Kind.JSON else payload.data.decode()
+        try:
+            if value is _WRONG:
+                value = self._validator.validate_json(dumps(sent))
+            if isinstance(value, bytes) and value == payload.data:  # not decoded from the text, as Base64Bytes are
+                return _Problem("is a string, not bytes")
+            right = loads(dumps(value))
+        except ValidationError as error:
+            return _Problem(_told(error))
+        except PydanticUserError:
+            raise
+        except Exception as error:  # of a validator or a serializer
+            return _Problem(cause=error)
+        difference = _difference(sent, right)
+        if difference is None or (not self._is_ordered and _difference(_sorted(sent), _sorted(right)) is None):
+            return None
+        return _Problem(difference)
+
+    def _validated(self, message: object, *, strict: bool) -> tuple[object, Exception | None]:
+        """Returns the value of a message; or else _WRONG, and what was raised."""
+        try:
+            return self._validator.validate_python(message, strict=strict, from_attributes=False), None
+        except PydanticUserError:  # the type is at fault, not the message
+            raise
+        except Exception as error:  # a validator of the app may raise anything
+            return _WRONG, error
+
+    def _other_model(self, message: object) -> str:
+        """Returns where plain data has an instance of a model that the type does not have there; "" if nowhere."""
+        if not isinstance(message, (dict, list, tuple, set, frozenset, deque)):
+            return ""
+        _, error = self._validated(message, strict=False)
+        if not isinstance(error, ValidationError):  # it is right, or the JSON shows what is wrong
+            return ""
+        found = error.errors(include_url=False, include_context=False)
+        models = (each for each in found if _is_model(each["input"]) and each["type"] != _NOT_JSON_VALUE)
+        return next((".".join(map(str, each["loc"])) for each in models), "")
+
+
+def _told(error: ValidationError) -> str:
+    return str(MessageInvalid(error.errors(include_url=False, include_context=False, include_input=False)))
+
+
+def _has(schema: Any, types: set[str]) -> bool:
+    """Whether a schema of Pydantic has one of some types, at any depth."""
+    if isinstance(schema, dict):
+        kind = schema.get("type")
+        return (isinstance(kind, str) and kind in types) or any(_has(each, types) for each in schema.values())
+    return isinstance(schema, (list, tuple)) and any(_has(each, types) for each in schema)
+
+
+def _without_json(schema: Any) -> Any:
+    """Returns a schema of Pydantic for the values of `Json`, which clients receive, instead of for their text."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "json":
+            return _without_json(schema.get("schema", {"type": "any"}))
+        return {key: value if key == "default" else _without_json(value) for key, value in schema.items()}
+    if isinstance(schema, (list, tuple)):
+        return type(schema)(map(_without_json, schema))
+    return schema
 
 
 def _difference(sent: Any, right: Any, place: str = "") -> str | None:
@@ -152,8 +234,14 @@ def _difference(sent: Any, right: Any, place: str = "") -> str | None:
         if len(sent) != len(right):
             return f"{at}has {len(sent)} parts, and {len(right)} differ"
         pairs = zip(range(len(sent)), sent, right, strict=True)
+    elif _kind(sent) is not _kind(right):
+        return f"{at}is {_NAMES[_kind(sent)]}, not {_NAMES[_kind(right)]}"
+    elif isinstance(sent, float) and isinstance(right, int):
+        return f"{at}is {sent!r}, not an integer"
+    elif isinstance(sent, str) and sent != right and not _is_written_like(sent, right):
+        return f"{at}is {shown(sent)}, not written like {shown(right)}"
     else:
-        return None if _kind(sent) is _kind(right) else f"{at}is {_NAMES[_kind(sent)]}, not {_NAMES[_kind(right)]}"
+        return None
     found = (_difference(one, other, f"{place}.{key}" if place else str(key)) for key, one, other in pairs)
     return next((each for each in found if each is not None), None)
 
@@ -168,6 +256,34 @@ _NAMES: Final[dict[type, str]] = {
 }
 
 
+_TIME = r"\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?"  # Pydantic writes naive times too, without an offset
+_FORMATS: Final = [
+    re.compile(pattern)
+    for pattern in (
+        rf"\d{{4}}-\d\d-\d\d[Tt]{_TIME}",
+        r"\d{4}-\d\d-\d\d",
+        _TIME,
+        r"[+-]?P(\d+(\.\d+)?[YMWD])*(T(\d+(\.\d+)?[HMS])+)?",
+        r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
+    )
+]
+"""The formats of JSON Schema: date-time, date, time (RFC 3339), duration (ISO 8601), uuid (RFC 9562)."""
+
+
+def _is_written_like(sent: str, right: str) -> bool:
+    """Whether a string has the format of the right one, if that has one. Pydantic reads more than clients may."""
+    return all(form.fullmatch(sent) for form in _FORMATS if form.fullmatch(right))
+
+
+def _sorted(value: Any) -> Any:
+    """Returns a value for JSON with each list in an order that depends on its parts alone."""
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return sorted(map(_sorted, value), key=lambda part: (_NAMES[_kind(part)], dumps(part)))
+    return value
+
+
 def _kind(value: Any) -> type:
     return float if type(value) is int else type(value)
 
@@ -180,18 +296,26 @@ def _is_model(value: object) -> bool:
     return isinstance(value, BaseModel) or (is_dataclass(value) and not isinstance(value, type))
 
 
-def _members(declared: Any) -> Iterator[Any]:
+def _members(declared: Any, within: tuple[Any, ...] = ()) -> Iterator[Any]:
     """The members of a union, or the type itself."""
     origin = get_origin(declared)
     if origin in (typing.Union, UnionType):
         for member in get_args(declared):
-            yield from _members(member)
+            yield from _members(member, within)
     elif origin is Annotated and get_origin(get_args(declared)[0]) in (typing.Union, UnionType):
-        yield from _members(get_args(declared)[0])
-    elif type(declared).__name__ == "TypeAliasType":  # `type Event = Opened | Closed`, of typing or typing_extensions
-        yield from _members(declared.__value__)
-    else:
+        yield from _members(get_args(declared)[0], within)
+    elif type(declared).__name__ != "TypeAliasType" or not _is_resolved(declared.__value__):
         yield declared
+    elif declared not in within:  # `type Event = Opened | Closed`, of typing or typing_extensions
+        yield from _members(declared.__value__, (*within, declared))
+
+
+def _is_resolved(declared: Any) -> bool:
+    """Whether a type has no names in quotes, which only Pydantic can look up, and only for the whole alias."""
+    if get_origin(declared) is Literal:
+        return True
+    parts = get_args(declared)[:1] if get_origin(declared) is Annotated else get_args(declared)
+    return not isinstance(declared, (str, ForwardRef)) and all(map(_is_resolved, parts))
 
 
 def _name(declared: Any) -> str:

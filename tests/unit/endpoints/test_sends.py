@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import partial
+from itertools import permutations
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, RootModel, computed_field, field_serializer, field_validator
+from pydantic import (
+    AfterValidator,
+    Base64Bytes,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Json,
+    JsonValue,
+    PydanticUserError,
+    RootModel,
+    computed_field,
+    field_serializer,
+    field_validator,
+)
 from typing_extensions import TypeAliasType, TypedDict
 
 from hubbub import InvalidArgument
@@ -104,11 +118,29 @@ class Typed(TypedDict):
     at: datetime
 
 
+class Tagged(BaseModel):
+    id: int
+    tags: set[int | str]
+
+
+class Envelope(BaseModel):
+    said: Said
+
+
+class Deferred(BaseModel):
+    model_config = ConfigDict(defer_build=True)
+
+    tags: frozenset[int | str]
+
+
 class Color(Enum):
     RED = "red"
 
 
 Event = TypeAliasType("Event", Said | Closed)
+Named = TypeAliasType("Named", Literal["opened"] | Closed)
+Tree = TypeAliasType("Tree", int | list["Tree"])  # type: ignore[misc]  # mypy reads no recursive alias in this form
+Branches = TypeAliasType("Branches", str | dict[str, "Branches"])  # type: ignore[misc]  # mypy reads no recursive alias in this form
 NOW = datetime(2026, 1, 1, microsecond=1, tzinfo=UTC)
 
 
@@ -172,6 +204,41 @@ RIGHT: list[tuple[Any, Any]] = [
     (str | None, None),
     (Any, 5),
     (dict[str, Any], {"a": Said(user_id="ann")}),
+    (Named, "opened"),
+    (Named, Closed(at=NOW)),
+    (JsonValue, {"a": [1, None, {"b": 1.5}]}),
+    (JsonValue, ["a", [True]]),
+    (JsonValue, Said(user_id="ann")),
+    (JsonValue, [Said(user_id="ann"), NOW]),
+    (dict[str, JsonValue], {"a": Said(user_id="ann")}),
+    (Said | JsonValue, {"user_id": ["ann"]}),
+    (JsonValue | None, [None]),
+    (Tree, 1),
+    (Tree, [1, [2, []]]),
+    (Tree | Said, [[1]]),
+    (Tree | Branches, {"a": {"b": "c"}}),
+    (list[Tree], [1, [2]]),
+    (Json, {"a": [1]}),
+    (Json[list[int]], [1]),
+    (Json[Said], {"user_id": "ann", "text": ""}),
+    (Json[Said], Said(user_id="ann")),
+    (Json[Said] | None, Said(user_id="ann")),
+    (list[Json[int]], [1, 2]),
+    (Base64Bytes, "aGVsbG8="),
+    (list[bytes], ["text"]),
+    (Annotated[bytes, AfterValidator(bytes.strip)], b"\xff "),
+    (list[float], [1, 1.5]),
+    (set[float], [1, 1.5]),
+    (datetime, "2026-01-01T10:00:00"),
+    (datetime, "2026-01-01T10:00:00.5-05:00"),
+    (date, "2026-01-01"),
+    (time, "10:00:00"),
+    (timedelta, timedelta(days=1, seconds=1.5)),
+    (timedelta, "P1DT0.5S"),
+    (timedelta, "P1W"),
+    (UUID, "00000000-0000-0000-0000-00000000000A"),
+    (Envelope, {"said": Said(user_id="ann")}),
+    (list[Said], (Said(user_id="ann"),)),
 ]
 
 
@@ -206,6 +273,30 @@ WRONG: list[tuple[Any, Any, str]] = [
     (Annotated[str, Field(max_length=4)], "hello", "String should have at most 4 characters"),
     (bytes, ["a"], "Input should be a valid bytes"),
     (Fussy, {"text": "hello"}, ""),
+    (JsonValue, b"{}", ""),
+    (Tree, [1, ["a"]], "valid"),
+    (Json[list[int]], "[1]", "Input should be a valid array"),
+    (Json[list[int]], ["1"], "0: is a string, not a number"),
+    (bytes, "not base64!", "is a string, not bytes"),
+    (bytes, "aGVsbG8=", "is a string, not bytes"),
+    (list[Said], [SameFields(user_id="ann")], "0: is an instance of another model"),
+    (list[Said], (SameFields(user_id="ann"),), "0: is an instance of another model"),
+    (dict[str, Said], {"a": SameFields(user_id="ann")}, "a: is an instance of another model"),
+    (Envelope, {"said": SameFields(user_id="ann")}, "said: is an instance of another model"),
+    (list[Said | Closed], [SameFields(user_id="ann")], "is an instance of another model"),
+    (list[FromAttributes], [SameFields(user_id="ann")], "0: is an instance of another model"),
+    (list[dict[str, str]], [SameFields(user_id="ann")], "0: is an instance of another model"),
+    (int, 1.0, "is 1.0, not an integer"),
+    (list[int], [1, 1.0], "1: is 1.0, not an integer"),
+    (Tagged, {"id": 1.0, "tags": [1, "a"]}, "id: is 1.0, not an integer"),
+    (Tagged, {"id": 1, "tags": [1, "a", 1.5]}, "tags"),
+    (tuple[Decimal, float], [1, "2"], "0: is a number, not a string"),
+    (datetime, "2026-01-01", "is '2026-01-01', not written like '2026-01-01T00:00:00'"),
+    (datetime, "2026-01-01 10:00:00+00:00", "not written like"),
+    (date, "2026-01-01T00:00:00", "not written like '2026-01-01'"),
+    (time, "10:00", "not written like '10:00:00'"),
+    (timedelta, "1 day, 0:00:00", "not written like 'P1D'"),
+    (UUID, "0" * 32, "not written like"),
 ]
 
 
@@ -215,6 +306,30 @@ def test_something_else_is_wrong(sends: Any, message: object, reason: str) -> No
     assert error is not None
     assert reason in error.problem
     assert ("(" in error.problem.partition("'room'")[2]) == bool(reason), "a reason is given where there is one"
+
+
+@pytest.mark.parametrize("sends", [set[int | str], frozenset[int | str], Json[set[int | str]]])
+def test_the_parts_of_a_set_may_have_any_order(sends: Any) -> None:
+    for parts in permutations([1, "b", "zz", 70, "q"]):  # some of them differ from the set's, at any PYTHONHASHSEED
+        assert problem_of(sends, list(parts)) is None
+    tags = ["b", 1, "zz", 7]
+    assert problem_of(list[Tagged], [{"id": 1, "tags": tags}, {"id": 2, "tags": tags[::-1]}]) is None
+    assert problem_of(Deferred, {"tags": tags}) is None
+    assert problem_of(Deferred, {"tags": tags[::-1]}) is None
+    assert problem_of(sends, {1, "b", "zz", 70, "q"}) is None
+
+
+def test_what_a_validator_raises_is_the_cause_of_the_error() -> None:
+    for sends in (Fussy, Fussy | Closed):
+        error = problem_of(sends, {"text": "hello"})
+        assert error is not None
+        assert isinstance(error.__cause__, KeyError)
+
+
+def test_a_type_that_pydantic_can_not_build_is_an_error_of_its_own() -> None:
+    unknown = TypeAliasType("unknown", list["Unknown"])  # type: ignore[name-defined]  # noqa: F821  # the point of it
+    with pytest.raises(PydanticUserError, match="unknown"):
+        problem_of(unknown | int, ["a"])
 
 
 def test_an_iterator_is_read_once_and_checked_as_what_was_sent() -> None:

@@ -342,8 +342,12 @@ class Engine:
             self.app.router.routes += [route, *http_routes]
             documentation.mount(self.app)
 
+    def has(self, documentation: Documentation) -> bool:
+        """Returns whether the documentation is that of an endpoint here."""
+        return any(each is documentation for each in self.documentation)
+
     def describe(self, socket: RawSocket) -> None:
-        """Adds a WebSocket of the app to the documentation of all endpoints."""
+        """Adds a WebSocket of the app to the documentation of endpoints."""
         if socket.path in self.raw_sockets:
             raise InvalidArgument(socket.name, "that path is described already", "one description for each path")
         self.raw_sockets[socket.path] = socket

@@ -265,22 +265,27 @@ class ConnectionManager:
         *,
         receives: Any = None,
         sends: Any = None,
+        endpoint: Endpoint | None = None,
         tags: Sequence[str] | None = None,
         summary: str | None = None,
         description: str | None = None,
         deprecated: bool | None = None,
         include_in_schema: bool = True,
     ) -> None:
-        """Describes the WebSocket of a handler, in the AsyncAPI documents of the app's endpoints.
+        """Describes the WebSocket of a handler, in the AsyncAPI documents of the manager's endpoints.
 
             manager.describe("/ws/{room}", receives=Stroke, sends=Stroke | Cleared)
 
         Nothing is checked: the handler receives and sends what it wants.
 
+        Without ``endpoint``, every document shows the description if all documents are public. If the document of
+        any endpoint is guarded or is not served (its ``docs`` is not True), the public documents leave it out.
+
         Args:
             path: The path of the WebSocket route.
             receives: The type of the messages of clients.
             sends: The type of the messages to clients. A union of several models is several messages.
+            endpoint: Shows the description in the document of this endpoint only.
             tags: The groups of the documentation to which it belongs.
             summary: One line about it.
             description: The whole text, in Markdown.
@@ -290,6 +295,10 @@ class ConnectionManager:
         Raises:
             InvalidArgument: The path is described already, or is not a path, or an argument is wrong.
         """
+        if endpoint is not None and not (isinstance(endpoint, Endpoint) and self._hubbub.has(endpoint._documentation)):
+            raise InvalidArgument(
+                f"describe({shown(path)})", f"endpoint is {shown(endpoint)}", "an endpoint of this manager, or None"
+            )
         described = about(
             f"describe({shown(path)})",
             tags=tags,
@@ -298,7 +307,8 @@ class ConnectionManager:
             deprecated=deprecated,
             include_in_schema=include_in_schema,
         )
-        self._hubbub.describe(raw_socket(path, receives, sends, described))
+        only = None if endpoint is None else endpoint._documentation.path
+        self._hubbub.describe(raw_socket(path, receives, sends, described, only))
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:

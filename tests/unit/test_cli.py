@@ -325,8 +325,16 @@ def test_a_problem_of_asyncapi_is_one_line(
     assert documents(name, *args) == f"hubbub: {problem}\n"
 
 
-def test_a_server_that_is_no_url_is_refused(documents: Callable[..., str]) -> None:
-    assert "--server: got 'http://a'; accepted: " in documents("one", "--server", "http://a")
+@pytest.mark.parametrize(
+    "url", ["http://a", "wss://:p@x", "wss://u@x", "wss://a b", "wss://{a}", "wss://a/{b}", "wss://[::1]x"]
+)
+def test_a_server_that_is_no_url_is_refused(documents: Callable[..., str], url: str) -> None:
+    assert f"--server: got '{url}'; accepted: " in documents("one", "--server", url)
+
+
+@pytest.mark.parametrize("host", ["a_b.example:80", "[::1]:8000", "münchen.example"])
+def test_a_server_may_have_any_host(documents: Callable[..., str], host: str) -> None:
+    assert json.loads(documents("one", "--server", f"wss://{host}/"))["servers"]["live"]["host"] == host
 
 
 def test_check_fails_unless_the_file_is_up_to_date(documents: Callable[..., str], folder: Path) -> None:

@@ -12,7 +12,7 @@ import re
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple, Protocol
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -38,6 +38,11 @@ from .schemas import Schema
 Docs = bool | Callable[..., Any]
 
 NAME: Final = "asyncapi.json"
+_IN_PATHS: Final = "/:@!$&'()*+,;="  # RFC 3986, section 3.3
+_HOST: Final = re.compile(
+    r"(?:[\w.~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?"
+)  # RFC 3986, section 3.2.2, and IDNs
+_HEADERS: Final = {"Cache-Control": "no-cache, private", "X-Content-Type-Options": "nosniff"}
 _TITLE: Final = "ASGI app"
 _INFO: Final = (("contact", "contact"), ("license", "license_info"), ("termsOfService", "terms_of_service"))
 
@@ -74,7 +79,8 @@ class Site(NamedTuple):
             or parts.scheme not in ("ws", "wss")
             or parts.query
             or parts.fragment
-            or parts.username
+            or not _HOST.fullmatch(parts.netloc)  # a name and a password, too
+            or re.search(r"[\s{}]", parts.path)
         ):
             raise InvalidArgument("server", f"got {shown(url)}", "the URL of the app, such as 'wss://example.org'")
         return cls("wss" if parts.scheme == "wss" else "ws", parts.netloc, parts.path.rstrip("/"))
@@ -90,6 +96,7 @@ class Engine(Protocol):
 
     app: Starlette | None
     raw_sockets: dict[str, RawSocket]
+    documentation: list[Documentation]
 
     def options_of(self, channel: str) -> RoomOptions:
         """Returns the options of a room."""
@@ -172,7 +179,7 @@ class Documentation:
             "info": _info(engine.app),
             "defaultContentType": "application/json",
             "servers": self._addresses(
-                site, pathname, with_raw=any(each.about.is_included for each in engine.raw_sockets.values())
+                site, pathname, with_raw=any(each.about.is_included for each in self._sockets(engine))
             ),
             **parts,
             "components": components,
@@ -193,15 +200,15 @@ class Documentation:
         root: str = request.scope.get("root_path", "").rstrip("/")
         site = Site("wss" if request.url.scheme == "https" else "ws", request.url.netloc, root)
         path = path_within(request.scope["path"], root).removesuffix(NAME)
-        pathname = root + (path if self.path.endswith("/") else path.rstrip("/"))
+        pathname = quote(root + (path if self.path.endswith("/") else path.rstrip("/")), safe=_IN_PATHS)
         if self._described is None:
             async with self._turn:  # those who wait take no threads
                 await run_in_threadpool(self._parts, self._engine())
         body = await run_in_threadpool(lambda: dumps(self.document(site, pathname)))
-        return Response(body, media_type="application/json")
+        return Response(body, headers=_HEADERS, media_type="application/json")
 
     def _parts(self, engine: Engine) -> Schema:
-        sockets = tuple(engine.raw_sockets.values())
+        sockets = self._sockets(engine)
         with self._lock:
             if self._described is None or self._described[0] != sockets:
                 server, raw_server = self._servers()
@@ -214,6 +221,18 @@ class Documentation:
                 )
                 self._described = sockets, parts
             return self._described[1]
+
+    def _sockets(self, engine: Engine) -> tuple[RawSocket, ...]:
+        """The raw sockets in the document.
+
+        A public document shows nothing that may be meant for the readers of another one only.
+        """
+        shows_all = not self.is_public or all(each.is_public for each in engine.documentation)
+        return tuple(
+            each
+            for each in engine.raw_sockets.values()
+            if each.endpoint == self.path or (each.endpoint is None and shows_all)
+        )
 
     def _servers(self) -> tuple[str, str]:
         """The keys of the servers of the endpoint, and of raw sockets."""

@@ -16,14 +16,20 @@ from ..names import UserId, is_name
 from .asyncapi import Declared
 from .conversation import Conversation
 from .documentation import Docs, Documentation
+from .documentation import Engine as DocumentedEngine
 from .entrance import accept
 from .events import Events
-from .fallback import Engine, Fallback
+from .fallback import Engine as ServingEngine
+from .fallback import Fallback
 from .functions import Function, authenticator
 from .handles import Naming, Room
 from .routing import MessageRouter, RoomRule
 from .served import Served
 from .tokens import SubscriptionTokens
+
+
+class Engine(ServingEngine, DocumentedEngine, Protocol):
+    """The part of a manager's engine that an endpoint uses."""
 
 
 class Manager(Protocol):

@@ -32,12 +32,14 @@ class RawSocket:
         receives: The type of the messages of clients; None if that is not told.
         sends: The type of the messages to clients; None if that is not told.
         about: Its description.
+        endpoint: The path of the endpoint in whose document it appears; None for those that `Documentation` chooses.
     """
 
     path: str
     receives: Any
     sends: Any
     about: About
+    endpoint: str | None = None
 
     @property
     def name(self) -> str:
@@ -60,7 +62,7 @@ class RawSocket:
         return {each[1]: dict(_CONVERTED.get(each[2] or "str", {"type": "string"})) for each in found}
 
 
-def raw_socket(path: str, receives: Any, sends: Any, about: About) -> RawSocket:
+def raw_socket(path: str, receives: Any, sends: Any, about: About, endpoint: str | None = None) -> RawSocket:
     """Makes a description.
 
     Raises:
@@ -77,7 +79,7 @@ def raw_socket(path: str, receives: Any, sends: Any, about: About) -> RawSocket:
     for argument, annotation in (("receives", receives), ("sends", sends)):
         if annotation is not None:
             check_type(annotation, declared, argument)
-    return RawSocket(path=path, receives=receives, sends=sends, about=about)
+    return RawSocket(path=path, receives=receives, sends=sends, about=about, endpoint=endpoint)
 
 
 async def _never(websocket: WebSocket) -> None:

@@ -702,3 +702,49 @@ def test_rooms_whose_names_have_one_type_have_no_exceptions_for_each_other() -> 
         "b:{name:path}": "`b:${number}`",
         "b:{name}": "never",
     }
+
+
+def test_a_public_document_shows_no_raw_sockets_once_another_one_is_not_public() -> None:
+    app = FastAPI()
+    manager = ConnectionManager()
+    manager.install(app)
+    public = manager.endpoint("/public", auth=None)
+    manager.describe("/ws/any", receives=Say)
+    assert "/ws/any" in str(document(app, "/public"))
+
+    async def guard() -> None: ...
+
+    guarded = manager.endpoint("/guarded", auth=None, docs=guard)
+    manager.describe("/ws/guarded", receives=Secret, endpoint=guarded)
+    manager.describe("/ws/public", sends=Ticket, endpoint=public)
+
+    def sockets(path: str) -> list[str]:
+        found = document(app, path)
+        return [each["x-hubbub"]["pattern"] for each in found["channels"].values() if each["x-hubbub"]["kind"] == "raw"]
+
+    assert sockets("/public") == ["/ws/public"]
+    assert "Secret" not in str(document(app, "/public"))
+    assert sockets("/guarded") == ["/ws/any", "/ws/guarded"]
+
+
+@pytest.mark.parametrize("endpoint", ["/live", ConnectionManager().endpoint("/live", auth=None)])
+def test_the_endpoint_of_a_raw_socket_is_one_of_its_manager(endpoint: Any) -> None:
+    manager = ConnectionManager()
+    manager.endpoint("/live", auth=None)
+    with pytest.raises(InvalidArgument, match="an endpoint of this manager, or None"):
+        manager.describe("/ws", endpoint=endpoint)
+
+
+def test_the_address_of_an_endpoint_is_percent_encoded() -> None:
+    app = FastAPI()
+    manager = ConnectionManager()
+    manager.install(app)
+    manager.endpoint("/live/{shop}", auth=None)
+    found = document(app, "/live/a%7Bx%7D%3Fz%20%C3%BC")
+    assert found["servers"]["live_shop"]["pathname"] == "/live/a%7Bx%7D%3Fz%20%C3%BC"
+
+
+def test_the_document_is_not_kept_by_caches() -> None:
+    app, _ = an_app()
+    response = TestClient(app).get("/live/asyncapi.json")
+    assert response.headers["cache-control"] == "no-cache, private"

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from fastapi import Cookie, Depends, FastAPI, HTTPException, Query
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from hubbub import Connection, ConnectionManager, Grant, History, MessageRouter, RoomOptions, Welcome
 from tests.unit.endpoints import everything
@@ -216,6 +216,35 @@ async def echo(message: Any) -> Any:
     return message
 
 
+def twin(module: str, kind: type) -> type[BaseModel]:
+    """A model of a name that another model has, too."""
+    model: type[BaseModel] = create_model("Twin", __module__=module, value=(kind, ...))
+    return model
+
+
+class Inner(BaseModel):
+    model_config = ConfigDict(title="Outer")
+    depth: int
+
+
+class Outer(BaseModel):
+    inner: Inner
+
+
+FirstTwin, SecondTwin = twin("first", int), twin("second", str)
+
+
+async def twins(message: Any) -> None: ...
+
+
+twins.__annotations__["message"] = FirstTwin | SecondTwin
+live.on("twins")(twins)
+
+
+@live.on("outer")
+async def outer(message: Outer) -> None: ...
+
+
 @live.on("grow")
 async def grow(tree: Branch) -> Branch:
     """Answers with a tree.
@@ -234,7 +263,7 @@ async def notify(connection: Connection) -> None:
 
 live.include_router(orders, prefix="orders.")
 
-manager.describe("/ws/{room}", receives=Say, sends=Said | Topic, description="A plain socket.")
+manager.describe("/ws/{room}", receives=Say, sends=Said | Topic, endpoint=live, description="A plain socket.")
 
 root = FastAPI(lifespan=manager.lifespan)
 root.mount("/shop", app)

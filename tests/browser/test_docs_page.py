@@ -451,7 +451,7 @@ def test_the_reference_shows_what_the_app_declared(page: Page) -> None:
 
     page.get_by_label("Filter").fill("receipt")
     expect(page.locator(".item:visible h3")).to_have_text(["orders.create"])
-    expect(page.locator("#found")).to_have_text("1 of 11")
+    expect(page.locator("#found")).to_have_text("1 of 13")
     page.get_by_label("Filter").fill("iban")  # a field
     expect(page.locator(".item:visible h3")).to_have_text(["orders.create"])
     page.get_by_label("Filter").fill("no such thing")
@@ -460,6 +460,15 @@ def test_the_reference_shows_what_the_app_declared(page: Page) -> None:
     page.goto(page.url.partition("#")[0] + "#method.say")
     page.reload()
     expect(page.locator(".item[open] h3")).to_have_text(["say"])
+
+
+def test_models_of_one_title_are_different_models(page: Page) -> None:
+    twins = item(page, "twins")
+    names = [re.compile("first__Twin"), re.compile("second__Twin")]
+    expect(twins.locator(".schema").first.locator("summary")).to_have_text(names)
+    outer = item(page, "outer")
+    expect(outer.locator(".schema").first.locator("summary")).to_have_text(["Inner"])
+    expect(outer.get_by_label("depth")).to_be_visible()
 
 
 @pytest.mark.slow  # tens of forms

@@ -209,6 +209,7 @@ let spec = {};
 
 /** @param {{ $ref: string }} reference */
 function target({ $ref }) {
+  if (!$ref.startsWith("#/")) return {}; // a schema elsewhere
   return $ref
     .slice(2)
     .split("/")
@@ -230,8 +231,30 @@ function messagesOf(owner) {
     });
 }
 
+/** @type {Map<string, Set<string>>} the models by their titles, where the two sides of one are the same model */
+let titled = new Map();
+
+/** @param {string} $ref a model as the document calls it */
+const modelOf = ($ref) => ($ref.split("/").pop() ?? "").replace(/-(Input|Output)$/, "");
+
+function readTitles() {
+  titled = new Map();
+  for (const [key, { title }] of Object.entries(spec.components?.schemas ?? {}))
+    titled.set(title, (titled.get(title) ?? new Set()).add(modelOf(key)));
+}
+
 /**
- * Returns a schema without references and `allOf`. It has the name of its type as `$name`, if there is one.
+ * Returns the name of a model: its title, or its name in the document if several have the title.
+ *
+ * @param {string} $ref
+ */
+function nameOf($ref) {
+  const { title } = target({ $ref });
+  return title !== undefined && (titled.get(title)?.size ?? 0) < 2 ? title : modelOf($ref);
+}
+
+/**
+ * Returns a schema without references and `allOf`. If its type has a name, it is in `$name`, and its reference in `$key`.
  *
  * @param {Schema} schema
  * @returns {Schema}
@@ -240,7 +263,7 @@ function resolved(schema) {
   if (typeof schema !== "object") return {};
   if (schema.$ref) {
     const found = target(schema);
-    return { ...resolved(found), $name: found.title ?? schema.$ref.split("/").pop() };
+    return { ...resolved(found), $key: schema.$ref, $name: nameOf(schema.$ref) };
   }
   if (!schema.allOf) return schema;
   const { allOf, ...rest } = schema;
@@ -349,9 +372,9 @@ function limitsOf(schema) {
  */
 function objectsIn(schema, seen = new Set()) {
   const found = resolved(schema);
-  if (found.$name) {
-    if (seen.has(found.$name)) return [];
-    seen.add(found.$name);
+  if (found.$key) {
+    if (seen.has(found.$key)) return [];
+    seen.add(found.$key);
   }
   const union = alternatives(found);
   if (union) return union.flatMap((each) => objectsIn(each, seen));
@@ -594,11 +617,11 @@ const label = (value) => (typeof value === "string" ? value : JSON.stringify(val
  * @returns {Control}
  */
 function composite(schema, name) {
-  const { $name } = schema;
-  if (building.has($name)) return anything(name);
-  if ($name) building.add($name);
+  const { $key } = schema;
+  if (building.has($key)) return anything(name);
+  if ($key) building.add($key);
   const control = compositeOf(schema, name);
-  building.delete($name);
+  building.delete($key);
   const first = schema.examples?.[0] ?? schema.default;
   if (first !== undefined && (first !== null || alternatives(schema))) control.set(first);
   return control;
@@ -1962,6 +1985,7 @@ async function load() {
 
 try {
   spec = await load();
+  readTitles();
   show();
 } catch (error) {
   byId("problem").textContent = reason(error);

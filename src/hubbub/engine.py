@@ -348,9 +348,10 @@ class Engine:
 
     def describe(self, socket: RawSocket) -> None:
         """Adds a WebSocket of the app to the documentation of endpoints."""
-        if socket.path in self.raw_sockets:
+        key = socket.path if socket.endpoint is None else f"{socket.path} {socket.endpoint}"
+        if key in self.raw_sockets:
             raise InvalidArgument(socket.name, "that path is described already", "one description for each path")
-        self.raw_sockets[socket.path] = socket
+        self.raw_sockets[key] = socket
 
     async def _join_all(
         self, session: Session, names: Sequence[str], since: Mapping[str, Position], attempt: Attempt

@@ -286,3 +286,5 @@ async def gate() -> None:
 
 guarded = manager.endpoint("/guarded", auth=None, docs=gate)
 hidden = manager.endpoint("/hidden", auth=None, docs=False)
+
+manager.describe("/ws/{room}", receives=Say, endpoint=guarded)

@@ -5,7 +5,7 @@ import secrets
 from typing import Annotated
 
 from fastapi import FastAPI, Header, HTTPException, WebSocket
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from hubbub import ConnectionManager
 
@@ -28,15 +28,20 @@ class Stroke(BaseModel):
     y: int
 
 
-class Cleared(BaseModel):
-    by: str
+class Problem(BaseModel):
+    problem: str
 
 
 @app.websocket("/ws/{board}")
 async def draw(websocket: WebSocket, board: str) -> None:
     async with manager.connect(websocket, room=board) as connection:
-        async for message in connection.iter_text():
-            await manager.broadcast(Stroke.model_validate_json(message), room=board)
+        async for message in connection.iter_json():
+            try:
+                stroke = Stroke.model_validate(message)
+            except ValidationError as error:
+                await connection.send(Problem(problem=error.errors()[0]["msg"]))
+            else:
+                await manager.broadcast(stroke, room=board)
 
 
-manager.describe("/ws/{board}", receives=Stroke, sends=Stroke | Cleared, summary="A whiteboard")
+manager.describe("/ws/{board}", receives=Stroke, sends=Stroke | Problem, summary="A whiteboard")

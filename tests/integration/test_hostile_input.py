@@ -130,7 +130,10 @@ async def test_an_example_answers_what_a_client_asks(example: tuple[LiveServer, 
                     for method in route.methods or ():
                         url = server.http(filled(route.path, name) + query)
                         response = await http.request(method, url, json={"text": "x", "title": "x"})
-                        assert response.status_code in (200, 202, 204, 400, 401, 403, 404, 405, 422, 503), (
+                        if response.status_code == 400:
+                            assert response.json() == {"detail": "a request for a stream of events has no body"}
+                            continue
+                        assert response.status_code in (200, 202, 204, 401, 403, 404, 405, 422, 503), (
                             url,
                             response.text,
                         )

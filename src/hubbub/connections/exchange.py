@@ -26,7 +26,7 @@ class Exchange(NamedTuple):
 
 
 def keep(managers: Sequence[Any], scope: MutableMapping[str, Any], send: ServerSend) -> None:
-    """Keeps the server's side of a request in its scope. What was kept further outside stays.
+    """Stores the server's side of a request in its scope, unless an outer middleware has stored it already.
 
     Args:
         managers: The managers of the app.

@@ -217,7 +217,7 @@ def _published(rule: RoomRule | None, publishing: PublishRule | None) -> list[tu
 
 
 def _extension(kind: str, function: Function[Any], about: About) -> Schema:
-    """What AsyncAPI has no words for, of an operation."""
+    """Returns the details of an operation that AsyncAPI has no field for."""
     return {
         "kind": kind,
         "message": {"required": function.is_message_required} if function.takes_message else None,

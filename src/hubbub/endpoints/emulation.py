@@ -69,7 +69,7 @@ UserOf: TypeAlias = Callable[[], Awaitable[str | None]]
 
 @dataclass(frozen=True, slots=True)
 class _Forwarded:
-    """What a worker says of a part of a post.
+    """One part of a post, as a worker forwards it to the worker that holds the stream.
 
     Attributes:
         secret: The secret of the session.

@@ -48,7 +48,7 @@ class RawSocket:
 
     @property
     def sides(self) -> list[tuple[str, Mode, Any]]:
-        """What the app does with the messages of each direction, the mode of their schemas, and their type, if told."""
+        """For each direction that has a type: the app's action, the mode of the schema, and the type."""
         both: list[tuple[str, Mode, Any]] = [
             ("receive", "validation", self.receives),
             ("send", "serialization", self.sends),

@@ -140,7 +140,7 @@ class ApiUnsubscribeRequest(Request):
 
 
 class ApiDisconnect(Request):
-    """How connections are closed."""
+    """The close code and reason of closed connections."""
 
     not_served: ClassVar[frozenset[str]] = frozenset({"reconnect"})
 

@@ -281,7 +281,7 @@ def _about(described: Schema, errors: Iterable[tuple[str, str]], *, deprecated: 
 
 
 def _features(options: Schema) -> str:
-    """What a room keeps and tells, as one line."""
+    """Describes the options of a room in one line."""
     features = []
     if options["history"] is not None:
         features.append(f"keeps {options['history']} messages")
